@@ -177,6 +177,7 @@ MUTATIONS = [
 ]
 
 UNSYNCED = "store::disk::tests::power_cut::unsynced::"
+POSTGRES = "store::postgres::tests::"
 POWER_CUTS = "store::disk::tests::power_cut::what_was_answered_survives_power_cuts"
 FAILING_DISK = "store::disk::tests::power_cut::what_was_answered_survives_failing_syncs_and_a_full_disk"
 
@@ -241,6 +242,29 @@ TESTED = [
            "        self.asked.min(LONGEST)",
            '        if crate::mutated("retry-after-obeyed") { self.asked } else { self.asked.min(LONGEST) }',
            "lib", "retry_after::tests::nobody_waits_longer_than_five_minutes"),
+    # The store in PostgreSQL; PostgreSQL has to be installed.
+    Tested("fence-unlocked", "crates/server/src/store/postgres/commit.rs",
+           "        let mut value = 4;",
+           '        if crate::mutated("fence-unlocked") {\n            sql = sql.replace(" FOR SHARE", "");\n        }\n'
+           "        let mut value = 4;",
+           "lib", POSTGRES + "ownership::a_take_over_waits_for_the_commit_that_is_under_way"),
+    Tested("unconfirmed", "crates/server/src/store/postgres/commit.rs",
+           "                Tried::Repeated if is_unsure => match",
+           '                Tried::Repeated if is_unsure && crate::mutated("unconfirmed") => return Ok(()),\n'
+           "                Tried::Repeated if is_unsure => match",
+           "lib", POSTGRES + "deciding::a_commit_whose_answer_is_lost_is_decided_by_its_repetition"),
+    Tested("warnings-ignored", "crates/server/src/store/postgres/commit.rs",
+           "            return Tried::Unsure(\"PostgreSQL warned that the commit may not be replicated\".to_owned());",
+           '            if !crate::mutated("warnings-ignored") {\n                return Tried::Unsure("PostgreSQL warned".to_owned());\n            }',
+           "lib", POSTGRES + "deciding::a_cancelled_wait_for_the_standby_is_no_answer"),
+    Tested("serves-silent", "crates/server/src/store/postgres/duty.rs",
+           "        !self.is_lost() && Moment::now()",
+           '        crate::mutated("serves-silent") || !self.is_lost() && Moment::now()',
+           "lib", POSTGRES + "ownership::an_owner_that_is_silent_stops_serving_before_others_take_over"),
+    Tested("sessions-left", "crates/server/src/store/postgres/member.rs",
+           "            end_sessions(session, id).await?;",
+           '            if !crate::mutated("sessions-left") {\n                end_sessions(session, id).await?;\n            }',
+           "lib", POSTGRES + "ownership::a_stopped_owner_is_taken_over_each_time_whatever_its_sessions_hold"),
     # What a power cut shows: a sync that is left out.
     Tested("commit-unsynced", "crates/server/src/store/disk/log/mod.rs",
            "    file_ops::sync_data(file)?;",

@@ -15,7 +15,7 @@ pub struct Histogram {
 
 impl Histogram {
     /// Records a duration.
-    #[cfg(feature = "disk")]
+    #[cfg(any(feature = "disk", feature = "postgres"))]
     pub(crate) fn record(&mut self, took: Duration) {
         let range = BOUNDS.partition_point(|bound| *bound < took.as_secs_f64());
         self.counts[range] += 1;

@@ -36,6 +36,7 @@
 //! | feature | adds | default |
 //! |---|---|---|
 //! | `disk` | messages on disk, in a log with SQLite as its index; without it they are kept in memory and a `data_dir` is refused | yes |
+//! | `postgres` | messages in PostgreSQL: several servers on one database, one of which serves at a time | no |
 //!
 //! # Folders
 //!
@@ -81,6 +82,8 @@ mod net;
 mod server;
 mod state;
 
+#[cfg(feature = "postgres")]
+pub use self::store::postgres::{PostgresConfig, PostgresError};
 pub use self::{
     auth::{
         project::{AccessKey, Project, SignatureRules, StartQueue, User},

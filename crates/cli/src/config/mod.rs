@@ -36,7 +36,8 @@ pub use self::{
         publisher::Publisher,
         rights::Rights,
         server::{
-            AccessKey, FailureCounting, GroupStart, Project, QueueSpec, Quotas, Server, ServerAuth, ServerLimits, User,
+            AccessKey, Cluster, FailureCounting, GroupStart, Postgres, Project, QueueSpec, Quotas, Server, ServerAuth,
+            ServerLimits, User,
         },
         shutdown::Shutdown,
         tls::Tls,

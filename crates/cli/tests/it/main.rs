@@ -12,6 +12,8 @@ mod config;
 #[cfg(unix)]
 mod descriptors;
 mod examples;
+#[cfg(all(feature = "postgres", target_os = "linux"))]
+mod failover;
 mod kill;
 mod listeners;
 mod observability;

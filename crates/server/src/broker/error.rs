@@ -95,6 +95,9 @@ pub enum BrokerError {
     /// Another server may be serving these queues now.
     #[error("this server does not serve the queue at the moment")]
     Unavailable,
+    /// Another server serves all queues, or will: says which.
+    #[error("this server stands by: {0}")]
+    Standby(String),
     /// The server is stopping.
     #[error("the server is stopping")]
     Closed,

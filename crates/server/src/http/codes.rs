@@ -93,6 +93,7 @@ codes! {
 
     INTERNAL = INTERNAL_SERVER_ERROR "DMS.10250002" "Internal service error.";
     TAG_TYPE = INTERNAL_SERVER_ERROR "DMS.10550035" "tag_type must be either or or and.";
+    NOT_SERVING = SERVICE_UNAVAILABLE "DMS.10250003" "Internal service error: this server does not serve the queues now.";
     STOPPING = SERVICE_UNAVAILABLE "DMS.10250003" "Internal service error: the server is stopping.";
 }
 

@@ -160,7 +160,8 @@ impl From<BrokerError> for ApiError {
                 tracing::error!(error = %cause, "the store failed; the request was answered with an error");
                 codes::INTERNAL.because("The store failed; try again later.")
             }
-            BrokerError::Unavailable | BrokerError::Closed => codes::STOPPING.plain(),
+            BrokerError::Unavailable | BrokerError::Standby(_) => codes::NOT_SERVING.plain(),
+            BrokerError::Closed => codes::STOPPING.plain(),
         }
     }
 }

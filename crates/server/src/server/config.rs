@@ -43,6 +43,9 @@ pub struct ServerConfig {
     pub tls: Option<TlsFiles>,
     /// The directory that keeps the messages; none by default (in memory).
     pub data_dir: Option<PathBuf>,
+    /// The PostgreSQL that keeps the messages instead of `data_dir`; none by default.
+    #[cfg(feature = "postgres")]
+    pub postgres: Option<crate::store::postgres::PostgresConfig>,
     /// The projects. Unless one of them has keys or users, every caller may use every project.
     pub projects: Vec<Project>,
     /// The region in the catalogue of tokens; `local` by default.
@@ -72,6 +75,8 @@ impl Default for ServerConfig {
             hosts: Vec::new(),
             tls: None,
             data_dir: None,
+            #[cfg(feature = "postgres")]
+            postgres: None,
             projects: Vec::new(),
             region: "local".to_owned(),
             token_lifetime: Duration::from_secs(24 * 3600),
@@ -124,6 +129,13 @@ impl ServerConfig {
     /// Sets the directory that keeps the messages; none by default (in memory).
     pub fn data_dir(mut self, data_dir: impl Into<Option<PathBuf>>) -> Self {
         self.data_dir = data_dir.into();
+        self
+    }
+
+    /// Sets the PostgreSQL that keeps the messages instead of a directory; none by default.
+    #[cfg(feature = "postgres")]
+    pub fn postgres(mut self, postgres: impl Into<Option<crate::store::postgres::PostgresConfig>>) -> Self {
+        self.postgres = postgres.into();
         self
     }
 

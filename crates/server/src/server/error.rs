@@ -32,6 +32,10 @@ pub enum ServerError {
     /// The data directory could not be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
+    /// PostgreSQL could not be reached or used.
+    #[cfg(feature = "postgres")]
+    #[error(transparent)]
+    Postgres(#[from] crate::store::postgres::PostgresError),
     /// A queue of the configuration could not be created.
     #[error("cannot create the queue {queue} of the project {project}")]
     StartQueue {

@@ -3,6 +3,8 @@
 pub(crate) mod callers;
 pub(crate) mod config;
 pub(crate) mod error;
+#[cfg(feature = "postgres")]
+mod failover;
 pub(crate) mod service;
 mod startup;
 
@@ -56,14 +58,15 @@ pub struct Server {
 }
 
 impl Server {
-    /// Opens the store, creates the queues of the configuration, and listens.
+    /// Opens the store, creates the queues of the configuration, and listens. With PostgreSQL the server may have to wait for the
+    /// messages: it listens at once, and refuses requests until it owns them.
     ///
     /// # Errors
     /// When the configuration is invalid, an address is refused or in use, or the store cannot be opened.
     pub async fn bind(config: ServerConfig) -> Result<Self, ServerError> {
         let authenticator = authenticator(&config)?;
         let broker = startup::open(&config).await?;
-        startup::create_missing(&*broker, &config.projects).await?;
+        startup::create_first(&*broker, &config).await?;
         Self::assemble(config, authenticator, broker).await
     }
 

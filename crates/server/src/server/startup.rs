@@ -2,12 +2,26 @@
 
 use std::sync::Arc;
 
+#[cfg(feature = "postgres")]
+use crate::server::failover::FailoverBroker;
 use crate::{
     auth::project::{Project, StartQueue},
     broker::{Broker, BrokerError, embedded::EmbeddedBroker},
     server::{config::ServerConfig, error::ServerError},
 };
 use dms_protocol::queue::{ProjectId, QueueId};
+
+#[cfg(feature = "postgres")]
+const BOTH_STORES: &str = "server.data_dir and server.postgres both say where messages are kept: leave one of them out";
+
+/// Creates the missing queues and groups of the configuration, unless the broker does so itself when it takes over.
+pub(crate) async fn create_first(broker: &dyn Broker, config: &ServerConfig) -> Result<(), ServerError> {
+    #[cfg(feature = "postgres")]
+    if config.postgres.is_some() {
+        return Ok(());
+    }
+    create_missing(broker, &config.projects).await
+}
 
 /// Opens the embedded broker with the settings of the configuration.
 pub(crate) async fn open(config: &ServerConfig) -> Result<Arc<dyn Broker>, ServerError> {
@@ -16,6 +30,14 @@ pub(crate) async fn open(config: &ServerConfig) -> Result<Arc<dyn Broker>, Serve
         if let Some(quotas) = project.quotas {
             options.project_quotas.insert(project.id.clone(), quotas);
         }
+    }
+    #[cfg(feature = "postgres")]
+    if let Some(postgres) = &config.postgres {
+        if config.data_dir.is_some() {
+            return Err(ServerError::Config(BOTH_STORES.to_owned()));
+        }
+        let (postgres, projects) = (postgres.clone(), config.projects.clone());
+        return Ok(Arc::new(FailoverBroker::join(postgres, options, projects, config.clock).await?));
     }
     let broker = match &config.data_dir {
         None => EmbeddedBroker::in_memory(options, config.clock).await,

@@ -25,14 +25,16 @@ pub mod disk;
 pub(crate) mod error;
 pub(crate) mod memory;
 mod open_error;
-#[cfg(feature = "disk")]
+#[cfg(any(feature = "disk", feature = "postgres"))]
 pub(crate) mod position;
+#[cfg(feature = "postgres")]
+pub mod postgres;
 mod read;
 mod record;
-#[cfg(feature = "disk")]
+#[cfg(any(feature = "disk", feature = "postgres"))]
 pub(crate) mod run;
 mod settings;
-#[cfg(feature = "disk")]
+#[cfg(any(feature = "disk", feature = "postgres"))]
 pub(crate) mod settled_page;
 mod snapshot;
 

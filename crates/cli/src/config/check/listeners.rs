@@ -16,7 +16,7 @@ pub(super) fn check(config: &Config, checker: &mut Checker<'_>) {
     check_tls(&KeyPath::dotted("server.admin_tls"), config.server.admin_tls.as_ref(), checker);
     check_tls(&KeyPath::dotted("admin.tls"), config.admin.tls.as_ref(), checker);
     check_server_admin(&config.server, checker);
-    let memory_only = config.dms.is_embedded() && config.server.data_dir.is_none();
+    let memory_only = config.dms.is_embedded() && !config.server.is_durable();
     for (place, publisher) in config.publishers.iter().enumerate() {
         let path = KeyPath::dotted("publishers").child(place);
         checker.require(&path, "queue", &publisher.queue);

@@ -1,6 +1,6 @@
 //! Rules of `dms` and `server`.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use crate::config::{
     check::checker::{Checker, is_http_address},
@@ -8,8 +8,8 @@ use crate::config::{
         config::Config,
         dms::{Auth, Iam},
         rights::Rights,
-        server::{QueueSpec, Quotas, ServerAuth, ServerLimits},
-        values::Span,
+        server::{Postgres, QueueSpec, Quotas, Server, ServerAuth, ServerLimits},
+        values::{Secret, Span},
     },
     source::path::KeyPath,
 };
@@ -97,6 +97,7 @@ pub(super) fn check_server(config: &Config, checker: &mut Checker<'_>) {
         );
         checker.report(&path.child("listen"), message);
     }
+    check_postgres(&path, server, checker);
     checker.require(&path, "project_id", &server.project_id);
     checker.require(&path, "project_name", &server.project_name);
     check_project(&path, server.auth.as_ref(), server.quotas, &server.queues, checker);
@@ -112,6 +113,43 @@ pub(super) fn check_server(config: &Config, checker: &mut Checker<'_>) {
         }
         check_project(&path, project.auth.as_ref(), project.quotas, &project.queues, checker);
     }
+}
+
+/// Where messages are kept, and how servers take turns.
+fn check_postgres(path: &KeyPath, server: &Server, checker: &mut Checker<'_>) {
+    let takeover = server.cluster.takeover_after;
+    if takeover.get() < Duration::from_secs(2) {
+        let path = path.child("cluster").child("takeover_after");
+        checker.report(&path, format!("`{takeover}` is not allowed: 2s or more are"));
+    }
+    let Some(postgres) = &server.postgres else { return };
+    let path = path.child("postgres");
+    if server.data_dir.is_some() {
+        checker.report(&path, "server.data_dir says where messages are kept, too: keep one of the two");
+    }
+    match &postgres.url {
+        Some(url) => check_connection(&path, url, postgres, checker),
+        // A file that could not be read was reported.
+        None if postgres.url_file.is_some() => {}
+        None => checker.report(&path.child("url"), "is required and missing: set it or url_file"),
+    }
+}
+
+#[cfg(feature = "postgres")]
+fn check_connection(path: &KeyPath, url: &Secret, postgres: &Postgres, checker: &mut Checker<'_>) {
+    let mut config = dms_server::PostgresConfig::new(url.expose().into());
+    config.ca_file.clone_from(&postgres.ca_file);
+    config.schema.clone_from(&postgres.schema);
+    match config.check() {
+        Err(dms_server::PostgresError::Setting { setting, reason }) => checker.report(&path.child(setting), reason),
+        Err(error) => checker.report(path, error.to_string()),
+        Ok(()) => {}
+    }
+}
+
+#[cfg(not(feature = "postgres"))]
+fn check_connection(path: &KeyPath, _: &Secret, _: &Postgres, checker: &mut Checker<'_>) {
+    checker.report(path, "this program was built without the feature `postgres`");
 }
 
 /// How long messages are kept.

@@ -280,7 +280,7 @@ fn known_queue<'a>(config: &'a Config, name: &str) -> Option<&'a QueueSpec> {
 
 /// An embedded server in memory has the queues of its configuration and no others when the workers start.
 fn check_existence(path: &KeyPath, config: &Config, worker: &Worker, checker: &mut Checker<'_>) {
-    if !config.dms.is_embedded() || config.server.data_dir.is_some() || worker.queue.is_empty() {
+    if !config.dms.is_embedded() || config.server.is_durable() || worker.queue.is_empty() {
         return;
     }
     match known_queue(config, &worker.queue) {

@@ -132,6 +132,9 @@ impl<'a> Slots<'a> {
     fn server(&mut self, server: &'a mut Server) {
         let path = KeyPath::dotted("server");
         self.add(&path, "admin_token", &mut server.admin_token, &server.admin_token_file);
+        if let Some(postgres) = &mut server.postgres {
+            self.add(&path.child("postgres"), "url", &mut postgres.url, &postgres.url_file);
+        }
         self.callers(&path.child("auth"), server.auth.as_mut());
         for (place, project) in server.projects.iter_mut().enumerate() {
             self.callers(&path.child("projects").child(place).child("auth"), project.auth.as_mut());

@@ -33,6 +33,10 @@ pub struct Server {
     pub tls: Option<Tls>,
     /// Where messages are kept; in memory by default.
     pub data_dir: Option<PathBuf>,
+    /// The PostgreSQL that keeps the messages instead of `data_dir`; none by default.
+    pub postgres: Option<Postgres>,
+    /// How servers on the same PostgreSQL take turns.
+    pub cluster: Cluster,
     /// The identifier of the one project; `local` by default.
     pub project_id: String,
     /// The name of the one project; `local` by default.
@@ -74,6 +78,8 @@ impl Default for Server {
             hosts: Vec::new(),
             tls: None,
             data_dir: None,
+            postgres: None,
+            cluster: Cluster::default(),
             project_id: "local".to_owned(),
             project_name: "local".to_owned(),
             region: "local".to_owned(),
@@ -89,6 +95,48 @@ impl Default for Server {
             queues: Vec::new(),
             projects: Vec::new(),
         }
+    }
+}
+
+impl Server {
+    /// Whether its queues outlive the process.
+    pub(crate) fn is_durable(&self) -> bool {
+        self.data_dir.is_some() || self.postgres.is_some()
+    }
+}
+
+/// The PostgreSQL that keeps the messages. Several servers may use one schema; one of them serves at a time.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Postgres {
+    /// Where it is: `postgres://user@host1,host2/database` or `host=host1,host2 user=… dbname=…`; this or `url_file` is required.
+    #[schemars(with = "Option<String>")]
+    pub url: Option<Secret>,
+    /// A file that holds the connection string.
+    pub url_file: Option<PathBuf>,
+    /// A PEM file with the certificates of the authorities that may have issued PostgreSQL's; nothing is encrypted by default.
+    pub ca_file: Option<PathBuf>,
+    /// The schema of the tables; `dms` by default.
+    pub schema: String,
+}
+
+impl Default for Postgres {
+    fn default() -> Self {
+        Self { url: None, url_file: None, ca_file: None, schema: "dms".to_owned() }
+    }
+}
+
+/// How servers on the same PostgreSQL take turns.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Cluster {
+    /// How long the server that serves may be silent before another takes over, 2s or more; 5 s by default.
+    pub takeover_after: Span,
+}
+
+impl Default for Cluster {
+    fn default() -> Self {
+        Self { takeover_after: Span::secs(5) }
     }
 }
 

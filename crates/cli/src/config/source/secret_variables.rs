@@ -33,9 +33,16 @@ pub(crate) fn secret_references(
     secret
 }
 
+/// A connection string of PostgreSQL, whose password stands anywhere in it.
+fn is_connection_string(path: &KeyPath) -> bool {
+    path.last() == Some("url") && path.parent().is_some_and(|parent| parent.last() == Some("postgres"))
+}
+
 /// Whether what stands at a place is never shown.
 pub(crate) fn is_secret_place(path: &KeyPath) -> bool {
-    path.last().is_some_and(is_secret) || path.steps().iter().any(|step| step == "headers")
+    path.last().is_some_and(is_secret)
+        || is_connection_string(path)
+        || path.steps().iter().any(|step| step == "headers")
 }
 
 /// The variables that a text names.

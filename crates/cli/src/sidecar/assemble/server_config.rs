@@ -27,7 +27,7 @@ pub(crate) fn settings(server: &config::Server) -> ServerConfig {
     let unwritten = server.auth.is_none() && server.queues.is_empty() && !server.projects.is_empty();
     let own = (!unwritten).then_some(own);
     let further = server.projects.iter().map(project);
-    ServerConfig::default()
+    with_postgres(ServerConfig::default(), server)
         .listen(server.listen)
         .admin(server.admin)
         .admin_token(server.admin_token.as_ref().map(|token| secret(Some(token))))
@@ -57,6 +57,22 @@ pub(crate) fn settings(server: &config::Server) -> ServerConfig {
             ..EmbeddedConfig::default()
         })
         .limits(HttpLimits::default().connections(server.limits.connections).bodies_bytes(server.limits.request_bytes))
+}
+
+#[cfg(feature = "postgres")]
+fn with_postgres(made: ServerConfig, server: &config::Server) -> ServerConfig {
+    let Some(postgres) = &server.postgres else { return made };
+    let mut to = dms_server::PostgresConfig::new(secret(postgres.url.as_ref()));
+    to.ca_file.clone_from(&postgres.ca_file);
+    to.schema.clone_from(&postgres.schema);
+    to.takeover_after = server.cluster.takeover_after.get();
+    made.postgres(to)
+}
+
+/// A checked configuration does not name PostgreSQL here.
+#[cfg(not(feature = "postgres"))]
+fn with_postgres(made: ServerConfig, _: &config::Server) -> ServerConfig {
+    made
 }
 
 /// The files of a certificate.
@@ -148,5 +164,9 @@ fn queue(spec: &config::QueueSpec) -> StartQueue {
 
 /// `in memory`, or where the messages are kept: for the line that a server begins with.
 pub(crate) fn storage(server: &config::Server) -> String {
-    server.data_dir.as_ref().map_or_else(|| "in memory".to_owned(), |dir| format!("data in {}", dir.display()))
+    match (&server.data_dir, &server.postgres) {
+        (Some(dir), _) => format!("data in {}", dir.display()),
+        (None, Some(postgres)) => format!("data in PostgreSQL, schema {}", postgres.schema),
+        (None, None) => "in memory".to_owned(),
+    }
 }

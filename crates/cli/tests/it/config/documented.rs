@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, fs, path::Path};
 
 use dms_worker_cli::config::{
-    AccessKey, Auth, CommandHandler, Config, HttpHandler, Iam, LogHandler, Project, Publisher, QueueSpec, Request,
-    Rights, ServerAuth, Tls, User, Worker, load,
+    AccessKey, Auth, CommandHandler, Config, HttpHandler, Iam, LogHandler, Postgres, Project, Publisher, QueueSpec,
+    Request, Rights, ServerAuth, Tls, User, Worker, load,
 };
 use serde_json::Value;
 
@@ -72,6 +72,8 @@ fn defaults() -> Vec<(&'static str, Value)> {
         ("server.admin_tls", json(Tls::default())),
         ("publishers.[].tls", json(Tls::default())),
         ("admin.tls", json(Tls::default())),
+        ("server.postgres", json(Postgres::default())),
+        ("server.cluster", config["server"]["cluster"].clone()),
         ("server.quotas", config["server"]["quotas"].clone()),
         ("server.limits", config["server"]["limits"].clone()),
         ("server.auth", json(ServerAuth::default())),

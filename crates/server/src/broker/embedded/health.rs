@@ -205,7 +205,7 @@ fn remedy(error: &StoreError) -> &'static str {
         _ if error.is_full() => FREE_SPACE,
         Some(ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem) => MAKE_WRITABLE,
         _ if error.to_string().contains("readonly database") => MAKE_WRITABLE,
-        _ => "look at the disk of the data directory and at the log of the system",
+        _ => "look at the disk of the data directory (or at PostgreSQL) and at the log of the system",
     }
 }
 

@@ -30,6 +30,10 @@ pub use self::config::{EmbeddedConfig, FailureCounting, StartPosition};
 pub use crate::store::OpenError;
 #[cfg(feature = "disk")]
 use crate::store::disk::DiskStore;
+#[cfg(feature = "postgres")]
+use crate::store::postgres::PgStore;
+#[cfg(feature = "postgres")]
+pub use crate::store::postgres::{PostgresConfig, PostgresError};
 use crate::{
     broker::{
         Ack, AckCounts, Broker, BrokerError, BrokerStats, DamagedMessage, GroupList, GroupPath, LeaseRequest,
@@ -131,7 +135,27 @@ impl EmbeddedBroker {
         Err(OpenError::NoDisk { dir: dir.to_owned() })
     }
 
-    fn start(store: Arc<dyn Store>, snapshot: Snapshot, config: EmbeddedConfig, clock: Clock) -> Self {
+    /// A broker that keeps everything in PostgreSQL, where other servers may own the messages: waits until this one does.
+    ///
+    /// The broker refuses all calls once another server has taken over; it is to be dropped then, and opened again.
+    ///
+    /// # Errors
+    /// When PostgreSQL cannot be reached or used, or what is stored there is damaged.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    #[cfg(feature = "postgres")]
+    pub async fn on_postgres(
+        postgres: &PostgresConfig,
+        config: EmbeddedConfig,
+        clock: Clock,
+    ) -> Result<Self, PostgresError> {
+        let (store, snapshot) = PgStore::wait(postgres).await?;
+        Ok(Self::start(Arc::new(store), snapshot, config, clock))
+    }
+
+    /// A broker over an opened store.
+    pub(crate) fn start(store: Arc<dyn Store>, snapshot: Snapshot, config: EmbeddedConfig, clock: Clock) -> Self {
         Self::start_with(PauseClock::of(&clock), store, snapshot, config, clock)
     }
 

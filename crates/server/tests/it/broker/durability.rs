@@ -5,20 +5,22 @@ use std::time::Duration;
 use dms_protocol::queue::{NewQueue, QueueMode, QueueTag, TagMode};
 use dms_server::broker::{Broker, BrokerError, LeasedMessage, Stream, embedded::OpenError};
 
-use super::stage::{DataDir, Stage, acks, all_done, message, on_disk, take, take_by, texts, wait};
+use super::stage::{
+    DataDir, Reopen, Stage, acks, all_done, message, on_disk, on_each_durable_store, take, take_by, texts, wait,
+};
 
 const NOTHING: [&str; 0] = [];
 
 /// Answered changes are on disk; leases are lost and count as no failure, failures are kept.
 #[tokio::test(start_paused = true)]
 async fn a_crash_loses_leases_and_nothing_else() {
-    on_disk(NewQueue::new("q").dead_letters_after(2), async |s: Stage, dir: DataDir| {
+    on_each_durable_store(NewQueue::new("q").dead_letters_after(2), async |s: Stage, reopen: Reopen| {
         s.send(&["done", "failed", "leased", "new"]).await;
         let batch = s.take(3).await;
         s.settle(acks(&batch, &[true, false])).await.unwrap();
         let leased = s.take(2).await;
         assert_eq!(texts(&leased), ["failed", "leased"]);
-        let s = dir.crash(s).await;
+        let s = reopen.crash(s).await;
         assert!(matches!(s.settle(all_done(&leased)).await, Err(BrokerError::UnknownReceipt(_))));
         let group = s.counters(0).await;
         assert_eq!((group.produced_messages, group.consumed_messages, group.available_messages), (4, 1, 3));
@@ -59,7 +61,7 @@ async fn a_message_stored_after_a_restore_differs_from_the_lost_one() {
 #[tokio::test(start_paused = true)]
 async fn queues_groups_tags_and_rules_survive() {
     let queue = NewQueue::new("q").mode(QueueMode::Fifo).dead_letters_after(5).description("a queue");
-    on_disk(queue, async |s: Stage, dir: DataDir| {
+    on_each_durable_store(queue, async |s: Stage, reopen: Reopen| {
         let tags =
             vec![QueueTag { key: "k".into(), value: "v".into() }, QueueTag { key: "a".into(), value: "".into() }];
         s.broker.put_tags(&s.project, &s.queue, tags.clone()).await.unwrap();
@@ -69,7 +71,7 @@ async fn queues_groups_tags_and_rules_survive() {
         let gone = s.broker.create_queue(&s.project, NewQueue::new("gone")).await.unwrap().id;
         s.broker.delete_queue(&s.project, &gone).await.unwrap();
         let before = (s.broker.queues(&s.project).await.unwrap(), s.broker.groups(&s.project, &s.queue).await.unwrap());
-        let s = dir.restart(dir.crash(s).await).await;
+        let s = reopen.restart(reopen.crash(s).await).await;
         let after = (s.broker.queues(&s.project).await.unwrap(), s.broker.groups(&s.project, &s.queue).await.unwrap());
         assert_eq!(before, after);
         assert_eq!(s.broker.tags(&s.project, &s.queue).await.unwrap(), tags);
@@ -84,16 +86,16 @@ async fn queues_groups_tags_and_rules_survive() {
 /// Numbers of deleted queues and groups are not reused, so a new group does not find the dead letters of an old one.
 #[tokio::test(start_paused = true)]
 async fn deleted_queues_and_groups_stay_deleted() {
-    on_disk(NewQueue::new("q").dead_letters_after(1), async |s: Stage, dir: DataDir| {
+    on_each_durable_store(NewQueue::new("q").dead_letters_after(1), async |s: Stage, reopen: Reopen| {
         s.send(&["1", "2"]).await;
         s.fail_first(1).await;
         s.broker.delete_group(&s.group(1)).await.unwrap();
         s.broker.delete_group(&s.group(0)).await.unwrap();
-        let mut s = dir.crash(s).await;
+        let mut s = reopen.crash(s).await;
         s.groups = s.broker.create_groups(&s.project, &s.queue, &["a".into(), "b".into()]).await.unwrap();
         assert_eq!(texts(&s.take_dead(10).await), NOTHING);
         assert_eq!(texts(&s.take(10).await), ["1", "2"]);
-        let s = dir.crash(s).await;
+        let s = reopen.crash(s).await;
         assert_eq!(texts(&s.take(10).await), ["1", "2"]);
     })
     .await;
@@ -153,7 +155,7 @@ async fn delayed_messages_survive() {
 /// Pages of settled messages: acknowledged out of order across many pages, some of them whole.
 #[tokio::test(start_paused = true)]
 async fn scattered_acknowledgements_survive_a_restart() {
-    on_disk(NewQueue::new("q"), async |s: Stage, dir: DataDir| {
+    on_each_durable_store(NewQueue::new("q"), async |s: Stage, reopen: Reopen| {
         for number in 0..350 {
             let texts: Vec<_> = (0..10).map(|place| (number * 10 + place).to_string()).collect();
             s.send(&texts.iter().map(String::as_str).collect::<Vec<_>>()).await;
@@ -167,7 +169,7 @@ async fn scattered_acknowledgements_survive_a_restart() {
                 s.settle(all_done(&batch)).await.unwrap();
             }
         }
-        let s = dir.restart(dir.crash(s).await).await;
+        let s = reopen.restart(reopen.crash(s).await).await;
         assert_eq!(s.counters(0).await.available_messages, 40);
         let mut found = Vec::new();
         for _ in 0..4 {
@@ -176,7 +178,7 @@ async fn scattered_acknowledgements_survive_a_restart() {
             s.settle(all_done(&batch)).await.unwrap();
         }
         assert_eq!(found, open);
-        let s = dir.crash(s).await;
+        let s = reopen.crash(s).await;
         assert_eq!(texts(&s.take(10).await), NOTHING);
         assert_eq!(s.counters(0).await.consumed_messages, 3_500);
     })
@@ -186,7 +188,7 @@ async fn scattered_acknowledgements_survive_a_restart() {
 /// What a label rule passed over is not looked at again, and a group that begins at the end does not go back.
 #[tokio::test(start_paused = true)]
 async fn skipped_messages_stay_skipped() {
-    on_disk(NewQueue::new("q"), async |s: Stage, dir: DataDir| {
+    on_each_durable_store(NewQueue::new("q"), async |s: Stage, reopen: Reopen| {
         for _ in 0..300 {
             s.send(&["1", "2", "3", "4", "5", "6", "7", "8", "9", "10"]).await;
         }
@@ -194,11 +196,11 @@ async fn skipped_messages_stay_skipped() {
         let by = || take_by(&["x"], TagMode::Or);
         let batch = s.lease(0, Stream::Messages, by()).await.unwrap();
         s.settle(all_done(&batch)).await.unwrap();
-        let s = dir.crash(s).await;
+        let s = reopen.crash(s).await;
         assert_eq!(s.counters(0).await.available_messages, 0);
         s.send_all(vec![message("next", &["x"], Duration::ZERO)]).await;
         let batch = s.lease(0, Stream::Messages, by()).await.unwrap();
-        let s = dir.crash(s).await;
+        let s = reopen.crash(s).await;
         assert_eq!(texts(&batch), texts(&s.lease(0, Stream::Messages, by()).await.unwrap()));
     })
     .await;

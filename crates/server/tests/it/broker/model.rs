@@ -17,7 +17,7 @@ use dms_server::{
 use proptest::prelude::*;
 
 use self::reference::{Death, Judged, Model, Standing};
-use super::stage::{epoch, message, texts};
+use super::stage::{Home, epoch, message, texts};
 
 mod reference;
 
@@ -134,7 +134,7 @@ proptest! {
 
     #[test]
     fn histories_in_memory_follow_the_model(setting in setting(), steps in prop::collection::vec(step(), 1..60)) {
-        play(setting, steps, false);
+        play(setting, steps, &Home::Memory);
     }
 }
 
@@ -143,15 +143,26 @@ proptest! {
 
     #[test]
     fn histories_on_disk_follow_the_model(setting in setting(), steps in prop::collection::vec(step(), 1..60)) {
-        play(setting, steps, true);
+        play(setting, steps, &Home::Dir(Arc::new(tempfile::tempdir().unwrap())));
+    }
+}
+
+#[cfg(feature = "postgres")]
+proptest! {
+    #![proptest_config(config(15))]
+
+    #[test]
+    fn histories_on_postgres_follow_the_model(setting in setting(), steps in prop::collection::vec(step(), 1..60)) {
+        let Some(home) = Home::postgres() else { return Ok(()) };
+        play(setting, steps, &home);
     }
 }
 
 /// Plays a history from beginning to end.
-fn play(setting: Setting, steps: Vec<Step>, on_disk: bool) {
+fn play(setting: Setting, steps: Vec<Step>, home: &Home) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     runtime.block_on(async {
-        let mut play = Play::begin(setting, on_disk).await;
+        let mut play = Play::begin(setting, home.clone()).await;
         for step in steps {
             play.step(step).await;
             play.compare().await;
@@ -162,7 +173,7 @@ fn play(setting: Setting, steps: Vec<Step>, on_disk: bool) {
 /// A history being played.
 struct Play {
     broker: EmbeddedBroker,
-    dir: Option<Arc<tempfile::TempDir>>,
+    home: Home,
     config: EmbeddedConfig,
     clock: Clock,
     setting: Setting,
@@ -174,7 +185,7 @@ struct Play {
 }
 
 impl Play {
-    async fn begin(setting: Setting, on_disk: bool) -> Self {
+    async fn begin(setting: Setting, home: Home) -> Self {
         let config = EmbeddedConfig {
             failure_counting: setting.counting,
             retention: RETENTION,
@@ -182,8 +193,7 @@ impl Play {
             ..EmbeddedConfig::default()
         };
         let clock = Clock::following_tokio(epoch());
-        let dir = on_disk.then(|| Arc::new(tempfile::tempdir().unwrap()));
-        let broker = open(dir.as_deref(), &config, clock).await;
+        let broker = home.open(&config, clock).await;
         let mut queue = NewQueue::new("q").mode(setting.mode);
         queue.max_consume_count = setting.max_consume_count;
         let project = "p".into();
@@ -192,7 +202,7 @@ impl Play {
         let path = |group| GroupPath { project: project.clone(), queue: queue.clone(), group };
         let paths = groups.into_iter().map(path).collect();
         let model = Model::new(&setting);
-        let mut play = Self { broker, dir, config, clock, setting, paths, model, sent: 0, batches: Vec::new() };
+        let mut play = Self { broker, home, config, clock, setting, paths, model, sent: 0, batches: Vec::new() };
         // The first consume of each group fixes its rule.
         play.take(0, false, 1).await;
         play.take(1, false, 1).await;
@@ -279,7 +289,7 @@ impl Play {
     }
 
     async fn restart(&mut self, crash: bool) {
-        if self.dir.is_none() {
+        if matches!(self.home, Home::Memory) {
             return;
         }
         if crash {
@@ -287,7 +297,7 @@ impl Play {
         } else {
             self.broker.close().await;
         }
-        self.broker = open(self.dir.as_deref(), &self.config, self.clock).await;
+        self.broker = self.home.open(&self.config, self.clock).await;
         self.model.restart();
     }
 
@@ -332,11 +342,4 @@ fn standing(peeked: &dms_server::broker::Peeked) -> (String, Standing, u32, Opti
         last: seconds(info.last_failure_ms.unwrap()),
     });
     (body["body"].as_str().unwrap().to_owned(), standing, peeked.failures, death)
-}
-
-async fn open(dir: Option<&tempfile::TempDir>, config: &EmbeddedConfig, clock: Clock) -> EmbeddedBroker {
-    match dir {
-        Some(dir) => EmbeddedBroker::open(dir.path(), config.clone(), clock).await.unwrap(),
-        None => EmbeddedBroker::in_memory(config.clone(), clock).await,
-    }
 }

@@ -7,6 +7,8 @@ use std::{
 };
 
 use dms_protocol::queue::{ConsumerGroup, GroupId, NewQueue, ProjectId, QueueId, TagFilter, TagMode};
+#[cfg(feature = "postgres")]
+use dms_server::broker::embedded::PostgresConfig;
 use dms_server::{
     broker::{
         Ack, AckCounts, Broker, BrokerError, GroupPath, LeaseRequest, LeasedMessage, NewMessage, Stream, Verdict,
@@ -35,17 +37,94 @@ pub(crate) async fn on_each_store(queue: NewQueue, scene: impl AsyncFn(Stage)) {
 
 /// The same with options.
 pub(crate) async fn on_each_store_with(config: EmbeddedConfig, queue: NewQueue, scene: impl AsyncFn(Stage)) {
-    let clock = Clock::following_tokio(epoch());
-    scene(Stage::set(EmbeddedBroker::in_memory(config.clone(), clock).await, queue.clone()).await).await;
-    on_disk_with(config, queue, async |stage, _| scene(stage).await).await;
+    for home in Home::all() {
+        let clock = Clock::following_tokio(epoch());
+        scene(Stage::set(home.open(&config, clock).await, queue.clone()).await).await;
+    }
+}
+
+/// Plays a scene on each store that outlives the broker, which the scene may end and open again.
+pub(crate) async fn on_each_durable_store(queue: NewQueue, scene: impl AsyncFn(Stage, Reopen)) {
+    for home in Home::durable() {
+        let reopen = Reopen { home, config: EmbeddedConfig::default(), clock: Clock::following_tokio(epoch()) };
+        scene(Stage::set(reopen.open().await, queue.clone()).await, reopen).await;
+    }
+}
+
+/// Where a broker keeps its messages.
+#[derive(Clone, Debug)]
+pub(crate) enum Home {
+    Memory,
+    Dir(Arc<tempfile::TempDir>),
+    #[cfg(feature = "postgres")]
+    Postgres(Box<PostgresConfig>),
+}
+
+impl Home {
+    /// One of each kind.
+    pub(crate) fn all() -> Vec<Self> {
+        std::iter::once(Self::Memory).chain(Self::durable()).collect()
+    }
+
+    /// One of each kind that outlives a broker.
+    pub(crate) fn durable() -> Vec<Self> {
+        let dir = Self::Dir(Arc::new(tempfile::tempdir().unwrap()));
+        std::iter::once(dir).chain(Self::postgres()).collect()
+    }
+
+    /// A schema of its own in PostgreSQL; `None` where that is not installed, or not compiled in.
+    pub(crate) fn postgres() -> Option<Self> {
+        #[cfg(feature = "postgres")]
+        if let Some(server) = dms_worker_postgres_fixture::PgServer::shared() {
+            let mut config = PostgresConfig::new(server.url().into());
+            config.schema = format!("dms_{}", uuid::Uuid::new_v4().simple());
+            // A broker that crashed is taken over from after this time.
+            config.takeover_after = Duration::from_millis(300);
+            return Some(Self::Postgres(Box::new(config)));
+        }
+        None
+    }
+
+    /// Opens a broker, with what an earlier one has left there.
+    pub(crate) async fn open(&self, config: &EmbeddedConfig, clock: Clock) -> EmbeddedBroker {
+        match self {
+            Self::Memory => EmbeddedBroker::in_memory(config.clone(), clock).await,
+            Self::Dir(dir) => EmbeddedBroker::open(dir.path(), config.clone(), clock).await.unwrap(),
+            #[cfg(feature = "postgres")]
+            Self::Postgres(at) => EmbeddedBroker::on_postgres(at, config.clone(), clock).await.unwrap(),
+        }
+    }
+}
+
+/// Ends a broker and opens another one over the same messages.
+#[derive(Clone, Debug)]
+pub(crate) struct Reopen {
+    home: Home,
+    config: EmbeddedConfig,
+    clock: Clock,
+}
+
+impl Reopen {
+    pub(crate) async fn open(&self) -> EmbeddedBroker {
+        self.home.open(&self.config, self.clock).await
+    }
+
+    /// Ends a broker as a crash would, and opens the next one.
+    pub(crate) async fn crash(&self, stage: Stage) -> Stage {
+        stage.broker.abort().await;
+        Stage { broker: self.open().await, ..stage }
+    }
+
+    /// Ends a broker in order, and opens the next one.
+    pub(crate) async fn restart(&self, stage: Stage) -> Stage {
+        stage.broker.close().await;
+        Stage { broker: self.open().await, ..stage }
+    }
 }
 
 /// Plays a scene on disk alone, with the directory to open again.
 pub(crate) async fn on_disk(queue: NewQueue, scene: impl AsyncFn(Stage, DataDir)) {
-    on_disk_with(EmbeddedConfig::default(), queue, scene).await;
-}
-
-async fn on_disk_with(config: EmbeddedConfig, queue: NewQueue, scene: impl AsyncFn(Stage, DataDir)) {
+    let config = EmbeddedConfig::default();
     let dir = DataDir { dir: Arc::new(tempfile::tempdir().unwrap()), config, clock: Clock::following_tokio(epoch()) };
     let stage = Stage::set(dir.open().await.unwrap(), queue).await;
     scene(stage, dir).await;

@@ -1,0 +1,440 @@
+//! Commits: one statement each, repeated until it is known whether it took effect.
+//!
+//! The statement reads the shard's row `FOR SHARE`. A take-over updates that row, so it waits for a commit that is under way, and
+//! every commit of the old owner behind it finds another epoch and changes nothing.
+//!
+//! A commit whose answer is missing is repeated with the same number on another connection. Reading alone would not decide: the
+//! first try may still take effect, and visible rows may not be replicated yet.
+
+use std::{borrow::Cow, collections::BTreeMap, sync::Arc, time::Duration};
+
+use bytes::BytesMut;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_postgres::{
+    error::{DbError, Severity, SqlState},
+    types::ToSql,
+};
+
+use crate::store::{
+    Record, StoreError, StoredMessage, StreamId,
+    postgres::{
+        PgStore, SHARD, big,
+        connect::Session,
+        error::{PostgresError, describe},
+        journal::{self, Appended, Change},
+        member, released,
+        schema::make_chunk_table,
+        slots::{self, Slot},
+    },
+    run::{self, MESSAGE_HEADER, RUN_HEADER},
+};
+
+/// The size at which a run is ended: a row of this size is stored in its page of 8 KiB, a larger one out of line.
+const RUN_BYTES: usize = 7_900;
+/// How long one try of a commit may take. PostgreSQL is left alone then: a cancelled commit may be answered before it is replicated.
+pub(crate) const TRY_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a commit that was not sent yet looks for a server that takes writes.
+const SEARCH: Duration = Duration::from_secs(5);
+/// The time between two tries, doubled each time up to the second.
+const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+
+/// A commit as it is sent, as often as it has to be.
+#[derive(Debug)]
+pub(crate) struct Batch<'a> {
+    pub(crate) commit_no: u64,
+    pub(crate) changes: Vec<Change<'a>>,
+    journal: Vec<u8>,
+    chunks: Chunks,
+    delayed: Delayed,
+    /// When the last message enters its stream.
+    pub(crate) newest_ms: Option<i64>,
+}
+
+/// The columns of rows with messages.
+#[derive(Debug, Default)]
+struct Chunks {
+    stream: Vec<i64>,
+    first: Vec<i64>,
+    count: Vec<i32>,
+    oldest_ms: Vec<i64>,
+    newest_ms: Vec<i64>,
+    payload: Vec<Vec<u8>>,
+}
+
+/// Changes of the table of delayed messages: rows to insert, and rows to delete.
+#[derive(Debug, Default)]
+struct Delayed {
+    rows: BTreeMap<(StreamId, u64), (i64, Vec<u8>)>,
+    /// Messages whose delay has ended.
+    ended: Vec<(StreamId, u64)>,
+    /// Delay queues of which everything below a place goes.
+    purged: Vec<(StreamId, u64)>,
+}
+
+impl Delayed {
+    fn is_empty(&self) -> bool {
+        self.rows.is_empty() && self.ended.is_empty() && self.purged.is_empty()
+    }
+
+    fn end(&mut self, queue: StreamId, seq: u64) {
+        // A statement does not see the rows that it inserts itself.
+        if self.rows.remove(&(queue, seq)).is_none() {
+            self.ended.push((queue, seq));
+        }
+    }
+
+    fn purge(&mut self, queue: StreamId, below: u64) {
+        self.rows.retain(|(of, seq), _| *of != queue || *seq >= below);
+        self.purged.push((queue, below));
+    }
+}
+
+impl<'a> Batch<'a> {
+    /// The rows of a commit. `delay_queue_of` returns the delay queue of a queue that a record deletes, because its delayed
+    /// messages are deleted in the same statement.
+    ///
+    /// # Errors
+    /// When a record cannot be written as JSON.
+    pub(crate) fn new(
+        log: u32,
+        commit_no: u64,
+        records: &'a [Record],
+        delay_queue_of: impl Fn(&Record) -> Option<StreamId>,
+    ) -> Result<Self, serde_json::Error> {
+        let mut changes = Vec::with_capacity(records.len());
+        let mut delayed = Delayed::default();
+        let mut streams: BTreeMap<StreamId, Vec<&Arc<StoredMessage>>> = BTreeMap::new();
+        for record in records {
+            match record {
+                Record::Appended(stream, message) => {
+                    let messages = streams.entry(*stream).or_default();
+                    if messages.is_empty() {
+                        // The place of the change in their order; its numbers are known at the end.
+                        let (stream, first) = (*stream, message.seq);
+                        changes.push(Change::Appended(Appended { stream, first, count: 0, newest_ms: 0 }));
+                    }
+                    messages.push(message);
+                }
+                Record::Delayed(queue, message) => {
+                    let mut bytes = BytesMut::new();
+                    run::put(&mut bytes, log, (*queue, message.seq), std::iter::once(message))?;
+                    delayed.rows.insert((*queue, message.seq), (message.entered_ms, bytes.to_vec()));
+                    changes.push(Change::Delayed { queue: *queue, seq: message.seq });
+                }
+                other => {
+                    match other {
+                        Record::DelayEnded(queue, _, seq) => delayed.end(*queue, *seq),
+                        Record::DelayQueuePurged { delay_queue, below } => delayed.purge(*delay_queue, *below),
+                        other => {
+                            if let Some(queue) = delay_queue_of(other) {
+                                delayed.purge(queue, u64::MAX);
+                            }
+                        }
+                    }
+                    changes.push(Change::Other(Cow::Borrowed(other)));
+                }
+            }
+        }
+        for change in &mut changes {
+            if let Change::Appended(appended) = change
+                && let Some(messages) = streams.get(&appended.stream)
+            {
+                appended.count = u32::try_from(messages.len()).unwrap_or(u32::MAX);
+                appended.newest_ms = messages.last().map_or(0, |last| last.entered_ms);
+            }
+        }
+        let newest_ms = streams.values().filter_map(|messages| messages.last()).map(|last| last.entered_ms).max();
+        let chunks = Chunks::of(log, &streams)?;
+        let journal = journal::encode((log, commit_no), &changes)?;
+        Ok(Self { commit_no, changes, journal, chunks, delayed, newest_ms })
+    }
+
+    fn sql(&self, slot: Slot) -> String {
+        let mut sql = "WITH fence AS (SELECT 1 FROM shard WHERE id = $1 AND epoch = $2 FOR SHARE), \
+                       j AS (INSERT INTO journal SELECT $1::int, $3::bigint, $2::bigint, $4::bytea \
+                       WHERE EXISTS (SELECT 1 FROM fence) ON CONFLICT DO NOTHING RETURNING 1)"
+            .to_owned();
+        let mut value = 4;
+        let mut next = |kind: &str| {
+            value += 1;
+            format!("${value}::{kind}[]")
+        };
+        if !self.chunks.first.is_empty() {
+            let columns = ["bigint", "bigint", "int", "bigint", "bigint", "bytea"].map(&mut next).join(", ");
+            sql += &format!(
+                ", c AS (INSERT INTO {} SELECT $1::int, t.* FROM unnest({columns}) t WHERE EXISTS (SELECT 1 FROM j))",
+                slots::table(slot)
+            );
+        }
+        if !self.delayed.is_empty() {
+            let rows = ["bigint", "bigint", "bigint", "bytea"].map(&mut next).join(", ");
+            let (ended, purged) = (["bigint"; 2].map(&mut next).join(", "), ["bigint"; 2].map(&mut next).join(", "));
+            sql += &format!(
+                ", p AS (INSERT INTO parked SELECT $1::int, t.* FROM unnest({rows}) t WHERE EXISTS (SELECT 1 FROM j)), \
+                 u AS (DELETE FROM parked USING unnest({ended}) t(lot, seq) WHERE parked.shard = $1 AND parked.lot = t.lot \
+                 AND parked.seq = t.seq AND EXISTS (SELECT 1 FROM j)), \
+                 e AS (DELETE FROM parked USING unnest({purged}) t(lot, below) WHERE parked.shard = $1 AND parked.lot = t.lot \
+                 AND parked.seq < t.below AND EXISTS (SELECT 1 FROM j))"
+            );
+        }
+        sql + " SELECT (SELECT count(*) FROM fence), (SELECT count(*) FROM j)"
+    }
+
+    /// Sends it once. Returns whether the epoch was right, and whether the journal took the row.
+    async fn send(&self, session: &Session, sql: &str, epoch: i64) -> Result<(bool, bool), tokio_postgres::Error> {
+        let commit_no = big(self.commit_no);
+        let mut values: Vec<&(dyn ToSql + Sync)> = vec![&SHARD, &epoch, &commit_no, &self.journal];
+        let Chunks { stream, first, count, oldest_ms, newest_ms, payload } = &self.chunks;
+        if !first.is_empty() {
+            let columns: [&(dyn ToSql + Sync); 6] = [stream, first, count, oldest_ms, newest_ms, payload];
+            values.extend(columns);
+        }
+        let of = |pairs: &[(StreamId, u64)]| -> (Vec<i64>, Vec<i64>) {
+            pairs.iter().map(|(queue, place)| (i64::from(queue.0), big(*place))).unzip()
+        };
+        let keys: Vec<_> = self.delayed.rows.keys().copied().collect();
+        let ((lots, seqs), ended, purged) = (of(&keys), of(&self.delayed.ended), of(&self.delayed.purged));
+        let (due, payloads): (Vec<i64>, Vec<&[u8]>) =
+            self.delayed.rows.values().map(|(due_ms, payload)| (*due_ms, payload.as_slice())).unzip();
+        if !self.delayed.is_empty() {
+            let columns: [&(dyn ToSql + Sync); 8] =
+                [&lots, &seqs, &due, &payloads, &ended.0, &ended.1, &purged.0, &purged.1];
+            values.extend(columns);
+        }
+        let rows = session.query(sql, &values).await?;
+        let Some(row) = rows.first() else { return Ok((false, false)) };
+        Ok((row.try_get::<_, i64>(0)? > 0, row.try_get::<_, i64>(1)? > 0))
+    }
+}
+
+impl Chunks {
+    fn of(log: u32, streams: &BTreeMap<StreamId, Vec<&Arc<StoredMessage>>>) -> Result<Self, serde_json::Error> {
+        let mut chunks = Self::default();
+        for (stream, messages) in streams {
+            let mut rest = messages.as_slice();
+            while let Some(first) = rest.first() {
+                let (taken, others) = rest.split_at(length_of_run(rest));
+                chunks.push(log, *stream, first, taken)?;
+                rest = others;
+            }
+        }
+        Ok(chunks)
+    }
+
+    fn push(
+        &mut self,
+        log: u32,
+        stream: StreamId,
+        first: &StoredMessage,
+        messages: &[&Arc<StoredMessage>],
+    ) -> Result<(), serde_json::Error> {
+        let mut bytes =
+            BytesMut::with_capacity(RUN_HEADER + messages.iter().map(|message| size(message)).sum::<usize>());
+        let count = run::put(&mut bytes, log, (stream, first.seq), messages.iter().copied())?;
+        self.stream.push(i64::from(stream.0));
+        self.first.push(big(first.seq));
+        self.count.push(i32::try_from(count).unwrap_or(i32::MAX));
+        self.oldest_ms.push(first.entered_ms);
+        self.newest_ms.push(messages.last().map_or(first.entered_ms, |last| last.entered_ms));
+        self.payload.push(bytes.into());
+        Ok(())
+    }
+}
+
+/// How many of these messages of a stream are one run.
+fn length_of_run(messages: &[&Arc<StoredMessage>]) -> usize {
+    let mut bytes = RUN_HEADER;
+    let fits = |message: &&&Arc<StoredMessage>| {
+        bytes += size(message);
+        bytes <= RUN_BYTES
+    };
+    messages.iter().take_while(fits).count().max(1)
+}
+
+/// About how many bytes a message takes in a run.
+fn size(message: &StoredMessage) -> usize {
+    let labels: usize = message.tags.iter().map(|label| label.len() + 1).sum();
+    MESSAGE_HEADER + labels + message.json.len() + message.dead_letter.as_ref().map_or(0, |_| 512)
+}
+
+/// The outcome of one try of a commit.
+enum Tried {
+    /// It took effect, and is replicated.
+    Done,
+    /// An earlier try of it took effect.
+    Repeated,
+    /// Another server owns the shard.
+    Fenced,
+    /// It did not take effect in this try.
+    Failed(StoreError),
+    /// The server takes no writes any more: another one does, or will.
+    NotPrimary,
+    /// Nobody knows.
+    Unsure(String),
+}
+
+impl PgStore {
+    /// Commits records; see [`Store::commit`](crate::store::Store::commit).
+    pub(crate) fn commit_records(&self, records: &[Record]) -> Result<(), StoreError> {
+        let mut commit_no = self.last_commit();
+        let delay_queue_of = |record: &Record| self.delay_queue_of(record);
+        let batch = Batch::new(self.log, *commit_no + 1, records, delay_queue_of).map_err(StoreError::refused)?;
+        let began = std::time::Instant::now();
+        let slot = self.lock().slots.for_time(batch.newest_ms);
+        self.runtime().block_on(async {
+            self.make_table(slot).await?;
+            self.decide(&batch, slot).await
+        })?;
+        *commit_no = batch.commit_no;
+        self.committed(&batch, slot, began.elapsed());
+        Ok(())
+    }
+
+    /// Makes a slot's table where the clock was faster than maintenance, which makes tables ahead of time.
+    async fn make_table(&self, slot: Slot) -> Result<(), StoreError> {
+        if self.lock().slots.tables.contains(&slot) {
+            return Ok(());
+        }
+        let session = self.commits.get().await.map_err(StoreError::new)?;
+        let made = timeout(self.try_timeout, make_chunk_table(&session, &slots::table(slot))).await;
+        match made {
+            Ok(Ok(())) => {
+                self.lock().slots.tables.insert(slot);
+                Ok(())
+            }
+            Ok(Err(error)) => Err(failure(&error)),
+            Err(_) => {
+                self.commits.give_up(&session).await;
+                Err(StoreError::new("PostgreSQL did not make a table in time"))
+            }
+        }
+    }
+
+    /// Sends a commit until its outcome is known.
+    async fn decide(&self, batch: &Batch<'_>, slot: Slot) -> Result<(), StoreError> {
+        let sql = batch.sql(slot);
+        let (began, mut wait, mut is_unsure) = (Instant::now(), RETRY.0, false);
+        loop {
+            if self.duty.is_lost() {
+                return Err(self.lost());
+            }
+            let session = match self.commits.get().await {
+                Ok(session) => session,
+                // Nothing was sent yet.
+                Err(error) if !is_unsure && began.elapsed() >= SEARCH => return Err(StoreError::new(error)),
+                Err(error) => {
+                    tracing::debug!(%error, is_unsure, "PostgreSQL cannot be reached for a commit; it is tried again");
+                    pause(&mut wait).await;
+                    continue;
+                }
+            };
+            match self.try_once(&session, batch, &sql).await {
+                Tried::Done => return Ok(()),
+                Tried::Fenced => {
+                    self.duty.lose();
+                    return Err(self.lost());
+                }
+                Tried::Repeated if is_unsure => match self.confirm(&session).await {
+                    Ok(()) => return Ok(()),
+                    Err(reason) => self.is_unsure(batch, &reason),
+                },
+                Tried::Repeated => {
+                    self.duty.lose();
+                    return Err(StoreError::lost("the journal has a commit of this number already"));
+                }
+                Tried::Failed(error) if !is_unsure => return Err(error),
+                Tried::Failed(error) => tracing::debug!(%error, "an unsure commit cannot be repeated yet"),
+                Tried::NotPrimary if !is_unsure && began.elapsed() >= SEARCH => {
+                    return Err(StoreError::new("no PostgreSQL server takes writes"));
+                }
+                Tried::NotPrimary => {}
+                Tried::Unsure(reason) => {
+                    is_unsure = true;
+                    self.is_unsure(batch, &reason);
+                }
+            }
+            // Another connection, because an answer to this one may be to the try before.
+            self.commits.give_up(&session).await;
+            pause(&mut wait).await;
+        }
+    }
+
+    async fn try_once(&self, session: &Session, batch: &Batch<'_>, sql: &str) -> Tried {
+        let warnings = session.warnings();
+        let sent = timeout(self.try_timeout, batch.send(session, sql, self.duty.epoch)).await;
+        if session.warnings() != warnings {
+            return Tried::Unsure("PostgreSQL warned that the commit may not be replicated".to_owned());
+        }
+        match sent {
+            Ok(Ok((true, true))) => Tried::Done,
+            Ok(Ok((true, false))) => Tried::Repeated,
+            Ok(Ok((false, _))) => Tried::Fenced,
+            Ok(Err(error)) => judge(&error),
+            Err(_) => Tried::Unsure(format!("PostgreSQL did not answer within {:?}", self.try_timeout)),
+        }
+    }
+
+    /// Waits until all visible commits are replicated. PostgreSQL's log is one sequence: once a later write is answered, every earlier
+    /// one is replicated, too.
+    async fn confirm(&self, session: &Session) -> Result<(), String> {
+        let warnings = session.warnings();
+        let written = timeout(self.try_timeout, member::beat(session, &self.member.id)).await;
+        match written {
+            _ if session.warnings() != warnings => Err("PostgreSQL warned of a missing standby".to_owned()),
+            Ok(Ok(true)) => Ok(()),
+            // A row that is not there is no write.
+            Ok(Ok(false)) => Err("this server is not registered any more".to_owned()),
+            Ok(Err(error)) => Err(describe(&error)),
+            Err(_) => Err(format!("PostgreSQL did not answer within {:?}", self.try_timeout)),
+        }
+    }
+
+    fn is_unsure(&self, batch: &Batch<'_>, reason: &str) {
+        self.count_unsure();
+        tracing::warn!(
+            commit = batch.commit_no,
+            reason,
+            "it is not known whether a commit took effect; it is repeated until it is"
+        );
+    }
+
+    fn lost(&self) -> StoreError {
+        if self.is_released() { released() } else { StoreError::lost(PostgresError::NotOwner) }
+    }
+}
+
+async fn pause(wait: &mut Duration) {
+    sleep(*wait).await;
+    *wait = (*wait * 2).min(RETRY.1);
+}
+
+/// Classifies an error. Nothing was changed for certain only if the session goes on after it.
+fn judge(error: &tokio_postgres::Error) -> Tried {
+    let Some(said) = error.as_db_error() else { return Tried::Unsure(describe(error)) };
+    if *said.code() == SqlState::READ_ONLY_SQL_TRANSACTION {
+        return Tried::NotPrimary;
+    }
+    match is_definite(said) {
+        true => Tried::Failed(failure(error)),
+        false => Tried::Unsure(describe(error)),
+    }
+}
+
+fn is_definite(said: &DbError) -> bool {
+    // A session that is ended while it waits for the standby has committed already. Class 57 is the operator's doing, 40 and 55 are
+    // worth another try.
+    let code = said.code().code();
+    said.parsed_severity() == Some(Severity::Error)
+        && !["57", "08", "40", "55"].iter().any(|class| code.starts_with(class))
+}
+
+/// An error of PostgreSQL after which nothing was changed. A full disk there is a full disk here.
+pub(crate) fn failure(error: &tokio_postgres::Error) -> StoreError {
+    let text = describe(error);
+    match error.code() {
+        Some(code) if *code == SqlState::DISK_FULL => {
+            StoreError::new(std::io::Error::new(std::io::ErrorKind::StorageFull, text))
+        }
+        _ => StoreError::new(PostgresError::Failed(text)),
+    }
+}

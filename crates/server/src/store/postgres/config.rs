@@ -1,0 +1,220 @@
+//! [`PostgresConfig`]: which PostgreSQL keeps the messages, and how long a server may be silent before another takes over.
+
+use std::{path::PathBuf, time::Duration};
+
+use tokio_postgres::{
+    Config,
+    config::{Host, LoadBalanceHosts, SslMode, TargetSessionAttrs},
+};
+
+use crate::store::postgres::error::PostgresError;
+use dms_protocol::secret::Secret;
+
+/// How long an idle connection is left alone before PostgreSQL is asked whether it is still there.
+const KEEPALIVE: Duration = Duration::from_secs(10);
+/// How long an address may take to be reached.
+const TCP_TIMEOUT: Duration = Duration::from_secs(2);
+/// The shortest time after which a take-over makes sense: PostgreSQL has to answer a beat in a fifth of it.
+const MIN_TAKEOVER: Duration = Duration::from_millis(250);
+/// How long a name of PostgreSQL may be.
+const MAX_NAME: usize = 63;
+
+/// Where PostgreSQL is, and how ownership passes from one server to another.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct PostgresConfig {
+    /// The connection string, as `postgres://user@host1,host2/database` or `host=host1,host2 user=… dbname=…`.
+    pub url: Secret,
+    /// The certificates of the authorities that may have issued PostgreSQL's certificate, as PEM. With them every connection is
+    /// encrypted and the server's name checked; without them (the default) nothing is encrypted.
+    pub ca_file: Option<PathBuf>,
+    /// The schema of the tables; `dms`.
+    pub schema: String,
+    /// How long the owner may be silent before another server takes over; 5 s, at least 250 ms.
+    pub takeover_after: Duration,
+    /// How other servers and their logs name this one; the name of the host by default.
+    pub name: String,
+}
+
+impl PostgresConfig {
+    /// A configuration with everything but the connection string at its default.
+    pub fn new(url: Secret) -> Self {
+        Self {
+            url,
+            ca_file: None,
+            schema: "dms".to_owned(),
+            takeover_after: Duration::from_secs(5),
+            name: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+        }
+    }
+
+    /// Checks everything that can be checked without a connection or a file.
+    ///
+    /// # Errors
+    /// A sentence about the first setting that cannot be used. It never contains the connection string.
+    pub fn check(&self) -> Result<(), PostgresError> {
+        self.hosts().map(drop)?;
+        if !is_identifier(&self.schema) {
+            let reason = format!(
+                "{:?} is no name of a schema: it has 1 to {MAX_NAME} lowercase letters, digits and underscores and does not begin with a digit or pg_",
+                self.schema
+            );
+            return Err(PostgresError::Setting { setting: "schema", reason });
+        }
+        if self.takeover_after < MIN_TAKEOVER {
+            let reason = format!("{:?} is less than {MIN_TAKEOVER:?}", self.takeover_after);
+            return Err(PostgresError::Setting { setting: "takeover_after", reason });
+        }
+        Ok(())
+    }
+
+    /// A configuration for each host, in the order of the connection string.
+    ///
+    /// # Errors
+    /// When the connection string cannot be used.
+    pub(crate) fn hosts(&self) -> Result<Vec<Config>, PostgresError> {
+        let bad = |reason: String| PostgresError::Setting { setting: "url", reason };
+        // With certificates the server is always checked in full, which tokio-postgres has no name for.
+        let text = self.url.expose().trim().replace("sslmode=verify-full", "sslmode=require");
+        let given: Config = text.parse().map_err(|error: tokio_postgres::Error| bad(reason_of(&error)))?;
+        if given.get_ssl_mode() == SslMode::Require && self.ca_file.is_none() {
+            return Err(bad("it requires TLS, for which ca_file has to name the authorities' certificates".to_owned()));
+        }
+        if given.get_hosts().is_empty() {
+            return Err(bad("it names no host".to_owned()));
+        }
+        if !given.get_hostaddrs().is_empty() {
+            return Err(bad("it has hostaddr, which is not supported; give the addresses as host".to_owned()));
+        }
+        let ports = given.get_ports();
+        let hosts = given.get_hosts().iter().enumerate();
+        Ok(hosts.map(|(number, host)| self.one_host(&given, host, port(ports, number))).collect())
+    }
+
+    fn one_host(&self, given: &Config, host: &Host, port: u16) -> Config {
+        let mut config = Config::new();
+        match host {
+            Host::Tcp(name) => config.host(name),
+            #[cfg(unix)]
+            Host::Unix(path) => config.host_path(path),
+        };
+        config.port(port);
+        if let Some(user) = given.get_user() {
+            config.user(user);
+        }
+        if let Some(password) = given.get_password() {
+            config.password(password);
+        }
+        if let Some(name) = given.get_dbname() {
+            config.dbname(name);
+        }
+        if let Some(options) = given.get_options() {
+            config.options(options);
+        }
+        config
+            .ssl_mode(if self.ca_file.is_some() { SslMode::Require } else { SslMode::Disable })
+            .ssl_negotiation(given.get_ssl_negotiation())
+            .channel_binding(given.get_channel_binding())
+            .target_session_attrs(TargetSessionAttrs::ReadWrite)
+            .load_balance_hosts(LoadBalanceHosts::Disable)
+            .connect_timeout(given.get_connect_timeout().copied().unwrap_or(TCP_TIMEOUT))
+            .keepalives_idle(KEEPALIVE)
+            .keepalives_interval(KEEPALIVE / 3)
+            .keepalives_retries(3)
+            .tcp_user_timeout(KEEPALIVE);
+        config
+    }
+}
+
+fn port(ports: &[u16], number: usize) -> u16 {
+    ports.get(number).or_else(|| ports.first().filter(|_| ports.len() == 1)).copied().unwrap_or(5432)
+}
+
+/// What tokio-postgres finds wrong with a connection string. Only what names a known option is shown: where a string is taken apart
+/// wrongly, the name of an "unknown option" is a piece of a password.
+fn reason_of(error: &tokio_postgres::Error) -> String {
+    let cause = std::error::Error::source(error).map(ToString::to_string);
+    match cause.filter(|cause| cause.starts_with("invalid value for option")) {
+        Some(cause) => format!("it is no connection string of PostgreSQL ({cause})"),
+        None => "it is no connection string of PostgreSQL".to_owned(),
+    }
+}
+
+fn is_identifier(name: &str) -> bool {
+    let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
+    (1..=MAX_NAME).contains(&name.len())
+        && name.bytes().all(fits)
+        && !name.starts_with(|first: char| first.is_ascii_digit())
+        && !name.starts_with("pg_")
+}
+
+/// Where a configuration for one host leads, for errors and logs.
+pub(crate) fn address(config: &Config) -> String {
+    let port = config.get_ports().first().copied().unwrap_or(5432);
+    match config.get_hosts().first() {
+        Some(Host::Tcp(name)) => format!("{name}:{port}"),
+        #[cfg(unix)]
+        Some(Host::Unix(path)) => format!("{}:{port}", path.display()),
+        _ => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn of(url: &str) -> PostgresConfig {
+        PostgresConfig::new(url.to_owned().into())
+    }
+
+    #[test]
+    fn both_forms_of_a_connection_string_name_several_hosts() {
+        for url in [
+            "postgres://dms:pw@pg1,pg2:6000,pg3/queues",
+            "host=pg1,pg2,pg3 port=5432,6000,5432 user=dms password=pw dbname=queues",
+        ] {
+            let hosts = of(url).hosts().unwrap();
+            assert_eq!(hosts.iter().map(address).collect::<Vec<_>>(), ["pg1:5432", "pg2:6000", "pg3:5432"], "{url}");
+            assert!(hosts.iter().all(|host| host.get_user() == Some("dms") && host.get_dbname() == Some("queues")));
+            assert!(hosts.iter().all(|host| host.get_target_session_attrs() == TargetSessionAttrs::ReadWrite));
+        }
+    }
+
+    #[test]
+    fn the_default_port_is_that_of_postgresql() {
+        assert_eq!(of("host=pg1 user=dms").hosts().unwrap().iter().map(address).collect::<Vec<_>>(), ["pg1:5432"]);
+        let both = of("host=pg1,pg2 port=6000 user=dms").hosts().unwrap();
+        assert_eq!(both.iter().map(address).collect::<Vec<_>>(), ["pg1:6000", "pg2:6000"]);
+    }
+
+    #[test]
+    fn no_error_shows_the_connection_string() {
+        for url in
+            ["postgres://dms:geheim@pg1:port/x", "host=pg1 password=geheim sslmode=geheim", "geheim", "user=geheim"]
+        {
+            let error = of(url).check().unwrap_err().to_string();
+            assert!(!error.contains("geheim"), "{error}");
+            assert!(error.contains("setting url"), "{error}");
+        }
+        assert!(!format!("{:?}", of("postgres://dms:geheim@pg1/x")).contains("geheim"));
+    }
+
+    #[test]
+    fn tls_needs_authorities() {
+        let mut config = of("postgres://dms@pg1/x?sslmode=verify-full");
+        assert!(config.check().unwrap_err().to_string().contains("ca_file"));
+        config.ca_file = Some("ca.pem".into());
+        assert!(config.hosts().unwrap().iter().all(|host| host.get_ssl_mode() == SslMode::Require));
+    }
+
+    #[test]
+    fn schemas_and_times_are_checked() {
+        for schema in ["", "Dms", "1dms", "pg_dms", "a-b", "a\"b", &"x".repeat(64)] {
+            let config = PostgresConfig { schema: schema.to_owned(), ..of("host=pg1") };
+            assert!(config.check().unwrap_err().to_string().contains("schema"), "{schema}");
+        }
+        let config = PostgresConfig { takeover_after: Duration::from_millis(249), ..of("host=pg1") };
+        assert!(config.check().unwrap_err().to_string().contains("takeover_after"));
+    }
+}

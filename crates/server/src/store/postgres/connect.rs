@@ -1,0 +1,300 @@
+//! Connections to PostgreSQL that commits can rely on: to a server that takes writes and makes them durable, watched for warnings.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    future::poll_fn,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    task::AbortHandle,
+    time::{sleep, timeout},
+};
+use tokio_postgres::{AsyncMessage, Client, Config, Connection, Row, Statement, types::ToSql};
+
+use crate::store::postgres::{
+    config::{PostgresConfig, address},
+    error::{PostgresError, describe},
+    tls::Tls,
+};
+
+/// How long connecting may take in all. tokio-postgres bounds only the TCP handshake: a server that is stopped accepts connections
+/// and says nothing.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// The head start that other hosts get over one that has just failed.
+const AVOIDED: Duration = Duration::from_millis(500);
+/// The first version of PostgreSQL that is known to work.
+const OLDEST_VERSION: i32 = 140_000;
+
+/// The settings of every session. `synchronous_commit = on` waits for the synchronous standby. Warnings must arrive, because one of them
+/// says that a commit may not have reached the standby. A transaction that its client forgot ends, because it holds locks.
+const SETTINGS: &str = "SET synchronous_commit = on; SET client_min_messages = warning; SET statement_timeout = 0; \
+                        SET lock_timeout = 0; SET idle_in_transaction_session_timeout = '10s'; SET standard_conforming_strings = on";
+
+/// Connects to whichever of the hosts takes writes.
+#[derive(Debug)]
+pub(crate) struct Connector {
+    hosts: Vec<Config>,
+    tls: Tls,
+    pub(crate) schema: String,
+    /// The host that failed last: another one may be the primary by now.
+    avoid: AtomicUsize,
+    /// Whether the log has said that there is no synchronous standby.
+    warned: AtomicBool,
+}
+
+impl Connector {
+    /// # Errors
+    /// When the configuration cannot be used.
+    pub(crate) fn new(config: &PostgresConfig, application: &str) -> Result<Self, PostgresError> {
+        let mut hosts = config.hosts()?;
+        for host in &mut hosts {
+            host.application_name(application);
+        }
+        let tls = Tls::load(config.ca_file.as_deref())?;
+        let avoid = AtomicUsize::new(usize::MAX);
+        Ok(Self { hosts, tls, schema: config.schema.clone(), avoid, warned: AtomicBool::new(false) })
+    }
+
+    /// Where PostgreSQL is looked for.
+    pub(crate) fn addresses(&self) -> String {
+        self.hosts.iter().map(address).collect::<Vec<_>>().join(", ")
+    }
+
+    /// Connects to all hosts at once and takes the first that takes writes.
+    ///
+    /// # Errors
+    /// When no host answered in time, or the server does not make commits durable.
+    pub(crate) async fn connect(&self) -> Result<Session, PostgresError> {
+        let mut reasons = Vec::new();
+        let race = async {
+            let mut tries: FuturesUnordered<_> = (0..self.hosts.len()).map(|number| self.connect_to(number)).collect();
+            while let Some(tried) = tries.next().await {
+                match tried {
+                    Ok(session) => return Some(session),
+                    Err(reason) => reasons.push(reason),
+                }
+            }
+            None
+        };
+        let mut session = match timeout(CONNECT_TIMEOUT, race).await {
+            Ok(Some(session)) => session,
+            Ok(None) => return Err(self.unreachable(&reasons)),
+            Err(_) => {
+                reasons.push(format!("no answer within {} s", CONNECT_TIMEOUT.as_secs()));
+                return Err(self.unreachable(&reasons));
+            }
+        };
+        match timeout(CONNECT_TIMEOUT, self.set_up(&session)).await {
+            Ok(server) => {
+                session.server = server?;
+                Ok(session)
+            }
+            Err(_) => Err(self.unreachable(&["no answer to the settings of the session".to_owned()])),
+        }
+    }
+
+    fn unreachable(&self, reasons: &[String]) -> PostgresError {
+        PostgresError::Unreachable { hosts: self.addresses(), reason: reasons.join("; ") }
+    }
+
+    async fn connect_to(&self, number: usize) -> Result<Session, String> {
+        if self.hosts.len() > 1 && self.avoid.load(Ordering::Relaxed) == number {
+            sleep(AVOIDED).await;
+        }
+        let host = &self.hosts[number];
+        match host.connect(self.tls.clone()).await {
+            Ok((client, connection)) => Ok(Session::drive(client, connection, number)),
+            Err(error) => Err(format!("{}: {}", address(host), describe(&error))),
+        }
+    }
+
+    /// Makes the settings, and returns which server this is.
+    async fn set_up(&self, session: &Session) -> Result<String, PostgresError> {
+        // The schema's name was checked: nothing in it needs escaping.
+        session.client.batch_execute(&format!("{SETTINGS}; SET search_path = \"{}\"", self.schema)).await?;
+        let asked = "SELECT current_setting('fsync'), current_setting('synchronous_standby_names'), \
+                     current_setting('server_version_num')::int, current_setting('server_version'), \
+                     concat(inet_server_addr(), ' ', pg_postmaster_start_time())";
+        let row = session.client.query_one(asked, &[]).await?;
+        if row.try_get::<_, &str>(0)? == "off" {
+            return Err(PostgresError::NoFsync);
+        }
+        if row.try_get::<_, i32>(2)? < OLDEST_VERSION {
+            return Err(PostgresError::TooOld { found: row.try_get(3)? });
+        }
+        if row.try_get::<_, &str>(1)?.is_empty() && !self.warned.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                hosts = self.addresses(),
+                "PostgreSQL has no synchronous standby (synchronous_standby_names is empty): a failover may lose what was answered"
+            );
+        }
+        Ok(row.try_get(4)?)
+    }
+
+    /// The host of this session failed: others go first the next time.
+    pub(crate) fn avoid(&self, session: &Session) {
+        self.avoid.store(session.host, Ordering::Relaxed);
+    }
+}
+
+/// One connection. Dropping it closes the socket at once; nothing is cancelled, because a cancelled commit may be answered before it
+/// is replicated.
+pub(crate) struct Session {
+    client: Client,
+    /// How many warnings PostgreSQL has sent.
+    warnings: Arc<AtomicU64>,
+    driver: AbortHandle,
+    statements: Mutex<HashMap<String, Statement>>,
+    host: usize,
+    /// Which server it is: its address and when it was started.
+    pub(crate) server: String,
+}
+
+impl Session {
+    fn drive<S, T>(client: Client, mut connection: Connection<S, T>, host: usize) -> Self
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let warnings = Arc::new(AtomicU64::new(0));
+        let counted = warnings.clone();
+        let driver = tokio::spawn(async move {
+            // Errors are not handled here: pending queries fail with them.
+            while let Some(Ok(message)) = poll_fn(|cx| connection.poll_message(cx)).await {
+                if let AsyncMessage::Notice(notice) = message {
+                    // Counted before the answer that follows it is passed on.
+                    if is_warning(&notice) {
+                        counted.fetch_add(1, Ordering::SeqCst);
+                    }
+                    tracing::warn!(code = notice.code().code(), "PostgreSQL warns: {}", notice.message());
+                }
+            }
+        });
+        Self {
+            client,
+            warnings,
+            driver: driver.abort_handle(),
+            statements: Mutex::default(),
+            host,
+            server: String::new(),
+        }
+    }
+
+    /// Whether the connection has ended.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.client.is_closed()
+    }
+
+    /// How many warnings PostgreSQL has sent so far. A commit during which there were some may not be replicated.
+    pub(crate) fn warnings(&self) -> u64 {
+        self.warnings.load(Ordering::SeqCst)
+    }
+
+    /// Runs statements without values.
+    pub(crate) async fn batch(&self, sql: &str) -> Result<(), tokio_postgres::Error> {
+        self.client.batch_execute(sql).await
+    }
+
+    /// Runs a statement that is prepared once for each session.
+    pub(crate) async fn query(
+        &self,
+        sql: &str,
+        values: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<Row>, tokio_postgres::Error> {
+        let statement = self.prepared(sql).await?;
+        self.client.query(&statement, values).await
+    }
+
+    /// The same for a statement whose number of rows alone is of interest.
+    pub(crate) async fn execute(
+        &self,
+        sql: &str,
+        values: &[&(dyn ToSql + Sync)],
+    ) -> Result<u64, tokio_postgres::Error> {
+        let statement = self.prepared(sql).await?;
+        self.client.execute(&statement, values).await
+    }
+
+    async fn prepared(&self, sql: &str) -> Result<Statement, tokio_postgres::Error> {
+        let known = self.statements.lock().unwrap_or_else(PoisonError::into_inner).get(sql).cloned();
+        if let Some(statement) = known {
+            return Ok(statement);
+        }
+        let statement = self.client.prepare(sql).await?;
+        let mut statements = self.statements.lock().unwrap_or_else(PoisonError::into_inner);
+        statements.insert(sql.to_owned(), statement.clone());
+        Ok(statement)
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session").field("host", &self.host).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Tls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Tls")
+    }
+}
+
+/// Whether a notice is a warning of the class that says a commit may not be replicated.
+fn is_warning(notice: &tokio_postgres::error::DbError) -> bool {
+    notice.code().code() == "01000"
+}
+
+/// The session for one purpose, reconnected after a failure.
+#[derive(Debug)]
+pub(crate) struct Link {
+    connector: Arc<Connector>,
+    session: tokio::sync::Mutex<Option<Arc<Session>>>,
+}
+
+impl Link {
+    pub(crate) fn new(connector: Arc<Connector>) -> Self {
+        Self { connector, session: tokio::sync::Mutex::default() }
+    }
+
+    /// The session, connected if there is none.
+    ///
+    /// # Errors
+    /// When PostgreSQL cannot be reached.
+    pub(crate) async fn get(&self) -> Result<Arc<Session>, PostgresError> {
+        let mut held = self.session.lock().await;
+        if let Some(session) = held.as_ref().filter(|session| !session.is_closed()) {
+            return Ok(session.clone());
+        }
+        let session = Arc::new(self.connector.connect().await?);
+        *held = Some(session.clone());
+        Ok(session)
+    }
+
+    /// Gives up a session that failed: the next call connects again, to another host first.
+    pub(crate) async fn give_up(&self, session: &Arc<Session>) {
+        let mut held = self.session.lock().await;
+        self.connector.avoid(session);
+        if held.as_ref().is_some_and(|current| Arc::ptr_eq(current, session)) {
+            *held = None;
+        }
+    }
+
+    /// Closes the session.
+    pub(crate) async fn close(&self) {
+        *self.session.lock().await = None;
+    }
+}

@@ -1,0 +1,88 @@
+//! [`PostgresError`]: why a server cannot keep its messages in PostgreSQL.
+
+use std::path::PathBuf;
+
+/// Why a server cannot keep its messages in PostgreSQL. No text contains a password.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PostgresError {
+    /// The connection string or another setting is unusable.
+    #[error("the PostgreSQL setting {setting} cannot be used: {reason}")]
+    Setting {
+        /// The key below `server.postgres`.
+        setting: &'static str,
+        /// The reason.
+        reason: String,
+    },
+    /// The file with the certificates of authorities cannot be used.
+    #[error("the certificates of {file} cannot be used: {reason}")]
+    Authorities {
+        /// The file.
+        file: PathBuf,
+        /// The reason.
+        reason: String,
+    },
+    /// No server that takes writes answered.
+    #[error("no PostgreSQL server that takes writes was reached at {hosts}: {reason}")]
+    Unreachable {
+        /// Where it was looked for.
+        hosts: String,
+        /// What each of them said.
+        reason: String,
+    },
+    /// The server does not make commits durable.
+    #[error(
+        "PostgreSQL runs with fsync = off, so that a power cut loses answered messages and may destroy the database; \
+         set fsync = on there"
+    )]
+    NoFsync,
+    /// The server is too old.
+    #[error("PostgreSQL has version {found}; version 14 or later is needed")]
+    TooOld {
+        /// Its version.
+        found: String,
+    },
+    /// The tables were made by a later version of this program.
+    #[error(
+        "the schema {schema} has version {found}, and this program knows versions up to {known}; use a newer dms-worker"
+    )]
+    Newer {
+        /// The schema.
+        schema: String,
+        /// Its version.
+        found: i32,
+        /// The last version known.
+        known: i32,
+    },
+    /// The tables contradict each other or cannot be read.
+    #[error("the tables in the schema {schema} are damaged: {reason}; restore them from a backup")]
+    Damaged {
+        /// The schema.
+        schema: String,
+        /// The reason.
+        reason: String,
+    },
+    /// Another server owns the messages.
+    #[error("another server owns the messages now")]
+    NotOwner,
+    /// PostgreSQL refused or did not answer.
+    #[error("PostgreSQL failed: {0}")]
+    Failed(String),
+}
+
+impl From<tokio_postgres::Error> for PostgresError {
+    fn from(error: tokio_postgres::Error) -> Self {
+        Self::Failed(describe(&error))
+    }
+}
+
+/// What PostgreSQL or the connection said. tokio-postgres shows the server's own words only as the source of its error.
+pub(crate) fn describe(error: &tokio_postgres::Error) -> String {
+    match error.as_db_error() {
+        Some(said) => format!("{} ({})", said.message(), said.code().code()),
+        None => match std::error::Error::source(error) {
+            Some(cause) => format!("{error}: {cause}"),
+            None => error.to_string(),
+        },
+    }
+}

@@ -1,0 +1,327 @@
+//! The state of a shard without its messages: queues, groups, cursors and settled places. A new owner loads the last image and
+//! replays the journal into it. Maintenance writes changed rows to the image, so that the journal stays short. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::store::{
+    CursorId, CursorSnapshot, GroupRow, QueueRow, Record, RetentionPolicy, Settlement, StreamId,
+    postgres::journal::Change,
+    settled_page::{PAGE_MESSAGES, SettledPage, locate},
+};
+use dms_protocol::queue::{QueueId, QueueTag, TagFilter};
+
+/// A queue with its tags and its retention.
+#[derive(Clone, Debug)]
+pub(crate) struct QueueImage {
+    pub(crate) row: QueueRow,
+    pub(crate) tags: Vec<QueueTag>,
+    pub(crate) retention: RetentionPolicy,
+}
+
+/// A stream, or a delay queue, of which only `next` counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct StreamImage {
+    /// The first message that is there.
+    pub(crate) low: u64,
+    /// The place of the next message.
+    pub(crate) next: u64,
+    /// When the last one entered.
+    pub(crate) newest_ms: i64,
+}
+
+impl StreamImage {
+    const EMPTY: Self = Self { low: 1, next: 1, newest_ms: 0 };
+}
+
+/// A cursor.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct CursorImage {
+    /// The stream that it reads.
+    pub(crate) stream: StreamId,
+    /// The first message it was ever to be given.
+    pub(crate) start: u64,
+    /// No message from here on was handed out.
+    pub(crate) head: u64,
+    /// All pages before this one are settled or expired.
+    pub(crate) page: u64,
+    /// Messages acknowledged.
+    pub(crate) consumed: u64,
+    /// The label rule.
+    pub(crate) rule: Option<TagFilter>,
+}
+
+/// The state of a shard without messages, up to a commit.
+#[derive(Debug, Default)]
+pub(crate) struct Images {
+    /// The last commit in it.
+    pub(crate) commit_no: u64,
+    pub(crate) next_number: u32,
+    pub(crate) queues: BTreeMap<u32, QueueImage>,
+    pub(crate) groups: BTreeMap<u32, GroupRow>,
+    pub(crate) streams: BTreeMap<StreamId, StreamImage>,
+    pub(crate) cursors: BTreeMap<CursorId, CursorImage>,
+    /// Which cursors read a stream.
+    readers: BTreeMap<StreamId, Vec<CursorId>>,
+    /// Pages that are not settled whole.
+    pub(crate) pages: BTreeMap<(CursorId, u64), SettledPage>,
+    /// The rows that differ from the last written image.
+    pub(crate) dirty: Dirty,
+}
+
+/// The keys of rows that differ from the last written image. If there is no value for a key, its row is deleted.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Dirty {
+    pub(crate) queues: BTreeSet<u32>,
+    pub(crate) groups: BTreeSet<u32>,
+    pub(crate) streams: BTreeSet<StreamId>,
+    pub(crate) cursors: BTreeSet<CursorId>,
+    pub(crate) pages: BTreeSet<(CursorId, u64)>,
+}
+
+impl Dirty {
+    /// Adds all keys of another set.
+    pub(crate) fn merge(&mut self, other: Self) {
+        self.queues.extend(other.queues);
+        self.groups.extend(other.groups);
+        self.streams.extend(other.streams);
+        self.cursors.extend(other.cursors);
+        self.pages.extend(other.pages);
+    }
+}
+
+impl Images {
+    /// Takes in a change. One of a queue or group that is gone changes nothing.
+    pub(crate) fn apply(&mut self, change: &Change<'_>) {
+        match change {
+            Change::Appended(appended) => self.change_stream(appended.stream, |stream| {
+                stream.next = stream.next.max(appended.end());
+                stream.newest_ms = stream.newest_ms.max(appended.newest_ms);
+            }),
+            Change::Delayed { queue, seq } => self.change_stream(*queue, |queue| queue.next = queue.next.max(seq + 1)),
+            Change::Other(record) => self.apply_record(record),
+        }
+    }
+
+    fn apply_record(&mut self, record: &Record) {
+        match record {
+            Record::QueueCreated(row) => self.create_queue(row),
+            Record::QueueDeleted(queue) => self.delete_queue(queue),
+            Record::GroupCreated(row) => self.create_group(row),
+            Record::GroupDeleted(_, group) => {
+                let number = self.groups.values().find(|row| row.id == *group).map(|row| row.number);
+                number.into_iter().for_each(|number| self.delete_group(number));
+            }
+            Record::TagsSet(queue, tags) => self.change_queue(queue, |queue| queue.tags.clone_from(tags)),
+            Record::RetentionSet(queue, policy) => self.change_queue(queue, |queue| queue.retention = *policy),
+            Record::RuleFixed(cursor, rule) => self.change_cursor(*cursor, |cursor| cursor.rule = Some(rule.clone())),
+            Record::Settled { cursor, settlement, .. } => self.settle(*cursor, settlement),
+            Record::Purged { cursor, below } => self.purge(*cursor, *below),
+            Record::Expired { stream, low, .. } => self.expire(*stream, *low),
+            // Delayed messages are rows of their own: nothing of them is kept here.
+            Record::DelayEnded(..)
+            | Record::DelayQueuePurged { .. }
+            | Record::GivenUp
+            | Record::Appended(..)
+            | Record::Delayed(..) => {}
+        }
+    }
+
+    fn create_queue(&mut self, row: &QueueRow) {
+        let (tags, retention) = (Vec::new(), RetentionPolicy::default());
+        self.queues.insert(row.number, QueueImage { row: row.clone(), tags, retention });
+        self.dirty.queues.insert(row.number);
+        self.create_stream(row.stream());
+        self.create_stream(row.delay_queue());
+        self.next_number = self.next_number.max(row.number + 2);
+    }
+
+    fn create_group(&mut self, row: &GroupRow) {
+        let Some(number) = self.number_of(&row.queue) else { return };
+        self.groups.insert(row.number, row.clone());
+        self.dirty.groups.insert(row.number);
+        self.create_stream(row.dead_letters());
+        self.create_cursor(row.cursor(), StreamId(number), row.start);
+        self.create_cursor(row.dead_letter_cursor(), row.dead_letters(), 1);
+        self.next_number = self.next_number.max(row.number + 2);
+    }
+
+    fn create_stream(&mut self, stream: StreamId) {
+        self.streams.insert(stream, StreamImage::EMPTY);
+        self.dirty.streams.insert(stream);
+    }
+
+    fn create_cursor(&mut self, cursor: CursorId, stream: StreamId, start: u64) {
+        let page = start / PAGE_MESSAGES;
+        self.add_cursor(cursor, CursorImage { stream, start, head: start, page, consumed: 0, rule: None });
+        self.dirty.cursors.insert(cursor);
+    }
+
+    /// Adds a cursor as it is.
+    pub(crate) fn add_cursor(&mut self, cursor: CursorId, image: CursorImage) {
+        self.readers.entry(image.stream).or_default().push(cursor);
+        self.cursors.insert(cursor, image);
+    }
+
+    fn delete_queue(&mut self, queue: &QueueId) {
+        let Some(number) = self.number_of(queue) else { return };
+        let groups: Vec<u32> = self.groups.values().filter(|row| row.queue == *queue).map(|row| row.number).collect();
+        groups.into_iter().for_each(|number| self.delete_group(number));
+        self.queues.remove(&number);
+        self.dirty.queues.insert(number);
+        self.remove_pair(number);
+    }
+
+    fn delete_group(&mut self, number: u32) {
+        self.groups.remove(&number);
+        self.dirty.groups.insert(number);
+        self.remove_pair(number);
+    }
+
+    /// Removes the streams and cursors that a queue or group has: those of its number and of the next one.
+    fn remove_pair(&mut self, number: u32) {
+        for number in [number, number + 1] {
+            if self.streams.remove(&StreamId(number)).is_some() {
+                self.dirty.streams.insert(StreamId(number));
+            }
+            if let Some(image) = self.cursors.remove(&CursorId(number)) {
+                self.readers.entry(image.stream).or_default().retain(|cursor| cursor.0 != number);
+                self.dirty.cursors.insert(CursorId(number));
+            }
+            self.readers.remove(&StreamId(number));
+            self.drop_pages(CursorId(number), u64::MAX);
+        }
+    }
+
+    /// Removes the pages of a cursor in front of one.
+    fn drop_pages(&mut self, cursor: CursorId, before: u64) {
+        let gone: Vec<_> = self.pages.range((cursor, 0)..(cursor, before)).map(|(key, _)| *key).collect();
+        for key in gone {
+            self.pages.remove(&key);
+            self.dirty.pages.insert(key);
+        }
+    }
+
+    pub(crate) fn number_of(&self, queue: &QueueId) -> Option<u32> {
+        self.queues.values().find(|image| image.row.id == *queue).map(|image| image.row.number)
+    }
+
+    fn change_queue(&mut self, queue: &QueueId, change: impl FnOnce(&mut QueueImage)) {
+        let Some(number) = self.number_of(queue) else { return };
+        if let Some(image) = self.queues.get_mut(&number) {
+            change(image);
+            self.dirty.queues.insert(number);
+        }
+    }
+
+    fn change_stream(&mut self, stream: StreamId, change: impl FnOnce(&mut StreamImage)) {
+        if let Some(image) = self.streams.get_mut(&stream) {
+            change(image);
+            self.dirty.streams.insert(stream);
+        }
+    }
+
+    fn change_cursor(&mut self, cursor: CursorId, change: impl FnOnce(&mut CursorImage)) {
+        if let Some(image) = self.cursors.get_mut(&cursor) {
+            change(image);
+            self.dirty.cursors.insert(cursor);
+        }
+    }
+
+    fn settle(&mut self, cursor: CursorId, settlement: &Settlement) {
+        self.change_cursor(cursor, |image| {
+            image.consumed += settlement.done.len() as u64;
+            image.head = image.head.max(settlement.head);
+        });
+        for place in settlement.done.iter().chain(&settlement.dead) {
+            let (page, place) = locate(*place);
+            self.change_page(cursor, page, |page| page.settle(place));
+        }
+        for (place, failures) in &settlement.failed {
+            let (page, place) = locate(*place);
+            self.change_page(cursor, page, |page| page.fail(place, *failures));
+        }
+        for range in &settlement.skipped {
+            let mut from = range.start;
+            while from < range.end {
+                let (page, first) = locate(from);
+                let next = (page + 1) * PAGE_MESSAGES;
+                let last = if range.end < next { locate(range.end).1 } else { 1_024 };
+                self.change_page(cursor, page, |page| page.settle_range(first..last));
+                from = next;
+            }
+        }
+        self.pass_full_pages(cursor);
+    }
+
+    /// Changes a page, unless all of it is settled or expired.
+    fn change_page(&mut self, cursor: CursorId, page: u64, change: impl FnOnce(&mut SettledPage)) {
+        let Some(image) = self.cursors.get(&cursor).filter(|image| page >= image.page) else { return };
+        let start = image.start;
+        change(self.pages.entry((cursor, page)).or_insert_with(|| untouched_page(start, page)));
+        self.dirty.pages.insert((cursor, page));
+    }
+
+    fn pass_full_pages(&mut self, cursor: CursorId) {
+        let Some(image) = self.cursors.get_mut(&cursor) else { return };
+        let mut passed = false;
+        while self.pages.get(&(cursor, image.page)).is_some_and(SettledPage::is_full) {
+            image.page += 1;
+            passed = true;
+        }
+        if passed {
+            let page = image.page;
+            self.drop_pages(cursor, page);
+        }
+    }
+
+    fn expire(&mut self, stream: StreamId, low: u64) {
+        self.change_stream(stream, |stream| stream.low = stream.low.max(low));
+        let cursors = self.readers.get(&stream).cloned().unwrap_or_default();
+        cursors.into_iter().for_each(|cursor| self.move_cursor(cursor, low));
+    }
+
+    /// Nothing below a place concerns a cursor any more.
+    fn move_cursor(&mut self, cursor: CursorId, place: u64) {
+        self.change_cursor(cursor, |image| {
+            image.head = image.head.max(place);
+            image.page = image.page.max(place / PAGE_MESSAGES);
+        });
+        if let Some(page) = self.cursors.get(&cursor).map(|image| image.page) {
+            self.drop_pages(cursor, page);
+        }
+    }
+
+    fn purge(&mut self, cursor: CursorId, below: u64) {
+        self.move_cursor(cursor, below);
+        let (page, place) = locate(below);
+        self.change_page(cursor, page, |page| page.settle_range(0..place));
+    }
+
+    /// A cursor as the broker opens it.
+    pub(crate) fn cursor_snapshot(&self, cursor: CursorId) -> Option<CursorSnapshot> {
+        let image = self.cursors.get(&cursor)?;
+        let first = image.start.max(self.streams.get(&image.stream)?.low);
+        let mut ready = Vec::new();
+        for number in image.page.max(first / PAGE_MESSAGES)..image.head.div_ceil(PAGE_MESSAGES) {
+            let untouched;
+            let page = match self.pages.get(&(cursor, number)) {
+                Some(page) => page,
+                None => {
+                    untouched = untouched_page(image.start, number);
+                    &untouched
+                }
+            };
+            let open = page.open().map(|(place, failures)| (number * PAGE_MESSAGES + u64::from(place), failures));
+            ready.extend(open.filter(|(place, _)| (first..image.head).contains(place)));
+        }
+        Some(CursorSnapshot { head: image.head, consumed: image.consumed, ready, rule: image.rule.clone() })
+    }
+}
+
+/// A page of which nothing was settled: the places before the cursor's first one do not concern it.
+fn untouched_page(start: u64, number: u64) -> SettledPage {
+    let mut page = SettledPage::default();
+    let before = start.saturating_sub(number * PAGE_MESSAGES).min(PAGE_MESSAGES);
+    page.settle_range(0..u16::try_from(before).unwrap_or(u16::MAX));
+    page
+}

@@ -1,0 +1,314 @@
+//! The store in PostgreSQL: one server owns the messages, others wait to take over.
+//!
+//! A commit is one statement: a row in an insert-only journal, and rows with messages in insert-only tables of six hours each. It is
+//! answered when the synchronous standby has it. Nothing on this path is updated, so that it costs the same while a backup holds a
+//! snapshot. Everything except messages is kept in memory, and written every few seconds so that a take-over
+//! replays little.
+//!
+//! | file | contents |
+//! |---|---|
+//! | `config`, `connect`, `tls`, `runtime` | the connection string, connections, and the thread that drives them |
+//! | `schema` | the tables and their versions |
+//! | `member`, `duty` | beats, the watch over the owner, taking over, and for how long the owner may serve |
+//! | `commit` | the one statement of a commit, and deciding a commit whose answer is missing |
+//! | `journal` | the bytes of a journal row |
+//! | `slots` | which table a message is in |
+//! | `images` | everything except messages, in memory |
+//! | `open` | reading all of that after a take-over |
+//! | `read` | finding messages |
+//! | `maintenance` | writing images, and making and dropping tables |
+
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use self::{
+    commit::Batch,
+    connect::Link,
+    duty::Duty,
+    images::Images,
+    journal::Change,
+    maintenance::Written,
+    member::Member,
+    runtime::Runtime,
+    slots::{Slot, Slots},
+};
+pub use self::{config::PostgresConfig, error::PostgresError};
+use crate::{
+    histogram::Histogram,
+    store::{ReadBatch, ReadLimit, Record, Snapshot, Store, StoreError, StreamId},
+};
+
+mod commit;
+mod config;
+mod connect;
+pub(crate) mod duty;
+mod error;
+mod images;
+mod journal;
+mod maintenance;
+pub(crate) mod member;
+mod open;
+mod read;
+pub(crate) mod runtime;
+mod schema;
+mod slots;
+#[cfg(test)]
+mod tests;
+mod tls;
+
+/// The only shard.
+const SHARD: i32 = 0;
+
+/// Records in PostgreSQL, while this server owns them.
+#[derive(Debug)]
+pub(crate) struct PgStore {
+    member: Arc<Member>,
+    duty: Arc<Duty>,
+    log: u32,
+    /// Connections for commits, for reads, and for maintenance, so that none waits for another.
+    commits: Link,
+    reads: Link,
+    upkeep: Link,
+    /// How long one try of a commit may take.
+    try_timeout: Duration,
+    /// The number of the last commit. Held while a commit is under way.
+    last_commit: Mutex<u64>,
+    state: Mutex<State>,
+    has_unused: AtomicBool,
+    released: AtomicBool,
+    unsure: AtomicU64,
+    /// Apart from the rest: looking at it waits for no commit.
+    commit_times: Mutex<Histogram>,
+}
+
+/// State in memory, as of the last commit.
+#[derive(Debug)]
+struct State {
+    images: Images,
+    slots: Slots,
+    written: Written,
+}
+
+impl PgStore {
+    /// Opens the messages that this server has just taken.
+    ///
+    /// # Errors
+    /// When another server has taken them meanwhile, they are damaged, or PostgreSQL fails.
+    pub(crate) async fn open(member: &Arc<Member>, duty: &Arc<Duty>) -> Result<(Self, Snapshot), PostgresError> {
+        let (asked, epoch) = (Arc::clone(member), duty.epoch);
+        let opened = member.runtime.spawn(async move {
+            // A separate connection, because closing it ends the transaction after an error.
+            let session = asked.connector.connect().await?;
+            open::open(&session, asked.log, epoch, &asked.connector.schema).await
+        });
+        let opened = opened.await.map_err(|error| PostgresError::Failed(error.to_string()))??;
+        let link = || Link::new(member.connector.clone());
+        let commit_no = opened.images.commit_no;
+        let store = Self {
+            member: Arc::clone(member),
+            duty: Arc::clone(duty),
+            log: member.log,
+            commits: link(),
+            reads: link(),
+            upkeep: link(),
+            try_timeout: commit::TRY_TIMEOUT,
+            last_commit: Mutex::new(commit_no),
+            state: Mutex::new(State { images: opened.images, slots: opened.slots, written: Written::new(0) }),
+            has_unused: AtomicBool::new(true),
+            released: AtomicBool::new(false),
+            unsure: AtomicU64::new(0),
+            commit_times: Mutex::default(),
+        };
+        Ok((store, opened.snapshot))
+    }
+
+    /// Joins the servers, waits until this one owns the messages, and opens them.
+    ///
+    /// # Errors
+    /// When PostgreSQL cannot be reached or used, or the messages are damaged.
+    pub(crate) async fn wait(config: &PostgresConfig) -> Result<(Self, Snapshot), PostgresError> {
+        config.check()?;
+        let runtime = Arc::new(Runtime::start().map_err(|error| PostgresError::Failed(error.to_string()))?);
+        let member = Member::join(config, runtime).await?;
+        let duty = member.own().await?;
+        Self::open(&member, &duty).await
+    }
+
+    fn runtime(&self) -> &Runtime {
+        &self.member.runtime
+    }
+
+    fn schema(&self) -> &str {
+        &self.member.connector.schema
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn last_commit(&self) -> MutexGuard<'_, u64> {
+        self.last_commit.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_released(&self) -> bool {
+        self.released.load(Ordering::Acquire)
+    }
+
+    fn check_open(&self) -> Result<(), StoreError> {
+        match (self.is_released(), self.duty.is_lost()) {
+            (true, _) => Err(released()),
+            (_, true) => Err(StoreError::lost(PostgresError::NotOwner)),
+            _ => Ok(()),
+        }
+    }
+
+    /// How many commits had to be repeated, because it was not known whether they took effect.
+    #[cfg(test)]
+    fn unsure(&self) -> u64 {
+        self.unsure.load(Ordering::Relaxed)
+    }
+
+    fn count_unsure(&self) {
+        self.unsure.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn is_delay_queue(&self, stream: StreamId) -> bool {
+        self.lock().images.queues.contains_key(&stream.0.wrapping_sub(1))
+    }
+
+    /// The delay queue that goes with a record.
+    fn delay_queue_of(&self, record: &Record) -> Option<StreamId> {
+        let Record::QueueDeleted(queue) = record else { return None };
+        self.lock().images.number_of(queue).map(|number| StreamId(number + 1))
+    }
+
+    /// Takes a commit in that took effect.
+    fn committed(&self, batch: &Batch<'_>, slot: Slot, took: Duration) {
+        let mut state = self.lock();
+        let State { images, slots, .. } = &mut *state;
+        for change in &batch.changes {
+            images.apply(change);
+            match change {
+                Change::Appended(appended) if images.streams.contains_key(&appended.stream) => {
+                    slots.note(appended.stream, appended.first, slot);
+                }
+                Change::Other(record) if self.frees_tables(record, images, slots) => {
+                    self.has_unused.store(true, Ordering::Relaxed);
+                }
+                _ => {}
+            }
+        }
+        images.commit_no = batch.commit_no;
+        drop(state);
+        self.commit_times.lock().unwrap_or_else(PoisonError::into_inner).record(took);
+    }
+
+    /// Whether a record may leave a table without messages.
+    fn frees_tables(&self, record: &Record, images: &Images, slots: &mut Slots) -> bool {
+        match record {
+            Record::Expired { stream, .. } => {
+                images.streams.get(stream).is_some_and(|image| slots.expire(*stream, image.low, image.next))
+            }
+            Record::QueueDeleted(_) | Record::GroupDeleted(..) => {
+                slots.retain(|stream| images.streams.contains_key(&stream));
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn maintain_all(&self) -> Result<(), StoreError> {
+        self.write_image()
+    }
+}
+
+impl Store for PgStore {
+    fn blocks(&self) -> bool {
+        true
+    }
+
+    fn may_serve(&self) -> bool {
+        self.duty.may_serve()
+    }
+
+    fn commit(&self, records: &[Record]) -> Result<(), StoreError> {
+        self.check_open()?;
+        self.commit_records(records)
+    }
+
+    fn read(&self, stream: StreamId, from: u64, limit: ReadLimit) -> Result<ReadBatch, StoreError> {
+        self.read_stream(stream, from, limit)
+    }
+
+    fn read_these(&self, stream: StreamId, seqs: &[u64], bytes: usize) -> Result<ReadBatch, StoreError> {
+        self.read_places(stream, seqs, bytes)
+    }
+
+    fn first_due(&self, queue: StreamId, limit: ReadLimit, skip: &BTreeSet<u64>) -> Result<ReadBatch, StoreError> {
+        self.due(queue, limit, skip)
+    }
+
+    fn entered(&self, stream: StreamId, from: u64, count: usize, until_ms: i64) -> Result<Vec<(u64, i64)>, StoreError> {
+        self.entry_times(stream, from, count, until_ms)
+    }
+
+    fn syncs(&self) -> Histogram {
+        self.commit_times.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn needs_maintenance(&self) -> bool {
+        self.wants_maintenance()
+    }
+
+    fn maintain(&self) -> Result<bool, StoreError> {
+        self.maintenance_step()
+    }
+
+    fn probe_reads(&self) -> Result<bool, StoreError> {
+        self.query("SELECT 1", &[]).map(|_| true)
+    }
+
+    fn probe(&self) -> Result<(), StoreError> {
+        let owned = "SELECT 1 FROM shard WHERE id = $1 AND epoch = $2";
+        match self.query(owned, &[&SHARD, &self.duty.epoch])?.is_empty() {
+            false => Ok(()),
+            true => {
+                self.duty.lose();
+                Err(StoreError::lost(PostgresError::NotOwner))
+            }
+        }
+    }
+
+    fn release(&self, in_order: bool) -> Result<(), StoreError> {
+        let ended =
+            if in_order && !self.is_released() { self.check_open().and_then(|()| self.maintain_all()) } else { Ok(()) };
+        if self.released.swap(true, Ordering::AcqRel) {
+            return Ok(());
+        }
+        let given_up = match in_order {
+            true => self.runtime().block_on(self.member.release(&self.duty)).map_err(StoreError::new),
+            false => {
+                self.member.stop();
+                self.duty.lose();
+                Ok(())
+            }
+        };
+        self.runtime().block_on(async { tokio::join!(self.commits.close(), self.reads.close(), self.upkeep.close()) });
+        ended.and(given_up)
+    }
+}
+
+/// A place or number as a column has it. None comes near the limit.
+fn big(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+fn released() -> StoreError {
+    StoreError::lost("the store is closed")
+}

@@ -1,0 +1,254 @@
+//! Opening a shard: everything except messages, as of the take-over.
+//!
+//! All of it is read in one snapshot, which begins after the take-over was answered: then no commit of an earlier owner is missing,
+//! and none can follow.
+
+use std::collections::BTreeMap;
+
+use tokio_postgres::{Row, types::FromSql};
+
+use crate::store::{
+    CursorId, DelayQueueSnapshot, GroupSnapshot, QueueSnapshot, Snapshot, StreamId, StreamSnapshot,
+    postgres::{
+        SHARD, big,
+        connect::Session,
+        error::PostgresError,
+        images::{CursorImage, Images, QueueImage, StreamImage},
+        journal, slots,
+        slots::{Slot, Slots},
+    },
+    settled_page::SettledPage,
+};
+
+/// How many rows of the journal are read at a time.
+const JOURNAL_ROWS: i64 = 2_000;
+
+/// An opened shard.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub(crate) images: Images,
+    pub(crate) slots: Slots,
+    pub(crate) snapshot: Snapshot,
+}
+
+/// Reads a shard. The session must be dropped after an error.
+///
+/// # Errors
+/// When another server has taken the shard meanwhile, the tables contradict each other, or PostgreSQL fails.
+pub(crate) async fn open(session: &Session, log: u32, epoch: i64, schema: &str) -> Result<Opened, PostgresError> {
+    session.batch("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+    let loader = Loader { session, log, schema };
+    // Also the proof that this is the server on which the take-over was answered.
+    let owned = session.query("SELECT 1 FROM shard WHERE id = $1 AND epoch = $2", &[&SHARD, &epoch]).await?;
+    if owned.is_empty() {
+        return Err(PostgresError::NotOwner);
+    }
+    let mut images = loader.images().await?;
+    loader.replay(&mut images).await?;
+    let slots = loader.slots(&images).await?;
+    let snapshot = loader.snapshot(&images, &slots).await?;
+    session.batch("COMMIT").await?;
+    Ok(Opened { images, slots, snapshot })
+}
+
+/// The first and last place of a stream in a table.
+type Extent = (u64, u64);
+
+struct Loader<'a> {
+    session: &'a Session,
+    log: u32,
+    schema: &'a str,
+}
+
+impl Loader<'_> {
+    fn damaged(&self, reason: impl Into<String>) -> PostgresError {
+        PostgresError::Damaged { schema: self.schema.to_owned(), reason: reason.into() }
+    }
+
+    fn number<T: TryFrom<i64>>(&self, row: &Row, column: usize) -> Result<T, PostgresError> {
+        T::try_from(row.try_get(column)?).map_err(|_| self.damaged(format!("column {column} of a row is out of range")))
+    }
+
+    fn json<T: serde::de::DeserializeOwned>(&self, text: &str) -> Result<T, PostgresError> {
+        serde_json::from_str(text).map_err(|error| self.damaged(error.to_string()))
+    }
+
+    fn get<'r, T: FromSql<'r>>(row: &'r Row, column: usize) -> Result<T, PostgresError> {
+        Ok(row.try_get(column)?)
+    }
+
+    async fn rows(&self, sql: &str) -> Result<Vec<Row>, PostgresError> {
+        Ok(self.session.query(sql, &[&SHARD]).await?)
+    }
+
+    async fn images(&self) -> Result<Images, PostgresError> {
+        let mut images = Images::default();
+        let rows = self.rows("SELECT commit_no, next_number FROM image WHERE shard = $1").await?;
+        let row = rows.first().ok_or_else(|| self.damaged("the table image has no row for the shard"))?;
+        (images.commit_no, images.next_number) = (self.number(row, 0)?, self.number(row, 1)?);
+        for row in &self.rows("SELECT number, facts, tags, retention FROM queue WHERE shard = $1").await? {
+            let (facts, tags, retention) =
+                (self.json(Self::get(row, 1)?)?, self.json(Self::get(row, 2)?)?, self.json(Self::get(row, 3)?)?);
+            images.queues.insert(self.number(row, 0)?, QueueImage { row: facts, tags, retention });
+        }
+        for row in &self.rows("SELECT number, facts FROM consumer_group WHERE shard = $1").await? {
+            images.groups.insert(self.number(row, 0)?, self.json(Self::get(row, 1)?)?);
+        }
+        for row in &self.rows("SELECT number, low, next, newest_ms FROM stream WHERE shard = $1").await? {
+            let image =
+                StreamImage { low: self.number(row, 1)?, next: self.number(row, 2)?, newest_ms: Self::get(row, 3)? };
+            images.streams.insert(StreamId(self.number(row, 0)?), image);
+        }
+        let cursors = "SELECT number, stream, start, head, page, consumed, rule FROM reader WHERE shard = $1";
+        for row in &self.rows(cursors).await? {
+            let rule = Self::get::<Option<&str>>(row, 6)?.map(|rule| self.json(rule)).transpose()?;
+            let image = CursorImage {
+                stream: StreamId(self.number(row, 1)?),
+                start: self.number(row, 2)?,
+                head: self.number(row, 3)?,
+                page: self.number(row, 4)?,
+                consumed: self.number(row, 5)?,
+                rule,
+            };
+            images.add_cursor(CursorId(self.number(row, 0)?), image);
+        }
+        for row in &self.rows("SELECT reader, page, bits, failures FROM settled WHERE shard = $1").await? {
+            let page = SettledPage::decode(Self::get(row, 2)?, Self::get(row, 3)?)
+                .map_err(|bad| self.damaged(bad.to_string()))?;
+            images.pages.insert((CursorId(self.number(row, 0)?), self.number(row, 1)?), page);
+        }
+        Ok(images)
+    }
+
+    /// Takes in the commits behind the image. None of them may be missing.
+    async fn replay(&self, images: &mut Images) -> Result<(), PostgresError> {
+        let sql =
+            "SELECT commit_no, payload FROM journal WHERE shard = $1 AND commit_no > $2 ORDER BY commit_no LIMIT $3";
+        loop {
+            let rows = self.session.query(sql, &[&SHARD, &big(images.commit_no), &JOURNAL_ROWS]).await?;
+            for row in &rows {
+                let commit_no: u64 = self.number(row, 0)?;
+                if commit_no != images.commit_no + 1 {
+                    return Err(self.damaged(format!("the journal has commit {commit_no} behind {}", images.commit_no)));
+                }
+                let changes = journal::decode((self.log, commit_no), Self::get(row, 1)?)
+                    .map_err(|bad| self.damaged(format!("commit {commit_no}: {bad}")))?;
+                changes.iter().for_each(|change| images.apply(change));
+                images.commit_no = commit_no;
+            }
+            if rows.is_empty() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Finds the tables, and which of them each stream uses. The last message of each stream has to be there.
+    async fn slots(&self, images: &Images) -> Result<Slots, PostgresError> {
+        let mut found = Slots::default();
+        let sql = "SELECT tablename FROM pg_tables WHERE schemaname = $1 AND tablename LIKE 'chunk\\_%'";
+        for row in &self.session.query(sql, &[&self.schema]).await? {
+            found.tables.extend(slots::slot_of_table(Self::get(row, 0)?));
+        }
+        let mut ends: BTreeMap<StreamId, u64> = BTreeMap::new();
+        for slot in found.tables.clone() {
+            for (stream, (first, end)) in self.extents(images, slot).await? {
+                found.note(stream, first, slot);
+                ends.insert(stream, end);
+            }
+        }
+        for (stream, image) in &images.streams {
+            let end = ends.get(stream).copied();
+            let is_delay_queue = images.queues.contains_key(&stream.0.wrapping_sub(1));
+            if !is_delay_queue && image.low < image.next && end != Some(image.next) {
+                let last = image.next - 1;
+                return Err(self.damaged(format!("message {last} of stream {} is in no chunk table", stream.0)));
+            }
+            found.expire(*stream, image.low, image.next);
+        }
+        Ok(found)
+    }
+
+    /// Where the streams begin in a table, and where they end.
+    async fn extents(&self, images: &Images, slot: Slot) -> Result<Vec<(StreamId, Extent)>, PostgresError> {
+        let table = slots::table(slot);
+        let sql = format!(
+            "SELECT t.number, a.first, z.first + z.n FROM unnest($2::bigint[]) t(number) \
+             CROSS JOIN LATERAL (SELECT first FROM {table} WHERE shard = $1 AND stream = t.number ORDER BY first LIMIT 1) a \
+             CROSS JOIN LATERAL (SELECT first, n FROM {table} WHERE shard = $1 AND stream = t.number ORDER BY first DESC LIMIT 1) z"
+        );
+        let numbers: Vec<i64> = images.streams.keys().map(|stream| i64::from(stream.0)).collect();
+        let rows = self.session.query(&sql, &[&SHARD, &numbers]).await?;
+        rows.iter()
+            .map(|row| Ok((StreamId(self.number(row, 0)?), (self.number(row, 1)?, self.number(row, 2)?))))
+            .collect()
+    }
+
+    async fn snapshot(&self, images: &Images, slots: &Slots) -> Result<Snapshot, PostgresError> {
+        let oldest = self.oldest(images, slots).await?;
+        let delayed = self.delayed().await?;
+        let stream = |number: StreamId| {
+            let image = images.streams.get(&number);
+            let image = image.ok_or_else(|| self.damaged(format!("there is no stream {}", number.0)))?;
+            let StreamImage { low, next, newest_ms } = *image;
+            let oldest = if low < next { Some(oldest.get(&number).copied().unwrap_or(newest_ms)) } else { None };
+            Ok::<_, PostgresError>(StreamSnapshot { low, next, oldest, newest: newest_ms })
+        };
+        let cursor = |number: CursorId| {
+            images.cursor_snapshot(number).ok_or_else(|| self.damaged(format!("there is no cursor {}", number.0)))
+        };
+        let mut snapshot = Snapshot { next_number: images.next_number, ..Snapshot::default() };
+        for QueueImage { row, tags, retention } in images.queues.values() {
+            let next = stream(row.delay_queue())?.next;
+            let (count, next_due) = delayed.get(&row.delay_queue()).copied().unwrap_or_default();
+            snapshot.queues.push(QueueSnapshot {
+                row: row.clone(),
+                tags: tags.clone(),
+                retention: *retention,
+                stream: stream(row.stream())?,
+                delay_queue: DelayQueueSnapshot { next, count, next_due },
+            });
+        }
+        for row in images.groups.values() {
+            snapshot.groups.push(GroupSnapshot {
+                row: row.clone(),
+                cursor: cursor(row.cursor())?,
+                dead_letters: stream(row.dead_letters())?,
+                dead_letter_cursor: cursor(row.dead_letter_cursor())?,
+            });
+        }
+        Ok(snapshot)
+    }
+
+    /// When the first message of each stream entered, or a little earlier: the time of the row that it is in.
+    async fn oldest(&self, images: &Images, slots: &Slots) -> Result<BTreeMap<StreamId, i64>, PostgresError> {
+        let mut by_slot: BTreeMap<Slot, (Vec<i64>, Vec<i64>)> = BTreeMap::new();
+        for (stream, image) in images.streams.iter().filter(|(_, image)| image.low < image.next) {
+            if let Some(slot) = slots.of(*stream, image.low) {
+                let (numbers, lows) = by_slot.entry(slot).or_default();
+                numbers.push(i64::from(stream.0));
+                lows.push(big(image.low));
+            }
+        }
+        let mut oldest = BTreeMap::new();
+        for (slot, (numbers, lows)) in &by_slot {
+            let table = slots::table(*slot);
+            let sql = format!(
+                "SELECT t.number, c.oldest_ms FROM unnest($2::bigint[], $3::bigint[]) t(number, low) CROSS JOIN LATERAL \
+                 (SELECT oldest_ms FROM {table} WHERE shard = $1 AND stream = t.number AND first <= t.low \
+                 ORDER BY first DESC LIMIT 1) c"
+            );
+            for row in &self.session.query(&sql, &[&SHARD, numbers, lows]).await? {
+                oldest.insert(StreamId(self.number(row, 0)?), Self::get(row, 1)?);
+            }
+        }
+        Ok(oldest)
+    }
+
+    /// How many messages each delay queue has, and when the first one is due.
+    async fn delayed(&self) -> Result<BTreeMap<StreamId, (u64, Option<i64>)>, PostgresError> {
+        let rows = self.rows("SELECT lot, count(*), min(due_ms) FROM parked WHERE shard = $1 GROUP BY lot").await?;
+        rows.iter()
+            .map(|row| Ok((StreamId(self.number(row, 0)?), (self.number(row, 1)?, Self::get(row, 2)?))))
+            .collect()
+    }
+}

@@ -1,0 +1,422 @@
+//! Finds messages. The newest are usually in memory: these reads are for a backlog, for messages that failed, and after a take-over.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use bytes::Bytes;
+use tokio::time::timeout;
+use tokio_postgres::{Row, types::ToSql};
+
+use crate::store::{
+    Damaged, ReadBatch, ReadLimit, StoreError, StoredMessage, StreamId,
+    position::{Position, Run},
+    postgres::{
+        PgStore, SHARD, big,
+        commit::failure,
+        connect::Session,
+        slots::{self, Slot},
+    },
+    run::{self, RunContent},
+};
+
+/// The most rows that one query brings.
+const MAX_ROWS: usize = 1_000;
+/// The most bytes that one query brings, beside its first row.
+const MAX_BYTES: usize = 8 * 1024 * 1024;
+/// The most places that one query looks for.
+const MAX_PLACES: usize = 256;
+/// The number of damaged messages that ends a read.
+const MAX_DAMAGED: usize = 1_024;
+/// How long a query may take.
+const TIMEOUT: std::time::Duration = std::time::Duration::from_secs(15);
+
+/// A row of messages.
+struct Chunk {
+    run: Run,
+    newest_ms: i64,
+    /// Empty where it was not asked for.
+    payload: Bytes,
+}
+
+impl PgStore {
+    /// See [`Store::read`](crate::store::Store::read).
+    pub(crate) fn read_stream(&self, stream: StreamId, from: u64, limit: ReadLimit) -> Result<ReadBatch, StoreError> {
+        if self.is_delay_queue(stream) {
+            return self.read_delayed(stream, from, limit);
+        }
+        let mut gathered = Gathered::new(limit);
+        let Some((slots, from, end)) = self.where_is(stream, from) else { return Ok(gathered.until(u64::MAX)) };
+        let mut next = from;
+        for slot in slots {
+            loop {
+                let rows = limit.messages.saturating_sub(gathered.found.messages.len()).clamp(1, MAX_ROWS);
+                let chunks = self.chunks_from(slot, stream, next, (rows, limit.bytes.min(MAX_BYTES)))?;
+                if chunks.last().is_none_or(|last| last.run.end() <= next) {
+                    break;
+                }
+                for chunk in chunks {
+                    gathered.add_missing(self, stream, next..chunk.run.first);
+                    if let Err(place) =
+                        gathered.add_chunk(&self.content_of(&chunk, slot), next..end, chunk.run.count > 1)
+                    {
+                        return Ok(gathered.until(place));
+                    }
+                    next = next.max(chunk.run.end());
+                }
+                if gathered.is_full() {
+                    return Ok(gathered.until(next));
+                }
+            }
+        }
+        gathered.add_missing(self, stream, next..end);
+        Ok(gathered.until(u64::MAX))
+    }
+
+    /// The slots that have messages of a stream from a place on, the first place that is there, and the end of the stream.
+    fn where_is(&self, stream: StreamId, from: u64) -> Option<(Vec<Slot>, u64, u64)> {
+        let state = self.lock();
+        let image = state.images.streams.get(&stream)?;
+        let from = from.max(image.low);
+        (from < image.next).then(|| (state.slots.from(stream, from), from, image.next))
+    }
+
+    fn chunks_from(
+        &self,
+        slot: Slot,
+        stream: StreamId,
+        from: u64,
+        (rows, bytes): (usize, usize),
+    ) -> Result<Vec<Chunk>, StoreError> {
+        let table = slots::table(slot);
+        let sql = format!(
+            "SELECT first, n, newest_ms, payload FROM (SELECT *, sum(octet_length(payload)) OVER (ORDER BY first) \
+             - octet_length(payload) AS before FROM (SELECT * FROM {table} WHERE shard = $1 AND stream = $2 AND first >= \
+             coalesce((SELECT first FROM {table} WHERE shard = $1 AND stream = $2 AND first <= $3 ORDER BY first DESC LIMIT 1), $3) \
+             ORDER BY first LIMIT $4) rows) weighed WHERE before < $5 ORDER BY first"
+        );
+        let (stream_no, from, rows, bytes) =
+            (i64::from(stream.0), big(from), big(rows as u64), big(bytes.max(1) as u64));
+        let found = self.query(&sql, &[&SHARD, &stream_no, &from, &rows, &bytes])?;
+        found.iter().map(|row| chunk(stream, row)).collect()
+    }
+
+    /// See [`Store::read_these`](crate::store::Store::read_these).
+    pub(crate) fn read_places(&self, stream: StreamId, seqs: &[u64], bytes: usize) -> Result<ReadBatch, StoreError> {
+        let mut gathered = Gathered::new(ReadLimit { messages: seqs.len(), bytes });
+        if self.is_delay_queue(stream) {
+            return self.delayed_places(stream, seqs, gathered);
+        }
+        for (slot, places) in self.by_slot(stream, seqs) {
+            for places in places.chunks(MAX_PLACES) {
+                for chunk in self.chunks_with(slot, stream, places)? {
+                    let mut content = self.content_of(&chunk, slot);
+                    content.messages.retain(|message| places.binary_search(&message.seq).is_ok());
+                    content.damaged.retain(|damaged| places.binary_search(&damaged.seq).is_ok());
+                    if let Err(place) = gathered.add_chunk(&content, 0..u64::MAX, chunk.run.count > 1) {
+                        return Ok(gathered.until(place));
+                    }
+                }
+            }
+        }
+        Ok(gathered.until(u64::MAX))
+    }
+
+    /// Places that are there, by the slots that have them.
+    fn by_slot(&self, stream: StreamId, seqs: &[u64]) -> Vec<(Slot, Vec<u64>)> {
+        let state = self.lock();
+        let Some(image) = state.images.streams.get(&stream) else { return Vec::new() };
+        let mut found: Vec<(Slot, Vec<u64>)> = Vec::new();
+        for seq in seqs.iter().copied().filter(|seq| (image.low..image.next).contains(seq)) {
+            let Some(slot) = state.slots.of(stream, seq) else { continue };
+            match found.last_mut().filter(|(last, _)| *last == slot) {
+                Some((_, places)) => places.push(seq),
+                None => found.push((slot, vec![seq])),
+            }
+        }
+        found
+    }
+
+    fn chunks_with(&self, slot: Slot, stream: StreamId, places: &[u64]) -> Result<Vec<Chunk>, StoreError> {
+        let table = slots::table(slot);
+        let sql = format!(
+            "SELECT first, n, newest_ms, payload FROM {table} WHERE shard = $1 AND stream = $2 AND first IN (SELECT \
+             (SELECT first FROM {table} WHERE shard = $1 AND stream = $2 AND first <= t.place ORDER BY first DESC LIMIT 1) \
+             FROM unnest($3::bigint[]) t(place)) ORDER BY first"
+        );
+        let places: Vec<i64> = places.iter().map(|place| big(*place)).collect();
+        let found = self.query(&sql, &[&SHARD, &i64::from(stream.0), &places])?;
+        found.iter().map(|row| chunk(stream, row)).collect()
+    }
+
+    /// See [`Store::entered`](crate::store::Store::entered).
+    pub(crate) fn entry_times(
+        &self,
+        stream: StreamId,
+        from: u64,
+        count: usize,
+        until_ms: i64,
+    ) -> Result<Vec<(u64, i64)>, StoreError> {
+        let mut times = Vec::new();
+        let Some((slots, from, end)) = self.where_is(stream, from) else { return Ok(times) };
+        let mut next = from;
+        for slot in slots {
+            loop {
+                let chunks = self.times_from(slot, stream, next)?;
+                let Some(last) = chunks.last().map(|chunk| chunk.run.end()).filter(|last| *last > next) else { break };
+                for chunk in chunks {
+                    for (place, entered_ms) in self.times_of(&chunk) {
+                        if !(next..end).contains(&place) {
+                            continue;
+                        }
+                        if times.len() == count {
+                            return Ok(times);
+                        }
+                        times.push((place, entered_ms));
+                        if entered_ms > until_ms {
+                            return Ok(times);
+                        }
+                    }
+                }
+                next = last;
+            }
+        }
+        Ok(times)
+    }
+
+    /// A few rows. A message that is alone in its row may be large; its time is in a column.
+    fn times_from(&self, slot: Slot, stream: StreamId, from: u64) -> Result<Vec<Chunk>, StoreError> {
+        let table = slots::table(slot);
+        let sql = format!(
+            "SELECT first, n, newest_ms, CASE WHEN n = 1 THEN ''::bytea ELSE payload END FROM {table} \
+             WHERE shard = $1 AND stream = $2 AND first >= coalesce((SELECT first FROM {table} WHERE shard = $1 AND stream = $2 \
+             AND first <= $3 ORDER BY first DESC LIMIT 1), $3) ORDER BY first LIMIT 16"
+        );
+        let found = self.query(&sql, &[&SHARD, &i64::from(stream.0), &big(from)])?;
+        found.iter().map(|row| chunk(stream, row)).collect()
+    }
+
+    /// The times of a row. That of a damaged message is the row's latest, so that it never expires early.
+    fn times_of(&self, chunk: &Chunk) -> Vec<(u64, i64)> {
+        let content = match chunk.run.count {
+            1 => RunContent::lost(&chunk.run),
+            _ => run::read(self.log, &chunk.run, &chunk.payload),
+        };
+        content.times().into_iter().map(|(place, time)| (place, time.unwrap_or(chunk.newest_ms))).collect()
+    }
+
+    /// See [`Store::first_due`](crate::store::Store::first_due).
+    pub(crate) fn due(&self, queue: StreamId, limit: ReadLimit, skip: &BTreeSet<u64>) -> Result<ReadBatch, StoreError> {
+        let sql = "SELECT seq, due_ms, payload FROM (SELECT *, sum(octet_length(payload)) OVER (ORDER BY due_ms, seq) \
+                   - octet_length(payload) AS before FROM (SELECT * FROM parked WHERE shard = $1 AND lot = $2 AND seq <> ALL ($3) \
+                   ORDER BY due_ms, seq LIMIT $4) rows) weighed WHERE before < $5 ORDER BY due_ms, seq";
+        let skip: Vec<i64> = skip.iter().map(|seq| big(*seq)).collect();
+        let (rows, bytes) =
+            (big(limit.messages.clamp(1, MAX_ROWS) as u64), big(limit.bytes.clamp(1, MAX_BYTES) as u64));
+        let found = self.query(sql, &[&SHARD, &i64::from(queue.0), &skip, &rows, &bytes])?;
+        let mut gathered = Gathered::new(limit);
+        for row in &found {
+            if gathered.add_chunk(&self.delayed_content(queue, row)?, 0..u64::MAX, false).is_err() {
+                break;
+            }
+        }
+        Ok(gathered.until(u64::MAX))
+    }
+
+    fn read_delayed(&self, queue: StreamId, from: u64, limit: ReadLimit) -> Result<ReadBatch, StoreError> {
+        let sql =
+            "SELECT seq, due_ms, payload FROM parked WHERE shard = $1 AND lot = $2 AND seq >= $3 ORDER BY seq LIMIT $4";
+        let mut gathered = Gathered::new(limit);
+        let mut next = from;
+        loop {
+            let rows = limit.messages.clamp(1, 64);
+            let found = self.query(sql, &[&SHARD, &i64::from(queue.0), &big(next), &big(rows as u64)])?;
+            for row in &found {
+                if let Err(place) = gathered.add_chunk(&self.delayed_content(queue, row)?, 0..u64::MAX, false) {
+                    return Ok(gathered.until(place));
+                }
+                next = place(row, 0)? + 1;
+            }
+            if found.len() < rows {
+                return Ok(gathered.until(u64::MAX));
+            }
+            if gathered.is_full() {
+                return Ok(gathered.until(next));
+            }
+        }
+    }
+
+    fn delayed_places(&self, queue: StreamId, seqs: &[u64], mut gathered: Gathered) -> Result<ReadBatch, StoreError> {
+        let sql =
+            "SELECT seq, due_ms, payload FROM parked WHERE shard = $1 AND lot = $2 AND seq = ANY ($3) ORDER BY seq";
+        for places in seqs.chunks(16) {
+            let places: Vec<i64> = places.iter().map(|place| big(*place)).collect();
+            for row in &self.query(sql, &[&SHARD, &i64::from(queue.0), &places])? {
+                if let Err(place) = gathered.add_chunk(&self.delayed_content(queue, row)?, 0..u64::MAX, false) {
+                    return Ok(gathered.until(place));
+                }
+            }
+        }
+        Ok(gathered.until(u64::MAX))
+    }
+
+    fn delayed_content(&self, queue: StreamId, row: &Row) -> Result<Content, StoreError> {
+        let (seq, due_ms): (u64, i64) = (place(row, 0)?, row.try_get(1).map_err(|error| failure(&error))?);
+        let payload = bytes(row, 2)?;
+        let run = run_of(queue, seq, 1, payload.len());
+        let table = || "parked".to_owned();
+        let mut content = self.describe(run::read(self.log, &run, &payload), &run, table);
+        content.damaged.iter_mut().for_each(|damaged| damaged.entered_ms = Some(due_ms));
+        Ok(content)
+    }
+
+    fn content_of(&self, chunk: &Chunk, slot: Slot) -> Content {
+        self.describe(run::read(self.log, &chunk.run, &chunk.payload), &chunk.run, || slots::table(slot))
+    }
+
+    fn describe(&self, content: RunContent, run: &Run, table: impl FnOnce() -> String) -> Content {
+        let mut damaged = Vec::new();
+        if !content.damaged.is_empty() {
+            let file: Arc<str> = format!("table {}.{}, stream {}", self.schema(), table(), run.stream.0).into();
+            let reason: Arc<str> = "its bytes do not match their checksum".into();
+            damaged.extend(content.damaged.iter().map(|slot| Damaged {
+                seq: slot.seq,
+                entered_ms: slot.entered_ms,
+                file: file.clone(),
+                offset: run.first,
+                reason: reason.clone(),
+                is_unreadable: false,
+            }));
+        }
+        Content { messages: content.messages, damaged }
+    }
+
+    /// Asks for rows on the connection for reads.
+    pub(crate) fn query(&self, sql: &str, values: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, StoreError> {
+        self.check_open()?;
+        self.runtime().block_on(async {
+            let session = self.reader().await?;
+            match timeout(TIMEOUT, session.query(sql, values)).await {
+                Ok(Ok(rows)) => Ok(rows),
+                Ok(Err(error)) => {
+                    self.reads.give_up(&session).await;
+                    Err(failure(&error))
+                }
+                Err(_) => {
+                    self.reads.give_up(&session).await;
+                    Err(StoreError::new(format!("PostgreSQL did not answer a read within {} s", TIMEOUT.as_secs())))
+                }
+            }
+        })
+    }
+}
+
+impl PgStore {
+    /// The connection for reads, to the very server that commits go to. After a failover the old primary may still answer, and does
+    /// not know the latest commits.
+    async fn reader(&self) -> Result<Arc<Session>, StoreError> {
+        let writer = self.commits.get().await.map_err(StoreError::new)?;
+        for _ in 0..2 {
+            let reader = self.reads.get().await.map_err(StoreError::new)?;
+            if reader.server == writer.server {
+                return Ok(reader);
+            }
+            self.reads.give_up(&reader).await;
+        }
+        Err(StoreError::new("PostgreSQL's primary is changing"))
+    }
+}
+
+/// The messages of a row.
+struct Content {
+    messages: Vec<Arc<StoredMessage>>,
+    damaged: Vec<Damaged>,
+}
+
+/// Messages up to a limit, the first whatever its size.
+struct Gathered {
+    found: ReadBatch,
+    limit: ReadLimit,
+}
+
+impl Gathered {
+    fn new(limit: ReadLimit) -> Self {
+        Self { found: ReadBatch::default(), limit }
+    }
+
+    fn until(self, until: u64) -> ReadBatch {
+        ReadBatch { until, ..self.found }
+    }
+
+    /// Notes that messages are not there that have to be.
+    fn add_missing(&mut self, store: &PgStore, stream: StreamId, places: std::ops::Range<u64>) {
+        if places.is_empty() {
+            return;
+        }
+        let file: Arc<str> = format!("schema {}, stream {}", store.schema(), stream.0).into();
+        let reason: Arc<str> = "no chunk table has its row".into();
+        self.found.damaged.extend(places.take(MAX_DAMAGED).map(|seq| Damaged {
+            seq,
+            entered_ms: None,
+            file: file.clone(),
+            offset: 0,
+            reason: reason.clone(),
+            is_unreadable: false,
+        }));
+    }
+
+    fn is_full(&self) -> bool {
+        self.found.messages.len() >= self.limit.messages || self.found.damaged.len() >= MAX_DAMAGED
+    }
+
+    /// Adds the messages of a row whose places are in `places`. The first message for which there is no room is the error.
+    fn add_chunk(&mut self, content: &Content, places: std::ops::Range<u64>, is_shared: bool) -> Result<(), u64> {
+        let mut full = Ok(());
+        for message in content.messages.iter().filter(|message| places.contains(&message.seq)) {
+            // A copy, unless the row is this one message: a leased message must not keep others in memory, which nothing counts.
+            if !self.add(if is_shared { Arc::new(copied(message)) } else { message.clone() }) {
+                full = Err(message.seq);
+                break;
+            }
+        }
+        let before = full.err().unwrap_or(u64::MAX);
+        let damaged = content.damaged.iter().filter(|one| places.contains(&one.seq) && one.seq < before);
+        self.found.damaged.extend(damaged.cloned());
+        full
+    }
+
+    fn add(&mut self, message: Arc<StoredMessage>) -> bool {
+        let bytes = message.memory_bytes();
+        let messages = &mut self.found.messages;
+        if messages.len() == self.limit.messages || (!messages.is_empty() && bytes > self.limit.bytes) {
+            return false;
+        }
+        self.limit.bytes = self.limit.bytes.saturating_sub(bytes);
+        messages.push(message);
+        true
+    }
+}
+
+fn copied(message: &StoredMessage) -> StoredMessage {
+    let StoredMessage { seq, entered_ms, body_bytes, .. } = *message;
+    let (json, tags) = (Bytes::copy_from_slice(&message.json), message.tags.clone());
+    StoredMessage { seq, entered_ms, json, body_bytes, tags, dead_letter: message.dead_letter.clone() }
+}
+
+fn chunk(stream: StreamId, row: &Row) -> Result<Chunk, StoreError> {
+    let count: i32 = row.try_get(1).map_err(|error| failure(&error))?;
+    let payload = bytes(row, 3)?;
+    let run = run_of(stream, place(row, 0)?, u32::try_from(count).unwrap_or(0), payload.len());
+    Ok(Chunk { run, newest_ms: row.try_get(2).map_err(|error| failure(&error))?, payload })
+}
+
+fn run_of(stream: StreamId, first: u64, count: u32, bytes: usize) -> Run {
+    Run { stream, first, count, at: Position::default(), bytes: run::four_bytes(bytes) }
+}
+
+fn bytes(row: &Row, column: usize) -> Result<Bytes, StoreError> {
+    row.try_get::<_, Vec<u8>>(column).map(Bytes::from).map_err(|error| failure(&error))
+}
+
+fn place(row: &Row, column: usize) -> Result<u64, StoreError> {
+    let place: i64 = row.try_get(column).map_err(|error| failure(&error))?;
+    u64::try_from(place).map_err(|_| StoreError::new("a place in PostgreSQL is negative"))
+}

@@ -1,0 +1,55 @@
+//! The thread on which everything that waits for PostgreSQL runs: beats must go out in time however busy the server is, and
+//! timeouts must be those of the real clock.
+
+use std::{fmt, io, thread};
+
+use tokio::runtime::{Builder, Handle};
+use tokio_util::sync::CancellationToken;
+
+/// A runtime of its own; it ends when this is dropped.
+pub(crate) struct Runtime {
+    handle: Handle,
+    stop: CancellationToken,
+}
+
+impl Runtime {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// When the system gives no thread or no event queue.
+    pub(crate) fn start() -> io::Result<Self> {
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let (handle, stop) = (runtime.handle().clone(), CancellationToken::new());
+        let stopped = stop.clone();
+        thread::Builder::new()
+            .name("dms-postgres".to_owned())
+            .spawn(move || runtime.block_on(stopped.cancelled_owned()))?;
+        Ok(Self { handle, stop })
+    }
+
+    /// Waits for a future on a thread that may block.
+    pub(crate) fn block_on<F: Future>(&self, future: F) -> F::Output {
+        self.handle.block_on(future)
+    }
+
+    /// Runs a future on the thread.
+    pub(crate) fn spawn<F>(&self, future: F) -> tokio::task::JoinHandle<F::Output>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        self.handle.spawn(future)
+    }
+}
+
+impl Drop for Runtime {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+impl fmt::Debug for Runtime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Runtime")
+    }
+}

@@ -1,0 +1,188 @@
+//! The tables, and how an older schema is brought up to date.
+//!
+//! `cluster.version` counts the [`MIGRATIONS`]. Each runs once. A change of the tables is a new migration at the end; a released
+//! migration is never edited.
+//!
+//! | table | a row for | notes |
+//! |---|---|---|
+//! | `cluster` | the schema | its version; `log` begins the checksums; `secret` is for tokens that several servers accept |
+//! | `member` | a server that runs | `beat` grows each second |
+//! | `shard` | a part of the queues with one owner; there is one, 0 | `epoch` grows with each owner: the fence of its commits |
+//! | `journal` | a commit | everything except messages, see `journal.rs`; deleted once it is in the image |
+//! | `chunk_N` | messages that follow each other in a stream | N counts periods of six hours since 1970; only inserted into, and dropped |
+//! | `parked` | a delayed message | |
+//! | `image` | a shard | the last commit that the following tables contain |
+//! | `queue`, `consumer_group`, `stream`, `reader`, `settled` | what their names say | written every few seconds, never by a commit |
+
+use tokio_postgres::error::SqlState;
+
+use crate::store::postgres::{connect::Session, error::PostgresError};
+
+/// The errors of a session that makes a table at the same moment as another one.
+const MADE_MEANWHILE: [SqlState; 3] =
+    [SqlState::UNIQUE_VIOLATION, SqlState::DUPLICATE_OBJECT, SqlState::DUPLICATE_TABLE];
+
+/// The version that this program writes.
+pub(crate) const VERSION: i32 = 1;
+
+/// The statements that migrate a schema from version N to N + 1, in order.
+const MIGRATIONS: &[&str] = &["
+CREATE TABLE cluster (
+    one boolean PRIMARY KEY DEFAULT true CHECK (one),
+    version int NOT NULL,
+    shards int NOT NULL,
+    log bigint NOT NULL,
+    secret bytea NOT NULL
+);
+CREATE TABLE member (id text PRIMARY KEY, name text NOT NULL, url text NOT NULL, beat bigint NOT NULL) WITH (fillfactor = 20);
+CREATE TABLE shard (id int PRIMARY KEY, owner text, epoch bigint NOT NULL) WITH (fillfactor = 20);
+CREATE TABLE journal (
+    shard int,
+    commit_no bigint,
+    epoch bigint NOT NULL,
+    payload bytea NOT NULL,
+    PRIMARY KEY (shard, commit_no)
+);
+CREATE TABLE parked (
+    shard int,
+    lot bigint,
+    seq bigint,
+    due_ms bigint NOT NULL,
+    payload bytea NOT NULL,
+    PRIMARY KEY (shard, lot, seq)
+);
+CREATE INDEX parked_due ON parked (shard, lot, due_ms, seq);
+CREATE TABLE image (shard int PRIMARY KEY, commit_no bigint NOT NULL, next_number bigint NOT NULL);
+CREATE TABLE queue (
+    shard int,
+    number bigint,
+    facts text NOT NULL,
+    tags text NOT NULL,
+    retention text NOT NULL,
+    PRIMARY KEY (shard, number)
+);
+CREATE TABLE consumer_group (shard int, number bigint, facts text NOT NULL, PRIMARY KEY (shard, number));
+CREATE TABLE stream (
+    shard int,
+    number bigint,
+    low bigint NOT NULL,
+    next bigint NOT NULL,
+    newest_ms bigint NOT NULL,
+    PRIMARY KEY (shard, number)
+) WITH (fillfactor = 50);
+CREATE TABLE reader (
+    shard int,
+    number bigint,
+    stream bigint NOT NULL,
+    start bigint NOT NULL,
+    head bigint NOT NULL,
+    page bigint NOT NULL,
+    consumed bigint NOT NULL,
+    rule text,
+    PRIMARY KEY (shard, number)
+) WITH (fillfactor = 50);
+CREATE TABLE settled (
+    shard int,
+    reader bigint,
+    page bigint,
+    bits bytea NOT NULL,
+    failures bytea NOT NULL,
+    PRIMARY KEY (shard, reader, page)
+) WITH (fillfactor = 50);
+INSERT INTO shard VALUES (0, NULL, 0);
+INSERT INTO image VALUES (0, 0, 1);
+"];
+
+/// Makes the table of a slot, unless it exists.
+///
+/// # Errors
+/// When PostgreSQL refuses.
+pub(crate) async fn make_chunk_table(session: &Session, table: &str) -> Result<(), tokio_postgres::Error> {
+    let sql = chunk_table(table);
+    match session.batch(&sql).await {
+        // `IF NOT EXISTS` does not see a table that another session makes at the same moment.
+        Err(error) if error.code().is_some_and(|code| MADE_MEANWHILE.contains(code)) => session.batch(&sql).await,
+        made => made,
+    }
+}
+
+/// The table of a slot. Payloads are stored as they are, in the row as far as they fit into its page.
+fn chunk_table(table: &str) -> String {
+    format!(
+        "CREATE TABLE IF NOT EXISTS {table} (
+    shard int,
+    stream bigint,
+    first bigint,
+    n int NOT NULL,
+    oldest_ms bigint NOT NULL,
+    newest_ms bigint NOT NULL,
+    payload bytea NOT NULL,
+    PRIMARY KEY (shard, stream, first)
+) WITH (toast_tuple_target = 8160);
+ALTER TABLE {table} ALTER payload SET STORAGE EXTERNAL;"
+    )
+}
+
+/// Makes or migrates the tables, and returns the number that begins their checksums. A session that failed here must be dropped.
+///
+/// # Errors
+/// When the tables are of a later version, or PostgreSQL refuses.
+pub(crate) async fn prepare(session: &Session, schema: &str) -> Result<u32, PostgresError> {
+    if let Some((VERSION, log)) = version(session, schema).await? {
+        return Ok(log);
+    }
+    // Servers that start together wait for each other here. This lock ends with the transaction.
+    session.batch("BEGIN; SELECT pg_advisory_xact_lock(hashtext('dms-worker schema'))").await?;
+    let log = migrate(session, schema).await?;
+    session.batch("COMMIT").await?;
+    Ok(log)
+}
+
+async fn migrate(session: &Session, schema: &str) -> Result<u32, PostgresError> {
+    let found = version(session, schema).await?;
+    let from = found.map_or(0, |(version, _)| version);
+    if from == 0 && !exists(session, schema).await? {
+        session.batch(&format!("CREATE SCHEMA IF NOT EXISTS \"{schema}\"")).await?;
+    }
+    for migration in MIGRATIONS.iter().skip(usize::try_from(from).unwrap_or(0)) {
+        session.batch(migration).await?;
+    }
+    if let Some((_, log)) = found {
+        session.batch(&format!("UPDATE cluster SET version = {VERSION}")).await?;
+        return Ok(log);
+    }
+    let (log, secret) = random()?;
+    let insert = "INSERT INTO cluster (version, shards, log, secret) VALUES ($1, 1, $2, $3)";
+    session.execute(insert, &[&VERSION, &i64::from(log), &secret]).await?;
+    tracing::info!(schema, version = VERSION, "the tables were made in PostgreSQL");
+    Ok(log)
+}
+
+async fn exists(session: &Session, schema: &str) -> Result<bool, PostgresError> {
+    Ok(!session.query("SELECT 1 FROM pg_namespace WHERE nspname = $1", &[&schema]).await?.is_empty())
+}
+
+/// The version of the tables and the number that begins their checksums; `None` where there are no tables.
+async fn version(session: &Session, schema: &str) -> Result<Option<(i32, u32)>, PostgresError> {
+    let asked = "SELECT 1 FROM pg_tables WHERE schemaname = $1 AND tablename = 'cluster'";
+    if session.query(asked, &[&schema]).await?.is_empty() {
+        return Ok(None);
+    }
+    let rows = session.query("SELECT version, log FROM cluster", &[]).await?;
+    let damaged = |reason: &str| PostgresError::Damaged { schema: schema.to_owned(), reason: reason.to_owned() };
+    let row = rows.first().ok_or_else(|| damaged("the table cluster is empty"))?;
+    let found: i32 = row.try_get(0)?;
+    if found > VERSION {
+        return Err(PostgresError::Newer { schema: schema.to_owned(), found, known: VERSION });
+    }
+    let log = u32::try_from(row.try_get::<_, i64>(1)?).map_err(|_| damaged("cluster.log is out of range"))?;
+    Ok(Some((found, log)))
+}
+
+fn random() -> Result<(u32, Vec<u8>), PostgresError> {
+    let mut bytes = vec![0; 36];
+    getrandom::fill(&mut bytes).map_err(|error| PostgresError::Failed(format!("no random numbers: {error}")))?;
+    let secret = bytes.split_off(4);
+    let log = bytes.iter().fold(0, |number, byte| (number << 8) | u32::from(*byte));
+    Ok((log, secret))
+}

@@ -1,0 +1,70 @@
+//! Which servers are used, and which are refused.
+
+use super::{proxy::Proxy, *};
+use crate::store::{Store, postgres::error::PostgresError};
+
+fn join(config: &PostgresConfig) -> Result<Node, PostgresError> {
+    let runtime = Arc::new(Runtime::start().unwrap());
+    let member = runtime.block_on(Member::join(config, runtime.clone()))?;
+    Ok(Node { member, runtime })
+}
+
+#[test]
+fn a_server_without_fsync_is_refused() {
+    let Some(server) = PgServer::start("fsync = off") else { return };
+    let refused = join(&config(&server.url())).map(drop).unwrap_err();
+    assert!(matches!(refused, PostgresError::NoFsync), "{refused}");
+}
+
+#[test]
+fn asynchronous_commits_are_switched_on_whatever_the_server_is_set_to() {
+    let Some(server) = PgServer::start("synchronous_commit = off") else { return };
+    let node = join(&config(&server.url())).unwrap();
+    let set = node.runtime.block_on(async {
+        let session = node.member.connector.connect().await.unwrap();
+        session.query("SELECT current_setting('synchronous_commit')", &[]).await.unwrap()[0].get::<_, String>(0)
+    });
+    assert_eq!(set, "on");
+}
+
+#[test]
+fn tables_of_a_later_version_are_refused_and_left_alone() {
+    let Some(server) = PgServer::shared() else { return };
+    let (config, owning) = owning(server);
+    owning.store.release(true).unwrap();
+    server.psql("postgres", &format!("UPDATE {}.cluster SET version = 99", config.schema)).unwrap();
+    let refused = join(&config).map(drop).unwrap_err();
+    assert!(matches!(refused, PostgresError::Newer { found: 99, .. }), "{refused}");
+    assert_eq!(count(server, &config, "version FROM cluster"), 99);
+}
+
+#[test]
+fn servers_that_start_together_make_the_tables_once() {
+    let Some(server) = PgServer::shared() else { return };
+    let config = config(&server.url());
+    let logs: Vec<u32> = std::thread::scope(|scope| {
+        let joins: Vec<_> = (0..4).map(|_| scope.spawn(|| join(&config).unwrap().member.log)).collect();
+        joins.into_iter().map(|join| join.join().unwrap()).collect()
+    });
+    assert!(logs.iter().all(|log| *log == logs[0]));
+    assert_eq!(count(server, &config, "count(*) FROM cluster"), 1);
+}
+
+/// A server that is stopped accepts connections and says nothing.
+#[test]
+fn a_host_that_hangs_does_not_keep_from_the_one_that_answers() {
+    let Some(server) = PgServer::shared() else { return };
+    let hanging = Proxy::to(server.socket());
+    hanging.losses.set(true, true);
+    let working = Proxy::to(server.socket());
+    let url = format!("host=127.0.0.1,127.0.0.1 port={},{} user=postgres dbname=postgres", hanging.port, working.port);
+    let owning = Node::join(&config(&url)).take();
+    owning.store.commit(&[Record::QueueCreated(queue(1))]).unwrap();
+}
+
+#[test]
+fn what_cannot_be_reached_is_named_without_the_password() {
+    let config = PostgresConfig::new("postgres://dms:geheim@127.0.0.1:1/x".to_owned().into());
+    let error = join(&config).map(drop).unwrap_err().to_string();
+    assert!(error.contains("127.0.0.1:1") && !error.contains("geheim"), "{error}");
+}

@@ -1,0 +1,139 @@
+//! Commits whose answer is missing.
+
+use std::{sync::atomic::Ordering, thread, time::Instant};
+
+use super::{proxy::Proxy, *};
+use crate::store::{Store, StoreError};
+
+/// A server that owns the messages of a new schema and speaks to PostgreSQL through a proxy.
+fn behind_proxy(server: &PgServer) -> (PostgresConfig, Owning, Proxy) {
+    let proxy = Proxy::to(server.socket());
+    let config = config(&proxy.url());
+    let owning = Node::join(&config).take();
+    owning.store.commit(&[Record::QueueCreated(queue(1))]).unwrap();
+    owning.store.commit(&[appended(1)]).unwrap();
+    owning.node.member.freeze();
+    (config, owning, proxy)
+}
+
+/// Where the messages of the stream are, each once and without a gap.
+fn places(owning: &Owning) -> Vec<u64> {
+    owning.store.read(STREAM, 1, ALL).unwrap().messages.iter().map(|message| message.seq).collect()
+}
+
+#[test]
+fn a_commit_whose_answer_is_lost_is_decided_by_its_repetition() {
+    let Some(server) = PgServer::shared() else { return };
+    let (config, owning, proxy) = behind_proxy(server);
+    let beats = || count(server, &config, "beat FROM member");
+    let before = beats();
+    proxy.losses.set(false, true);
+    let losses = proxy.losses.clone();
+    let mender = thread::spawn(move || {
+        let seen = losses.connections.load(Ordering::SeqCst);
+        while losses.connections.load(Ordering::SeqCst) == seen {
+            thread::sleep(Duration::from_millis(5));
+        }
+        losses.set(false, false);
+    });
+    owning.store.commit(&[appended(2)]).unwrap();
+    mender.join().unwrap();
+    assert!(owning.store.unsure() >= 1);
+    assert_eq!(beats(), before + 1, "confirmed by one later write");
+    owning.store.commit(&[appended(3)]).unwrap();
+    assert_eq!(places(&owning), [1, 2, 3]);
+    assert_eq!(count(server, &config, "count(*) FROM journal"), 4);
+}
+
+#[test]
+fn a_commit_that_never_arrived_is_done_by_its_repetition() {
+    let Some(server) = PgServer::shared() else { return };
+    let (config, owning, proxy) = behind_proxy(server);
+    proxy.losses.set(true, false);
+    let losses = proxy.losses.clone();
+    let mender = thread::spawn(move || {
+        thread::sleep(Duration::from_millis(600));
+        losses.set(false, false);
+    });
+    owning.store.commit(&[appended(2)]).unwrap();
+    mender.join().unwrap();
+    assert!(owning.store.unsure() >= 1);
+    assert_eq!(places(&owning), [1, 2]);
+    assert_eq!(count(server, &config, "count(*) FROM journal"), 3);
+}
+
+/// The first try takes effect while the second one waits for it.
+#[test]
+fn a_try_that_takes_effect_late_is_not_done_twice() {
+    let Some(server) = PgServer::shared() else { return };
+    let (config, owning) = owning(server);
+    owning.store.commit(&[appended(1)]).unwrap();
+    let lock = format!("BEGIN; LOCK TABLE {}.journal IN SHARE MODE; SELECT pg_sleep(1.5); COMMIT", config.schema);
+    thread::scope(|scope| {
+        scope.spawn(|| server.psql("postgres", &lock).unwrap());
+        while count(
+            server,
+            &config,
+            "count(*) FROM pg_locks WHERE mode = 'ShareLock' AND granted AND relation = 'journal'::regclass",
+        ) == 0
+        {
+            thread::sleep(Duration::from_millis(5));
+        }
+        owning.store.commit(&[appended(2)]).unwrap();
+    });
+    assert!(owning.store.unsure() >= 1);
+    assert_eq!(places(&owning), [1, 2]);
+    assert_eq!(count(server, &config, "count(*) FROM journal"), 3);
+}
+
+/// PostgreSQL answers success, with a warning, when somebody cancels the wait for the standby.
+#[test]
+fn a_cancelled_wait_for_the_standby_is_no_answer() {
+    let Some(server) = PgServer::start("") else { return };
+    let (_, owning) = owning(&server);
+    let set = |standby: &str| {
+        server.psql("postgres", &format!("ALTER SYSTEM SET synchronous_standby_names = '{standby}'")).unwrap();
+        server.psql("postgres", "SELECT pg_reload_conf()").unwrap();
+    };
+    set("nobody");
+    // The setting takes effect a moment later: then the next beat waits.
+    while server.psql("postgres", "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'SyncRep'").unwrap().is_empty() {
+        thread::sleep(Duration::from_millis(5));
+    }
+    thread::scope(|scope| {
+        let commit = scope.spawn(|| owning.store.commit(&[appended(1)]));
+        let began = Instant::now();
+        let mut cancelled = 0;
+        let cancel = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
+        while began.elapsed() < Duration::from_millis(1_500) {
+            cancelled += server.psql("postgres", cancel).unwrap().len();
+            thread::sleep(Duration::from_millis(20));
+        }
+        assert!(cancelled > 0);
+        assert!(!commit.is_finished(), "answered without a standby");
+        set("");
+        commit.join().unwrap().unwrap();
+    });
+    assert!(owning.store.unsure() >= 1);
+    assert_eq!(places(&owning), [1]);
+}
+
+#[test]
+fn a_commit_that_is_refused_changes_nothing_and_the_next_one_goes_on() {
+    let Some(server) = PgServer::shared() else { return };
+    let (config, owning) = owning(server);
+    let forbid = format!("ALTER TABLE {}.journal ADD CONSTRAINT small CHECK (length(payload) < 400)", config.schema);
+    server.psql("postgres", &forbid).unwrap();
+    let large = Record::Settled {
+        cursor: crate::store::CursorId(5),
+        lease: None,
+        histories: Vec::new(),
+        settlement: crate::store::Settlement { done: (1..200).collect(), ..Default::default() },
+    };
+    let refused = owning.store.commit(&[appended(1), large]);
+    assert!(matches!(refused, Err(StoreError::Failed(_))), "{refused:?}");
+    assert!(places(&owning).is_empty());
+    owning.store.commit(&[appended(1)]).unwrap();
+    assert_eq!(places(&owning), [1]);
+    assert_eq!(owning.store.unsure(), 0);
+}

@@ -1,0 +1,135 @@
+//! The store in PostgreSQL against a real server; see the crate `dms-worker-postgres-fixture` for how it is started.
+#![allow(clippy::unwrap_used)]
+
+use std::{sync::Arc, time::Duration};
+
+use dms_worker_postgres_fixture::PgServer;
+
+use super::{
+    PgStore, PostgresConfig,
+    duty::{Duty, Verdict},
+    member::{Member, View},
+    runtime::Runtime,
+};
+use crate::store::{GroupRow, QueueRow, ReadLimit, Record, Snapshot, StoredMessage, StreamId};
+
+mod connections;
+mod deciding;
+mod model;
+mod ownership;
+mod proxy;
+mod reading;
+
+pub(super) const ALL: ReadLimit = ReadLimit { messages: usize::MAX, bytes: usize::MAX };
+pub(super) const STREAM: StreamId = StreamId(1);
+
+/// A server of ours with a runtime of its own, as a process has it.
+pub(super) struct Node {
+    pub(super) member: Arc<Member>,
+    pub(super) runtime: Arc<Runtime>,
+}
+
+/// A server that owns the messages.
+pub(super) struct Owning {
+    pub(super) node: Node,
+    pub(super) duty: Arc<Duty>,
+    pub(super) store: PgStore,
+    pub(super) snapshot: Snapshot,
+}
+
+/// A schema that no other test has.
+pub(super) fn config(url: &str) -> PostgresConfig {
+    let mut config = PostgresConfig::new(url.to_owned().into());
+    config.schema = format!("dms_{}", uuid::Uuid::new_v4().simple());
+    config.takeover_after = Duration::from_millis(1_000);
+    config
+}
+
+impl Node {
+    pub(super) fn join(config: &PostgresConfig) -> Self {
+        let runtime = Arc::new(Runtime::start().unwrap());
+        let member = runtime.block_on(Member::join(config, runtime.clone())).unwrap();
+        Self { member, runtime }
+    }
+
+    /// Takes the messages from whoever has them, as if the watch had found that one dead.
+    pub(super) fn take(self) -> Owning {
+        for _ in 0..20 {
+            let owner = self.runtime.block_on(self.member.look());
+            let verdict = if owner.beat.is_some() { Verdict::Dead } else { Verdict::Free };
+            let view = View { owner: Some(owner), verdict: Some(verdict) };
+            if let Some(duty) = self.runtime.block_on(self.member.take(&view)).unwrap() {
+                return self.open(duty);
+            }
+        }
+        panic!("the owner was alive twenty times");
+    }
+
+    pub(super) fn open(self, duty: Arc<Duty>) -> Owning {
+        let (mut store, snapshot) = self.runtime.block_on(PgStore::open(&self.member, &duty)).unwrap();
+        store.try_timeout = Duration::from_millis(400);
+        Owning { node: self, duty, store, snapshot }
+    }
+}
+
+/// A server that owns the messages of a new schema, with the queue of [`STREAM`].
+pub(super) fn owning(server: &PgServer) -> (PostgresConfig, Owning) {
+    let config = config(&server.url());
+    let owning = Node::join(&config).take();
+    crate::store::Store::commit(&owning.store, &[Record::QueueCreated(queue(1))]).unwrap();
+    (config, owning)
+}
+
+/// Counts rows, as the superuser sees them.
+pub(super) fn count(server: &PgServer, config: &PostgresConfig, what: &str) -> u64 {
+    let sql = format!("SET search_path = {}; SELECT {what}", config.schema);
+    server.psql("postgres", &sql).unwrap().pop().unwrap().parse().unwrap()
+}
+
+pub(super) fn queue(number: u32) -> QueueRow {
+    QueueRow {
+        number,
+        id: format!("q{number}").as_str().into(),
+        project: "p".into(),
+        name: format!("queue{number}"),
+        mode: dms_protocol::queue::QueueMode::Normal,
+        description: String::new(),
+        max_consume_count: Some(3),
+        retention_hours: None,
+        created_ms: 7,
+    }
+}
+
+pub(super) fn group(number: u32, of: u32, start: u64) -> GroupRow {
+    GroupRow {
+        number,
+        queue: format!("q{of}").as_str().into(),
+        id: format!("g{number}").as_str().into(),
+        name: format!("group{number}"),
+        created_ms: 8,
+        start,
+    }
+}
+
+pub(super) fn message(seq: u64, size: usize, entered_ms: i64) -> Arc<StoredMessage> {
+    let tags: Vec<String> = (0..seq % 3).map(|label| format!("label{label}")).collect();
+    let json = format!("{seq}:{}", "x".repeat(size));
+    let info = || {
+        let mut info = dms_protocol::message::DeadLetterInfo::new("failed");
+        (info.error, info.attempts) = (Some(format!("队列 \"{seq}\"")), 3);
+        info
+    };
+    let dead_letter = seq.is_multiple_of(4).then(|| Arc::new(info()));
+    Arc::new(StoredMessage {
+        seq,
+        entered_ms,
+        body_bytes: json.len(),
+        json: json.into(),
+        tags: tags.into(),
+        dead_letter,
+    })
+}
+
+pub(super) fn appended(seq: u64) -> Record {
+    Record::Appended(STREAM, message(seq, 100, 1_000))
+}

@@ -1,0 +1,237 @@
+//! Whatever is written, written down, taken over and read again: the store holds what a store in memory holds, and a new owner
+//! begins where the old one ended.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+
+use super::{super::slots::SLOT_MS, *};
+use crate::store::{CursorId, Settlement, Store, StoreError, memory::MemoryStore};
+
+/// Queues 1 and 3 with their streams, 1 and 3, and delay queues, 2 and 4. Group 5 reads queue 1.
+const STREAMS: [u32; 2] = [1, 3];
+const CURSOR: CursorId = CursorId(5);
+
+#[derive(Clone, Debug)]
+enum Step {
+    Append(usize, u8, u16),
+    Delay(usize, i8),
+    /// The delay of the message that is due first ends.
+    EndDelay(usize),
+    /// Some of the first messages are gone.
+    Expire(usize, u8),
+    PurgeDelayed(usize),
+    /// The group hands out some messages: of five in a row, three are done, one is skipped and one failed.
+    Settle(u8),
+    PurgeGroup,
+    /// Hours pass.
+    Pass(u8),
+    Maintain,
+    /// Another server takes over, from an owner that released in order or not.
+    TakeOver(bool),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        6 => (0..2usize, 1..12u8, 0..3_000u16).prop_map(|(queue, count, size)| Step::Append(queue, count, size)),
+        2 => (0..2usize, any::<i8>()).prop_map(|(queue, due)| Step::Delay(queue, due)),
+        1 => (0..2usize).prop_map(Step::EndDelay),
+        3 => (0..2usize, 1..60u8).prop_map(|(queue, count)| Step::Expire(queue, count)),
+        1 => (0..2usize).prop_map(Step::PurgeDelayed),
+        4 => (1..40u8).prop_map(Step::Settle),
+        1 => Just(Step::PurgeGroup),
+        3 => (1..15u8).prop_map(Step::Pass),
+        3 => Just(Step::Maintain),
+        2 => any::<bool>().prop_map(Step::TakeOver),
+    ]
+}
+
+/// The store, and what it is to hold.
+struct Pair {
+    config: PostgresConfig,
+    pg: Owning,
+    memory: MemoryStore,
+    now_ms: i64,
+    low: [u64; 2],
+    next: [u64; 2],
+    next_delayed: [u64; 2],
+    /// Places of queue 1 below `head` that are not settled, with their failures.
+    ready: BTreeMap<u64, u32>,
+    head: u64,
+    consumed: u64,
+}
+
+impl Pair {
+    fn begin(server: &PgServer) -> Self {
+        let config = config(&server.url());
+        let pg = Node::join(&config).take();
+        let mut pair = Self {
+            config,
+            pg,
+            memory: MemoryStore::default(),
+            now_ms: 100 * SLOT_MS,
+            low: [1; 2],
+            next: [1; 2],
+            next_delayed: [1; 2],
+            ready: BTreeMap::new(),
+            head: 1,
+            consumed: 0,
+        };
+        STREAMS.into_iter().for_each(|number| pair.commit(&[Record::QueueCreated(queue(number))]));
+        pair.commit(&[Record::GroupCreated(group(CURSOR.0, 1, 1))]);
+        pair
+    }
+
+    fn commit(&mut self, records: &[Record]) {
+        self.pg.store.commit(records).unwrap();
+        self.memory.commit(records).unwrap();
+    }
+
+    fn take(&mut self, step: &Step) {
+        match *step {
+            Step::Append(queue, count, size) => {
+                let records: Vec<Record> = (0..count).map(|_| self.appended(queue, usize::from(size))).collect();
+                self.commit(&records);
+            }
+            Step::Delay(queue, due) => {
+                let delayed = message(self.next_delayed[queue], 3, i64::from(due));
+                self.next_delayed[queue] += 1;
+                self.commit(&[Record::Delayed(StreamId(STREAMS[queue] + 1), delayed)]);
+            }
+            Step::EndDelay(queue) => self.end_delay(queue),
+            Step::Expire(queue, count) => self.expire(queue, u64::from(count)),
+            Step::PurgeDelayed(queue) => {
+                let (delay_queue, below) = (StreamId(STREAMS[queue] + 1), self.next_delayed[queue]);
+                self.commit(&[Record::DelayQueuePurged { delay_queue, below }]);
+            }
+            Step::Settle(count) => self.settle(u64::from(count)),
+            Step::PurgeGroup => {
+                self.ready.clear();
+                self.head = self.next[0];
+                self.commit(&[Record::Purged { cursor: CURSOR, below: self.head }]);
+            }
+            Step::Pass(hours) => self.now_ms += i64::from(hours) * 3_600_000,
+            Step::Maintain => {
+                self.pg.store.write_image().unwrap();
+                while self.pg.store.maintain().unwrap() {}
+            }
+            Step::TakeOver(in_order) => self.take_over(in_order),
+        }
+    }
+
+    fn appended(&mut self, queue: usize, size: usize) -> Record {
+        let seq = self.next[queue];
+        self.next[queue] += 1;
+        Record::Appended(StreamId(STREAMS[queue]), message(seq, size, self.now_ms))
+    }
+
+    fn end_delay(&mut self, queue: usize) {
+        let delay_queue = StreamId(STREAMS[queue] + 1);
+        let one = ReadLimit { messages: 1, bytes: 1 };
+        let first = self.memory.first_due(delay_queue, one, &BTreeSet::new()).unwrap().messages.pop();
+        if let Some(first) = first {
+            let appended = self.appended(queue, 3);
+            self.commit(&[Record::DelayEnded(delay_queue, first.entered_ms, first.seq), appended]);
+        }
+    }
+
+    fn expire(&mut self, queue: usize, count: u64) {
+        let low = (self.low[queue] + count).min(self.next[queue]);
+        self.low[queue] = low;
+        if queue == 0 {
+            self.ready = self.ready.split_off(&low);
+            self.head = self.head.max(low);
+        }
+        self.commit(&[Record::Expired { stream: StreamId(STREAMS[queue]), low, oldest: None }]);
+    }
+
+    fn settle(&mut self, count: u64) {
+        let (from, to) = (self.head, (self.head + count).min(self.next[0]));
+        let mut settlement = Settlement { head: to, ..Settlement::default() };
+        for place in from..to {
+            match place % 5 {
+                3 => {
+                    settlement.failed.push((place, 2));
+                    self.ready.insert(place, 2);
+                }
+                4 => settlement.skipped.push(place..place + 1),
+                _ => settlement.done.push(place),
+            }
+        }
+        // One that failed before is done now.
+        if let Some((place, _)) = self.ready.pop_first() {
+            settlement.done.push(place);
+        }
+        self.consumed += settlement.done.len() as u64;
+        self.head = to;
+        self.commit(&[Record::Settled { cursor: CURSOR, lease: None, histories: Vec::new(), settlement }]);
+    }
+
+    fn take_over(&mut self, in_order: bool) {
+        let next = Node::join(&self.config);
+        if in_order {
+            self.pg.store.release(true).unwrap();
+        } else {
+            self.pg.node.member.freeze();
+        }
+        let old = std::mem::replace(&mut self.pg, next.take());
+        let refused = old.store.commit(&[Record::GivenUp]);
+        assert!(matches!(refused, Err(StoreError::Lost(_))), "{refused:?}");
+        let snapshot = &self.pg.snapshot;
+        assert_eq!((snapshot.queues.len(), snapshot.groups.len(), snapshot.next_number), (2, 1, 7));
+        for (queue, found) in snapshot.queues.iter().enumerate() {
+            assert_eq!((found.stream.low, found.stream.next), (self.low[queue], self.next[queue]));
+            let first = self.memory.read(StreamId(STREAMS[queue]), self.low[queue], ALL).unwrap().messages;
+            assert_eq!(found.stream.oldest.is_some(), !first.is_empty());
+            assert!(first.first().is_none_or(|first| found.stream.oldest.unwrap() <= first.entered_ms));
+            assert!(first.last().is_none_or(|last| found.stream.newest >= last.entered_ms));
+            let delayed = self.memory.first_due(StreamId(STREAMS[queue] + 1), ALL, &BTreeSet::new()).unwrap().messages;
+            let found = found.delay_queue;
+            assert_eq!((found.next, found.count), (self.next_delayed[queue], delayed.len() as u64));
+            assert_eq!(found.next_due, delayed.first().map(|first| first.entered_ms));
+        }
+        let cursor = &snapshot.groups[0].cursor;
+        assert_eq!((cursor.head, cursor.consumed), (self.head, self.consumed));
+        assert_eq!(cursor.ready, self.ready.clone().into_iter().collect::<Vec<_>>());
+    }
+
+    fn compare(&self) {
+        for (queue, number) in STREAMS.into_iter().enumerate() {
+            let (stream, delay_queue, low) = (StreamId(number), StreamId(number + 1), self.low[queue]);
+            let pg: &dyn Store = &self.pg.store;
+            let memory: &dyn Store = &self.memory;
+            let read = |store: &dyn Store, from, limit| store.read(stream, from, limit).unwrap().messages;
+            assert_eq!(read(pg, low, ALL), read(memory, low, ALL));
+            let few = ReadLimit { messages: 7, bytes: 9_000 };
+            assert_eq!(read(pg, low + 3, few), read(memory, low + 3, few));
+            let some: Vec<u64> = (low..self.next[queue]).step_by(7).collect();
+            let these = |store: &dyn Store| store.read_these(stream, &some, usize::MAX).unwrap();
+            assert_eq!(these(pg), these(memory));
+            let until = self.now_ms - SLOT_MS;
+            let times = |store: &dyn Store| store.entered(stream, low, 50, until).unwrap();
+            assert_eq!(times(pg), times(memory));
+            let due = |store: &dyn Store| store.first_due(delay_queue, ALL, &BTreeSet::from([2])).unwrap().messages;
+            assert_eq!(due(pg), due(memory));
+            assert_eq!(pg.read(delay_queue, 1, ALL).unwrap(), memory.read(delay_queue, 1, ALL).unwrap());
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 12, max_shrink_iters: 40, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_store_holds_what_memory_holds_through_any_take_over(steps in prop::collection::vec(step(), 1..40)) {
+        let Some(server) = PgServer::shared() else { return Ok(()) };
+        let mut pair = Pair::begin(server);
+        for step in &steps {
+            pair.take(step);
+            pair.compare();
+        }
+        pair.take(&Step::TakeOver(true));
+        pair.compare();
+        pair.take(&Step::Maintain);
+        pair.take(&Step::TakeOver(false));
+        pair.compare();
+    }
+}

@@ -1,0 +1,116 @@
+//! Messages that are damaged, large, or in tables that go.
+
+use super::{super::slots::SLOT_MS, *};
+use crate::store::Store;
+
+#[test]
+fn a_damaged_message_is_reported_and_its_neighbours_are_read() {
+    let Some(server) = PgServer::shared() else { return };
+    let (config, owning) = owning(server);
+    let records: Vec<Record> = (1..=5).map(appended).collect();
+    owning.store.commit(&records).unwrap();
+    let spoil = format!(
+        "UPDATE {schema}.chunk_0 SET payload = set_byte(payload, octet_length(payload) - 1, 0)",
+        schema = config.schema
+    );
+    server.psql("postgres", &spoil).unwrap();
+    let found = owning.store.read(STREAM, 1, ALL).unwrap();
+    assert_eq!(found.messages.iter().map(|message| message.seq).collect::<Vec<_>>(), [1, 2, 3, 4]);
+    assert_eq!(found.damaged.iter().map(|damaged| damaged.seq).collect::<Vec<_>>(), [5]);
+    assert!(found.damaged[0].file.contains("chunk_0"), "{:?}", found.damaged[0]);
+    let these = owning.store.read_these(STREAM, &[2, 5], usize::MAX).unwrap();
+    assert_eq!((these.messages.len(), these.damaged.len()), (1, 1));
+}
+
+#[test]
+fn messages_that_are_missing_are_reported_and_not_passed_over() {
+    let Some(server) = PgServer::shared() else { return };
+    let (config, owning) = owning(server);
+    (1..=4).for_each(|seq| owning.store.commit(&[appended(seq)]).unwrap());
+    let delete = |first| {
+        server.psql("postgres", &format!("DELETE FROM {}.chunk_0 WHERE first = {first}", config.schema)).unwrap()
+    };
+    delete(2);
+    let found = owning.store.read(STREAM, 1, ALL).unwrap();
+    assert_eq!(found.messages.iter().map(|message| message.seq).collect::<Vec<_>>(), [1, 3, 4]);
+    assert_eq!(found.damaged.iter().map(|damaged| damaged.seq).collect::<Vec<_>>(), [2]);
+    delete(4);
+    assert_eq!(owning.store.read(STREAM, 1, ALL).unwrap().damaged.len(), 2);
+    owning.node.member.freeze();
+    let next = Node::join(&config);
+    let owner = next.runtime.block_on(next.member.look());
+    let view = View { owner: Some(owner), verdict: Some(Verdict::Dead) };
+    let duty = next.runtime.block_on(next.member.take(&view)).unwrap().unwrap();
+    let refused = next.runtime.block_on(PgStore::open(&next.member, &duty)).unwrap_err().to_string();
+    assert!(refused.contains("message 4 of stream 1"), "{refused}");
+}
+
+#[test]
+fn a_large_message_is_read_back_and_costs_no_read_of_entry_times() {
+    let Some(server) = PgServer::shared() else { return };
+    let (_, owning) = owning(server);
+    let large = message(1, 512 * 1024, 5);
+    owning
+        .store
+        .commit(&[Record::Appended(STREAM, large.clone()), Record::Appended(STREAM, message(2, 10, 6))])
+        .unwrap();
+    assert_eq!(owning.store.read(STREAM, 1, ALL).unwrap().messages[0], large);
+    assert_eq!(owning.store.entered(STREAM, 1, 10, 100).unwrap(), [(1, 5), (2, 6)]);
+}
+
+#[test]
+fn a_table_is_dropped_when_its_last_message_has_expired_and_made_ahead_of_time() {
+    let Some(server) = PgServer::shared() else { return };
+    let (config, owning) = owning(server);
+    let maintain = || while owning.store.maintain().unwrap() {};
+    let tables = || {
+        count(
+            server,
+            &config,
+            &format!("count(*) FROM pg_tables WHERE schemaname = '{}' AND tablename LIKE 'chunk%'", config.schema),
+        )
+    };
+    for slot in 10..13_i64 {
+        let seq = u64::try_from(slot).unwrap() - 9;
+        owning.store.commit(&[Record::Appended(STREAM, message(seq, 10, slot * SLOT_MS))]).unwrap();
+        maintain();
+    }
+    assert_eq!(tables(), 4, "10, 11 and 12, and 13 ahead of time");
+    owning.store.commit(&[Record::Expired { stream: STREAM, low: 3, oldest: None }]).unwrap();
+    maintain();
+    assert_eq!(tables(), 2);
+    assert_eq!(owning.store.read(STREAM, 1, ALL).unwrap().messages.len(), 1);
+    owning.store.commit(&[Record::QueueDeleted("q1".into())]).unwrap();
+    maintain();
+    assert_eq!(tables(), 2, "the current one and the next stay");
+}
+
+#[test]
+fn the_journal_is_emptied_and_a_take_over_replays_what_is_behind_the_image() {
+    let Some(server) = PgServer::shared() else { return };
+    let (config, owning) = owning(server);
+    (1..=20).for_each(|seq| owning.store.commit(&[appended(seq)]).unwrap());
+    owning.store.write_image().unwrap();
+    while owning.store.maintain().unwrap() {}
+    assert_eq!(count(server, &config, "count(*) FROM journal"), 0);
+    owning.store.commit(&[appended(21)]).unwrap();
+    owning.node.member.freeze();
+    let next = Node::join(&config).take();
+    assert_eq!(next.snapshot.queues[0].stream.next, 22);
+    next.store.commit(&[appended(22)]).unwrap();
+    assert_eq!(next.store.read(STREAM, 20, ALL).unwrap().messages.len(), 3);
+}
+
+/// `CREATE TABLE IF NOT EXISTS` fails in one of two sessions that make the same table at the same moment.
+#[test]
+fn a_table_that_maintenance_makes_at_the_same_moment_keeps_no_commit_from_its_place() {
+    let Some(server) = PgServer::shared() else { return };
+    let (_, owning) = owning(server);
+    for (seq, slot) in (1..=40).zip(100_i64..) {
+        std::thread::scope(|scope| {
+            scope.spawn(|| owning.store.maintain().unwrap());
+            owning.store.commit(&[Record::Appended(STREAM, message(seq, 10, slot * SLOT_MS))]).unwrap();
+        });
+    }
+    assert_eq!(owning.store.read(STREAM, 1, ALL).unwrap().messages.len(), 40);
+}

@@ -1,0 +1,108 @@
+//! TLS for connections to PostgreSQL, by the library that the server uses everywhere else.
+
+use std::{
+    io,
+    path::Path,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_postgres::tls::{ChannelBinding, MakeTlsConnect, TlsConnect, TlsStream};
+use tokio_rustls::{
+    TlsConnector, client,
+    rustls::{
+        ClientConfig, RootCertStore,
+        pki_types::{CertificateDer, ServerName, pem::PemObject},
+    },
+};
+
+use crate::store::postgres::error::PostgresError;
+
+/// Encrypts connections where there are authorities to check the server by.
+#[derive(Clone)]
+pub(crate) struct Tls(Option<Arc<ClientConfig>>);
+
+impl Tls {
+    /// Reads the authorities' certificates; without a file nothing is encrypted.
+    ///
+    /// # Errors
+    /// When the file cannot be read or has no certificate.
+    pub(crate) fn load(file: Option<&Path>) -> Result<Self, PostgresError> {
+        let Some(file) = file else { return Ok(Self(None)) };
+        let unusable = |reason: String| PostgresError::Authorities { file: file.to_owned(), reason };
+        let mut roots = RootCertStore::empty();
+        for certificate in CertificateDer::pem_file_iter(file).map_err(|error| unusable(error.to_string()))? {
+            let certificate = certificate.map_err(|error| unusable(error.to_string()))?;
+            roots.add(certificate).map_err(|error| unusable(error.to_string()))?;
+        }
+        if roots.is_empty() {
+            return Err(unusable("there is no certificate in it".to_owned()));
+        }
+        Ok(Self(Some(Arc::new(ClientConfig::builder().with_root_certificates(roots).with_no_client_auth()))))
+    }
+}
+
+/// Encrypts one connection to a server of this name.
+pub(crate) struct Connect {
+    config: Arc<ClientConfig>,
+    name: ServerName<'static>,
+}
+
+/// An encrypted connection.
+pub(crate) struct Encrypted<S>(client::TlsStream<S>);
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> MakeTlsConnect<S> for Tls {
+    type Stream = Encrypted<S>;
+    type TlsConnect = Handshake;
+    type Error = io::Error;
+
+    fn make_tls_connect(&mut self, domain: &str) -> Result<Handshake, io::Error> {
+        let Some(config) = self.0.clone() else { return Ok(Handshake(None)) };
+        let name = ServerName::try_from(domain.to_owned()).map_err(io::Error::other)?;
+        Ok(Handshake(Some(Connect { config, name })))
+    }
+}
+
+/// The handshake of one connection; none where nothing is encrypted, which tokio-postgres then never asks for.
+pub(crate) struct Handshake(Option<Connect>);
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> TlsConnect<S> for Handshake {
+    type Stream = Encrypted<S>;
+    type Error = io::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Encrypted<S>, io::Error>> + Send>>;
+
+    fn connect(self, stream: S) -> Self::Future {
+        Box::pin(async move {
+            let Connect { config, name } = self.0.ok_or_else(|| io::Error::other("TLS needs ca_file"))?;
+            Ok(Encrypted(TlsConnector::from(config).connect(name, stream).await?))
+        })
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream for Encrypted<S> {
+    fn channel_binding(&self) -> ChannelBinding {
+        ChannelBinding::none()
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Encrypted<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, bytes)
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Encrypted<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
