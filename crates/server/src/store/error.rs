@@ -31,13 +31,13 @@ impl StoreError {
     }
 
     /// Records that this store cannot keep.
-    #[cfg(any(test, feature = "disk"))]
+    #[cfg(any(test, feature = "disk", feature = "postgres"))]
     pub(crate) fn refused(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self::Refused(Arc::from(error.into()))
     }
 
     /// The store belongs to this process no more.
-    #[cfg(any(test, feature = "disk"))]
+    #[cfg(any(test, feature = "disk", feature = "postgres"))]
     pub(crate) fn lost(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self::Lost(Arc::from(error.into()))
     }

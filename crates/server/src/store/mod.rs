@@ -32,6 +32,7 @@ pub mod postgres;
 mod read;
 mod record;
 #[cfg(any(feature = "disk", feature = "postgres"))]
+#[cfg_attr(not(feature = "disk"), allow(dead_code, reason = "moving and repairing runs is for the log"))]
 pub(crate) mod run;
 mod settings;
 #[cfg(any(feature = "disk", feature = "postgres"))]
