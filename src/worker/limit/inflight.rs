@@ -283,7 +283,10 @@ impl Reservation {
         let (messages, bytes) = (permits.len(), permits.iter().map(|permit| permit.bytes).sum::<usize>());
         if let Some(claim) = self.claim.take() {
             let sizes: Vec<usize> = permits.iter().map(|permit| permit.bytes).collect();
-            permits.iter_mut().zip(claim.split(&sizes)).for_each(|(permit, claim)| permit.claim = Mutex::new(Some(claim)));
+            permits
+                .iter_mut()
+                .zip(claim.split(&sizes))
+                .for_each(|(permit, claim)| permit.claim = Mutex::new(Some(claim)));
         }
         // The service may have sent more than was asked for. What arrived is counted, whatever the limits are.
         self.limiter.give_back(|state| {

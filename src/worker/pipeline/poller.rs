@@ -171,7 +171,9 @@ impl Poller {
         // acknowledgement waits for. With a shared limit, it must not hold capacity that others wait for, so it asks
         // for the guaranteed message only.
         let shares = self.context.control.inflight.is_shared();
-        if self.context.isolation.has_quarantined() || (self.found_empty && (shares || !self.context.batches.is_empty())) {
+        if self.context.isolation.has_quarantined()
+            || (self.found_empty && (shares || !self.context.batches.is_empty()))
+        {
             return 1;
         }
         let size = match self.context.control.max_messages() {
