@@ -68,7 +68,7 @@ impl PgServer {
         check(&as_user(&mut initdb, user, &dir).output()?)?;
         let mut conf = fs::OpenOptions::new().append(true).open(data.join("postgresql.conf"))?;
         write!(conf, "{SETTINGS}unix_socket_directories = '{}'\n{settings}\n", dir.display())?;
-        let script = "\"$0/postgres\" -D \"$1/data\" >\"$1/log\" 2>&1 & read -r _; kill -CONT $!; kill -QUIT $!; wait; rm -rf \"$1/data\" \"$1/log\"";
+        let script = "\"$0/postgres\" -D \"$1/data\" >\"$1/log\" 2>&1 & read -r _; kill -CONT $!; kill -QUIT $!; wait; cd /; rm -rf \"$1\"";
         let mut guard = Command::new("/bin/sh");
         guard.args(["-c", script]).arg(bin).arg(&dir).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
         let guard = as_user(&mut guard, user, &dir).spawn()?;
