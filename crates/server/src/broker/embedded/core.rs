@@ -89,7 +89,7 @@ impl Core {
     pub(crate) fn lose(&self, error: &StoreError) {
         let mut state = self.lock();
         if state.lost.is_none() {
-            tracing::error!(%error, "the store no longer belongs to this process; every call is refused until the server is restarted");
+            tracing::error!(%error, "the store no longer belongs to this process; calls that reach it from now on are refused");
             state.lost = Some(Arc::new(AlreadyLogged(error.cause().clone())));
             state.wake_all();
         }

@@ -31,7 +31,7 @@ mod supervisor;
 
 /// A broker over PostgreSQL that several servers share; one of them serves at a time.
 ///
-/// Dropping it stops it as a crash would: others take over after `takeover_after` and a second. [`Broker::close`] is the orderly way,
+/// Dropping it stops it as a crash would: others take over within 1.6 times `takeover_after`. [`Broker::close`] is the orderly way,
 /// after which they take over at once.
 #[derive(Debug)]
 pub(crate) struct FailoverBroker {

@@ -98,13 +98,21 @@ impl Supervisor {
 
     /// Serves until ownership is lost or the server stops.
     async fn serve(&self, member: &Arc<Member>, duty: &Arc<Duty>) {
-        let broker = match self.open(member, duty).await {
+        // PostgreSQL may not answer for long, and a stop or another owner does not wait for it.
+        let opened = tokio::select! {
+            opened = self.open(member, duty) => opened,
+            () = duty.lost() => Err(PostgresError::NotOwner),
+            () = self.stop.cancelled() => Err(PostgresError::NotOwner),
+        };
+        let broker = match opened {
             Ok(broker) => broker,
+            Err(_) if self.stop.is_cancelled() => {
+                self.give_up(member, duty).await;
+                return;
+            }
             Err(error) => {
                 tracing::error!(%error, "the messages could not be opened; another server may try, and this one does so again");
-                if let Err(error) = on_runtime(member, duty).await {
-                    tracing::debug!(%error, "ownership could not be given up; others take over later");
-                }
+                self.give_up(member, duty).await;
                 self.pause().await;
                 return;
             }
@@ -125,6 +133,12 @@ impl Supervisor {
                 }
                 self.seat.set(Role::Standby("the server is stopping".into()));
             }
+        }
+    }
+
+    async fn give_up(&self, member: &Arc<Member>, duty: &Arc<Duty>) {
+        if let Err(error) = on_runtime(member, duty).await {
+            tracing::debug!(%error, "ownership could not be given up; others take over later");
         }
     }
 
@@ -153,7 +167,11 @@ impl Supervisor {
             if self.stop.is_cancelled() {
                 return None;
             }
-            match Member::join(&self.postgres, self.runtime.clone()).await {
+            let joined = tokio::select! {
+                joined = Member::join(&self.postgres, self.runtime.clone()) => joined,
+                () = self.stop.cancelled() => return None,
+            };
+            match joined {
                 Ok(member) => return Some(member),
                 Err(error) => {
                     tracing::warn!(%error, "this server could not register again; it tries again");

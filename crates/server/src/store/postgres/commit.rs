@@ -269,6 +269,8 @@ enum Tried {
     Failed(StoreError),
     /// The server takes no writes any more: another one does, or will.
     NotPrimary,
+    /// The table of the slot is not there: a failover lost it, before a standby had it.
+    NoTable,
     /// Nobody knows.
     Unsure(String),
 }
@@ -348,6 +350,14 @@ impl PgStore {
                     return Err(StoreError::new("no PostgreSQL server takes writes"));
                 }
                 Tried::NotPrimary => {}
+                Tried::NoTable => {
+                    self.lock().slots.tables.remove(&slot);
+                    match self.make_table(slot).await {
+                        Ok(()) => continue,
+                        Err(error) if !is_unsure => return Err(error),
+                        Err(error) => tracing::debug!(%error, "a table for messages cannot be made yet"),
+                    }
+                }
                 Tried::Unsure(reason) => {
                     is_unsure = true;
                     self.is_unsure(batch, &reason);
@@ -369,6 +379,7 @@ impl PgStore {
             Ok(Ok((true, true))) => Tried::Done,
             Ok(Ok((true, false))) => Tried::Repeated,
             Ok(Ok((false, _))) => Tried::Fenced,
+            Ok(Err(error)) if error.code() == Some(&SqlState::UNDEFINED_TABLE) => Tried::NoTable,
             Ok(Err(error)) => judge(&error),
             Err(_) => Tried::Unsure(format!("PostgreSQL did not answer within {:?}", self.try_timeout)),
         }

@@ -38,6 +38,10 @@ const OLDEST_VERSION: i32 = 140_000;
 const SETTINGS: &str = "SET synchronous_commit = on; SET client_min_messages = warning; SET statement_timeout = 0; \
                         SET lock_timeout = 0; SET idle_in_transaction_session_timeout = '10s'; SET standard_conforming_strings = on";
 
+/// Ends statements whose client closed its connection. A commit that waits for the standby is repeated on a new connection; without
+/// this, each of these tries would keep its place among `max_connections` until the standby is back.
+const NOTICE_GONE_CLIENTS: &str = "SET client_connection_check_interval = '2s'";
+
 /// Connects to whichever of the hosts takes writes.
 #[derive(Debug)]
 pub(crate) struct Connector {
@@ -120,6 +124,10 @@ impl Connector {
     async fn set_up(&self, session: &Session) -> Result<String, PostgresError> {
         // The schema's name was checked: nothing in it needs escaping.
         session.client.batch_execute(&format!("{SETTINGS}; SET search_path = \"{}\"", self.schema)).await?;
+        // PostgreSQL refuses it on systems that cannot tell whether a client is gone.
+        if let Err(error) = session.client.batch_execute(NOTICE_GONE_CLIENTS).await {
+            tracing::debug!(%error, "PostgreSQL does not notice clients that are gone");
+        }
         let asked = "SELECT current_setting('fsync'), current_setting('synchronous_standby_names'), \
                      current_setting('server_version_num')::int, current_setting('server_version'), \
                      concat(inet_server_addr(), ' ', pg_postmaster_start_time())";
@@ -290,6 +298,13 @@ impl Link {
         self.connector.avoid(session);
         if held.as_ref().is_some_and(|current| Arc::ptr_eq(current, session)) {
             *held = None;
+        }
+    }
+
+    /// Gives up the session that is in use, whichever it is; see [`Link::give_up`].
+    pub(crate) async fn abandon(&self) {
+        if let Some(session) = self.session.lock().await.take() {
+            self.connector.avoid(&session);
         }
     }
 

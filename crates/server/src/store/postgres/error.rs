@@ -1,6 +1,6 @@
 //! [`PostgresError`]: why a server cannot keep its messages in PostgreSQL.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 /// Why a server cannot keep its messages in PostgreSQL. No text contains a password.
 #[derive(Debug, thiserror::Error)]
@@ -68,6 +68,13 @@ pub enum PostgresError {
     /// PostgreSQL refused or did not answer.
     #[error("PostgreSQL failed: {0}")]
     Failed(String),
+}
+
+impl PostgresError {
+    /// PostgreSQL gave no answer in this time.
+    pub(crate) fn silent(limit: Duration) -> Self {
+        Self::Failed(format!("no answer within {limit:?}"))
+    }
 }
 
 impl From<tokio_postgres::Error> for PostgresError {

@@ -27,6 +27,11 @@ use crate::store::postgres::{
 const FIFTHS: u32 = 5;
 /// How long giving up the shard, or ending the registration, may take.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long registering may take, making the tables included. A primary that is stopped, or that waits for a standby that is gone,
+/// never answers, and the connection stays open.
+const JOIN_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a take-over may take, its tries included.
+const TAKE_TIMEOUT: Duration = Duration::from_secs(15);
 /// How often a take-over tries to get the row from a session of the dead owner.
 const TAKE_TRIES: usize = 3;
 /// How long each of them waits.
@@ -77,7 +82,7 @@ impl Member {
     pub(crate) async fn join(config: &PostgresConfig, runtime: Arc<Runtime>) -> Result<Arc<Self>, PostgresError> {
         let config = config.clone();
         let on = runtime.clone();
-        let joined = on.spawn(async move {
+        let joined = on.spawn(timeout(JOIN_TIMEOUT, async move {
             let id = uuid::Uuid::new_v4().to_string();
             let connector = Arc::new(Connector::new(&config, &application(&id))?);
             // A separate session, because a failed migration has to end with its transaction.
@@ -92,8 +97,9 @@ impl Member {
             let task = Mutex::default();
             let member = Self { id, connector, runtime, log, beats, takeover_after, state, view, task };
             Ok::<_, PostgresError>(Arc::new(member))
-        });
-        let member = joined.await.map_err(|error| PostgresError::Failed(error.to_string()))??;
+        }));
+        let joined = joined.await.map_err(|error| PostgresError::Failed(error.to_string()))?;
+        let member = joined.map_err(|_| PostgresError::silent(JOIN_TIMEOUT))??;
         let task = member.runtime.spawn(run(Arc::downgrade(&member)));
         *member.task.lock().unwrap_or_else(PoisonError::into_inner) = Some(task.abort_handle());
         Ok(member)
@@ -143,7 +149,8 @@ impl Member {
                     _ => format!("no answer within {limit:?}"),
                 };
                 self.unanswered(&reason);
-                self.beats.close().await;
+                // A server that takes writes and never answers them may be an old primary: look for another one.
+                self.beats.abandon().await;
             }
         }
     }
@@ -216,8 +223,9 @@ impl Member {
     /// As there.
     pub(crate) async fn take_away(self: &Arc<Self>, view: &View) -> Result<Option<Arc<Duty>>, PostgresError> {
         let (this, view) = (Arc::clone(self), view.clone());
-        let taken = self.runtime.spawn(async move { this.take(&view).await });
-        taken.await.map_err(|error| PostgresError::Failed(error.to_string()))?
+        let taken = self.runtime.spawn(async move { timeout(TAKE_TIMEOUT, this.take(&view)).await });
+        let taken = taken.await.map_err(|error| PostgresError::Failed(error.to_string()))?;
+        taken.unwrap_or_else(|_| Err(PostgresError::silent(TAKE_TIMEOUT)))
     }
 
     /// Takes the shard from an owner that the watch found dead, or that is none. `None` where somebody else was faster, or the owner
@@ -255,12 +263,13 @@ impl Member {
         owner: &Owner,
         is_dead: bool,
     ) -> Result<Option<i64>, tokio_postgres::Error> {
-        if let (Some(id), true) = (&owner.id, is_dead) {
+        let is_gone = is_dead || owner.beat.is_none();
+        if let Some(id) = owner.id.as_ref().filter(|id| is_gone && **id != self.id) {
             // A process that is stopped in the middle of a commit leaves its backend with the lock on the shard's row, for as long as
-            // its socket lives.
+            // its socket lives. Its registration may be gone already, if an earlier take-over ended half-way.
             end_sessions(session, id).await?;
             let delete = "DELETE FROM member WHERE id = $1 AND beat = $2";
-            if session.execute(delete, &[id, &owner.beat]).await? == 0 && owner_beats(session, id).await? {
+            if is_dead && session.execute(delete, &[id, &owner.beat]).await? == 0 && owner_beats(session, id).await? {
                 return Ok(None);
             }
         }
@@ -284,7 +293,7 @@ impl Member {
         };
         match timeout(LEAVE_TIMEOUT, given_up).await {
             Ok(given_up) => given_up,
-            Err(_) => Err(PostgresError::Failed(format!("no answer within {LEAVE_TIMEOUT:?}"))),
+            Err(_) => Err(PostgresError::silent(LEAVE_TIMEOUT)),
         }
     }
 

@@ -3,9 +3,13 @@
 //! All of it is read in one snapshot, which begins after the take-over was answered: then no commit of an earlier owner is missing,
 //! and none can follow.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
-use tokio_postgres::{Row, types::FromSql};
+use tokio::time::timeout;
+use tokio_postgres::{
+    Row,
+    types::{FromSql, ToSql},
+};
 
 use crate::store::{
     CursorId, DelayQueueSnapshot, GroupSnapshot, QueueSnapshot, Snapshot, StreamId, StreamSnapshot,
@@ -22,6 +26,8 @@ use crate::store::{
 
 /// How many rows of the journal are read at a time.
 const JOURNAL_ROWS: i64 = 2_000;
+/// How long PostgreSQL may take for one statement.
+const STATEMENT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// An opened shard.
 #[derive(Debug)]
@@ -36,10 +42,10 @@ pub(crate) struct Opened {
 /// # Errors
 /// When another server has taken the shard meanwhile, the tables contradict each other, or PostgreSQL fails.
 pub(crate) async fn open(session: &Session, log: u32, epoch: i64, schema: &str) -> Result<Opened, PostgresError> {
-    session.batch("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
     let loader = Loader { session, log, schema };
+    loader.within(session.batch("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")).await?;
     // Also the proof that this is the server on which the take-over was answered.
-    let owned = session.query("SELECT 1 FROM shard WHERE id = $1 AND epoch = $2", &[&SHARD, &epoch]).await?;
+    let owned = loader.query("SELECT 1 FROM shard WHERE id = $1 AND epoch = $2", &[&SHARD, &epoch]).await?;
     if owned.is_empty() {
         return Err(PostgresError::NotOwner);
     }
@@ -47,7 +53,7 @@ pub(crate) async fn open(session: &Session, log: u32, epoch: i64, schema: &str) 
     loader.replay(&mut images).await?;
     let slots = loader.slots(&images).await?;
     let snapshot = loader.snapshot(&images, &slots).await?;
-    session.batch("COMMIT").await?;
+    loader.within(session.batch("COMMIT")).await?;
     Ok(Opened { images, slots, snapshot })
 }
 
@@ -77,8 +83,23 @@ impl Loader<'_> {
         Ok(row.try_get(column)?)
     }
 
+    /// The result of a statement, unless PostgreSQL does not answer at all: then another server may be the primary by now.
+    async fn within<T>(
+        &self,
+        statement: impl Future<Output = Result<T, tokio_postgres::Error>>,
+    ) -> Result<T, PostgresError> {
+        timeout(STATEMENT_TIMEOUT, statement)
+            .await
+            .map_err(|_| PostgresError::silent(STATEMENT_TIMEOUT))?
+            .map_err(Into::into)
+    }
+
+    async fn query(&self, sql: &str, values: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, PostgresError> {
+        self.within(self.session.query(sql, values)).await
+    }
+
     async fn rows(&self, sql: &str) -> Result<Vec<Row>, PostgresError> {
-        Ok(self.session.query(sql, &[&SHARD]).await?)
+        self.query(sql, &[&SHARD]).await
     }
 
     async fn images(&self) -> Result<Images, PostgresError> {
@@ -125,7 +146,7 @@ impl Loader<'_> {
         let sql =
             "SELECT commit_no, payload FROM journal WHERE shard = $1 AND commit_no > $2 ORDER BY commit_no LIMIT $3";
         loop {
-            let rows = self.session.query(sql, &[&SHARD, &big(images.commit_no), &JOURNAL_ROWS]).await?;
+            let rows = self.query(sql, &[&SHARD, &big(images.commit_no), &JOURNAL_ROWS]).await?;
             for row in &rows {
                 let commit_no: u64 = self.number(row, 0)?;
                 if commit_no != images.commit_no + 1 {
@@ -146,7 +167,7 @@ impl Loader<'_> {
     async fn slots(&self, images: &Images) -> Result<Slots, PostgresError> {
         let mut found = Slots::default();
         let sql = "SELECT tablename FROM pg_tables WHERE schemaname = $1 AND tablename LIKE 'chunk\\_%'";
-        for row in &self.session.query(sql, &[&self.schema]).await? {
+        for row in &self.query(sql, &[&self.schema]).await? {
             found.tables.extend(slots::slot_of_table(Self::get(row, 0)?));
         }
         let mut ends: BTreeMap<StreamId, u64> = BTreeMap::new();
@@ -177,7 +198,7 @@ impl Loader<'_> {
              CROSS JOIN LATERAL (SELECT first, n FROM {table} WHERE shard = $1 AND stream = t.number ORDER BY first DESC LIMIT 1) z"
         );
         let numbers: Vec<i64> = images.streams.keys().map(|stream| i64::from(stream.0)).collect();
-        let rows = self.session.query(&sql, &[&SHARD, &numbers]).await?;
+        let rows = self.query(&sql, &[&SHARD, &numbers]).await?;
         rows.iter()
             .map(|row| Ok((StreamId(self.number(row, 0)?), (self.number(row, 1)?, self.number(row, 2)?))))
             .collect()
@@ -237,7 +258,7 @@ impl Loader<'_> {
                  (SELECT oldest_ms FROM {table} WHERE shard = $1 AND stream = t.number AND first <= t.low \
                  ORDER BY first DESC LIMIT 1) c"
             );
-            for row in &self.session.query(&sql, &[&SHARD, numbers, lows]).await? {
+            for row in &self.query(&sql, &[&SHARD, numbers, lows]).await? {
                 oldest.insert(StreamId(self.number(row, 0)?), Self::get(row, 1)?);
             }
         }

@@ -14,6 +14,7 @@ use tokio_rustls::{
     TlsConnector, client,
     rustls::{
         ClientConfig, RootCertStore,
+        crypto::aws_lc_rs,
         pki_types::{CertificateDer, ServerName, pem::PemObject},
     },
 };
@@ -40,7 +41,13 @@ impl Tls {
         if roots.is_empty() {
             return Err(unusable("there is no certificate in it".to_owned()));
         }
-        Ok(Self(Some(Arc::new(ClientConfig::builder().with_root_certificates(roots).with_no_client_auth()))))
+        // The provider is named, because a program that also links another one has no default.
+        let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()
+            .map_err(|error| unusable(error.to_string()))?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        Ok(Self(Some(Arc::new(config))))
     }
 }
 

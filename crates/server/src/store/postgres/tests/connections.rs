@@ -68,3 +68,16 @@ fn what_cannot_be_reached_is_named_without_the_password() {
     let error = join(&config).map(drop).unwrap_err().to_string();
     assert!(error.contains("127.0.0.1:1") && !error.contains("geheim"), "{error}");
 }
+
+/// A commit that waits for the standby is repeated on a new connection: PostgreSQL must not keep the old one.
+#[test]
+fn postgresql_notices_connections_that_were_given_up() {
+    let Some(server) = PgServer::shared() else { return };
+    let (_config, owning) = owning(server);
+    let shown = owning.node.runtime.block_on(async {
+        let session = owning.node.member.connector.connect().await.unwrap();
+        let rows = session.query("SELECT current_setting('client_connection_check_interval')", &[]).await.unwrap();
+        rows[0].get::<_, String>(0)
+    });
+    assert_eq!(shown, "2s");
+}

@@ -137,3 +137,16 @@ fn a_commit_that_is_refused_changes_nothing_and_the_next_one_goes_on() {
     assert_eq!(places(&owning), [1]);
     assert_eq!(owning.store.unsure(), 0);
 }
+
+/// A failover to a standby that lacks the newest table: the next commit makes it again.
+#[test]
+fn a_table_that_a_failover_lost_is_made_again() {
+    let Some(server) = PgServer::shared() else { return };
+    let (config, owning) = owning(server);
+    owning.store.commit(&[appended(1)]).unwrap();
+    let slot = owning.store.lock().slots.for_time(Some(1_000));
+    let table = super::super::slots::table(slot);
+    server.psql("postgres", &format!("DROP TABLE {}.{table}", config.schema)).unwrap();
+    owning.store.commit(&[appended(2)]).unwrap();
+    assert_eq!(count(server, &config, &format!("count(*) FROM {table}")), 1);
+}

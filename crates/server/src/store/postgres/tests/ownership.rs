@@ -208,3 +208,33 @@ fn a_server_that_was_declared_dead_knows_it_at_its_next_beat() {
     assert!(old.node.member.is_dead());
     assert!(!old.store.may_serve());
 }
+
+/// A take-over that failed half-way has deleted the registration of the dead owner, but its sessions may be back.
+#[test]
+fn the_sessions_of_an_owner_that_is_not_registered_any_more_do_not_keep_the_messages() {
+    let Some(server) = PgServer::shared() else { return };
+    let (config, old) = owning(server);
+    old.node.member.freeze();
+    server.psql("postgres", &format!("DELETE FROM {}.member", config.schema)).unwrap();
+    let _stuck = Stuck::of(server, &config, &old.node.member);
+    let next = Node::join(&config);
+    let view = await_verdict(&next, Verdict::Free, Duration::from_secs(5));
+    let new = takes(next, &view);
+    assert!(new.store.may_serve());
+}
+
+/// PostgreSQL that takes connections and never answers: a take-over must not wait for it for ever.
+#[test]
+fn a_take_over_from_a_server_that_does_not_answer_ends() {
+    let Some(server) = PgServer::start("") else { return };
+    let (config, old) = owning(&server);
+    let next = Node::join(&config);
+    old.node.member.freeze();
+    let view = await_verdict(&next, Verdict::Dead, Duration::from_secs(10));
+    server.signal("STOP");
+    let taken = next
+        .runtime
+        .block_on(async { tokio::time::timeout(Duration::from_secs(20), next.member.take_away(&view)).await });
+    server.signal("CONT");
+    assert!(matches!(taken, Ok(Err(_))), "{taken:?}");
+}
