@@ -72,7 +72,7 @@
 //! | [`redrive`] | dead letters and parked messages sent again |
 //! | `testing` | a server in memory, for tests of handlers |
 //!
-//! The modules `worker` and `producer` do not know HTTP, and all durations are measured with tokio's clock, so tests can pause it.
+//! The modules `worker` and `producer` send no HTTP themselves, and all durations are measured with tokio's clock, so tests can pause it.
 //!
 //! # Features
 //!

@@ -166,13 +166,13 @@ impl WorkerBuilder {
     }
 
     /// The maximum number of polls in flight. Default: `None`, which adapts the number to the load.
-    pub fn pollers(mut self, most: impl Into<Option<usize>>) -> Self {
-        self.settings.pollers = most.into();
+    pub fn pollers(mut self, max: impl Into<Option<usize>>) -> Self {
+        self.settings.pollers = max.into();
         self
     }
 
-    /// The handler timeout: a handler that takes longer is stopped. Default: `None`, which leaves a handler the whole
-    /// lease.
+    /// The handler timeout: a handler that takes longer is stopped. Default: `None`, which leaves a handler the
+    /// lease except the time that the acknowledgement needs, at least a second.
     pub fn handler_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.settings.handler_timeout = timeout.into();
         self
@@ -198,7 +198,7 @@ impl WorkerBuilder {
         self
     }
 
-    /// Consumes only messages with these labels. The service fixes a group's rule with its first consume call.
+    /// Consumes only messages with these labels. The first consume call of a group fixes its label filter.
     pub fn tags(mut self, filter: TagFilter) -> Self {
         self.settings.filter = filter;
         self
@@ -252,7 +252,7 @@ impl WorkerBuilder {
     }
 
     /// The policy for the capacity of a handler that continues although it was stopped. Default:
-    /// [`OnStuck::KeepPlace`].
+    /// [`OnStuck::KeepPermit`].
     pub fn on_stuck(mut self, policy: OnStuck) -> Self {
         self.settings.on_stuck = policy;
         self

@@ -13,7 +13,7 @@
 //! | `dms_worker_messages_redelivered_total` | counter | | messages that come again |
 //! | `dms_worker_messages_released_total` | counter | | messages handed back without a failure counted |
 //! | `dms_worker_message_acks_total` | counter | `result`: `acked`, `returned`, `dead_lettered`, `released`, `late`, `rejected`, `unknown` | messages by what became of them when their batch was acknowledged |
-//! | `dms_worker_redeliveries_total` | counter | `reason`: see [`Redelivery`](crate::worker::Redelivery) | messages that came again |
+//! | `dms_worker_redeliveries_total` | counter | `reason`: see [`Redelivery`](crate::worker::Redelivery) | redelivered messages by reason |
 //! | `dms_worker_message_lag_seconds` | histogram | | from when a message could be consumed first to its handler; where the server tells |
 //! | `dms_worker_delivery_attempts` | histogram | | which attempt it was, of the messages that were handled |
 //! | `dms_worker_stuck_handlers_total` | counter | | handlers that went on after they were stopped |
@@ -148,10 +148,10 @@ impl Default for Inner {
         registry.register("polls", "Polls by result", f.polls.clone());
         registry.register("acks", "Acknowledgements by result, one per batch", f.acks.clone());
         registry.register("messages_acknowledged", "Messages the service settled", f.acknowledged.clone());
-        registry.register("messages_redelivered", "Messages that come again", f.redelivered.clone());
+        registry.register("messages_redelivered", "Messages that are redelivered", f.redelivered.clone());
         registry.register("messages_released", "Messages handed back, no failure counted", f.released.clone());
         registry.register("message_acks", "Messages by what became of them", f.message_acks.clone());
-        registry.register("redeliveries", "Messages that came again, and why", f.redeliveries.clone());
+        registry.register("redeliveries", "Redelivered messages by reason", f.redeliveries.clone());
         registry.register("message_lag_seconds", "From being consumable to the handler", f.lag.clone());
         registry.register("delivery_attempts", "Which attempt the handled messages were on", f.attempts.clone());
         registry.register("stuck_handlers", "Handlers that went on after they were stopped", f.stuck.clone());

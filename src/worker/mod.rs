@@ -33,9 +33,9 @@
 //! # Guarantees
 //!
 //! * A message whose handler did not succeed is never acknowledged as a success.
-//! * Each consumed batch gets exactly one acknowledgement, in the order of consumption, up to the first message that is not done. It is
+//! * Each consumed batch gets exactly one acknowledgement that counts, in the order of consumption, up to the first message that is not done. It is
 //!   sent when the batch is complete, at its first failure once all messages before it are done, or when its time is over.
-//! * No message is fetched that cannot start at once.
+//! * No message is fetched without capacity for it. Within an ordered batch, messages start in turn.
 //! * Handlers are stopped early enough for the acknowledgement of finished messages to arrive. Leases cannot be extended.
 //! * A panic, a body that cannot be decoded, and a handler that hangs affect their own message only.
 //!

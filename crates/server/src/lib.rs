@@ -1,7 +1,7 @@
 //! A durable server for the DMS queue API, standalone or embedded in a program.
 //!
 //! [`Server`] serves the API of the DMS queue service: queues with consumer groups, ordered batch acknowledgement, dead letters,
-//! labels and delayed messages, with signed requests or tokens. Messages are kept in memory or in a directory. The command
+//! labels and delayed messages, with signed requests or tokens. Messages are kept in memory, in a directory or in PostgreSQL. The command
 //! `dms-worker serve` of `dms-worker-cli` runs it as a process.
 //!
 //! # Example
@@ -55,7 +55,7 @@
 //! | `http` | bodies, JSON, queries, paths, errors with their documented codes |
 //! | `net` | sockets: accept loop, TLS, deadlines, the limit of connections |
 //! | [`broker`] | queues, groups and leases, without HTTP |
-//! | `store` | how messages are kept: in memory or on disk |
+//! | `store` | how messages are kept: in memory, on disk or in PostgreSQL |
 //!
 //! A call of [`Server::service`] enters at `api`. Nothing in this package knows the client or the worker.
 

@@ -237,7 +237,7 @@ impl InflightLimiter {
 /// A temporary limit on a worker's messages in flight, from
 /// [`WorkerHandle::cap_concurrency`](crate::worker::WorkerHandle::cap_concurrency). It ends when this is dropped.
 #[derive(Debug)]
-#[must_use = "a brake that is dropped holds nothing back"]
+#[must_use = "the cap ends when this is dropped"]
 pub struct ConcurrencyCap {
     limiter: Arc<InflightLimiter>,
     number: u64,

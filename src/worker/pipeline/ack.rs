@@ -38,8 +38,7 @@ const SEND_TIME: Duration = Duration::from_millis(100);
 /// How long a failing acknowledgement waits for batch polls before it asks the service to end them.
 const POLL_GRACE: Duration = Duration::from_millis(100);
 
-/// The number of leases for which other replicas may hold failed messages, one after the other, before this worker
-/// receives them.
+/// How many replicas in turn may lease a failed message before this worker receives it.
 const OTHERS_LEASES: u32 = 2;
 
 /// Acknowledges a batch and reports the result. Returns the number of messages that are settled for good; the others
@@ -85,8 +84,8 @@ async fn wait_before_reporting(context: &Context, pause: Duration, lease: Lease)
     }
 }
 
-/// Makes sure that no poll receives the messages of a failing acknowledgement together with others, from before it is
-/// sent and even if its reply is lost.
+/// Makes sure that no poll receives the messages of a failing acknowledgement together with others. This takes effect
+/// before the request is sent, and a lost reply does not undo it.
 async fn isolated<'a>(context: &'a Context, batch: &Deliveries, reported: Settlement, lease: Lease) -> ClosedPolls<'a> {
     // When time runs out, acknowledging the finished prefix matters more than waiting for polls in flight.
     let closed = timeout_at(lease.ends_at() - SEND_TIME, close(context)).await;
@@ -147,7 +146,7 @@ async fn send(
         .collect();
     let span = spans::ack(&context.origin, acks.len());
     let answer = context.source.acknowledge(&acks, lease.ends_at()).instrument(span.clone()).await;
-    // Without earlier tries, because an outage must not look like a slow network for hours.
+    // `took` is the time of the last try. With the tries before it, an outage would look like a slow network.
     if let Ok(Acked { took, .. }) = answer {
         context.acks.times.record(took);
     }

@@ -108,7 +108,7 @@ impl BatchRun {
     fn begin(context: Arc<Context>, batch: ConsumedBatch) -> Self {
         let signals = Signals::new(context.control.stopping.clone(), context.control.interrupt.child_token());
         let mut stop_guards = Vec::new();
-        let frees_permits = context.settings.on_stuck == OnStuck::FreePlace;
+        let frees_permits = context.settings.on_stuck == OnStuck::FreePermit;
         let permits = batch.permits.first().filter(|_| frees_permits).map(|permit| permit.batch().clone());
         let ordering = &context.settings.ordering;
         let collector = context.dispatch.collector(batch.messages.len());
@@ -279,9 +279,8 @@ impl BatchRun {
         });
     }
 
-    /// Tells the registry which messages are settled for good. The others are redelivered, and if they are done or
-    /// still running, they need not be run again. In an ordered batch they must be, because they come after the first
-    /// message that is not done.
+    /// Records which messages are settled for good. The others are redelivered. A redelivered message that is done or
+    /// still running is not run again, except in an ordered batch after the first message that is not done.
     fn settled(&self, gone: usize, settlement: Settlement) {
         let in_order = self.context.settings.ordering.is_batch();
         let next = |position| match position {

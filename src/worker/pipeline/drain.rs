@@ -54,7 +54,7 @@ pub(crate) async fn drain(context: &Context, pollers: JoinSet<Result<(), Error>>
 /// Waits for the last polls of a worker that stops, and asks the service to end them. Their messages are passed on.
 /// Polls that are not answered at the end of the grace period are given up, with a warning.
 async fn wind_down(context: &Context, mut pollers: JoinSet<Result<(), Error>>) {
-    // Not cancelled yet if the service refused the polls of one poller.
+    // If a poller failed, nobody has cancelled this yet.
     context.control.stopping.cancel();
     let are_in = async { while pollers.join_next().await.is_some() {} };
     let end = async {

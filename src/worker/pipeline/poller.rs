@@ -35,8 +35,9 @@ const SHORT_WAIT: Duration = Duration::from_secs(1);
 /// How long the worker retries after errors that will not go away by themselves, once a poll has worked.
 const MAX_OUTAGE: Duration = Duration::from_secs(60);
 
-/// The first pause after the user was refused, a fifth of it random, and the longest pause.
+/// The first pause after the service refused the key or the user. A fifth of it is random.
 const FIRST_PAUSE: Duration = Duration::from_millis(37_500);
+/// The longest of these pauses.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5 * 60);
 
 /// Runs pollers until the worker stops, and returns those that are left, to be
@@ -127,7 +128,7 @@ struct Poller {
     refused_since: Option<Instant>,
     /// The pauses while the key or the user is refused.
     pauses: Schedule,
-    /// Whether its last poll was refused for that reason.
+    /// Whether its last poll was refused because of the key or the user.
     kept_out: bool,
 }
 
@@ -167,9 +168,8 @@ impl Poller {
     }
 
     fn want(&self) -> usize {
-        // While anything is in flight, a poll that waits on an empty queue must not be one that a failing
-        // acknowledgement waits for. With a shared limit, it must not hold capacity that others wait for, so it asks
-        // for the guaranteed message only.
+        // While anything is in flight, a poll that waits on an empty queue asks for one message only: a failing
+        // acknowledgement waits for polls that ask for more. With a shared limit, other workers may need the capacity.
         let shares = self.context.control.inflight.is_shared();
         if self.context.isolation.has_quarantined()
             || (self.found_empty && (shares || !self.context.batches.is_empty()))

@@ -47,7 +47,7 @@ pub(crate) struct Job {
 pub(crate) async fn run(context: &Arc<Context>, mut job: Job) -> Verdict {
     let contained = AssertUnwindSafe(verdict(context, &mut job)).catch_unwind().await;
     let verdict = contained.unwrap_or_else(|panic| panicked(context, &job.delivery, panic));
-    // Whatever kept it from joining, the other messages of its call need not wait for it.
+    // The other messages of a shared call no longer wait for this one.
     if let Some(complete) = job.slot.as_mut().and_then(|slot| slot.leave(verdict == Verdict::Done)) {
         call::begin(context, complete);
     }
@@ -207,7 +207,7 @@ async fn begin<'a>(context: &'a Context, delivery: &Delivery) -> RunStart<'a> {
     }
 }
 
-/// A message that was passed on is not run either.
+/// A message that was republished, deferred or parked counts as done.
 fn unless_passed_on<'a>(context: &Context, delivery: &Delivery, run: Option<ActiveRun<'a>>) -> RunStart<'a> {
     let may_be = context.records.has_unique_attribute();
     let run = run.filter(|_| !(may_be && context.records.passed_on.contains(delivery.message())));

@@ -73,7 +73,7 @@ impl Default for Settings {
             rate_limit: None,
             remember: true,
             unique_attribute: None,
-            on_stuck: OnStuck::KeepPlace,
+            on_stuck: OnStuck::KeepPermit,
         }
     }
 }

@@ -68,10 +68,10 @@ pub enum OnStuck {
     /// It stays taken until the handler ends. So no more than `concurrency` handlers ever run, and if all of them are
     /// stuck, nothing is fetched any more. The default.
     #[default]
-    KeepPlace,
+    KeepPermit,
     /// It is released for another message. So work continues at full concurrency, as long as the runtime has threads
     /// that are not blocked.
-    FreePlace,
+    FreePermit,
 }
 
 #[cfg(test)]

@@ -251,7 +251,7 @@ async fn a_message_not_started_when_its_batch_failed_does_not_wait_for_itself() 
     assert_eq!(report.interrupted, 0);
 }
 
-/// `FreePlace`: another message uses the capacity of a handler that blocks its thread.
+/// `FreePermit`: another message uses the capacity of a handler that blocks its thread.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn the_capacity_of_a_stuck_handler_can_be_released() {
     let script = Script::new(&[&["a"], &["b"]]);
@@ -261,7 +261,7 @@ async fn the_capacity_of_a_stuck_handler_can_be_released() {
     let blocked = Arc::new(Mutex::new(blocked));
     let settings = Settings {
         concurrency: 1,
-        on_stuck: OnStuck::FreePlace,
+        on_stuck: OnStuck::FreePermit,
         ack_wait: Duration::from_millis(200).into(),
         ..Settings::default()
     };

@@ -95,7 +95,7 @@ pub enum BrokerError {
     /// Another server may be serving these queues now.
     #[error("this server does not serve the queue at the moment")]
     Unavailable,
-    /// Another server serves all queues, or will: says which.
+    /// This server stands by. The text names the server that serves.
     #[error("this server stands by: {0}")]
     Standby(String),
     /// The server is stopping.

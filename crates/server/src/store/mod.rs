@@ -9,6 +9,7 @@
 //! | `error`, `open_error` | why a call, or opening, failed |
 //! | `memory` | the store without a disk |
 //! | `disk` | the store in a data directory |
+//! | `postgres` | the store in PostgreSQL, which one server at a time owns |
 //!
 //! Messages are in *streams*, append-only logs numbered from 1 without gaps. A *cursor* is the position of a group on a stream. A
 //! message with a delay waits in a *delay queue*, which is numbered like a stream and ordered by the end of the delays.

@@ -60,7 +60,7 @@ pub struct Worker {
     pub retry: Option<Retry>,
     /// The maximum rate, such as 200/s; no limit by default.
     pub rate_limit: Option<Rate>,
-    /// Whether finished work that comes again is acknowledged without being handled again, where messages can be told apart;
+    /// Whether a redelivered message is acknowledged without calling the handler, if the handler has succeeded with it before;
     /// true by default.
     pub remember_finished: bool,
     /// An attribute whose value is different for every message, to tell them apart where the service sends no place in the

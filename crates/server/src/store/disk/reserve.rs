@@ -135,7 +135,11 @@ impl ReserveFile {
             } else {
                 file_ops::set_len(&file, before.min(self.size))
             };
-            return Err(shrunk.err().unwrap_or(error));
+            if let Err(error) = shrunk {
+                tracing::debug!(%error, file = %self.path.display(), "an incomplete reserve keeps what the disk gave it");
+            }
+            // The first error says whether the disk is full, which decides whether new messages are refused.
+            return Err(error);
         }
         file_ops::sync_all(&file)?;
         self.path.parent().map_or(Ok(()), file_ops::sync_directory)

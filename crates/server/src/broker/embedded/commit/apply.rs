@@ -83,6 +83,7 @@ impl State {
                     histories.iter().for_each(|(seq, history)| cursor.remember(*seq, history.clone()));
                 }
             }
+            // It stands for a damaged commit that an operator gave up.
             Record::GivenUp => {}
             Record::RetentionSet(queue, policy) => self.set_retention(queue, *policy, config),
             Record::Purged { cursor, below } => self.purge(*cursor, *below),
@@ -185,7 +186,7 @@ impl State {
         let Some((queue, group)) = of.next() else { return };
         let (queue, dead) = (&queue.row.name, cursor == group.dead_letter_cursor());
         let what = if dead { "dead letters" } else { "messages" };
-        tracing::warn!(%queue, group = %group.name, messages, "the retention of {what} is over: they are deleted unread");
+        tracing::warn!(%queue, group = %group.name, messages, "{what} expired and were deleted before this group consumed them");
     }
 
     /// Wakes one waiting call for each cursor that has messages. That call wakes the next one if there are more.
