@@ -161,7 +161,21 @@ impl Worker {
         let drained = join_all(drains).await.into_iter().all(|drained| drained);
         let left = if drained { 0 } else { control.inflight.in_flight() as u64 };
         let report = WorkerReport { left, ..control.counters.report(drained) };
-        tracing::info!(worker = control.name, ?report, "the worker has stopped");
+        tracing::info!(
+            worker = control.name,
+            received = report.received,
+            done = report.done,
+            failed = report.failed,
+            rejected = report.rejected,
+            deferred = report.deferred,
+            acknowledged = report.acknowledged,
+            redelivered = report.redelivered,
+            dead_lettered = report.dead_lettered,
+            stuck = report.stuck,
+            left = report.left,
+            drained = report.drained,
+            "the worker has stopped"
+        );
         ended.map(|()| report)
     }
 }

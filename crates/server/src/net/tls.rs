@@ -74,6 +74,11 @@ impl fmt::Debug for Tls {
 }
 
 impl Tls {
+    /// The files that the certificate is read from.
+    pub fn files(&self) -> &TlsFiles {
+        &self.files
+    }
+
     /// Loads the files.
     ///
     /// # Errors

@@ -63,7 +63,9 @@ impl LiveConfig {
         self.config.log.filter.clone_from(&new.log.filter);
         for certificate in &self.certificates {
             match certificate.reload() {
-                Ok(()) => tracing::info!(?certificate, "the certificate was read again"),
+                Ok(()) => {
+                    tracing::info!(certificate = %certificate.files().certificate.display(), "the certificate was read again")
+                }
                 Err(error) => tracing::error!(%error, "the certificate was read again and not taken"),
             }
         }

@@ -116,6 +116,15 @@ fn describe(tree: &Tree, path: &KeyPath, kind: &Kind) -> String {
             let hint = nearest(word, known).map(|meant| format!("; did you mean `{meant}`?")).unwrap_or_default();
             format!("{} is not allowed: write {}{hint}", quoted(path, word), one_of(known))
         }
+        // A word of a choice, where the choice needs a value with it, or takes none.
+        Kind::InvalidType(Actual::UnitVariant, _) => {
+            let word = tree.value(path).and_then(Value::as_str).unwrap_or("this");
+            format!("{} needs a value: write {{{word}: ...}}", quoted(path, word))
+        }
+        Kind::InvalidType(_, expected) if expected == "unit" => match path.last() {
+            Some(word) => format!("`{word}` takes no value: write it alone"),
+            None => "takes no value".to_owned(),
+        },
         Kind::InvalidType(actual, expected) | Kind::InvalidValue(actual, expected) => mismatch(path, actual, expected),
         Kind::Message(message) if message == "invalid socket address syntax" => {
             let text = tree.value(path).and_then(Value::as_str).unwrap_or_default();

@@ -54,6 +54,12 @@ impl Tree {
         if let Err(message) = layer::set(&mut value, rest, Value::from(setting.value.as_str())) {
             return Some(Problem::new(setting.origin.clone(), &setting.path, message));
         }
+        // A secret and the file of it are one setting with two keys: a later layer that has one of them overrides the other.
+        if let Some(other) = other_key(&setting.path).filter(|other| matches!(self.origin(other), Origin::File { .. }))
+        {
+            let nothing = Value::Empty(Tag::Default, figment::value::Empty::None);
+            let _ = layer::set(&mut value, other.steps().get(1..).unwrap_or_default(), nothing);
+        }
         self.merge(setting.origin.clone(), Dict::from([(top.clone(), value)]));
         None
     }
@@ -111,4 +117,11 @@ impl Tree {
         let (_, text) = self.file.as_ref()?;
         line(text, path)
     }
+}
+
+/// `secret_key_file` for `secret_key`, and the other way round.
+fn other_key(path: &KeyPath) -> Option<KeyPath> {
+    let key = path.last()?;
+    let other = key.strip_suffix("_file").map_or_else(|| format!("{key}_file"), str::to_owned);
+    Some(path.parent()?.child(other))
 }

@@ -86,6 +86,23 @@ fn a_secret_comes_from_the_file_beside_its_key() {
 }
 
 #[test]
+fn a_variable_overrides_a_secret_whichever_of_its_two_keys_the_file_has() {
+    let dir = tempfile::tempdir().unwrap();
+    let secret = dir.path().join("secret");
+    std::fs::write(&secret, "of the file\n").unwrap();
+    let auth = |yaml: &str, variable: (&str, &str)| {
+        let yaml = format!("dms: {{endpoint: 'http://127.0.0.1:1', auth: {{access_key: AK, {yaml}}}}}\n");
+        let auth = read(&yaml, &[variable]).unwrap().config.dms.auth.unwrap();
+        (auth.secret_key.unwrap().expose().to_owned(), auth.secret_key_file)
+    };
+    let variable = ("DMS_WORKER_DMS__AUTH__SECRET_KEY", "of the variable");
+    // The file is not read, and a missing one is no mistake: nothing of it is in force.
+    assert_eq!(auth("secret_key_file: /missing", variable), ("of the variable".to_owned(), None));
+    let variable = ("DMS_WORKER_DMS__AUTH__SECRET_KEY_FILE", secret.to_str().unwrap());
+    assert_eq!(auth("secret_key: inline", variable), ("of the file".to_owned(), Some(secret.clone())));
+}
+
+#[test]
 fn a_command_is_a_list_or_a_map() {
     let short = worker("").replace("{log: {}}", "{command: [./handle.sh, --fast]}");
     let long = worker("").replace("{log: {}}", "{command: {run: [./handle.sh], timeout: 5s, mode: json_lines}}");

@@ -291,3 +291,17 @@ fn values_of_the_wrong_shape_are_named_once() {
     );
     check("dms: !foo {project_id: x}\n", &["config.yaml:1: dms: the tag !foo means nothing here: leave it out"]);
 }
+
+#[test]
+fn a_choice_says_whether_it_takes_a_value() {
+    let worker = |choice: &str| format!("workers: [{{queue: q, group: g, handler: {{log: {{}}}}, {choice}}}]\n");
+    let said = |choice: &str| mistakes(&worker(choice), &[]).remove(0);
+    assert!(
+        said("on_reject: park").ends_with("`park` needs a value: write {park: ...}"),
+        "{}",
+        said("on_reject: park")
+    );
+    let then = "on_failure: {republish: {max_attempts: 3, then: park}}";
+    assert!(said(then).ends_with("`park` needs a value: write {park: ...}"), "{}", said(then));
+    assert!(said("on_reject: {discard: x}").ends_with("`discard` takes no value: write it alone"));
+}

@@ -198,8 +198,8 @@ impl HttpDelivery {
                 let pause = asked.wait();
                 // Once for all the messages that are on their way.
                 if self.brake.pause_for(pause) {
-                    let asked = asked.shortened();
-                    tracing::warn!(queue, %status, ?pause, ?asked, "the application asks for a pause");
+                    let asked = asked.shortened().map(tracing::field::debug);
+                    tracing::warn!(queue, %status, ?pause, asked, "the application asks for a pause");
                 }
                 Err(HandlerError::defer(pause))
             }
