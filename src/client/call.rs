@@ -18,10 +18,10 @@ use tracing::Instrument;
 
 use super::{
     Client,
+    announced::Announced,
     code::{Class, ErrorCode, classify},
     credentials::Credentials,
     error::{Error, Kind, Refusal},
-    extensions::Announced,
     key_guard::{Held, KeyGuard, Pass, Verdict},
     tries::{CREATION_TIMEOUT, Repeat, Tries},
 };

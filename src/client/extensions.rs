@@ -1,4 +1,4 @@
-//! The extensions of this project's server: those that the service announced, and the calls that need them.
+//! The calls that need extensions of this project's server.
 
 use std::{
     collections::hash_map::RandomState,
@@ -6,11 +6,11 @@ use std::{
     hash::BuildHasher,
     sync::{
         LazyLock,
-        atomic::{AtomicU8, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicU64, Ordering::Relaxed},
     },
 };
 
-use http::{HeaderMap, HeaderValue, Method};
+use http::{HeaderValue, Method};
 
 use super::{
     Client,
@@ -22,26 +22,6 @@ use crate::{
     limits::{self, LimitError},
     wire::extensions::{Extensions, MAX_ENDED_POLLS, decode_ended, encode_end_polls},
 };
-
-/// The extensions that the service announced last.
-#[derive(Debug, Default)]
-pub(super) struct Announced(AtomicU8);
-
-impl Announced {
-    /// Reads the headers of an answer. A success without the header comes from a service without extensions; an error
-    /// may come from a proxy.
-    pub(super) fn note(&self, worked: bool, headers: &HeaderMap) {
-        let Some(extensions) = Extensions::announced(headers).or(worked.then_some(Extensions::NONE)) else { return };
-        // A write on each answer would move the cache line between the cores, and the value rarely changes.
-        if self.get() != extensions {
-            self.0.store(extensions.bits(), Relaxed);
-        }
-    }
-
-    pub(super) fn get(&self) -> Extensions {
-        Extensions::from_bits(self.0.load(Relaxed))
-    }
-}
 
 /// The id of one consume call, so that [`Client::end_polls`] can end it.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -110,24 +90,6 @@ impl Client {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_worked_without_a_word_comes_from_a_service_without_extensions() {
-        let headers = |list: Option<&'static str>| -> HeaderMap {
-            list.map(|list| (http::HeaderName::from_static("x-dms-extensions"), HeaderValue::from_static(list)))
-                .into_iter()
-                .collect()
-        };
-        let announced = Announced::default();
-        assert_eq!(announced.get(), Extensions::NONE);
-        announced.note(true, &headers(Some("release")));
-        announced.note(false, &headers(None));
-        assert!(announced.get().release(), "an error from a proxy says nothing");
-        announced.note(true, &headers(None));
-        assert_eq!(announced.get(), Extensions::NONE);
-        announced.note(false, &headers(Some("end-poll, release, reject, reason")));
-        assert_eq!(announced.get(), Extensions::ALL);
-    }
 
     #[test]
     fn ids_of_polls_are_words_and_none_is_given_twice() {

@@ -4,6 +4,7 @@ use std::{fmt, sync::Arc};
 
 use crate::queue::ProjectId;
 
+mod announced;
 mod builder;
 mod call;
 mod cause;

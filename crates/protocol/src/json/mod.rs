@@ -4,6 +4,7 @@
 //! code searches whole strings in one step. [`Scan`] is the grammar, and [`Fault`] is an error with its position.
 
 mod excerpt;
+mod explain;
 mod fault;
 mod name;
 mod open;

@@ -13,7 +13,6 @@
 //! | `memtable` | changes that the index lacks |
 //! | `read`, `entry_times` | finding and reading messages |
 //! | `maintenance`, `compaction` | work that no request waits for |
-//! | `reserve` | space for a full disk |
 //! | `file_ops` | every change of a file, so that tests can intercept it |
 //! | `tools` | backup, check, repair and rebuild of a directory |
 
@@ -39,10 +38,10 @@ use crate::{
         disk::{
             compaction::Compaction,
             index::{error::IndexError, writer::Writer},
+            log::reserve::{self, Reserve},
             log::{Log, file_cache::FileCache, frame::Frame, next_segment::NextSegment},
             memtable::Memtable,
             open::DataDir,
-            reserve::Reserve,
             tools::backup::Backup,
         },
         position::Position,
@@ -60,7 +59,6 @@ mod memtable;
 mod open;
 mod read;
 mod recovery;
-mod reserve;
 #[cfg(test)]
 pub(crate) mod tests;
 pub mod tools;

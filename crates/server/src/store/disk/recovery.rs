@@ -15,6 +15,7 @@ use crate::store::{
     disk::{
         file_ops,
         index::{checksums, error::IndexError, writer::Writer},
+        log::reserve::Reserve,
         log::{
             Log,
             answered::{self, AnsweredFile, AnsweredMark},
@@ -28,7 +29,6 @@ use crate::store::{
         },
         memtable::IndexBatch,
         open::DataDir,
-        reserve::Reserve,
     },
     position::Position,
 };

@@ -9,6 +9,7 @@
 //! | `frame` | the bytes of a commit |
 //! | `segment` | the files: names, headers, creating and opening |
 //! | `next_segment` | the segment that is created in advance |
+//! | `reserve` | space that is kept for a full disk |
 //! | `frame_reader`, `damaged_frame` | reading frames, also damaged ones |
 //! | `file_cache` | segments open for reading |
 //! | `answered` | up to which commit requests were answered |
@@ -43,6 +44,7 @@ pub(crate) mod file_cache;
 pub(crate) mod frame;
 pub(crate) mod frame_reader;
 pub(crate) mod next_segment;
+pub(crate) mod reserve;
 pub(crate) mod segment;
 pub(crate) mod zeros;
 

@@ -9,8 +9,8 @@ use std::{
 use crate::store::{
     disk::{
         file_ops,
+        log::reserve::Reserve,
         log::segment::{LogDirectory, SEGMENT_HEADER, named},
-        reserve::Reserve,
     },
     error::is_full,
 };
