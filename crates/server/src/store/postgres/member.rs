@@ -80,29 +80,30 @@ impl Member {
     /// # Errors
     /// When PostgreSQL cannot be reached or used.
     pub(crate) async fn join(config: &PostgresConfig, runtime: Arc<Runtime>) -> Result<Arc<Self>, PostgresError> {
-        let config = config.clone();
-        let on = runtime.clone();
-        let joined = on.spawn(timeout(JOIN_TIMEOUT, async move {
-            let id = uuid::Uuid::new_v4().to_string();
-            let connector = Arc::new(Connector::new(&config, &application(&id))?);
-            // A separate session, because a failed migration has to end with its transaction.
-            let log = schema::prepare(&connector.connect().await?, &config.schema).await?;
-            let beats = Link::new(connector.clone());
-            let session = beats.get().await?;
-            let sent = Moment::now();
-            let insert = "INSERT INTO member (id, name, url, beat) VALUES ($1, $2, '', 0)";
-            session.execute(insert, &[&id, &config.name]).await?;
-            let state = Mutex::new(State { beaten: sent, duty: None, is_dead: false, is_unanswered: false });
-            let (view, takeover_after) = (watch::Sender::default(), config.takeover_after);
-            let task = Mutex::default();
-            let member = Self { id, connector, runtime, log, beats, takeover_after, state, view, task };
-            Ok::<_, PostgresError>(Arc::new(member))
-        }));
+        let (config, on) = (config.clone(), runtime.clone());
+        // The timeout begins on that runtime, whose clock is never paused.
+        let joined = on.spawn(async move { timeout(JOIN_TIMEOUT, Self::register(config, runtime)).await });
         let joined = joined.await.map_err(|error| PostgresError::Failed(error.to_string()))?;
-        let member = joined.map_err(|_| PostgresError::silent(JOIN_TIMEOUT))??;
+        let member = Arc::new(joined.map_err(|_| PostgresError::silent(JOIN_TIMEOUT))??);
         let task = member.runtime.spawn(run(Arc::downgrade(&member)));
         *member.task.lock().unwrap_or_else(PoisonError::into_inner) = Some(task.abort_handle());
         Ok(member)
+    }
+
+    async fn register(config: PostgresConfig, runtime: Arc<Runtime>) -> Result<Self, PostgresError> {
+        let id = uuid::Uuid::new_v4().to_string();
+        let connector = Arc::new(Connector::new(&config, &application(&id))?);
+        // A separate session, because a failed migration has to end with its transaction.
+        let log = schema::prepare(&connector.connect().await?, &config.schema).await?;
+        let beats = Link::new(connector.clone());
+        let session = beats.get().await?;
+        let sent = Moment::now();
+        let insert = "INSERT INTO member (id, name, url, beat) VALUES ($1, $2, '', 0)";
+        session.execute(insert, &[&id, &config.name]).await?;
+        let state = Mutex::new(State { beaten: sent, duty: None, is_dead: false, is_unanswered: false });
+        let (view, takeover_after) = (watch::Sender::default(), config.takeover_after);
+        let task = Mutex::default();
+        Ok(Self { id, connector, runtime, log, beats, takeover_after, state, view, task })
     }
 
     /// Subscribes to the judgements of the owner.
