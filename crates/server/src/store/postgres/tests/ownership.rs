@@ -107,8 +107,11 @@ impl Drop for Stuck {
 #[test]
 fn a_stopped_owner_is_taken_over_each_time_whatever_its_sessions_hold() {
     let Some(server) = PgServer::shared() else { return };
-    let (mut config, mut old) = owning(server);
+    let (mut config, first) = owning(server);
     config.takeover_after = Duration::from_millis(500);
+    // From here on all servers agree on the time.
+    let mut old = Node::join(&config).take();
+    drop(first);
     for turn in 1..=20 {
         old.store.commit(&[appended(turn)]).unwrap();
         let _stuck = Stuck::of(server, &config, &old.node.member);
