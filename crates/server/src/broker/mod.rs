@@ -20,6 +20,7 @@ use async_trait::async_trait;
 use dms_protocol::queue::{CreatedQueue, GroupId, NewQueue, ProjectId, ProjectTag, Queue, QueueId, QueueTag};
 
 pub(crate) use self::error::AlreadyLogged;
+use self::sealed::Sealed;
 pub use self::{
     error::BrokerError,
     inspection::{BackedUp, DamagedIn, DamagedMessage, PeekState, Peeked, Purged},
@@ -28,7 +29,6 @@ pub use self::{
     storage::{StoragePart, StorageTrouble},
     verdict::{ReasonCounts, Verdict},
 };
-use crate::internal::Sealed;
 pub use crate::{
     histogram::Histogram,
     store::{FailureCause, RetentionChange, RetentionPolicy},
@@ -40,6 +40,7 @@ mod error;
 mod inspection;
 mod messages;
 mod overview;
+pub(crate) mod sealed;
 mod storage;
 pub(crate) mod verdict;
 

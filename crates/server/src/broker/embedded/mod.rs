@@ -238,7 +238,7 @@ impl fmt::Debug for EmbeddedBroker {
     }
 }
 
-impl crate::internal::Sealed for EmbeddedBroker {}
+impl crate::broker::sealed::Sealed for EmbeddedBroker {}
 
 #[async_trait]
 impl Broker for EmbeddedBroker {
