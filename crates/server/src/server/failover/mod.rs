@@ -80,7 +80,7 @@ impl FailoverBroker {
         clock: Clock,
     ) -> Result<Self, PostgresError> {
         postgres.check()?;
-        let runtime = Arc::new(Runtime::start().map_err(|error| PostgresError::Failed(error.to_string()))?);
+        let runtime = Arc::new(Runtime::start()?);
         let member = Member::join(&postgres, runtime.clone()).await?;
         let seat = Arc::new(Seat(RwLock::new(Role::Standby("it has just started".into()))));
         let stop = CancellationToken::new();
@@ -115,7 +115,7 @@ impl Drop for FailoverBroker {
     }
 }
 
-impl crate::internal::Sealed for FailoverBroker {}
+impl crate::broker::sealed::Sealed for FailoverBroker {}
 
 #[async_trait]
 impl Broker for FailoverBroker {

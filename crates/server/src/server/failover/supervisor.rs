@@ -16,7 +16,7 @@ use crate::{
     server::startup::create_missing,
     store::postgres::{
         PgStore, PostgresConfig, PostgresError,
-        duty::{Duty, Verdict},
+        duty::Duty,
         member::{Member, View},
         runtime::Runtime,
     },
@@ -46,7 +46,7 @@ impl Supervisor {
     pub(super) async fn run(self, mut member: Arc<Member>) {
         while !self.stop.is_cancelled() {
             let taken = tokio::select! {
-                taken = self.wait_for_ownership(&member) => taken,
+                taken = member.own(|view| self.stand_by(view)) => taken,
                 () = self.stop.cancelled() => break,
             };
             match taken {
@@ -65,26 +65,6 @@ impl Supervisor {
             }
         }
         member.leave().await;
-    }
-
-    /// Returns a period of ownership; `None` where this server was declared dead meanwhile, or another was faster.
-    async fn wait_for_ownership(&self, member: &Arc<Member>) -> Result<Option<Arc<Duty>>, PostgresError> {
-        let mut views = member.views();
-        loop {
-            let view = views.borrow_and_update().clone();
-            if member.is_dead() {
-                return Ok(None);
-            }
-            self.stand_by(&view);
-            if matches!(view.verdict, Some(Verdict::Free | Verdict::Dead)) {
-                tracing::info!(verdict = ?view.verdict, "this server takes over the messages");
-                if let Some(duty) = member.take_away(&view).await? {
-                    return Ok(Some(duty));
-                }
-            }
-            // The sender is in `member`, which is here.
-            let _ = views.changed().await;
-        }
     }
 
     fn stand_by(&self, view: &View) {
@@ -137,7 +117,8 @@ impl Supervisor {
     }
 
     async fn give_up(&self, member: &Arc<Member>, duty: &Arc<Duty>) {
-        if let Err(error) = on_runtime(member, duty).await {
+        let (asked, duty) = (Arc::clone(member), Arc::clone(duty));
+        if let Err(error) = member.runtime.run(async move { asked.release(&duty).await }).await {
             tracing::debug!(%error, "ownership could not be given up; others take over later");
         }
     }
@@ -187,11 +168,4 @@ impl Supervisor {
             () = self.stop.cancelled() => {}
         }
     }
-}
-
-/// Gives ownership up.
-async fn on_runtime(member: &Arc<Member>, duty: &Arc<Duty>) -> Result<(), PostgresError> {
-    let (asked, duty) = (Arc::clone(member), Arc::clone(duty));
-    let released = member.runtime.spawn(async move { asked.release(&duty).await });
-    released.await.map_err(|error| PostgresError::Failed(error.to_string()))?
 }

@@ -2,6 +2,8 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use tokio::time::timeout;
+
 /// Why a server cannot keep its messages in PostgreSQL. No text contains a password.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -70,10 +72,15 @@ pub enum PostgresError {
     Failed(String),
 }
 
-impl PostgresError {
-    /// PostgreSQL gave no answer in this time.
-    pub(crate) fn silent(limit: Duration) -> Self {
-        Self::Failed(format!("no answer within {limit:?}"))
+/// The result of a call, unless PostgreSQL does not answer at all: then another server may be the primary by now. The limit is one of
+/// the current runtime's clock.
+pub(crate) async fn within<T, E: Into<PostgresError>>(
+    limit: Duration,
+    call: impl Future<Output = Result<T, E>>,
+) -> Result<T, PostgresError> {
+    match timeout(limit, call).await {
+        Ok(answer) => answer.map_err(Into::into),
+        Err(_) => Err(PostgresError::Failed(format!("no answer within {limit:?}"))),
     }
 }
 

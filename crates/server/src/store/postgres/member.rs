@@ -17,7 +17,7 @@ use crate::store::postgres::{
     config::PostgresConfig,
     connect::{Connector, Link, Session},
     duty::{Duty, Moment, Owner, Verdict, Watch},
-    error::PostgresError,
+    error::{PostgresError, within},
     runtime::Runtime,
     schema,
 };
@@ -82,9 +82,8 @@ impl Member {
     pub(crate) async fn join(config: &PostgresConfig, runtime: Arc<Runtime>) -> Result<Arc<Self>, PostgresError> {
         let (config, on) = (config.clone(), runtime.clone());
         // The timeout begins on that runtime, whose clock is never paused.
-        let joined = on.spawn(async move { timeout(JOIN_TIMEOUT, Self::register(config, runtime)).await });
-        let joined = joined.await.map_err(|error| PostgresError::Failed(error.to_string()))?;
-        let member = Arc::new(joined.map_err(|_| PostgresError::silent(JOIN_TIMEOUT))??);
+        let joined = on.run(async move { within(JOIN_TIMEOUT, Self::register(config, runtime)).await });
+        let member = Arc::new(joined.await?);
         let task = member.runtime.spawn(run(Arc::downgrade(&member)));
         *member.task.lock().unwrap_or_else(PoisonError::into_inner) = Some(task.abort_handle());
         Ok(member)
@@ -197,21 +196,24 @@ impl Member {
         tracing::warn!("other servers declared this one dead, because it was silent for too long; it registers again");
     }
 
-    /// Waits until the shard can be taken, and takes it.
+    /// Waits until the shard can be taken, and takes it. `observe` is called with each view until then. Returns `None` if this server
+    /// was declared dead meanwhile: it has to join again.
     ///
     /// # Errors
-    /// When PostgreSQL failed in a take-over, or this server was declared dead meanwhile.
-    pub(crate) async fn own(self: &Arc<Self>) -> Result<Arc<Duty>, PostgresError> {
+    /// When PostgreSQL failed in a take-over.
+    pub(crate) async fn own(self: &Arc<Self>, observe: impl Fn(&View)) -> Result<Option<Arc<Duty>>, PostgresError> {
         let mut views = self.views();
         loop {
             let view = views.borrow_and_update().clone();
             if self.is_dead() {
-                return Err(PostgresError::NotOwner);
+                return Ok(None);
             }
-            if matches!(view.verdict, Some(Verdict::Free | Verdict::Dead))
-                && let Some(duty) = self.take_away(&view).await?
-            {
-                return Ok(duty);
+            observe(&view);
+            if matches!(view.verdict, Some(Verdict::Free | Verdict::Dead)) {
+                tracing::info!(verdict = ?view.verdict, "this server takes over the messages");
+                if let Some(duty) = self.take_away(&view).await? {
+                    return Ok(Some(duty));
+                }
             }
             // The sender is in `self`.
             let _ = views.changed().await;
@@ -224,9 +226,7 @@ impl Member {
     /// As there.
     pub(crate) async fn take_away(self: &Arc<Self>, view: &View) -> Result<Option<Arc<Duty>>, PostgresError> {
         let (this, view) = (Arc::clone(self), view.clone());
-        let taken = self.runtime.spawn(async move { timeout(TAKE_TIMEOUT, this.take(&view)).await });
-        let taken = taken.await.map_err(|error| PostgresError::Failed(error.to_string()))?;
-        taken.unwrap_or_else(|_| Err(PostgresError::silent(TAKE_TIMEOUT)))
+        self.runtime.run(async move { within(TAKE_TIMEOUT, this.take(&view)).await }).await
     }
 
     /// Takes the shard from an owner that the watch found dead, or that is none. `None` where somebody else was faster, or the owner
@@ -290,29 +290,22 @@ impl Member {
             let session = self.beats.get().await?;
             let update = "UPDATE shard SET owner = NULL WHERE id = $1 AND epoch = $2 AND owner = $3";
             session.execute(update, &[&SHARD, &duty.epoch, &self.id]).await?;
-            Ok(())
+            Ok::<_, PostgresError>(())
         };
-        match timeout(LEAVE_TIMEOUT, given_up).await {
-            Ok(given_up) => given_up,
-            Err(_) => Err(PostgresError::silent(LEAVE_TIMEOUT)),
-        }
+        within(LEAVE_TIMEOUT, given_up).await
     }
 
     /// Ends the registration. Nothing is answered after this.
     pub(crate) async fn leave(self: &Arc<Self>) {
         self.stop();
         let this = Arc::clone(self);
-        let left = self.runtime.spawn(async move {
-            let left = async {
-                let session = this.beats.get().await?;
-                session.execute("DELETE FROM member WHERE id = $1", &[&this.id]).await.map_err(PostgresError::from)
-            };
-            if let Ok(Err(error)) = timeout(LEAVE_TIMEOUT, left).await {
-                tracing::debug!(%error, "this server could not end its registration; others delete it");
-            }
-        });
-        // The runtime ends with the process at the latest.
-        let _ = left.await;
+        let left = async move {
+            let session = this.beats.get().await?;
+            session.execute("DELETE FROM member WHERE id = $1", &[&this.id]).await.map_err(PostgresError::from)
+        };
+        if let Err(error) = self.runtime.run(async move { within(LEAVE_TIMEOUT, left).await }).await {
+            tracing::debug!(%error, "this server could not end its registration; others delete it");
+        }
     }
 
     /// Stops beating, as a process that is stopped does: it does not know that others may take over.

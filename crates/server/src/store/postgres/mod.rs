@@ -102,12 +102,12 @@ impl PgStore {
     /// When another server has taken them meanwhile, they are damaged, or PostgreSQL fails.
     pub(crate) async fn open(member: &Arc<Member>, duty: &Arc<Duty>) -> Result<(Self, Snapshot), PostgresError> {
         let (asked, epoch) = (Arc::clone(member), duty.epoch);
-        let opened = member.runtime.spawn(async move {
+        let opened = member.runtime.run(async move {
             // A separate connection, because closing it ends the transaction after an error.
             let session = asked.connector.connect().await?;
             open::open(&session, asked.log, epoch, &asked.connector.schema).await
         });
-        let opened = opened.await.map_err(|error| PostgresError::Failed(error.to_string()))??;
+        let opened = opened.await?;
         let link = || Link::new(member.connector.clone());
         let commit_no = opened.images.commit_no;
         let store = Self {
@@ -134,9 +134,9 @@ impl PgStore {
     /// When PostgreSQL cannot be reached or used, or the messages are damaged.
     pub(crate) async fn wait(config: &PostgresConfig) -> Result<(Self, Snapshot), PostgresError> {
         config.check()?;
-        let runtime = Arc::new(Runtime::start().map_err(|error| PostgresError::Failed(error.to_string()))?);
+        let runtime = Arc::new(Runtime::start()?);
         let member = Member::join(config, runtime).await?;
-        let duty = member.own().await?;
+        let duty = member.own(|_| {}).await?.ok_or(PostgresError::NotOwner)?;
         Self::open(&member, &duty).await
     }
 

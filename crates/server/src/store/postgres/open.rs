@@ -5,7 +5,6 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use tokio::time::timeout;
 use tokio_postgres::{
     Row,
     types::{FromSql, ToSql},
@@ -16,7 +15,7 @@ use crate::store::{
     postgres::{
         SHARD, big,
         connect::Session,
-        error::PostgresError,
+        error::{PostgresError, within},
         images::{CursorImage, Images, QueueImage, StreamImage},
         journal, slots,
         slots::{Slot, Slots},
@@ -43,7 +42,7 @@ pub(crate) struct Opened {
 /// When another server has taken the shard meanwhile, the tables contradict each other, or PostgreSQL fails.
 pub(crate) async fn open(session: &Session, log: u32, epoch: i64, schema: &str) -> Result<Opened, PostgresError> {
     let loader = Loader { session, log, schema };
-    loader.within(session.batch("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")).await?;
+    within(STATEMENT_TIMEOUT, session.batch("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")).await?;
     // Also the proof that this is the server on which the take-over was answered.
     let owned = loader.query("SELECT 1 FROM shard WHERE id = $1 AND epoch = $2", &[&SHARD, &epoch]).await?;
     if owned.is_empty() {
@@ -53,7 +52,7 @@ pub(crate) async fn open(session: &Session, log: u32, epoch: i64, schema: &str) 
     loader.replay(&mut images).await?;
     let slots = loader.slots(&images).await?;
     let snapshot = loader.snapshot(&images, &slots).await?;
-    loader.within(session.batch("COMMIT")).await?;
+    within(STATEMENT_TIMEOUT, session.batch("COMMIT")).await?;
     Ok(Opened { images, slots, snapshot })
 }
 
@@ -83,19 +82,8 @@ impl Loader<'_> {
         Ok(row.try_get(column)?)
     }
 
-    /// The result of a statement, unless PostgreSQL does not answer at all: then another server may be the primary by now.
-    async fn within<T>(
-        &self,
-        statement: impl Future<Output = Result<T, tokio_postgres::Error>>,
-    ) -> Result<T, PostgresError> {
-        timeout(STATEMENT_TIMEOUT, statement)
-            .await
-            .map_err(|_| PostgresError::silent(STATEMENT_TIMEOUT))?
-            .map_err(Into::into)
-    }
-
     async fn query(&self, sql: &str, values: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, PostgresError> {
-        self.within(self.session.query(sql, values)).await
+        within(STATEMENT_TIMEOUT, self.session.query(sql, values)).await
     }
 
     async fn rows(&self, sql: &str) -> Result<Vec<Row>, PostgresError> {

@@ -6,6 +6,8 @@ use std::{fmt, io, thread};
 use tokio::runtime::{Builder, Handle};
 use tokio_util::sync::CancellationToken;
 
+use crate::store::postgres::error::PostgresError;
+
 /// A runtime of its own; it ends when this is dropped.
 pub(crate) struct Runtime {
     handle: Handle,
@@ -17,7 +19,11 @@ impl Runtime {
     ///
     /// # Errors
     /// When the system gives no thread or no event queue.
-    pub(crate) fn start() -> io::Result<Self> {
+    pub(crate) fn start() -> Result<Self, PostgresError> {
+        Self::try_start().map_err(|error| PostgresError::Failed(error.to_string()))
+    }
+
+    fn try_start() -> io::Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let (handle, stop) = (runtime.handle().clone(), CancellationToken::new());
         let stopped = stop.clone();
@@ -39,6 +45,21 @@ impl Runtime {
         F::Output: Send + 'static,
     {
         self.handle.spawn(future)
+    }
+
+    /// Runs a future on the thread, and waits for its result on any runtime.
+    ///
+    /// # Errors
+    /// Those of the future, and when it panicked.
+    ///
+    /// # Cancel safety
+    /// The future goes on when the wait is dropped.
+    pub(crate) async fn run<F, T>(&self, future: F) -> Result<T, PostgresError>
+    where
+        F: Future<Output = Result<T, PostgresError>> + Send + 'static,
+        T: Send + 'static,
+    {
+        self.spawn(future).await.unwrap_or_else(|error| Err(PostgresError::Failed(error.to_string())))
     }
 }
 
