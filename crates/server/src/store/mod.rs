@@ -39,6 +39,8 @@ mod settings;
 #[cfg(any(feature = "disk", feature = "postgres"))]
 pub(crate) mod settled_page;
 mod snapshot;
+#[cfg(all(test, any(feature = "disk", feature = "postgres")))]
+pub(crate) mod test_model;
 
 #[cfg(feature = "disk")]
 pub(crate) use self::disk::tools::backup::Backup;

@@ -41,21 +41,23 @@ async fn open(dir: &Path, dead_letters: bool) -> (EmbeddedBroker, GroupPath) {
     (broker, GroupPath { project, queue, group })
 }
 
+/// Sends messages until the process is killed.
+async fn produce(broker: &EmbeddedBroker, path: &GroupPath) {
+    let run = std::process::id();
+    for number in 0u64.. {
+        let text = format!("{run}-{number}");
+        let sent = vec![message(&text, &[], Duration::ZERO)];
+        broker.append(&path.project, &path.queue, sent).await.unwrap();
+        println!("sent {text}");
+    }
+}
+
 /// The process that is killed. It prints what was sent and what was settled as soon as it was answered.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "run by the test below, in a process of its own"]
 async fn victim() {
     let Some(dir) = std::env::var_os(DIR) else { return };
     let (broker, path) = open(Path::new(&dir), false).await;
-    let run = std::process::id();
-    let produce = async {
-        for number in 0u64.. {
-            let text = format!("{run}-{number}");
-            let sent = vec![message(&text, &[], Duration::ZERO)];
-            broker.append(&path.project, &path.queue, sent).await.unwrap();
-            println!("sent {text}");
-        }
-    };
     let consume = async {
         loop {
             let batch = broker.lease(&path, Stream::Messages, take(3)).await.unwrap();
@@ -67,7 +69,7 @@ async fn victim() {
             texts(&batch).iter().for_each(|text| println!("settled {text}"));
         }
     };
-    tokio::join!(produce, consume);
+    tokio::join!(produce(&broker, &path), consume);
 }
 
 /// The same with leases of which half end before anybody acknowledges them.
@@ -76,15 +78,6 @@ async fn victim() {
 async fn victim_of_lapsing_leases() {
     let Some(dir) = std::env::var_os(DIR) else { return };
     let (broker, path) = open(Path::new(&dir), true).await;
-    let run = std::process::id();
-    let produce = async {
-        for number in 0u64.. {
-            let text = format!("{run}-{number}");
-            let sent = vec![message(&text, &[], Duration::ZERO)];
-            broker.append(&path.project, &path.queue, sent).await.unwrap();
-            println!("sent {text}");
-        }
-    };
     let consume = async {
         for number in 0u64.. {
             let request = LeaseRequest { ack_wait: Duration::from_millis(20), ..wait(3, 1) };
@@ -95,7 +88,7 @@ async fn victim_of_lapsing_leases() {
             }
         }
     };
-    tokio::join!(produce, consume);
+    tokio::join!(produce(&broker, &path), consume);
 }
 
 /// Lets a process work until it has printed this number of lines, and kills it.

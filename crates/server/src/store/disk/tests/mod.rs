@@ -3,13 +3,13 @@
 use std::path::PathBuf;
 
 use crate::store::{
-    CursorId, Damaged, GroupRow, QueueRow, Settlement, StoredMessage,
+    CursorId, Damaged, GroupRow, Settlement, StoredMessage,
     disk::{
         log::{frame::FRAME_HEADER, segment},
         *,
     },
 };
-use dms_protocol::queue::{GroupId, ProjectId, QueueId, QueueMode};
+use dms_protocol::queue::{GroupId, QueueId};
 
 mod damage;
 mod full_disk;
@@ -24,20 +24,6 @@ fn begin(dir: &Path) -> DiskStore {
     assert_eq!(snapshot.next_number, 1);
     store.commit(&[Record::QueueCreated(queue(1)), Record::GroupCreated(group(3, 1))]).unwrap();
     store
-}
-
-pub(crate) fn queue(number: u32) -> QueueRow {
-    QueueRow {
-        number,
-        id: QueueId::new(format!("queue-{number}")),
-        project: ProjectId::new("p"),
-        name: format!("q{number}"),
-        mode: QueueMode::Normal,
-        description: String::new(),
-        max_consume_count: Some(3),
-        retention_hours: None,
-        created_ms: 7,
-    }
 }
 
 pub(crate) fn group(number: u32, start: u64) -> GroupRow {
@@ -86,7 +72,7 @@ pub(crate) fn places(messages: &[Arc<StoredMessage>]) -> Vec<u64> {
     messages.iter().map(|message| message.seq).collect()
 }
 
-pub(crate) const ALL: ReadLimit = ReadLimit { messages: 100_000, bytes: usize::MAX };
+pub(crate) use crate::store::test_model::{ALL, queue};
 
 /// Opens the directory again as after a crash.
 fn reopen(store: DiskStore, dir: &Path) -> (DiskStore, Snapshot) {

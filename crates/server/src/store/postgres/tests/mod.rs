@@ -11,7 +11,7 @@ use super::{
     member::{Member, View},
     runtime::Runtime,
 };
-use crate::store::{GroupRow, QueueRow, ReadLimit, Record, Snapshot, StoredMessage, StreamId};
+use crate::store::{GroupRow, Record, Snapshot, StreamId};
 
 mod connections;
 mod deciding;
@@ -20,7 +20,7 @@ mod ownership;
 mod proxy;
 mod reading;
 
-pub(super) const ALL: ReadLimit = ReadLimit { messages: usize::MAX, bytes: usize::MAX };
+pub(super) use crate::store::test_model::{ALL, message, queue};
 pub(super) const STREAM: StreamId = StreamId(1);
 
 /// A server of ours with a runtime of its own, as a process has it.
@@ -86,48 +86,15 @@ pub(super) fn count(server: &PgServer, config: &PostgresConfig, what: &str) -> u
     server.psql("postgres", &sql).unwrap().pop().unwrap().parse().unwrap()
 }
 
-pub(super) fn queue(number: u32) -> QueueRow {
-    QueueRow {
-        number,
-        id: format!("q{number}").as_str().into(),
-        project: "p".into(),
-        name: format!("queue{number}"),
-        mode: dms_protocol::queue::QueueMode::Normal,
-        description: String::new(),
-        max_consume_count: Some(3),
-        retention_hours: None,
-        created_ms: 7,
-    }
-}
-
 pub(super) fn group(number: u32, of: u32, start: u64) -> GroupRow {
     GroupRow {
         number,
-        queue: format!("q{of}").as_str().into(),
+        queue: queue(of).id,
         id: format!("g{number}").as_str().into(),
         name: format!("group{number}"),
         created_ms: 8,
         start,
     }
-}
-
-pub(super) fn message(seq: u64, size: usize, entered_ms: i64) -> Arc<StoredMessage> {
-    let tags: Vec<String> = (0..seq % 3).map(|label| format!("label{label}")).collect();
-    let json = format!("{seq}:{}", "x".repeat(size));
-    let info = || {
-        let mut info = dms_protocol::message::DeadLetterInfo::new("failed");
-        (info.error, info.attempts) = (Some(format!("队列 \"{seq}\"")), 3);
-        info
-    };
-    let dead_letter = seq.is_multiple_of(4).then(|| Arc::new(info()));
-    Arc::new(StoredMessage {
-        seq,
-        entered_ms,
-        body_bytes: json.len(),
-        json: json.into(),
-        tags: tags.into(),
-        dead_letter,
-    })
 }
 
 pub(super) fn appended(seq: u64) -> Record {

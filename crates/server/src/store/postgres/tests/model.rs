@@ -6,10 +6,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::{super::slots::SLOT_MS, *};
-use crate::store::{CursorId, Settlement, Store, StoreError, memory::MemoryStore};
+use crate::store::{
+    CursorId, ReadLimit, Settlement, Store, StoreError,
+    test_model::{STREAMS, StoreModel, delay_queue},
+};
 
-/// Queues 1 and 3 with their streams, 1 and 3, and delay queues, 2 and 4. Group 5 reads queue 1.
-const STREAMS: [u32; 2] = [1, 3];
+/// The group that reads queue 1.
 const CURSOR: CursorId = CursorId(5);
 
 #[derive(Clone, Debug)]
@@ -50,11 +52,8 @@ fn step() -> impl Strategy<Value = Step> {
 struct Pair {
     config: PostgresConfig,
     pg: Owning,
-    memory: MemoryStore,
+    model: StoreModel,
     now_ms: i64,
-    low: [u64; 2],
-    next: [u64; 2],
-    next_delayed: [u64; 2],
     /// Places of queue 1 below `head` that are not settled, with their failures.
     ready: BTreeMap<u64, u32>,
     head: u64,
@@ -65,14 +64,11 @@ impl Pair {
     fn begin(server: &PgServer) -> Self {
         let config = config(&server.url());
         let pg = Node::join(&config).take();
-        let mut pair = Self {
+        let pair = Self {
             config,
             pg,
-            memory: MemoryStore::default(),
+            model: StoreModel::new(),
             now_ms: 100 * SLOT_MS,
-            low: [1; 2],
-            next: [1; 2],
-            next_delayed: [1; 2],
             ready: BTreeMap::new(),
             head: 1,
             consumed: 0,
@@ -82,32 +78,33 @@ impl Pair {
         pair
     }
 
-    fn commit(&mut self, records: &[Record]) {
-        self.pg.store.commit(records).unwrap();
-        self.memory.commit(records).unwrap();
+    fn commit(&self, records: &[Record]) {
+        self.model.commit(&self.pg.store, records);
     }
 
     fn take(&mut self, step: &Step) {
+        let (model, now_ms) = (&mut self.model, self.now_ms);
         match *step {
             Step::Append(queue, count, size) => {
-                let records: Vec<Record> = (0..count).map(|_| self.appended(queue, usize::from(size))).collect();
+                let records: Vec<Record> = (0..count).map(|_| model.append(queue, usize::from(size), now_ms)).collect();
                 self.commit(&records);
             }
             Step::Delay(queue, due) => {
-                let delayed = message(self.next_delayed[queue], 3, i64::from(due));
-                self.next_delayed[queue] += 1;
-                self.commit(&[Record::Delayed(StreamId(STREAMS[queue] + 1), delayed)]);
+                let delayed = model.delay(queue, i64::from(due));
+                self.commit(&[delayed]);
             }
-            Step::EndDelay(queue) => self.end_delay(queue),
-            Step::Expire(queue, count) => self.expire(queue, u64::from(count)),
-            Step::PurgeDelayed(queue) => {
-                let (delay_queue, below) = (StreamId(STREAMS[queue] + 1), self.next_delayed[queue]);
-                self.commit(&[Record::DelayQueuePurged { delay_queue, below }]);
+            Step::EndDelay(queue) => {
+                let ended = model.end_delay(queue, Some(now_ms));
+                if !ended.is_empty() {
+                    self.commit(&ended);
+                }
             }
+            Step::Expire(queue, count) => self.expire(queue, count),
+            Step::PurgeDelayed(queue) => self.commit(&[self.model.purge_delayed(queue)]),
             Step::Settle(count) => self.settle(u64::from(count)),
             Step::PurgeGroup => {
                 self.ready.clear();
-                self.head = self.next[0];
+                self.head = self.model.next[0];
                 self.commit(&[Record::Purged { cursor: CURSOR, below: self.head }]);
             }
             Step::Pass(hours) => self.now_ms += i64::from(hours) * 3_600_000,
@@ -119,34 +116,18 @@ impl Pair {
         }
     }
 
-    fn appended(&mut self, queue: usize, size: usize) -> Record {
-        let seq = self.next[queue];
-        self.next[queue] += 1;
-        Record::Appended(StreamId(STREAMS[queue]), message(seq, size, self.now_ms))
-    }
-
-    fn end_delay(&mut self, queue: usize) {
-        let delay_queue = StreamId(STREAMS[queue] + 1);
-        let one = ReadLimit { messages: 1, bytes: 1 };
-        let first = self.memory.first_due(delay_queue, one, &BTreeSet::new()).unwrap().messages.pop();
-        if let Some(first) = first {
-            let appended = self.appended(queue, 3);
-            self.commit(&[Record::DelayEnded(delay_queue, first.entered_ms, first.seq), appended]);
-        }
-    }
-
-    fn expire(&mut self, queue: usize, count: u64) {
-        let low = (self.low[queue] + count).min(self.next[queue]);
-        self.low[queue] = low;
+    fn expire(&mut self, queue: usize, count: u8) {
+        let expired = self.model.expire(queue, count);
         if queue == 0 {
+            let low = self.model.low[0];
             self.ready = self.ready.split_off(&low);
             self.head = self.head.max(low);
         }
-        self.commit(&[Record::Expired { stream: StreamId(STREAMS[queue]), low, oldest: None }]);
+        self.commit(&[expired]);
     }
 
     fn settle(&mut self, count: u64) {
-        let (from, to) = (self.head, (self.head + count).min(self.next[0]));
+        let (from, to) = (self.head, (self.head + count).min(self.model.next[0]));
         let mut settlement = Settlement { head: to, ..Settlement::default() };
         for place in from..to {
             match place % 5 {
@@ -179,16 +160,15 @@ impl Pair {
         assert!(matches!(refused, Err(StoreError::Lost(_))), "{refused:?}");
         let snapshot = &self.pg.snapshot;
         assert_eq!((snapshot.queues.len(), snapshot.groups.len(), snapshot.next_number), (2, 1, 7));
+        self.model.compare_snapshot(snapshot);
         for (queue, found) in snapshot.queues.iter().enumerate() {
-            assert_eq!((found.stream.low, found.stream.next), (self.low[queue], self.next[queue]));
-            let first = self.memory.read(StreamId(STREAMS[queue]), self.low[queue], ALL).unwrap().messages;
+            let memory = &self.model.memory;
+            let first = memory.read(StreamId(STREAMS[queue]), self.model.low[queue], ALL).unwrap().messages;
             assert_eq!(found.stream.oldest.is_some(), !first.is_empty());
             assert!(first.first().is_none_or(|first| found.stream.oldest.unwrap() <= first.entered_ms));
             assert!(first.last().is_none_or(|last| found.stream.newest >= last.entered_ms));
-            let delayed = self.memory.first_due(StreamId(STREAMS[queue] + 1), ALL, &BTreeSet::new()).unwrap().messages;
-            let found = found.delay_queue;
-            assert_eq!((found.next, found.count), (self.next_delayed[queue], delayed.len() as u64));
-            assert_eq!(found.next_due, delayed.first().map(|first| first.entered_ms));
+            let delayed = memory.first_due(delay_queue(queue), ALL, &BTreeSet::new()).unwrap().messages;
+            assert_eq!(found.delay_queue.next_due, delayed.first().map(|first| first.entered_ms));
         }
         let cursor = &snapshot.groups[0].cursor;
         assert_eq!((cursor.head, cursor.consumed), (self.head, self.consumed));
@@ -196,23 +176,22 @@ impl Pair {
     }
 
     fn compare(&self) {
+        let (pg, memory): (&dyn Store, &dyn Store) = (&self.pg.store, &self.model.memory);
+        self.model.compare(pg);
         for (queue, number) in STREAMS.into_iter().enumerate() {
-            let (stream, delay_queue, low) = (StreamId(number), StreamId(number + 1), self.low[queue]);
-            let pg: &dyn Store = &self.pg.store;
-            let memory: &dyn Store = &self.memory;
-            let read = |store: &dyn Store, from, limit| store.read(stream, from, limit).unwrap().messages;
-            assert_eq!(read(pg, low, ALL), read(memory, low, ALL));
+            let (stream, delayed, low) = (StreamId(number), delay_queue(queue), self.model.low[queue]);
             let few = ReadLimit { messages: 7, bytes: 9_000 };
-            assert_eq!(read(pg, low + 3, few), read(memory, low + 3, few));
-            let some: Vec<u64> = (low..self.next[queue]).step_by(7).collect();
+            let read = |store: &dyn Store| store.read(stream, low + 3, few).unwrap().messages;
+            assert_eq!(read(pg), read(memory));
+            let some: Vec<u64> = (low..self.model.next[queue]).step_by(7).collect();
             let these = |store: &dyn Store| store.read_these(stream, &some, usize::MAX).unwrap();
             assert_eq!(these(pg), these(memory));
             let until = self.now_ms - SLOT_MS;
             let times = |store: &dyn Store| store.entered(stream, low, 50, until).unwrap();
             assert_eq!(times(pg), times(memory));
-            let due = |store: &dyn Store| store.first_due(delay_queue, ALL, &BTreeSet::from([2])).unwrap().messages;
+            let due = |store: &dyn Store| store.first_due(delayed, ALL, &BTreeSet::from([2])).unwrap().messages;
             assert_eq!(due(pg), due(memory));
-            assert_eq!(pg.read(delay_queue, 1, ALL).unwrap(), memory.read(delay_queue, 1, ALL).unwrap());
+            assert_eq!(pg.read(delayed, 1, ALL).unwrap(), memory.read(delayed, 1, ALL).unwrap());
         }
     }
 }

@@ -80,7 +80,7 @@ fn a_table_is_dropped_when_its_last_message_has_expired_and_made_ahead_of_time()
     maintain();
     assert_eq!(tables(), 2);
     assert_eq!(owning.store.read(STREAM, 1, ALL).unwrap().messages.len(), 1);
-    owning.store.commit(&[Record::QueueDeleted("q1".into())]).unwrap();
+    owning.store.commit(&[Record::QueueDeleted(queue(1).id)]).unwrap();
     maintain();
     assert_eq!(tables(), 2, "the current one and the next stay");
 }
