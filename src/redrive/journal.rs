@@ -3,7 +3,7 @@
 
 use std::{
     collections::HashSet,
-    fs::{self, File, TryLockError},
+    fs::{self, TryLockError},
     io::{self, Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
     sync::Arc,
@@ -11,6 +11,8 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
+
+use dms_protocol::file_lock::LockedFile;
 
 use crate::{clock, message::ReceivedMessage, private};
 
@@ -36,7 +38,7 @@ struct Notes {
 /// The journal of a redrive. The file is locked against other processes.
 #[derive(Debug)]
 pub(super) struct Journal {
-    file: Arc<File>,
+    file: Arc<LockedFile>,
     path: PathBuf,
     notes: Notes,
 }
@@ -65,14 +67,14 @@ impl Journal {
         if let Some(parent) = path.parent() {
             private::create_dir_all(parent)?;
         }
-        let mut file = private::options().read(true).write(true).create(true).truncate(false).open(path)?;
-        file.try_lock().map_err(|error| match error {
+        let file = private::options().read(true).write(true).create(true).truncate(false).open(path)?;
+        let file = LockedFile::try_lock(file).map_err(|(_, error)| match error {
             TryLockError::WouldBlock => io::Error::other("another redrive of the same messages is under way"),
             TryLockError::Error(error) => error,
         })?;
         private::warn_if_exposed("the journal", path);
         let mut text = String::new();
-        file.read_to_string(&mut text)?;
+        (&*file).read_to_string(&mut text)?;
         let earlier: Notes = match text.trim() {
             "" => Notes { task: task.to_owned(), ..Notes::default() },
             text => {
@@ -126,7 +128,7 @@ impl Journal {
         let record = serde_json::to_string(&self.notes)?;
         let file = Arc::clone(&self.file);
         let write = move || {
-            let mut file = &*file;
+            let mut file = &**file;
             file.seek(SeekFrom::Start(0))?;
             // One write of a fixed length, which covers longer earlier content.
             file.write_all(format!("{record:<1023}\n").as_bytes())?;

@@ -34,6 +34,8 @@ pub mod attributes;
 pub mod auth;
 pub mod clock;
 pub mod current;
+#[doc(hidden)]
+pub mod file_lock;
 pub mod json;
 pub mod limits;
 pub mod message;

@@ -6,6 +6,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use dms_protocol::file_lock::LockedFile;
+
 use crate::store::{
     OpenError,
     disk::{
@@ -20,10 +22,10 @@ use crate::store::{
 pub(crate) struct DataDir {
     dir: PathBuf,
     /// The locked file.
-    lock: File,
+    lock: LockedFile,
     /// The directory of the log is locked too. The lock file can be deleted, and then a second process could create and lock another
     /// one.
-    log_lock: Option<File>,
+    log_lock: Option<LockedFile>,
     /// Whether the directory contains a database.
     pub(crate) begun: bool,
 }
@@ -43,11 +45,11 @@ impl DataDir {
         create(dir).map_err(unusable)?;
         warn_if_open_to_others(dir);
         // Created if missing and then locked. The lock is the kernel's, so it ends with the process, however that dies.
-        let mut lock = file_ops::open_or_create(&dir.join(LOCK)).map_err(unusable)?;
+        let file = file_ops::open_or_create(&dir.join(LOCK)).map_err(unusable)?;
         let mut said = String::new();
-        match lock.try_lock() {
-            Ok(()) => {
-                lock.read_to_string(&mut said).map_err(unusable)?;
+        match LockedFile::try_lock(file) {
+            Ok(lock) => {
+                (&*lock).read_to_string(&mut said).map_err(unusable)?;
                 let begun = said.starts_with(INITIALIZED);
                 let locked = Self { dir: dir.to_owned(), lock, log_lock: None, begun };
                 // Writes the process id, which a second process reports to its operator.
@@ -56,13 +58,13 @@ impl DataDir {
                 let _ = file_ops::remove(&dir.join(MANIFEST));
                 Ok(locked)
             }
-            Err(TryLockError::WouldBlock) => {
+            Err((mut file, TryLockError::WouldBlock)) => {
                 // The text only names the other process, so a failure to read it is no further error.
-                let _ = lock.read_to_string(&mut said);
+                let _ = file.read_to_string(&mut said);
                 let pid = said.lines().find_map(|line| line.strip_prefix("pid ")?.parse().ok());
                 Err(OpenError::InUse { dir: dir.to_owned(), pid })
             }
-            Err(TryLockError::Error(source)) => Err(unusable(source)),
+            Err((_, TryLockError::Error(source))) => Err(unusable(source)),
         }
     }
 
@@ -117,10 +119,12 @@ impl DataDir {
         // Where a directory cannot be opened, an open lock file cannot be deleted either.
         if cfg!(unix) && path.exists() {
             let directory = File::open(&path).map_err(|source| self.unusable(source))?;
-            match directory.try_lock() {
-                Ok(()) => self.log_lock = Some(directory),
-                Err(TryLockError::WouldBlock) => return Err(OpenError::InUse { dir: self.dir.clone(), pid: None }),
-                Err(TryLockError::Error(source)) => return Err(self.unusable(source)),
+            match LockedFile::try_lock(directory) {
+                Ok(locked) => self.log_lock = Some(locked),
+                Err((_, TryLockError::WouldBlock)) => {
+                    return Err(OpenError::InUse { dir: self.dir.clone(), pid: None });
+                }
+                Err((_, TryLockError::Error(source))) => return Err(self.unusable(source)),
             }
         }
         Ok(())

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::cli::support::failure::{Failure, Kind};
-use dms_protocol::{auth::canonical::hex, private};
+use dms_protocol::{auth::canonical::hex, file_lock::LockedFile, private};
 
 /// How many lines are let through by one write to the disk.
 const STRIDE: u64 = 200;
@@ -52,7 +52,7 @@ pub(crate) struct JournalState {
 /// The journal of a run. Nobody else has it open.
 #[derive(Debug)]
 pub(crate) struct Journal {
-    file: Arc<File>,
+    file: Arc<LockedFile>,
     path: PathBuf,
     progress: JournalState,
     resumed: bool,
@@ -95,18 +95,17 @@ impl Journal {
                 return Ok(None);
             }
         };
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
+        let file = LockedFile::try_lock(file).map_err(|(_, error)| match error {
+            TryLockError::WouldBlock => {
                 let text = format!(
                     "another run is sending {}: its journal {} is in use",
                     wanted.input.display(),
                     path.display()
                 );
-                return Err(Failure::new(text));
+                Failure::new(text)
             }
-            Err(TryLockError::Error(error)) => return Err(trouble(&path, &error)),
-        }
+            TryLockError::Error(error) => trouble(&path, &error),
+        })?;
         private::warn_if_exposed("the journal", &path);
         let head = head(wanted.input, HEAD).map_err(|error| Failure::unreadable(wanted.input.display(), &error))?;
         let fresh = JournalState { task: wanted.task.clone(), head, ..JournalState::default() };
@@ -185,7 +184,7 @@ impl Journal {
         let record = format!("{record:<width$}\n", width = RECORD - 1);
         let file = Arc::clone(&self.file);
         let write = move || {
-            let mut file = &*file;
+            let mut file = &**file;
             file.seek(SeekFrom::Start(0))?;
             file.write_all(record.as_bytes())?;
             if durable { file.sync_data() } else { Ok(()) }

@@ -7,6 +7,7 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
+use dms_protocol::file_lock::LockedFile;
 use rusqlite::Connection;
 
 use crate::store::{
@@ -18,15 +19,14 @@ use crate::store::{
 };
 
 /// Keeps other processes out of a directory without writing to it.
-pub(crate) fn hold(dir: &Path) -> Result<File, OpenError> {
+pub(crate) fn hold(dir: &Path) -> Result<LockedFile, OpenError> {
     let unusable = |source| OpenError::Directory { dir: dir.to_owned(), source };
     require_data_directory(dir)?;
     let lock = File::open(dir.join(LOCK)).map_err(unusable)?;
-    match lock.try_lock() {
-        Ok(()) => Ok(lock),
-        Err(TryLockError::WouldBlock) => Err(OpenError::InUse { dir: dir.to_owned(), pid: None }),
-        Err(TryLockError::Error(source)) => Err(unusable(source)),
-    }
+    LockedFile::try_lock(lock).map_err(|(_, error)| match error {
+        TryLockError::WouldBlock => OpenError::InUse { dir: dir.to_owned(), pid: None },
+        TryLockError::Error(source) => unusable(source),
+    })
 }
 
 /// A directory that is opened in place of another one.
