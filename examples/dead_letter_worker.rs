@@ -49,7 +49,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     client.create_groups(&queue, &["billing"]).await?;
     client.send(&queue, &["12 cents", "a dozen", "7 cents", "some"].map(Message::text)).await?;
 
-    let charge = handler_fn(|delivery| async move {
+    let charge = handler_fn(|delivery: Delivery| async move {
         let text: String = delivery.json()?;
         let cents: u64 = text.trim_end_matches(" cents").parse().map_err(HandlerError::retry)?;
         println!("charged {cents} cents");

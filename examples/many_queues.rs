@@ -12,7 +12,7 @@ use dms_worker::{
     message::Message,
     queue::NewQueue,
     runtime::Runtime,
-    worker::{HandlerError, handler_fn},
+    worker::{Delivery, HandlerError, handler_fn},
 };
 use tokio::sync::Semaphore;
 
@@ -35,7 +35,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let handled = Arc::new(Semaphore::new(0));
     let worker = |queue: &str, weight: u32| {
         let (audit, handled) = (audit.clone(), handled.clone());
-        let handler = handler_fn(move |delivery| {
+        let handler = handler_fn(move |delivery: Delivery| {
             let (audit, handled) = (audit.clone(), handled.clone());
             async move {
                 // Not awaited: the runtime sends the remaining messages when the workers have ended.

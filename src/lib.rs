@@ -45,6 +45,7 @@
 //! | task | type | example |
 //! |---|---|---|
 //! | consume a queue | [`Worker`] with a [`Handler`] | `examples/quickstart.rs` |
+//! | take arguments by type, as axum does | [`handler_fn`] with [`Json`], [`State`], ... | `examples/handler_arguments.rs` |
 //! | consume in batches | [`Worker`] with a [`BatchHandler`] | `examples/batch_handler.rs` |
 //! | send many messages | [`Producer`] | `examples/producer_batching.rs` |
 //! | run several workers in one process | [`Runtime`] | `examples/many_queues.rs` |
@@ -125,5 +126,7 @@ pub use runtime::{Runtime, RuntimeBuilder, RuntimeHandle, RuntimeReport};
 pub use wire::ApiVersion;
 pub use worker::{
     BatchHandler, Delivery, Handler, HandlerError, Worker, WorkerBuilder, WorkerError, WorkerHandle, WorkerMetrics,
-    WorkerReport, batch_handler_fn, handler_fn, typed_handler_fn,
+    WorkerReport, batch_handler_fn,
+    extract::{FromDelivery, Json, State},
+    handler_fn, typed_handler_fn,
 };

@@ -10,7 +10,7 @@
 //! use dms_worker::{
 //!     queue::NewQueue,
 //!     testing::TestServer,
-//!     worker::{HandlerError, handler_fn},
+//!     worker::{Delivery, HandlerError, handler_fn},
 //! };
 //!
 //! # #[tokio::main(flavor = "current_thread")]
@@ -21,7 +21,7 @@
 //! orders.send(["good", "bad"]).await;
 //!
 //! let report = orders
-//!     .run(handler_fn(|delivery| async move {
+//!     .run(handler_fn(|delivery: Delivery| async move {
 //!         match delivery.json::<String>()?.as_str() {
 //!             "bad" => Err(HandlerError::retry("no such account")),
 //!             _ => Ok(()),

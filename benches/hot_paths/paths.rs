@@ -30,7 +30,7 @@ use dms_worker::{
     producer::Producer,
     queue::{NewQueue, ProjectId, QueueId, SourcePath, TagFilter},
     transport::InProcess,
-    worker::{AckResult, Event, Observer, Origin, Worker, handler_fn},
+    worker::{AckResult, Delivery, Event, Observer, Origin, Worker, handler_fn},
 };
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri};
 use http_body_util::BodyExt;
@@ -176,7 +176,7 @@ fn worker() -> Run {
     Box::new(move |count| {
         runtime.block_on(async {
             let enough = Arc::new(Enough { left: AtomicU64::new(count), reached: Notify::new() });
-            let handler = handler_fn(|_| async { Ok(()) });
+            let handler = handler_fn(|_: Delivery| async { Ok(()) });
             let worker =
                 Worker::builder(client.clone()).queue(QUEUE).group(GROUP).handler(handler).observer(enough.clone());
             // The transport repeats the same messages, so the worker must not remember them.

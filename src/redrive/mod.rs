@@ -45,7 +45,7 @@ type Transform = Box<dyn Fn(Message) -> Message + Send + Sync>;
 ///     let server = TestServer::start().await;
 ///     let orders = server.group(NewQueue::new("orders").dead_letters_after(1), "billing").await;
 ///     orders.send(["one", "two"]).await;
-///     orders.run(handler_fn(|_| async { Err(HandlerError::retry("the database is down")) })).await;
+///     orders.run(handler_fn(|| async { Err(HandlerError::retry("the database is down")) })).await;
 ///
 ///     let dead = SourcePath::dead_letters(orders.queue_id().clone(), orders.group_id().clone());
 ///     let report = Redrive::new(server.client(), dead).run(pending()).await?;

@@ -34,13 +34,13 @@ use crate::{
 /// The queue, the group and a handler have to be set; everything else has a default.
 ///
 /// ```
-/// use dms_worker::{Client, Worker, worker::handler_fn};
+/// use dms_worker::{Client, Delivery, Worker, handler_fn};
 ///
 /// let client = Client::builder("http://127.0.0.1:9400", "local").build()?;
 /// let worker = Worker::builder(client)
 ///     .queue("orders")
 ///     .group("billing")
-///     .handler(handler_fn(|delivery| async move { Ok(println!("{:?}", delivery.body())) }))
+///     .handler(handler_fn(|delivery: Delivery| async move { Ok(println!("{:?}", delivery.body())) }))
 ///     .concurrency(64)
 ///     .build()?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -317,7 +317,7 @@ mod tests {
     #[test]
     fn a_builder_names_what_was_not_set() {
         let builder = || Worker::builder(Client::builder("http://127.0.0.1:9400", "local").build().unwrap());
-        let handler = || handler_fn(|_| async { Ok(()) });
+        let handler = || handler_fn(|| async { Ok(()) });
         let missing = [
             (builder().group("billing").handler(handler()), "queue"),
             (builder().queue("orders").handler(handler()), "group"),

@@ -20,7 +20,7 @@ use crate::worker::{
 /// use dms_worker::{Client, Worker, worker::handler_fn};
 ///
 /// let client = Client::builder("http://127.0.0.1:9400", "local").build()?;
-/// let handler = handler_fn(|_| async { Ok(()) });
+/// let handler = handler_fn(|| async { Ok(()) });
 /// let worker = Worker::builder(client).queue("orders").group("billing").handler(handler).build()?;
 /// let handle = worker.handle(); // and `tokio::spawn(worker.run(...))`
 /// handle.pause();

@@ -19,14 +19,14 @@ use crate::worker::{
 /// group.
 ///
 /// ```no_run
-/// use dms_worker::{Client, Worker, worker::handler_fn};
+/// use dms_worker::{Client, Delivery, Worker, handler_fn};
 ///
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 /// let client = Client::builder("http://127.0.0.1:9400", "local").build()?;
 /// let report = Worker::builder(client)
 ///     .queue("orders")
 ///     .group("billing")
-///     .handler(handler_fn(|delivery| async move { Ok(println!("{:?}", delivery.body())) }))
+///     .handler(handler_fn(|delivery: Delivery| async move { Ok(println!("{:?}", delivery.body())) }))
 ///     .concurrency(64)
 ///     .build()?
 ///     .run(async { drop(tokio::signal::ctrl_c().await) })

@@ -106,7 +106,7 @@ async fn a_retry_that_cannot_finish_within_the_lease_does_not_start() {
 async fn rejects_are_not_retried_nor_is_anything_during_a_shutdown() {
     let calls = Arc::new(AtomicU32::new(0));
     let count = Arc::clone(&calls);
-    let handler = handler_fn(move |_| {
+    let handler = handler_fn(move || {
         count.fetch_add(1, SeqCst);
         async { Err(HandlerError::reject("never")) }
     });
@@ -121,7 +121,7 @@ async fn rejects_are_not_retried_nor_is_anything_during_a_shutdown() {
 async fn a_timeout_ends_a_call_at_its_limit_or_with_the_lease() {
     for (lease, expected) in [(SECOND * 29, SECOND * 2), (SECOND, SECOND)] {
         let began = Instant::now();
-        let handler = layered(handler_fn(|_| std::future::pending()), &Timeout::new(SECOND * 2));
+        let handler = layered(handler_fn(|| std::future::pending()), &Timeout::new(SECOND * 2));
         let error = handler.handle(delivery().lease(lease).build()).await.unwrap_err();
         assert_eq!(began.elapsed(), expected);
         assert!(error.to_string().contains(&format!("{expected:?}")), "{error}");
@@ -131,8 +131,8 @@ async fn a_timeout_ends_a_call_at_its_limit_or_with_the_lease() {
 #[tokio::test(start_paused = true)]
 async fn a_rate_limit_is_shared_and_waits_within_the_lease() {
     let limit = RateLimit::new(Rate::try_new(1, SECOND).unwrap());
-    let one = layered(handler_fn(|_| async { Ok(()) }), &limit);
-    let other = layered(handler_fn(|_| async { Ok(()) }), &limit);
+    let one = layered(handler_fn(|| async { Ok(()) }), &limit);
+    let other = layered(handler_fn(|| async { Ok(()) }), &limit);
     let began = Instant::now();
     for handler in [&one, &other, &one] {
         assert!(handler.handle(delivery().build()).await.is_ok());
@@ -152,7 +152,7 @@ async fn an_open_circuit_stops_fetching_and_one_message_tries_again() {
     let down = Arc::new(AtomicBool::new(true));
     let failures = Arc::new(AtomicU32::new(0));
     let (is_down, failed) = (Arc::clone(&down), Arc::clone(&failures));
-    let handler = handler_fn(move |_| {
+    let handler = handler_fn(move || {
         let down = is_down.load(SeqCst);
         failed.fetch_add(u32::from(down), SeqCst);
         async move { if down { Err(HandlerError::retry("the database is down")) } else { Ok(()) } }
@@ -216,7 +216,7 @@ async fn a_key_is_free_again_after_a_panic() {
     orders.send_messages([Message::text("a").attribute("order_id", 1)]).await;
     let calls = Arc::new(AtomicU32::new(0));
     let count = Arc::clone(&calls);
-    let handler = handler_fn(move |_| {
+    let handler = handler_fn(move || {
         let first = count.fetch_add(1, SeqCst) == 0;
         async move {
             assert!(!first, "planted");

@@ -6,6 +6,7 @@ mod client_documents;
 mod client_extensions;
 mod client_server;
 mod clock;
+mod handler_arguments;
 mod layers;
 mod log;
 mod longest_durations;

@@ -9,7 +9,7 @@ use dms_server::{Operation, ServerConfig, faults::Fault};
 use dms_worker::{
     queue::{NewQueue, QueueMode},
     testing::{TestGroup, TestServer},
-    worker::{Event, HandlerError, Observer, Origin, Redelivery, WorkerBuilder, WorkerMetrics, handler_fn},
+    worker::{Delivery, Event, HandlerError, Observer, Origin, Redelivery, WorkerBuilder, WorkerMetrics, handler_fn},
 };
 
 /// The body and the reason of each redelivered message.
@@ -40,7 +40,7 @@ fn pairs(expected: &[(&str, &'static str)]) -> Vec<(String, &'static str)> {
 
 /// A handler that does `fails` with the first delivery of each message whose body begins with its name.
 fn once(name: &'static str, fails: fn() -> Result<(), HandlerError>) -> impl dms_worker::worker::Handler {
-    handler_fn(move |delivery| async move {
+    handler_fn(move |delivery: Delivery| async move {
         let body: String = delivery.json()?;
         if body.starts_with(name) && delivery.attempt() == 1 && !delivery.attributes().contains("dms-deferred") {
             return fails();
@@ -81,7 +81,7 @@ async fn a_reject_a_panic_and_a_timeout_have_their_reasons() {
     let server = TestServer::start().await;
     let group = server.group(NewQueue::new("orders"), "billing").await;
     group.send(["slow"]).await;
-    let slow = handler_fn(|delivery| async move {
+    let slow = handler_fn(|delivery: Delivery| async move {
         if delivery.attempt() == 1 {
             std::future::pending::<()>().await;
         }
@@ -108,7 +108,7 @@ async fn a_late_acknowledgement_is_a_reason() {
     group.send(["a", "b"]).await;
     // The service loses the lease: the acknowledgement is refused as one that comes too late.
     server.faults().next(Operation::Ack, Fault::ExpiredLease);
-    let worker = group.worker(handler_fn(|_| async { Ok(()) }));
+    let worker = group.worker(handler_fn(|| async { Ok(()) }));
     assert_eq!(reasons(&group, worker).await, pairs(&[("a", "late_ack"), ("b", "late_ack")]));
 }
 
@@ -119,9 +119,9 @@ async fn messages_left_by_another_worker_have_the_reason_unknown() {
     let server = TestServer::with(config).await.unwrap();
     let group = server.group(NewQueue::new("orders"), "billing").await;
     group.send(["a"]).await;
-    let gone = group.worker(handler_fn(|_| std::future::pending())).build().unwrap();
+    let gone = group.worker(handler_fn(|| std::future::pending())).build().unwrap();
     let _ = tokio::time::timeout(Duration::from_secs(1), gone.run(std::future::pending())).await;
-    let worker = group.worker(handler_fn(|_| async { Ok(()) }));
+    let worker = group.worker(handler_fn(|| async { Ok(()) }));
     assert_eq!(reasons(&group, worker).await, pairs(&[("a", "unknown")]));
 }
 

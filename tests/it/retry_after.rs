@@ -104,7 +104,7 @@ impl World {
     /// A worker, and the messages that its handler receives.
     fn worker(&self, fails: bool) -> (WorkerHandle, tokio::sync::mpsc::UnboundedReceiver<()>) {
         let (seen, handled) = tokio::sync::mpsc::unbounded_channel();
-        let handler = handler_fn(move |_| {
+        let handler = handler_fn(move || {
             seen.send(()).unwrap();
             async move { if fails { Err(HandlerError::retry("poison")) } else { Ok(()) } }
         });

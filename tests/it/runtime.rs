@@ -14,7 +14,7 @@ use dms_worker::{
     queue::NewQueue,
     runtime::{OnWorkerFailure, Runtime, RuntimeReport, Sharing},
     testing::{TestGroup, TestServer},
-    worker::{HandlerError, handler_fn},
+    worker::{Delivery, HandlerError, handler_fn},
 };
 use tokio::{
     sync::oneshot,
@@ -56,7 +56,7 @@ impl Three {
 
     fn worker(&self, place: usize, weight: u32) -> Worker {
         let (busy, most) = (self.busy.clone(), self.most.clone());
-        let handler = handler_fn(move |_| {
+        let handler = handler_fn(move || {
             let (busy, most) = (busy.clone(), most.clone());
             async move {
                 busy.0[place].fetch_add(1, SeqCst);
@@ -167,7 +167,7 @@ async fn producers_are_closed_after_workers_and_tasks() {
     let producer = linger.build().unwrap();
     let lines = Arc::new(Mutex::new(Vec::new()));
     let (note, used) = (lines.clone(), producer.clone());
-    let handler = handler_fn(move |delivery| {
+    let handler = handler_fn(move |delivery: Delivery| {
         let (note, used) = (note.clone(), used.clone());
         async move {
             sleep(SECOND * 5).await;
@@ -202,9 +202,9 @@ async fn producers_are_closed_after_workers_and_tasks() {
 async fn one_fails(policy: OnWorkerFailure) -> (RuntimeReport, Duration) {
     let server = TestServer::start().await;
     let group = server.group(NewQueue::new("orders"), "workers").await;
-    let fine = handler_fn(|_| async { Ok(()) });
+    let fine = handler_fn(|| async { Ok(()) });
     let missing =
-        Worker::builder(server.client()).queue("missing").group("workers").handler(handler_fn(|_| async { Ok(()) }));
+        Worker::builder(server.client()).queue("missing").group("workers").handler(handler_fn(|| async { Ok(()) }));
     let runtime = Runtime::builder()
         .worker(group.worker(fine).name("orders").build().unwrap())
         .worker(missing.build().unwrap())
@@ -233,7 +233,7 @@ async fn stop_now_waits_for_no_handler() {
     let server = TestServer::start().await;
     let group = server.group(NewQueue::new("orders"), "workers").await;
     group.send(["slow"]).await;
-    let handler = handler_fn(|_| async {
+    let handler = handler_fn(|| async {
         sleep(SECOND * 20).await;
         Ok(())
     });

@@ -19,7 +19,7 @@ use dms_worker::{
     message::Message,
     queue::{NewQueue, QueueMode, SourcePath},
     testing::TestServer,
-    worker::{HandlerError, handler_fn},
+    worker::{Delivery, HandlerError, handler_fn},
 };
 use tokio::time::{Instant, sleep};
 
@@ -33,7 +33,7 @@ async fn a_handler_that_outlasts_its_lease_is_stopped_and_its_message_redelivere
     orders.send(["slow", "quick"]).await;
     let finished = Arc::new(AtomicU32::new(0));
     let count = Arc::clone(&finished);
-    let handler = handler_fn(move |delivery| {
+    let handler = handler_fn(move |delivery: Delivery| {
         let count = Arc::clone(&count);
         async move {
             if delivery.json::<String>()? == "slow" {
@@ -58,7 +58,7 @@ async fn days_pass_in_milliseconds() {
     assert_eq!(orders.counts().await.delayed, 1);
     let begun = Instant::now();
     let other = server.further_group(orders.queue_id(), "archive").await;
-    let report = orders.run(handler_fn(|_| async { Ok(()) })).await;
+    let report = orders.run(handler_fn(|| async { Ok(()) })).await;
     assert_eq!(report.done, 1);
     assert!((86_400..86_402).contains(&begun.elapsed().as_secs()), "{:?}", begun.elapsed());
     assert_eq!(other.waiting::<String>().await, ["tomorrow"], "another group has not read it");
@@ -78,7 +78,7 @@ async fn many_kinds_of_faults_lose_nothing() {
         for rule in plan.parse::<dms_server::faults::FaultPlan>().unwrap().rules {
             server.faults().add(rule);
         }
-        let report = orders.run(handler_fn(|_| async { Ok(()) })).await;
+        let report = orders.run(handler_fn(|| async { Ok(()) })).await;
         server.faults().clear();
         orders.assert_acknowledged(100).await;
         assert!(report.received >= 100);
@@ -94,7 +94,7 @@ async fn a_lost_answer_to_an_acknowledgement_loses_nothing() {
     let orders = server.group(NewQueue::new("orders"), "billing").await;
     orders.send(["one"]).await;
     server.faults().next(Operation::Ack, Fault::LostAnswer);
-    let report = orders.run(handler_fn(|_| async { Ok(()) })).await;
+    let report = orders.run(handler_fn(|| async { Ok(()) })).await;
     assert_eq!((report.received, report.done), (1, 1), "{report:?}");
     orders.assert_acknowledged(1).await;
 }
@@ -106,7 +106,7 @@ async fn messages_of_ended_leases_are_redelivered() {
     let orders = server.group(NewQueue::new("orders"), "billing").await;
     orders.send(["one"]).await;
     server.faults().next(Operation::Ack, Fault::ExpiredLease);
-    let report = orders.run(handler_fn(|_| async { Ok(()) })).await;
+    let report = orders.run(handler_fn(|| async { Ok(()) })).await;
     assert_eq!((report.received, report.late), (2, 1), "{report:?}");
     orders.assert_acknowledged(1).await;
 }
@@ -150,7 +150,7 @@ async fn rejected_messages_become_dead_letters() {
     let orders = server.group(NewQueue::new("orders").dead_letters_after(2), "billing").await;
     orders.send([1, 2, 3]).await;
     let report = orders
-        .run(handler_fn(|delivery| async move {
+        .run(handler_fn(|delivery: Delivery| async move {
             if delivery.json::<u32>()? == 2 { Err(HandlerError::reject("not an order")) } else { Ok(()) }
         }))
         .await;
@@ -174,7 +174,7 @@ async fn assertions_show_the_history() {
     let orders = server.group(NewQueue::new("orders").dead_letters_after(2), "billing").await;
     orders.send(["good", "bad"]).await;
     orders
-        .run(handler_fn(|delivery| async move {
+        .run(handler_fn(|delivery: Delivery| async move {
             if delivery.json::<String>()? == "bad" { Err(HandlerError::retry("no such account")) } else { Ok(()) }
         }))
         .await;

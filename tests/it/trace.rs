@@ -12,7 +12,7 @@ use dms_worker::{
     queue::NewQueue,
     testing::TestServer,
     trace_context::TraceContext,
-    worker::{HandlerError, SPANS, handler_fn},
+    worker::{Delivery, HandlerError, SPANS, handler_fn},
 };
 use tracing::{
     Subscriber,
@@ -83,7 +83,7 @@ async fn the_span_of_a_handler_links_to_the_trace_of_its_message() {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let notes = seen.clone();
     let report = group
-        .run(handler_fn(move |delivery| {
+        .run(handler_fn(move |delivery: Delivery| {
             notes.lock().unwrap().push(delivery.trace_context());
             async move { if delivery.body().as_str() == r#""bad""# { Err(HandlerError::retry("no")) } else { Ok(()) } }
         }))

@@ -23,7 +23,9 @@ use dms_worker::{
     message::Message,
     queue::{NewQueue, QueueId, QueueMode, TagFilter},
     transport::InProcess,
-    worker::{HandlerError, MaxMessages, Ordering, Worker, WorkerBuilder, WorkerHandle, WorkerReport, handler_fn},
+    worker::{
+        Delivery, HandlerError, MaxMessages, Ordering, Worker, WorkerBuilder, WorkerHandle, WorkerReport, handler_fn,
+    },
 };
 use tokio::task::JoinHandle;
 
@@ -69,7 +71,7 @@ impl World {
     /// A worker whose handler records each number, takes `takes`, and fails the numbers that `fails` selects.
     fn worker(&self, takes: Duration, fails: fn(u64) -> bool) -> WorkerBuilder {
         let seen = self.seen.clone();
-        let handler = handler_fn(move |delivery| {
+        let handler = handler_fn(move |delivery: Delivery| {
             let seen = seen.clone();
             async move {
                 let number: u64 = delivery.json()?;
@@ -162,10 +164,8 @@ async fn a_fifo_queue_is_handled_in_order() {
 #[tokio::test(start_paused = true)]
 async fn a_queue_that_does_not_exist_is_an_error_that_names_it() {
     let world = World::new(orders(), FailureCounting::Culprit).await;
-    let worker = Worker::builder(world.client.clone())
-        .queue("ordres")
-        .group("billing")
-        .handler(handler_fn(|_| async { Ok(()) }));
+    let worker =
+        Worker::builder(world.client.clone()).queue("ordres").group("billing").handler(handler_fn(|| async { Ok(()) }));
     let error = worker.build().unwrap().run(std::future::pending()).await.unwrap_err();
     assert!(error.client_error().unwrap().is_not_found());
     assert!(error.to_string().contains("ordres"), "{error}");
@@ -176,7 +176,7 @@ async fn a_queue_that_does_not_exist_is_an_error_that_names_it() {
 async fn a_hanging_handler_affects_only_its_own_message() {
     let world = World::new(orders(), FailureCounting::Batch).await;
     world.send(0..10).await;
-    let handler = handler_fn(|delivery| async move {
+    let handler = handler_fn(|delivery: Delivery| async move {
         if delivery.json::<u64>()? == 3 {
             std::future::pending::<()>().await;
         }
@@ -236,7 +236,7 @@ async fn a_key_keeps_its_order_through_failures() {
     let done = Arc::new(Mutex::new(Vec::new()));
     let tried = Arc::new(Mutex::new(BTreeMap::<u64, u32>::new()));
     let (seen, tries) = (done.clone(), tried.clone());
-    let handler = handler_fn(move |delivery| {
+    let handler = handler_fn(move |delivery: Delivery| {
         let (seen, tries) = (seen.clone(), tries.clone());
         async move {
             let number: u64 = delivery.json()?;

@@ -18,11 +18,11 @@ use crate::{
 /// Makes a [`Delivery`] for a test. By default it has a lease of 30 s, is the first attempt, and has no attributes.
 ///
 /// ```
-/// use dms_worker::worker::{DeliveryBuilder, Handler, handler_fn};
+/// use dms_worker::worker::{Delivery, DeliveryBuilder, Handler, handler_fn};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), serde_json::Error> {
-/// let handler = handler_fn(|delivery| async move { Ok(assert_eq!(delivery.json::<u64>()?, 7)) });
+/// let handler = handler_fn(|delivery: Delivery| async move { Ok(assert_eq!(delivery.json::<u64>()?, 7)) });
 /// let delivery = DeliveryBuilder::json(&7)?.attribute("customer", "c1").build();
 /// assert!(handler.handle(delivery).await.is_ok());
 /// # Ok(())

@@ -4,6 +4,8 @@ pub(crate) mod batch;
 pub(crate) mod delivery;
 pub(crate) mod delivery_builder;
 pub(crate) mod error;
+pub mod extract;
+pub(crate) mod function;
 pub(crate) mod kind;
 pub(crate) mod outcome;
 pub(crate) mod service;
@@ -41,7 +43,7 @@ use crate::worker::handler::{delivery::Delivery, error::HandlerError};
 #[async_trait]
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a handler",
-    note = "implement `Handler`, or wrap an async function of one `Delivery` with `handler_fn`"
+    note = "implement `Handler`, or wrap an async function with `handler_fn`"
 )]
 pub trait Handler: Send + Sync + 'static {
     /// Handles one message. `Ok` acknowledges it; an error says what should become of it.
@@ -56,45 +58,6 @@ pub trait Handler: Send + Sync + 'static {
 impl<H: Handler + ?Sized> Handler for std::sync::Arc<H> {
     async fn handle(&self, delivery: Delivery) -> Result<(), HandlerError> {
         (**self).handle(delivery).await
-    }
-}
-
-/// Makes a handler from an async function or closure.
-///
-/// ```
-/// use dms_worker::worker::handler_fn;
-///
-/// let handler = handler_fn(|delivery| async move {
-///     println!("{}", delivery.body().as_str());
-///     Ok(())
-/// });
-/// ```
-pub fn handler_fn<F, Fut>(function: F) -> HandlerFn<F>
-where
-    F: Fn(Delivery) -> Fut + Send + Sync + 'static,
-    Fut: Future<Output = Result<(), HandlerError>> + Send,
-{
-    HandlerFn(function)
-}
-
-/// A handler made from a function by [`handler_fn`].
-#[derive(Clone)]
-pub struct HandlerFn<F>(F);
-
-impl<F> fmt::Debug for HandlerFn<F> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("HandlerFn")
-    }
-}
-
-#[async_trait]
-impl<F, Fut> Handler for HandlerFn<F>
-where
-    F: Fn(Delivery) -> Fut + Send + Sync + 'static,
-    Fut: Future<Output = Result<(), HandlerError>> + Send,
-{
-    async fn handle(&self, delivery: Delivery) -> Result<(), HandlerError> {
-        (self.0)(delivery).await
     }
 }
 

@@ -19,7 +19,9 @@ use dms_worker::{
     message::Message,
     queue::{NewQueue, ProjectId, QueueId, QueueMode},
     transport::InProcess,
-    worker::{AckWait, MaxMessages, Ordering, Worker, WorkerBuilder, WorkerHandle, batch_handler_fn, handler_fn},
+    worker::{
+        AckWait, Delivery, MaxMessages, Ordering, Worker, WorkerBuilder, WorkerHandle, batch_handler_fn, handler_fn,
+    },
 };
 use fastrand::Rng;
 use tokio::{
@@ -304,7 +306,7 @@ impl World {
         let (client, script) = (self.client(Some(process), dead), self.0.script.clone());
         let builder = match plan.batching {
             None => {
-                let handler = handler_fn(move |delivery| script.clone().handle(process, delivery));
+                let handler = handler_fn(move |delivery: Delivery| script.clone().handle(process, delivery));
                 Worker::builder(client).queue("orders").group("billing").handler(handler)
             }
             Some(batching) => {

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use dms_worker::{
     transport::{Transport, TransportError},
-    worker::{OnFailure, OnReject, Republish},
+    worker::{Delivery, OnFailure, OnReject, Republish},
 };
 use http::{Request, Response};
 
@@ -30,7 +30,7 @@ async fn replicas_spare_the_neighbours(queue: NewQueue) {
     let world = World::new(queue.dead_letters_after(5), FailureCounting::Batch).await;
     world.send(0..300).await;
     let replica = || {
-        let handler = handler_fn(|delivery| async move {
+        let handler = handler_fn(|delivery: Delivery| async move {
             if one_in_fifty(delivery.json()?) {
                 tokio::time::sleep(SECOND * 5).await;
                 return Err(HandlerError::retry("poison"));

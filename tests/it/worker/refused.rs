@@ -75,7 +75,7 @@ async fn is_waited_out(status: u16, body: &'static str) -> Vec<Instant> {
     let (door, _server) = Door::new().await;
     let client = door.client();
     let queue = client.find_queue("orders").await.unwrap().id;
-    let handler = handler_fn(|_| async { Ok(()) });
+    let handler = handler_fn(|| async { Ok(()) });
     let worker =
         Worker::builder(client).queue("orders").group("billing").handler(handler).concurrency(64).build().unwrap();
     let handle = worker.handle();
@@ -139,7 +139,7 @@ async fn at_the_start_a_lock_or_a_clock_is_waited_for_and_a_wrong_key_ends_the_w
     for (body, waits) in [(LOCKED, true), (EXPIRED, true), (WRONG, false)] {
         let (door, server) = Door::new().await;
         door.shut(401, body);
-        let handler = handler_fn(|_| async { Ok(()) });
+        let handler = handler_fn(|| async { Ok(()) });
         let worker = Worker::builder(door.client()).queue("orders").group("billing").handler(handler).build().unwrap();
         let handle = worker.handle();
         let running = tokio::spawn(worker.run(std::future::pending()));

@@ -114,7 +114,7 @@ async fn tale(policy: &Policy, mode: QueueMode, dead_letters: bool, extensions: 
     world.client.create_queue(NewQueue::new("attic")).await.unwrap();
     world.send(0..1).await;
     let (seen, wrong) = (world.seen.clone(), policy.wrong);
-    let handler = handler_fn(move |_| {
+    let handler = handler_fn(move || {
         seen.lock().unwrap().push(0);
         async move {
             Err(match wrong {

@@ -9,7 +9,7 @@ use std::{
 use dms_worker::{
     queue::NewQueue,
     testing::TestServer,
-    worker::{HandlerError, MessageAck, Redelivery, WorkerMetrics, handler_fn},
+    worker::{Delivery, HandlerError, MessageAck, Redelivery, WorkerMetrics, handler_fn},
 };
 
 fn file(path: &str) -> String {
@@ -99,7 +99,7 @@ async fn every_metric_of_a_worker_is_documented_and_none_is_stale() {
     let group = server.group(NewQueue::new("orders").dead_letters_after(2), "billing").await;
     group.send(["fine", "bad"]).await;
     let metrics = WorkerMetrics::new();
-    let worker = group.worker(handler_fn(|delivery| async move {
+    let worker = group.worker(handler_fn(|delivery: Delivery| async move {
         if delivery.json::<String>()? == "bad" { Err(HandlerError::retry("no")) } else { Ok(()) }
     }));
     let worker = worker.observer(metrics.observer("w", "orders", "billing")).build().unwrap();

@@ -51,7 +51,7 @@ pub(crate) fn idle_worker(
     let builder = Worker::builder(client.clone()).queue(&worker.queue).group(&worker.group);
     let builder = match worker.handler.http.as_ref().and_then(|http| http.batch) {
         Some(batch) => builder.batch_handler(batch_handler_fn(|_| async { Ok(Vec::new()) })).batching(batching(batch)),
-        None => builder.handler(handler_fn(|_| async { Ok(()) })),
+        None => builder.handler(handler_fn(|| async { Ok(()) })),
     };
     settings(builder, worker, config).rate_limit(rate(worker)?).build()
 }
