@@ -43,7 +43,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .layer(breaker.clone())
         .concurrency(4)
         .build()?;
-    breaker.brakes(worker.handle());
+    breaker.attach(worker.handle());
 
     let handle = worker.handle();
     let running = tokio::spawn(worker.run(std::future::pending()));

@@ -8,7 +8,7 @@ use http::{HeaderMap, header::RETRY_AFTER};
 use jiff::Timestamp;
 
 /// The longest wait that is obeyed.
-pub(crate) const LONGEST: Duration = Duration::from_secs(300);
+pub(crate) const MAX_RETRY_AFTER: Duration = Duration::from_secs(300);
 
 /// The wait that a `Retry-After` header asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,14 +31,14 @@ impl RetryAfter {
         Some(Self { asked })
     }
 
-    /// The wait, at most [`LONGEST`].
+    /// The wait, at most [`MAX_RETRY_AFTER`].
     pub fn wait(self) -> Duration {
-        self.asked.min(LONGEST)
+        self.asked.min(MAX_RETRY_AFTER)
     }
 
     /// The wait that was asked for, if it is longer than [`wait`](Self::wait).
     pub fn shortened(self) -> Option<Duration> {
-        (self.asked > LONGEST).then_some(self.asked)
+        (self.asked > MAX_RETRY_AFTER).then_some(self.asked)
     }
 }
 

@@ -340,7 +340,7 @@ impl TestGroup {
         assert!(
             counts.acknowledged == messages && counts.is_idle(),
             "{messages} messages should be acknowledged and none left: {counts:?}; {}; {}",
-            Deaths(self.deaths().await),
+            ShownDeadLetters(self.deaths().await),
             self.history
         );
     }
@@ -386,7 +386,7 @@ impl TestGroup {
         assert!(
             bodies == wanted,
             "the dead letters should be {wanted:?}, and are {bodies:?}; {}; {}",
-            Deaths(found),
+            ShownDeadLetters(found),
             self.history
         );
     }
@@ -400,7 +400,7 @@ impl TestGroup {
         let body = value(&body);
         let found: Vec<(serde_json::Value, DeadLetterInfo)> = self.deaths().await;
         let died = found.iter().any(|(dead, info)| *dead == body && info.reason == reason);
-        assert!(died, "{body} should have died as {reason:?}; {}; {}", Deaths(found), self.history);
+        assert!(died, "{body} should have died as {reason:?}; {}; {}", ShownDeadLetters(found), self.history);
     }
 
     /// How long until the first delayed message is due.
@@ -425,9 +425,9 @@ impl fmt::Debug for TestGroup {
 }
 
 /// Dead letters with their reasons, as text for assertions.
-struct Deaths(Vec<(serde_json::Value, DeadLetterInfo)>);
+struct ShownDeadLetters(Vec<(serde_json::Value, DeadLetterInfo)>);
 
-impl fmt::Display for Deaths {
+impl fmt::Display for ShownDeadLetters {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.0.is_empty() {
             return f.write_str("there are no dead letters");

@@ -22,7 +22,7 @@ use super::{
     code::{Class, ErrorCode, classify},
     credentials::Credentials,
     error::{Error, Kind, Refusal},
-    key_guard::{Held, KeyGuard, Pass, Verdict},
+    key_guard::{Blocked, KeyGuard, RefusalEffect, SendPermit},
     tries::{CREATION_TIMEOUT, Repeat, Tries},
 };
 use crate::{
@@ -209,7 +209,7 @@ impl Inner {
     async fn try_once(&self, call: &Call<'_>) -> Result<Answer, Error> {
         let credentials = self.credentials.get();
         let Credentials { authenticator, guard } = &*credentials;
-        let pass = guard.enter().await.map_err(|held| held_back(call.operation, held))?;
+        let pass = guard.enter().await.map_err(|blocked| not_sent(call.operation, blocked))?;
         let mut tried = self.attempt(call, authenticator).await;
         if let Err((error, Some(generation))) = &tried
             && error.class() == Some(Class::Auth)
@@ -265,21 +265,21 @@ impl Inner {
         self.credentials.update(|credentials| credentials.followed_by(authenticator));
     }
 
-    fn accepted(&self, guard: &KeyGuard, pass: &Pass<'_>) {
+    fn accepted(&self, guard: &KeyGuard, pass: &SendPermit<'_>) {
         if guard.accepted(pass) {
             tracing::info!(endpoint = self.base, "the key is accepted again");
         }
     }
 
     /// Applies the guard's decision about a refused key to the error.
-    fn refused(&self, guard: &KeyGuard, pass: &Pass<'_>, error: Error) -> Error {
+    fn refused(&self, guard: &KeyGuard, pass: &SendPermit<'_>, error: Error) -> Error {
         let endpoint = self.base.as_str();
         match guard.refused(pass, &error, error.is_passing_refusal()) {
-            Verdict::Stop => {
+            RefusalEffect::Stop => {
                 tracing::error!(endpoint, %error, "the key is refused: this client stops, so that the key is not locked");
                 error
             }
-            Verdict::Pause(retry_in) => {
+            RefusalEffect::Pause(retry_in) => {
                 tracing::warn!(
                     endpoint,
                     %error,
@@ -288,8 +288,8 @@ impl Inner {
                 );
                 error.waiting(retry_in)
             }
-            Verdict::Known(left) => error.waiting(left),
-            Verdict::Nothing => error,
+            RefusalEffect::AlreadyPaused(left) => error.waiting(left),
+            RefusalEffect::Nothing => error,
         }
     }
 
@@ -399,10 +399,10 @@ fn excerpt(body: &[u8]) -> String {
 }
 
 /// The error of a request that the guard held back.
-fn held_back(operation: &'static str, held: Held) -> Error {
-    match held {
-        Held::ForGood(error) => Error::new(operation, Kind::Stopped(error)),
-        Held::For(left, error) => Error::new(operation, Kind::Held(error)).waiting(left),
+fn not_sent(operation: &'static str, blocked: Blocked) -> Error {
+    match blocked {
+        Blocked::Stopped(error) => Error::new(operation, Kind::Stopped(error)),
+        Blocked::Paused(left, error) => Error::new(operation, Kind::Paused(error)).waiting(left),
     }
 }
 

@@ -44,7 +44,7 @@ pub(crate) enum Kind {
     /// Nothing was sent, because the key was refused before.
     Stopped(Error),
     /// Nothing was sent, because the key was refused a short time ago. Later requests will be sent.
-    Held(Error),
+    Paused(Error),
     /// There is no queue or group of that name.
     Missing { what: &'static str, name: String, known: Vec<String> },
     /// The caller's deadline passed before a useful answer.
@@ -135,7 +135,7 @@ impl Error {
     /// well, and [`retry_after`](Self::retry_after) has the pause.
     pub fn is_auth(&self) -> bool {
         match &self.cause.kind {
-            Kind::Stopped(_) | Kind::Held(_) => true,
+            Kind::Stopped(_) | Kind::Paused(_) => true,
             Kind::Credentials(source) => !source.downcast_ref::<AuthError>().is_some_and(AuthError::is_retryable),
             _ => self.class() == Some(Class::Auth),
         }
@@ -286,7 +286,7 @@ impl Error {
     fn refusal(&self) -> Option<&Refusal> {
         match &self.cause.kind {
             Kind::Service(refusal) => Some(refusal),
-            Kind::Stopped(error) | Kind::Held(error) => error.refusal(),
+            Kind::Stopped(error) | Kind::Paused(error) => error.refusal(),
             _ => None,
         }
     }
@@ -298,7 +298,7 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if !matches!(self.cause.kind, Kind::Stopped(_) | Kind::Held(_)) {
+        if !matches!(self.cause.kind, Kind::Stopped(_) | Kind::Paused(_)) {
             write!(f, "{}: ", self.cause.operation)?;
         }
         write!(f, "{}", self.cause.kind)?;
@@ -325,7 +325,7 @@ impl fmt::Display for Kind {
             Self::Answer(status, error) => write!(f, "the answer ({status}) cannot be read: {error}"),
             Self::Credentials(error) => write!(f, "{error}"),
             Self::Stopped(error) => write!(f, "nothing is sent any more because the key was refused: {error}"),
-            Self::Held(error) => write!(f, "nothing was sent because the key was refused a short time ago: {error}"),
+            Self::Paused(error) => write!(f, "nothing was sent because the key was refused a short time ago: {error}"),
             Self::Missing { what, name, known } if known.is_empty() => {
                 write!(f, "there is no {what} {name:?}, nor any other; create it first")
             }
@@ -382,7 +382,7 @@ impl StdError for Error {
             Kind::Limit(_, error) => Some(error),
             Kind::Transport(_, error) => Some(error),
             Kind::Answer(_, error) | Kind::Credentials(error) => Some(error.as_ref()),
-            Kind::Stopped(error) | Kind::Held(error) => Some(error),
+            Kind::Stopped(error) | Kind::Paused(error) => Some(error),
             Kind::Setup(_) | Kind::Service(_) | Kind::Missing { .. } | Kind::Deadline => None,
         }
     }

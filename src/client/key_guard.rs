@@ -21,13 +21,13 @@ use super::error::Error;
 use crate::retry::{RetryPolicy, Schedule};
 
 /// The most requests in flight before the first one was accepted.
-const UNPROVEN: usize = 3;
+const MAX_UNPROVEN_REQUESTS: usize = 3;
 /// The first pause. A fifth of it is jitter, so it is at least 30 s.
 const FIRST_PAUSE: Duration = Duration::from_millis(37_500);
 /// The longest pause.
-const LONGEST_PAUSE: Duration = Duration::from_secs(5 * 60);
+const MAX_PAUSE: Duration = Duration::from_secs(5 * 60);
 /// The pause of other requests while the trial is in flight.
-const TRIAL: Duration = Duration::from_secs(1);
+const TRIAL_PAUSE: Duration = Duration::from_secs(1);
 
 /// Whether a client may use its key.
 ///
@@ -55,21 +55,21 @@ struct State {
 #[derive(Debug)]
 enum Closed {
     /// The key never worked.
-    ForGood(Error),
+    Stopped(Error),
     /// The key may work again after `until`. `trying` is set while the trial request is in flight.
     Until { error: Error, until: Instant, trying: bool },
 }
 
 /// Why a request may not be sent.
-pub(super) enum Held {
+pub(super) enum Blocked {
     /// The client has stopped.
-    ForGood(Error),
+    Stopped(Error),
     /// The client pauses for this time.
-    For(Duration, Error),
+    Paused(Duration, Error),
 }
 
 /// The permission to send one request, held until its answer was judged.
-pub(super) struct Pass<'a> {
+pub(super) struct SendPermit<'a> {
     guard: &'a KeyGuard,
     epoch: u64,
     trial: bool,
@@ -78,13 +78,13 @@ pub(super) struct Pass<'a> {
 
 /// The consequence of a refusal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum RefusalEffect {
     /// The client stops.
     Stop,
     /// The client pauses for this time.
     Pause(Duration),
     /// The refusal of another request has started a pause, of which this time is left.
-    Known(Duration),
+    AlreadyPaused(Duration),
     /// Nothing changes: the next request is sent.
     Nothing,
 }
@@ -92,13 +92,13 @@ pub(super) enum Verdict {
 impl KeyGuard {
     /// A guard. `stops` says whether the refusal of a key that never worked stops the client.
     pub(super) fn new(stops: bool) -> Self {
-        let pauses = RetryPolicy::try_new(FIRST_PAUSE, LONGEST_PAUSE, 2.0, 0.2).unwrap_or_default();
+        let pauses = RetryPolicy::try_new(FIRST_PAUSE, MAX_PAUSE, 2.0, 0.2).unwrap_or_default();
         Self {
             stops,
             worked: AtomicBool::new(false),
             epoch: AtomicU64::new(u64::from(!stops)),
             state: Mutex::new(State { closed: None, pauses: pauses.max_attempts(None).schedule() }),
-            unproven: Semaphore::new(UNPROVEN),
+            unproven: Semaphore::new(MAX_UNPROVEN_REQUESTS),
         }
     }
 
@@ -116,7 +116,7 @@ impl KeyGuard {
     ///
     /// # Errors
     /// When the client has stopped or pauses.
-    pub(super) async fn enter(&self) -> Result<Pass<'_>, Held> {
+    pub(super) async fn enter(&self) -> Result<SendPermit<'_>, Blocked> {
         let epoch = self.epoch.load(Ordering::Acquire);
         if is_open(epoch) {
             return Ok(self.pass(epoch, false, None));
@@ -130,15 +130,15 @@ impl KeyGuard {
     }
 
     /// Admits a request or holds it back; `None` while the key is unproven.
-    fn decide(&self) -> Option<Result<Pass<'_>, Held>> {
+    fn decide(&self) -> Option<Result<SendPermit<'_>, Blocked>> {
         let mut state = self.state();
         let epoch = self.epoch.load(Ordering::Acquire);
         match &mut state.closed {
-            Some(Closed::ForGood(error)) => Some(Err(Held::ForGood(error.clone()))),
+            Some(Closed::Stopped(error)) => Some(Err(Blocked::Stopped(error.clone()))),
             Some(Closed::Until { error, until, trying }) => {
                 let left = until.saturating_duration_since(Instant::now());
                 if *trying || !left.is_zero() {
-                    return Some(Err(Held::For(left.max(TRIAL), error.clone())));
+                    return Some(Err(Blocked::Paused(left.max(TRIAL_PAUSE), error.clone())));
                 }
                 *trying = true;
                 Some(Ok(self.pass(epoch, true, None)))
@@ -148,12 +148,12 @@ impl KeyGuard {
         }
     }
 
-    fn pass<'a>(&'a self, epoch: u64, trial: bool, permit: Option<SemaphorePermit<'a>>) -> Pass<'a> {
-        Pass { guard: self, epoch, trial, _permit: permit }
+    fn pass<'a>(&'a self, epoch: u64, trial: bool, permit: Option<SemaphorePermit<'a>>) -> SendPermit<'a> {
+        SendPermit { guard: self, epoch, trial, _permit: permit }
     }
 
     /// Records that the service accepted the key. Returns whether the key had been refused before.
-    pub(super) fn accepted(&self, pass: &Pass<'_>) -> bool {
+    pub(super) fn accepted(&self, pass: &SendPermit<'_>) -> bool {
         // Read before written, because a write to shared state slows all calls.
         let epoch = self.epoch.load(Ordering::Acquire);
         if is_open(epoch) && self.worked.load(Ordering::Acquire) {
@@ -173,30 +173,30 @@ impl KeyGuard {
     }
 
     /// Records a refusal. `passing` says whether its cause is temporary.
-    pub(super) fn refused(&self, pass: &Pass<'_>, error: &Error, passing: bool) -> Verdict {
+    pub(super) fn refused(&self, pass: &SendPermit<'_>, error: &Error, passing: bool) -> RefusalEffect {
         let mut state = self.state();
-        let left = |until: &Instant| until.saturating_duration_since(Instant::now()).max(TRIAL);
+        let left = |until: &Instant| until.saturating_duration_since(Instant::now()).max(TRIAL_PAUSE);
         if pass.epoch != self.epoch.load(Ordering::Acquire) {
             return match &state.closed {
-                Some(Closed::ForGood(_)) => Verdict::Nothing,
-                Some(Closed::Until { until, .. }) => Verdict::Known(left(until)),
-                None => Verdict::Known(TRIAL),
+                Some(Closed::Stopped(_)) => RefusalEffect::Nothing,
+                Some(Closed::Until { until, .. }) => RefusalEffect::AlreadyPaused(left(until)),
+                None => RefusalEffect::AlreadyPaused(TRIAL_PAUSE),
             };
         }
         if passing || self.worked.load(Ordering::Acquire) {
-            let pause = state.pauses.next_delay().unwrap_or(LONGEST_PAUSE);
+            let pause = state.pauses.next_delay().unwrap_or(MAX_PAUSE);
             let until = Instant::now() + pause;
             state.closed = Some(Closed::Until { error: error.clone(), until, trying: false });
             self.turn(false);
-            return Verdict::Pause(pause);
+            return RefusalEffect::Pause(pause);
         }
         if self.stops {
-            state.closed = Some(Closed::ForGood(error.clone()));
+            state.closed = Some(Closed::Stopped(error.clone()));
             self.turn(false);
             self.unproven.close();
-            return Verdict::Stop;
+            return RefusalEffect::Stop;
         }
-        Verdict::Nothing
+        RefusalEffect::Nothing
     }
 
     /// Starts a new epoch, open or closed.
@@ -211,7 +211,7 @@ impl KeyGuard {
     }
 }
 
-impl Drop for Pass<'_> {
+impl Drop for SendPermit<'_> {
     /// A trial without a verdict gives its place to the next request.
     fn drop(&mut self) {
         if !self.trial {

@@ -56,7 +56,7 @@ pub(crate) struct Ticket {
 
 /// The result of a call, for the circuit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub(crate) enum CallResult {
     Succeeded,
     Failed,
     /// The result says nothing about the resource that the circuit protects.
@@ -105,19 +105,19 @@ impl Circuit {
     }
 
     /// Records the end of a call. If this opened the circuit, returns until when it is open.
-    pub(crate) fn ended(&mut self, ticket: Ticket, verdict: Verdict, now: Instant) -> Option<Instant> {
+    pub(crate) fn ended(&mut self, ticket: Ticket, verdict: CallResult, now: Instant) -> Option<Instant> {
         if ticket.openings != self.openings {
             return None;
         }
         let failures = match (self.state, verdict) {
-            (State::HalfOpen { .. }, Verdict::Neither) => {
+            (State::HalfOpen { .. }, CallResult::Neither) => {
                 self.state = State::HalfOpen { probing: false };
                 return None;
             }
-            (_, Verdict::Neither) | (State::Open { .. }, _) => return None,
-            (_, Verdict::Succeeded) => 0,
-            (State::Closed { failures }, Verdict::Failed) => failures + 1,
-            (State::HalfOpen { .. }, Verdict::Failed) => self.threshold,
+            (_, CallResult::Neither) | (State::Open { .. }, _) => return None,
+            (_, CallResult::Succeeded) => 0,
+            (State::Closed { failures }, CallResult::Failed) => failures + 1,
+            (State::HalfOpen { .. }, CallResult::Failed) => self.threshold,
         };
         if failures < self.threshold {
             self.state = State::Closed { failures };
@@ -146,22 +146,24 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn it_opens_after_failures_in_a_row_and_closes_after_one_probe() {
         let (mut circuit, now) = (Circuit::new(3, OPEN_FOR), Instant::now());
-        for verdict in [Verdict::Failed, Verdict::Failed, Verdict::Succeeded, Verdict::Failed, Verdict::Neither] {
+        for verdict in
+            [CallResult::Failed, CallResult::Failed, CallResult::Succeeded, CallResult::Failed, CallResult::Neither]
+        {
             let ticket = go(&mut circuit, now);
             assert_eq!(circuit.ended(ticket, verdict, now), None);
         }
         let (late, ticket) = (go(&mut circuit, now), go(&mut circuit, now));
-        circuit.ended(ticket, Verdict::Failed, now);
+        circuit.ended(ticket, CallResult::Failed, now);
         let ticket = go(&mut circuit, now);
-        assert_eq!(circuit.ended(ticket, Verdict::Failed, now), Some(now + OPEN_FOR));
+        assert_eq!(circuit.ended(ticket, CallResult::Failed, now), Some(now + OPEN_FOR));
         assert_eq!(circuit.admit(now), Admission::NotBefore(now + OPEN_FOR));
         let later = now + OPEN_FOR;
         let probe = go(&mut circuit, later);
         assert!(probe.probe && !late.probe);
         assert_eq!((circuit.state(), circuit.admit(later)), (CircuitState::HalfOpen, Admission::AfterProbe));
-        assert_eq!(circuit.ended(late, Verdict::Succeeded, later), None);
+        assert_eq!(circuit.ended(late, CallResult::Succeeded, later), None);
         assert_eq!(circuit.state(), CircuitState::HalfOpen, "a call from before says nothing");
-        circuit.ended(probe, Verdict::Succeeded, later);
+        circuit.ended(probe, CallResult::Succeeded, later);
         assert_eq!(circuit.state(), CircuitState::Closed);
     }
 
@@ -169,11 +171,11 @@ mod tests {
     async fn a_probe_that_fails_opens_it_again_and_one_that_says_nothing_is_repeated() {
         let (mut circuit, now) = (Circuit::new(1, OPEN_FOR), Instant::now());
         let ticket = go(&mut circuit, now);
-        circuit.ended(ticket, Verdict::Failed, now);
+        circuit.ended(ticket, CallResult::Failed, now);
         let later = now + OPEN_FOR;
         let probe = go(&mut circuit, later);
-        assert_eq!(circuit.ended(probe, Verdict::Neither, later), None);
+        assert_eq!(circuit.ended(probe, CallResult::Neither, later), None);
         let probe = go(&mut circuit, later);
-        assert_eq!(circuit.ended(probe, Verdict::Failed, later), Some(later + OPEN_FOR));
+        assert_eq!(circuit.ended(probe, CallResult::Failed, later), Some(later + OPEN_FOR));
     }
 }

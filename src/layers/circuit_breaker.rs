@@ -13,7 +13,7 @@ use tower::Layer;
 
 use super::{
     around::{Around, AroundService},
-    circuit::{Admission, Circuit, CircuitState, Ticket, Verdict},
+    circuit::{Admission, CallResult, Circuit, CircuitState, Ticket},
 };
 use crate::worker::{ConcurrencyCap, Delivery, DeliveryService, FailureKind, HandlerError, WorkerHandle};
 
@@ -21,7 +21,7 @@ use crate::worker::{ConcurrencyCap, Delivery, DeliveryService, FailureKind, Hand
 /// attempts.
 ///
 /// After a number of consecutive failures the circuit opens: no handler is called, and the workers that it
-/// [brakes](Self::brakes) do not poll. After a time it is half-open: the workers fetch one message, and one call passes
+/// is [attached](Self::attach) to do not poll. After a time it is half-open: the workers fetch one message, and one call passes
 /// as a probe. If the probe succeeds, the circuit closes, otherwise it opens again. Messages that were fetched already
 /// wait for at most half of their remaining lease and are then [deferred](HandlerError::defer). Errors, panics and
 /// deadlines count as failures; rejects, deferrals and undecodable bodies do not.
@@ -39,7 +39,7 @@ use crate::worker::{ConcurrencyCap, Delivery, DeliveryService, FailureKind, Hand
 ///     let breaker = CircuitBreaker::new(5, Duration::from_secs(10));
 ///     let builder = Worker::builder(client).queue("orders").group("billing").handler(handler);
 ///     let worker = builder.layer(breaker.clone()).build()?;
-///     breaker.brakes(worker.handle());
+///     breaker.attach(worker.handle());
 ///     Ok(worker)
 /// }
 /// ```
@@ -51,7 +51,7 @@ struct Shared {
     circuit: Mutex<Circuit>,
     changes: watch::Sender<CircuitState>,
     workers: Mutex<Vec<WorkerHandle>>,
-    brakes: Mutex<Vec<ConcurrencyCap>>,
+    caps: Mutex<Vec<ConcurrencyCap>>,
 }
 
 impl CircuitBreaker {
@@ -61,13 +61,13 @@ impl CircuitBreaker {
             circuit: Mutex::new(Circuit::new(failures, open_for)),
             changes: watch::Sender::new(CircuitState::Closed),
             workers: Mutex::default(),
-            brakes: Mutex::default(),
+            caps: Mutex::default(),
         }))
     }
 
     /// Stops the polls of this worker while the circuit is open, and limits it to one message while the circuit is
     /// half-open.
-    pub fn brakes(&self, worker: WorkerHandle) {
+    pub fn attach(&self, worker: WorkerHandle) {
         lock(&self.0.workers).push(worker);
     }
 
@@ -81,19 +81,19 @@ impl CircuitBreaker {
         CircuitStates { last: self.state(), changes: self.0.changes.subscribe() }
     }
 
-    /// Publishes a changed state, and brakes or releases the workers.
+    /// Publishes a changed state, and limits or releases the workers.
     fn tell(&self) {
         let state = lock(&self.0.circuit).state();
         if *self.0.changes.borrow() == state {
             return;
         }
-        let brakes = match state {
+        let caps = match state {
             CircuitState::Closed => Vec::new(),
-            CircuitState::Open => self.brake(0),
-            CircuitState::HalfOpen => self.brake(1),
+            CircuitState::Open => self.cap(0),
+            CircuitState::HalfOpen => self.cap(1),
         };
-        // The new brakes are set before the old ones are released, so that no worker polls in between.
-        drop(std::mem::replace(&mut *lock(&self.0.brakes), brakes));
+        // The new caps are set before the old ones are released, so that no worker polls in between.
+        drop(std::mem::replace(&mut *lock(&self.0.caps), caps));
         match state {
             CircuitState::Open => tracing::warn!("the circuit is open: fetching stops"),
             CircuitState::HalfOpen => tracing::info!("the circuit is half-open: one message is tried"),
@@ -102,7 +102,7 @@ impl CircuitBreaker {
         self.0.changes.send_replace(state);
     }
 
-    fn brake(&self, messages: usize) -> Vec<ConcurrencyCap> {
+    fn cap(&self, messages: usize) -> Vec<ConcurrencyCap> {
         lock(&self.0.workers).iter().map(|worker| worker.cap_concurrency(messages)).collect()
     }
 
@@ -117,7 +117,7 @@ impl CircuitBreaker {
             let admission = lock(&self.0.circuit).admit(Instant::now());
             self.tell();
             match admission {
-                Admission::Go(ticket) => return Call { breaker: self.clone(), ticket, verdict: Verdict::Failed },
+                Admission::Go(ticket) => return Call { breaker: self.clone(), ticket, verdict: CallResult::Failed },
                 Admission::NotBefore(until) => sleep_until(until).await,
                 // Cannot fail: `self` has the sender.
                 Admission::AfterProbe => drop(changes.changed().await),
@@ -125,10 +125,10 @@ impl CircuitBreaker {
         }
     }
 
-    fn ended(&self, ticket: Ticket, verdict: Verdict) {
+    fn ended(&self, ticket: Ticket, verdict: CallResult) {
         let opened = lock(&self.0.circuit).ended(ticket, verdict, Instant::now());
         self.tell();
-        if verdict == Verdict::Neither {
+        if verdict == CallResult::Neither {
             // A waiting call may become the next probe.
             self.0.changes.send_modify(|_| {});
         }
@@ -177,7 +177,7 @@ impl CircuitStates {
 struct Call {
     breaker: CircuitBreaker,
     ticket: Ticket,
-    verdict: Verdict,
+    verdict: CallResult,
 }
 
 impl Drop for Call {
@@ -202,12 +202,12 @@ impl Around for CircuitBreaker {
         };
         let answer = inner.deliver(delivery).await;
         call.verdict = match &answer {
-            Ok(()) => Verdict::Succeeded,
-            Err(error) if error.kind() == FailureKind::Retry => Verdict::Failed,
-            Err(_) => Verdict::Neither,
+            Ok(()) => CallResult::Succeeded,
+            Err(error) if error.kind() == FailureKind::Retry => CallResult::Failed,
+            Err(_) => CallResult::Neither,
         };
         match answer {
-            Err(error) if call.ticket.probe && call.verdict == Verdict::Failed => {
+            Err(error) if call.ticket.probe && call.verdict == CallResult::Failed => {
                 Err(error.deferred(lock(&self.0.circuit).open_for()))
             }
             answer => answer,

@@ -142,8 +142,8 @@ impl Delivery {
             let pause = match &error {
                 SendError::Call(error) if self.may_repeat(error) => {
                     // While the key is refused, only messages with enough time left wait for it.
-                    let held = error.retry_after().filter(|_| error.is_auth()).unwrap_or_default();
-                    schedule.next_delay().map(|delay| delay.max(held))
+                    let pause = error.retry_after().filter(|_| error.is_auth()).unwrap_or_default();
+                    schedule.next_delay().map(|delay| delay.max(pause))
                 }
                 _ => None,
             };

@@ -170,7 +170,7 @@ impl Producer {
     ///
     /// # Errors
     /// When the message is outside the limits, or the producer is closed.
-    pub async fn accept(&self, message: Message) -> Result<Receipt, SendError> {
+    pub async fn accept(&self, message: Message) -> Result<SendFuture, SendError> {
         let message = self.trace.put(message);
         let size = self.check(&message)?;
         let closed = |_| SendError::Closed;
@@ -184,7 +184,7 @@ impl Producer {
     /// # Errors
     /// When the producer is full or closed, in which case the error has the message, or the message is outside the
     /// limits.
-    pub fn try_send(&self, message: Message) -> Result<Receipt, TrySendError> {
+    pub fn try_send(&self, message: Message) -> Result<SendFuture, TrySendError> {
         let message = self.trace.put(message);
         let size = self.check(&message)?;
         let one = Arc::clone(&self.bounds.messages).try_acquire_owned();
@@ -269,7 +269,7 @@ impl Producer {
         u32::try_from(size.min(self.bounds.max_bytes)).unwrap_or(u32::MAX)
     }
 
-    fn hand_over(&self, message: Message, size: usize, room: [OwnedSemaphorePermit; 2]) -> Receipt {
+    fn hand_over(&self, message: Message, size: usize, room: [OwnedSemaphorePermit; 2]) -> SendFuture {
         let (reply, result) = oneshot::channel();
         let room = Room::new(size, room, Arc::clone(&self.counters));
         let entry = Entry { message, sequence: 0, since: Instant::now(), reply, room };
@@ -278,7 +278,7 @@ impl Producer {
             // The producer was closed a moment ago; the receipt tells.
             entry.settle(Err(SendError::Closed));
         }
-        Receipt { result }
+        SendFuture { result }
     }
 }
 
@@ -290,11 +290,11 @@ fn is_bare(message: &Message) -> bool {
 /// A future of the result of an accepted message. Dropping it does not withdraw the message.
 #[derive(Debug)]
 #[must_use = "the receipt says whether the message was stored"]
-pub struct Receipt {
+pub struct SendFuture {
     result: oneshot::Receiver<SendResult>,
 }
 
-impl Future for Receipt {
+impl Future for SendFuture {
     type Output = Result<Option<MessageId>, SendError>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {

@@ -26,7 +26,7 @@ use crate::{
 /// How long the redrive tries to send a copy.
 const SEND_TIMEOUT: Duration = Duration::from_secs(30);
 /// The most stored copies to remember, by the positions of their originals.
-const REMEMBERED: usize = 10_000;
+const MAX_REMEMBERED: usize = 10_000;
 
 /// Sends copies and counts the results.
 pub(super) struct Sender {
@@ -67,7 +67,7 @@ impl Memory {
         if self.copied.insert(place) {
             self.oldest.push_back(place);
         }
-        if self.oldest.len() > REMEMBERED
+        if self.oldest.len() > MAX_REMEMBERED
             && let Some(oldest) = self.oldest.pop_front()
         {
             self.copied.remove(&oldest);

@@ -26,7 +26,7 @@ const POLL_WAIT: Duration = Duration::from_secs(1);
 const MARGIN: Duration = Duration::from_secs(2);
 /// The messages to visit beyond those available at the start. Some may have been leased by others then, but the sweep
 /// of a stream that is filled while it is emptied must end.
-const SLACK: u64 = 1_000;
+const EXTRA_VISITS: u64 = 1_000;
 /// The longest outage of the service that a sweep waits for.
 const MAX_OUTAGE: Duration = Duration::from_secs(60);
 
@@ -102,7 +102,7 @@ impl Sweep {
     }
 
     /// The lease of the messages, 15-300 s; 60 s by default. After a crash the messages in flight are redelivered when
-    /// it ends. Messages that are passed over are held no longer than this.
+    /// it ends. Messages that are passed over are leased no longer than this.
     pub fn ack_wait(mut self, ack_wait: Duration) -> Self {
         self.ack_wait = ack_wait;
         self
@@ -206,9 +206,9 @@ struct Pass {
     report: SweepReport,
     fifo: bool,
     /// Messages that were passed over and are still leased.
-    held: Vec<(AckHandle, Instant)>,
-    /// Whether the next message is consumed alone, because its batch was not done as a whole.
-    alone: bool,
+    leased: Vec<(AckHandle, Instant)>,
+    /// Whether the next poll asks for one message, because its batch was not done as a whole.
+    single: bool,
     next_at: Instant,
     /// When an empty poll ends the sweep. Messages that a lost answer leased are redelivered before.
     over_at: Instant,
@@ -225,8 +225,8 @@ impl Pass {
             stop,
             report: SweepReport::default(),
             fifo: false,
-            held: Vec::new(),
-            alone: false,
+            leased: Vec::new(),
+            single: false,
             next_at: Instant::now(),
             over_at: after(Instant::now(), linger),
             empty_since: None,
@@ -260,7 +260,7 @@ impl Pass {
     /// when their lease ends.
     fn cannot_hold_more(&self) -> bool {
         let now = Instant::now();
-        self.held.first().is_some_and(|(_, until)| self.fifo || *until <= now)
+        self.leased.first().is_some_and(|(_, until)| self.fifo || *until <= now)
     }
 
     /// Returns whether an empty poll is the last one. With a bad connection each poll may lose an answer with messages,
@@ -278,8 +278,8 @@ impl Pass {
     /// The next batch; empty after an empty poll, `None` at the end of the sweep.
     async fn next(&mut self) -> Result<Option<Vec<ReceivedMessage>>, Error> {
         let seen = self.report.taken + self.report.passed_over;
-        let left = (self.sweep.max - self.report.taken).min(self.report.expected.saturating_add(SLACK) - seen);
-        let most = if self.alone { 1 } else { MAX_MESSAGES };
+        let left = (self.sweep.max - self.report.taken).min(self.report.expected.saturating_add(EXTRA_VISITS) - seen);
+        let most = if self.single { 1 } else { MAX_MESSAGES };
         let want = usize::try_from(left).unwrap_or(most).min(most);
         if want == 0 {
             return Ok(None);
@@ -362,9 +362,9 @@ impl Pass {
         self.part(&batch, done, until).await
     }
 
-    /// Acknowledges the first messages of a batch. The rest is redelivered, its first message alone.
+    /// Acknowledges the first messages of a batch. The rest is redelivered, its first message in a batch of its own.
     async fn part(&mut self, batch: &[ReceivedMessage], done: usize, until: Instant) -> Result<(), Error> {
-        self.alone = done < batch.len();
+        self.single = done < batch.len();
         if done == 0 {
             self.give_back(batch, until).await;
             return Ok(());
@@ -386,12 +386,12 @@ impl Pass {
     }
 
     fn hold(&mut self, batch: &[ReceivedMessage], until: Instant, visitor: &mut dyn Visitor) {
-        self.alone = false;
+        self.single = false;
         for message in batch {
             visitor.passed_over(message);
         }
         self.report.passed_over += batch.len() as u64;
-        self.held.extend(batch.iter().map(|message| (message.handle.clone(), until)));
+        self.leased.extend(batch.iter().map(|message| (message.handle.clone(), until)));
     }
 
     /// Gives a batch back, so that it can be consumed again at once. If that fails, it is redelivered when its lease
@@ -407,8 +407,8 @@ impl Pass {
     /// Gives back the messages that were passed over.
     async fn release(&mut self) {
         let now = Instant::now();
-        let held: Vec<_> = self.held.drain(..).filter(|(_, until)| *until > now).collect();
-        for chunk in held.chunks(MAX_MESSAGES) {
+        let leased: Vec<_> = self.leased.drain(..).filter(|(_, until)| *until > now).collect();
+        for chunk in leased.chunks(MAX_MESSAGES) {
             let acks: Vec<_> = chunk.iter().map(|(handle, _)| (handle.clone(), AckStatus::Fail)).collect();
             let until = chunk.iter().map(|(_, until)| *until).max().unwrap_or(now);
             if let Err(error) = self.sweep.client.acknowledge_until(&self.sweep.source, &acks, until).await {

@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// The time for tasks and producers if handlers have used up the grace period.
-const LEAST_GRACE: Duration = Duration::from_secs(5);
+const MIN_GRACE: Duration = Duration::from_secs(5);
 
 impl Runtime {
     /// Runs until `shutdown` resolves, [`RuntimeHandle::stop`] is called, or a worker fails and the
@@ -34,33 +34,33 @@ impl Runtime {
     /// Dropping the future stops everything at once. Messages in flight are redelivered when their lease ends.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> RuntimeReport {
         let Self { workers, tasks, on_failure, grace, handle } = self;
-        let mut beside = Beside::begin(tasks, &handle);
-        let mut team = Team::begin(workers, &handle);
+        let mut extra_tasks = ExtraTasks::begin(tasks, &handle);
+        let mut worker_tasks = WorkerTasks::begin(workers, &handle);
         tokio::pin!(shutdown);
         loop {
             tokio::select! {
                 biased;
                 () = handle.stopping.cancelled() => break,
                 () = &mut shutdown => handle.stop(),
-                Some(failed) = team.next(), if !team.is_empty() => {
+                Some(failed) = worker_tasks.next(), if !worker_tasks.is_empty() => {
                     let ends_all = match on_failure {
                         OnWorkerFailure::StopAll => failed.is_some(),
                         OnWorkerFailure::GoOn => false,
                         OnWorkerFailure::Retry => failed == Some(Failed::Refused),
                     };
-                    if ends_all || team.has_failed() {
+                    if ends_all || worker_tasks.has_failed() {
                         handle.stop();
                     }
                 }
             }
         }
         let until = after(Instant::now(), grace);
-        while team.next().await.is_some() {}
-        let until = until.max(Instant::now() + LEAST_GRACE);
-        let tasks_ended = beside.end(until, &handle).await;
+        while worker_tasks.next().await.is_some() {}
+        let until = until.max(Instant::now() + MIN_GRACE);
+        let tasks_ended = extra_tasks.end(until, &handle).await;
         let left = if handle.now.is_cancelled() { Duration::ZERO } else { until - Instant::now() };
         let producers = handle.producers.close(left).await;
-        let workers = team.ends();
+        let workers = worker_tasks.ends();
         let drained = tasks_ended
             && producers.iter().all(|end| end.report.unsent == 0)
             && workers.iter().all(|end| end.result.as_ref().is_ok_and(|report| report.drained));
@@ -78,14 +78,14 @@ enum Failed {
 }
 
 /// The running workers, and the results of the others.
-struct Team {
+struct WorkerTasks {
     running: JoinSet<Result<WorkerReport, WorkerError>>,
     places: HashMap<Id, usize>,
     workers: Arc<[WorkerHandle]>,
     ends: Vec<Option<Result<WorkerReport, WorkerError>>>,
 }
 
-impl Team {
+impl WorkerTasks {
     fn begin(workers: Vec<Worker>, handle: &RuntimeHandle) -> Self {
         let mut running = JoinSet::new();
         let mut places = HashMap::new();
@@ -140,12 +140,12 @@ impl Team {
 }
 
 /// The tasks that run next to the workers.
-struct Beside {
+struct ExtraTasks {
     running: JoinSet<()>,
     names: HashMap<Id, String>,
 }
 
-impl Beside {
+impl ExtraTasks {
     fn begin(tasks: Vec<Task>, handle: &RuntimeHandle) -> Self {
         let (mut running, mut names) = (JoinSet::new(), HashMap::new());
         for Task { name, begin } in tasks {

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 const REFUSED: &str = "invalid peer certificate: ";
 
 /// What rustls calls an error, and what it means for whoever has to mend it.
-const WORDS: [(&str, &str); 11] = [
+const EXPLANATIONS: [(&str, &str); 11] = [
     ("UnknownIssuer", "no trusted authority signed it; if it is private, trust its authority with ca_file"),
     ("CaUsedAsEndEntity", "it is the certificate of an authority, which servers cannot use: issue one for the server"),
     ("Expired", "it has expired"),
@@ -26,7 +26,7 @@ pub fn in_words(error: &str) -> Cow<'_, str> {
         return Cow::Borrowed("the answer is not TLS: does the address serve http instead of https?");
     }
     let Some((before, cause)) = error.split_once(REFUSED) else { return Cow::Borrowed(error) };
-    let known = WORDS.iter().find(|(variant, _)| cause == *variant || cause.contains(&format!("({variant}")));
+    let known = EXPLANATIONS.iter().find(|(variant, _)| cause == *variant || cause.contains(&format!("({variant}")));
     let words = known.map_or(cause, |(_, words)| words);
     Cow::Owned(format!("{before}the server's certificate is not accepted: {words}"))
 }

@@ -26,7 +26,7 @@ use crate::text;
 const PROXY_VARIABLES: [&str; 6] = ["http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"];
 
 /// The most parsed URLs to cache.
-const KEPT_URLS: usize = 1_024;
+const MAX_CACHED_URLS: usize = 1_024;
 
 /// Options of an [`HttpTransport`].
 ///
@@ -171,7 +171,7 @@ impl Urls {
         }
         let url: Url = uri.to_string().parse().map_err(TransportError::not_sent)?;
         let mut kept = self.lock();
-        if kept.len() >= KEPT_URLS {
+        if kept.len() >= MAX_CACHED_URLS {
             kept.clear();
         }
         kept.insert(uri, url.clone());
@@ -251,7 +251,7 @@ mod tests {
     #[test]
     fn urls_are_kept_but_not_without_end() {
         let urls = Urls::default();
-        for number in 0..=KEPT_URLS {
+        for number in 0..=MAX_CACHED_URLS {
             let text = format!("http://127.0.0.1:9400/v2/p/queues/{number}?max_msgs=10");
             for time in ["first", "second"] {
                 assert_eq!(urls.read(text.parse().unwrap()).unwrap().as_str(), text, "the {time} time");

@@ -27,13 +27,13 @@ struct Shapes {
 }
 
 /// The most text to show of a body that is not JSON.
-const SHOWN: usize = 200;
+const MAX_SHOWN: usize = 200;
 
 impl ErrorBody {
     /// Reads a body of any shape. If it is not JSON, it becomes the text.
     pub(crate) fn read(body: &[u8]) -> Self {
         let Ok(shapes) = serde_json::from_slice::<Shapes>(body) else {
-            let text: String = String::from_utf8_lossy(body).trim().chars().take(SHOWN).collect();
+            let text: String = String::from_utf8_lossy(body).trim().chars().take(MAX_SHOWN).collect();
             return Self { message: Some(text).filter(|text| !text.is_empty()), ..Self::default() };
         };
         let nested = |name: &str| shapes.error.as_ref().and_then(|error| error.get(name)).cloned();

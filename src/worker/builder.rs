@@ -293,7 +293,7 @@ impl WorkerBuilder {
         let settings = Settings { name: name.unwrap_or_else(|| queue.clone()), ..settings }.with_defaults(chosen);
         settings.check()?;
         let handler = match handler {
-            HandlerKind::Batch(_) if !layers.is_empty() => return Err(InvalidSettings::LayerOfBatches),
+            HandlerKind::Batch(_) if !layers.is_empty() => return Err(InvalidSettings::LayerOnBatchHandler),
             HandlerKind::Single(_) if settings.batching.is_some() => return Err(InvalidSettings::BatchingOfSingles),
             HandlerKind::Batch(handler) => HandlerKind::Batch(handler),
             HandlerKind::Single(handler) => {

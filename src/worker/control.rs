@@ -64,17 +64,17 @@ impl Control {
     }
 
     /// Whether nothing may be fetched: the worker is stopping or paused, or its concurrency is zero.
-    pub(crate) fn is_held(&self) -> bool {
+    pub(crate) fn is_suspended(&self) -> bool {
         self.stopping.is_cancelled() || *self.paused.borrow() || self.inflight.is_shut()
     }
 
-    /// Waits until [`is_held`](Self::is_held) is `held`. A stop is final. Cancel-safe.
-    pub(crate) async fn until_held(&self, held: bool) {
+    /// Waits until [`is_suspended`](Self::is_suspended) is `suspended`. A stop is final. Cancel-safe.
+    pub(crate) async fn until_suspended(&self, suspended: bool) {
         let (mut paused, mut shut) = (self.paused.subscribe(), self.inflight.subscribe());
-        while self.is_held() != held {
+        while self.is_suspended() != suspended {
             // The senders live as long as `self`.
             tokio::select! {
-                () = self.stopping.cancelled(), if held => {}
+                () = self.stopping.cancelled(), if suspended => {}
                 _ = paused.changed() => {}
                 _ = shut.changed() => {}
             }

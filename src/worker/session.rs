@@ -12,7 +12,7 @@ use crate::{
 
 /// The first and the longest pause between two look-ups.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
-const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+const MAX_PAUSE: Duration = Duration::from_secs(10);
 
 /// A queue that is consumed, until it is deleted.
 struct Session {
@@ -37,7 +37,7 @@ impl Default for Sessions {
 }
 
 fn schedule() -> Schedule {
-    let policy = RetryPolicy::try_new(FIRST_PAUSE, LONGEST_PAUSE, 2.0, 0.5);
+    let policy = RetryPolicy::try_new(FIRST_PAUSE, MAX_PAUSE, 2.0, 0.5);
     policy.unwrap_or_default().max_attempts(None).schedule()
 }
 
@@ -112,7 +112,7 @@ impl Sessions {
     }
 
     async fn pause(&mut self, setup: &Setup, error: &WorkerError) {
-        let delay = self.backoff.next_delay().unwrap_or(LONGEST_PAUSE);
+        let delay = self.backoff.next_delay().unwrap_or(MAX_PAUSE);
         let refusal = error.client_error().filter(|error| error.is_auth());
         let asked = error.client_error().and_then(Error::retry_after);
         let retry_in = asked.map_or(delay, |asked| delay.max(asked));

@@ -159,7 +159,7 @@ async fn an_open_circuit_stops_fetching_and_one_message_tries_again() {
     });
     let breaker = CircuitBreaker::new(3, SECOND * 10);
     let worker = orders.worker(handler).layer(breaker.clone()).concurrency(4).build().unwrap();
-    breaker.brakes(worker.handle());
+    breaker.attach(worker.handle());
     let mut states = breaker.states();
     let handle = worker.handle();
     let running = tokio::spawn(worker.run(std::future::pending()));

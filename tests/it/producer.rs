@@ -11,7 +11,7 @@ use dms_worker::{
     Client, Producer,
     limits::MAX_BYTES,
     message::Message,
-    producer::{ProducerBuilder, ProducerMetrics, Receipt, SendError, TrySendError},
+    producer::{ProducerBuilder, ProducerMetrics, SendError, SendFuture, TrySendError},
     queue::QueueId,
     retry::RetryPolicy,
     transport::{Transport, TransportError},
@@ -125,7 +125,7 @@ fn message(n: u64, padding: usize) -> Message {
     Message::json(&json!({"n": n, "pad": "x".repeat(padding)})).unwrap()
 }
 
-async fn accept_all(producer: &Producer, sizes: &[usize]) -> Vec<Receipt> {
+async fn accept_all(producer: &Producer, sizes: &[usize]) -> Vec<SendFuture> {
     let mut receipts = Vec::new();
     for (n, &size) in (0..).zip(sizes) {
         receipts.push(producer.accept(message(n, size)).await.unwrap());

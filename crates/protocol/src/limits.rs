@@ -153,13 +153,13 @@ pub fn poll_id(id: &str) -> Result<(), LimitError> {
 /// # Errors
 /// When it is not 1-64 of `a-z 0-9 _ -`. An empty text means no reason and passes.
 pub fn reason(reason: &str) -> Result<(), LimitError> {
-    const LONGEST: usize = 64;
+    const MAX_REASON: usize = 64;
     let legal = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_';
-    if reason.len() <= LONGEST && reason.bytes().all(legal) {
+    if reason.len() <= MAX_REASON && reason.bytes().all(legal) {
         return Ok(());
     }
     let shown: String = reason.chars().take(80).collect();
-    Err(LimitError::new("reason", format!("{shown:?}"), format!("1 to {LONGEST} of a-z 0-9 _ - are allowed")))
+    Err(LimitError::new("reason", format!("{shown:?}"), format!("1 to {MAX_REASON} of a-z 0-9 _ - are allowed")))
 }
 
 /// Checks a message's delay (5.3.1).

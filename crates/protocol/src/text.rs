@@ -4,7 +4,7 @@
 use std::{fs, io, path::Path};
 
 /// The byte order mark of UTF-8.
-const MARK: &[u8] = b"\xef\xbb\xbf";
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// Why bytes are not UTF-8.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -45,7 +45,7 @@ pub fn without_mark(bytes: &[u8]) -> Result<&[u8], NotUtf8> {
     // Without a mark, every second byte of UTF-16 text is zero. Valid files have no zeros.
     match bytes {
         [0xff, 0xfe, ..] | [0xfe, 0xff, ..] | [0, _, 0, _, ..] | [_, 0, _, 0, ..] => Err(NotUtf8::Utf16),
-        _ => Ok(bytes.strip_prefix(MARK).unwrap_or(bytes)),
+        _ => Ok(bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes)),
     }
 }
 

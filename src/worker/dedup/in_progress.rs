@@ -173,31 +173,31 @@ impl Table {
         if self.succeeded.get(identity).is_some() {
             return Lookup::Succeeded;
         }
-        let held = match self.runs.get_mut(identity) {
-            Some(held) => held,
+        let entry = match self.runs.get_mut(identity) {
+            Some(entry) => entry,
             // No batch holds the message.
             None => self.runs.entry(identity.clone()).or_default(),
         };
-        match &mut held.state {
+        match &mut entry.state {
             RunState::Succeeded { .. } | RunState::Gone => Lookup::Succeeded,
             RunState::Running { ended, .. } => {
                 Lookup::Running(ended.get_or_insert_with(|| watch::Sender::new(())).subscribe())
             }
             RunState::Open => {
                 self.begun += 1;
-                held.state = RunState::Running { number: self.begun, batch, fate: Fate::Open, ended: None };
+                entry.state = RunState::Running { number: self.begun, batch, fate: Fate::Open, ended: None };
                 Lookup::Started(self.begun)
             }
         }
     }
 
     fn ended(&mut self, identity: &Identity, run: u64, succeeded: bool) {
-        let Some(held) = self.runs.get_mut(identity) else { return };
-        let RunState::Running { number, batch, fate, .. } = held.state else { return };
+        let Some(entry) = self.runs.get_mut(identity) else { return };
+        let RunState::Running { number, batch, fate, .. } = entry.state else { return };
         // Otherwise the entry belongs to a later run.
         if number == run {
             match fate {
-                Fate::Open if succeeded => held.state = RunState::Succeeded { batch },
+                Fate::Open if succeeded => entry.state = RunState::Succeeded { batch },
                 Fate::Remembered if succeeded => self.remember(identity),
                 Fate::Open | Fate::Remembered | Fate::Forgotten => self.forget(identity),
             }
@@ -205,13 +205,13 @@ impl Table {
     }
 
     fn settled(&mut self, of: u64, identity: &Identity, next: AfterAck) {
-        let Some(held) = self.runs.get_mut(identity) else { return };
-        match &mut held.state {
+        let Some(entry) = self.runs.get_mut(identity) else { return };
+        match &mut entry.state {
             RunState::Running { batch, fate, .. } if *batch == of => {
                 *fate = if next == AfterAck::Redelivered { Fate::Remembered } else { Fate::Forgotten };
             }
             RunState::Succeeded { batch } if *batch == of => match next {
-                AfterAck::Gone if held.batches > 1 => held.state = RunState::Gone,
+                AfterAck::Gone if entry.batches > 1 => entry.state = RunState::Gone,
                 AfterAck::Redelivered => self.remember(identity),
                 AfterAck::Gone | AfterAck::RunAgain => self.forget(identity),
             },
@@ -226,19 +226,19 @@ impl Table {
 
     /// Resets a message to one that has not been run.
     fn forget(&mut self, identity: &Identity) {
-        if let Some(held) = self.runs.get_mut(identity) {
-            held.state = RunState::Open;
-            if held.is_over() {
+        if let Some(entry) = self.runs.get_mut(identity) {
+            entry.state = RunState::Open;
+            if entry.is_over() {
                 self.runs.remove(identity);
             }
         }
     }
 
     fn release(&mut self, identity: Identity) {
-        if let btree_map::Entry::Occupied(mut held) = self.runs.entry(identity) {
-            held.get_mut().batches = held.get().batches.saturating_sub(1);
-            if held.get().is_over() {
-                held.remove();
+        if let btree_map::Entry::Occupied(mut entry) = self.runs.entry(identity) {
+            entry.get_mut().batches = entry.get().batches.saturating_sub(1);
+            if entry.get().is_over() {
+                entry.remove();
             }
         }
     }

@@ -177,7 +177,7 @@ impl Slot {
     }
 
     /// Joins a call of its own, and lets the others continue without it.
-    pub(crate) fn alone(&mut self, delivery: Delivery) -> (PendingCall, Vec<ReadyCall>) {
+    pub(crate) fn join_own_call(&mut self, delivery: Delivery) -> (PendingCall, Vec<ReadyCall>) {
         let mut complete = Vec::from_iter(self.leave(true));
         let own = Collector::consumed(1, false);
         let (joined, begins) = own.join(self.position, delivery);

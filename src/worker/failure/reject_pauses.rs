@@ -16,13 +16,13 @@ use crate::{
 /// The pause before a rejected message is redelivered for the first time; doubled each time.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// The longest pause, as long as the longest lease.
-const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+const MAX_PAUSE: Duration = Duration::from_secs(300);
 /// How long a rejected message is remembered.
 const REJECT_TTL: Duration = Duration::from_secs(3600);
 /// The minimum time between two warnings of a worker.
 const WARNING_INTERVAL: Duration = Duration::from_secs(60);
 /// The number of rejects to assume for a message that has no identity: an average one.
-const UNKNOWN: u32 = 4;
+const ASSUMED_REJECTS: u32 = 4;
 
 /// The rejected messages of a worker.
 #[derive(Debug)]
@@ -47,7 +47,7 @@ impl RejectPauses {
     pub(crate) fn record(&self, identity: Option<Identity>, attempt: Option<u32>) -> Duration {
         let mut state = self.lock();
         let times = match identity {
-            None => attempt.unwrap_or(UNKNOWN),
+            None => attempt.unwrap_or(ASSUMED_REJECTS),
             Some(identity) => {
                 let seen = state.counts.get(&identity).copied().unwrap_or(0).saturating_add(1);
                 let times = seen.max(attempt.unwrap_or(1));
@@ -55,7 +55,7 @@ impl RejectPauses {
                 times
             }
         };
-        FIRST_PAUSE.saturating_mul(2u32.saturating_pow(times.saturating_sub(1))).min(LONGEST_PAUSE)
+        FIRST_PAUSE.saturating_mul(2u32.saturating_pow(times.saturating_sub(1))).min(MAX_PAUSE)
     }
 
     /// The number of messages to warn about, if a warning is due.
@@ -86,7 +86,7 @@ mod tests {
         assert_eq!([(); 4].map(|()| of(1, None)), [1, 2, 4, 8]);
         assert_eq!(of(2, Some(1)), 1, "another message");
         assert_eq!(of(3, Some(5)), 16, "other workers have rejected it too");
-        assert_eq!(reject_pauses.record(None, Some(u32::MAX)), LONGEST_PAUSE);
+        assert_eq!(reject_pauses.record(None, Some(u32::MAX)), MAX_PAUSE);
         assert_eq!(reject_pauses.record(None, None), Duration::from_secs(8));
     }
 

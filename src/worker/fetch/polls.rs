@@ -20,7 +20,7 @@ const END_POLLS_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long the replies may take before the request is repeated; doubled each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 /// The longest pause between two requests.
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+const MAX_PAUSE: Duration = Duration::from_secs(5);
 
 /// Which polls to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,7 +79,7 @@ impl InFlightPolls {
             if timeout(pause, self.until_in(which)).await.is_ok() {
                 return;
             }
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            pause = (pause * 2).min(MAX_PAUSE);
         }
     }
 

@@ -27,7 +27,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use crate::worker::isolation::quarantine::{Absence, MessageTrace, Quarantine};
+use crate::worker::isolation::quarantine::{LeaseEnds, MessageTrace, Quarantine};
 
 /// How long failing acknowledgements gather before batch polls have to be answered.
 const GATHER_TIME: Duration = Duration::from_millis(50);
@@ -37,14 +37,14 @@ const GATHER_TIME: Duration = Duration::from_millis(50);
 pub(crate) struct Isolation {
     state: Mutex<IsolationState>,
     changed: Notify,
-    paths: Paths,
+    mode: FetchMode,
 }
 
 /// How the worker fetches messages.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Paths {
+pub(crate) struct FetchMode {
     /// There is only one poller, which gathering would delay without need.
-    pub(crate) alone: bool,
+    pub(crate) single_poller: bool,
     /// The queue is a FIFO queue.
     pub(crate) fifo: bool,
     /// Messages are ordered by key.
@@ -82,9 +82,9 @@ enum Width {
 }
 
 impl Isolation {
-    pub(crate) fn new(paths: Paths) -> Self {
-        let state = IsolationState { quarantine: Quarantine::new(paths.fifo), ..IsolationState::default() };
-        Self { state: Mutex::new(state), paths, ..Self::default() }
+    pub(crate) fn new(mode: FetchMode) -> Self {
+        let state = IsolationState { quarantine: Quarantine::new(mode.fifo), ..IsolationState::default() };
+        Self { state: Mutex::new(state), mode, ..Self::default() }
     }
 
     /// Waits until a poll may be sent, for `want` messages, or for one while messages are quarantined. Cancel-safe.
@@ -97,7 +97,7 @@ impl Isolation {
             if state.failing > 0 {
                 return None;
             }
-            let width = if want > 1 || self.paths.keys { Width::Batch } else { Width::Single };
+            let width = if want > 1 || self.mode.keys { Width::Batch } else { Width::Single };
             state.batch_polls += usize::from(width == Width::Batch);
             Some(IsolationPermit { isolation: self, width, want })
         })
@@ -109,7 +109,7 @@ impl Isolation {
     /// # Cancel safety
     /// Dropping the future lets batch polls continue.
     pub(crate) async fn close(&self) -> ClosedPolls<'_> {
-        if !self.paths.alone {
+        if !self.mode.single_poller {
             sleep_until(self.gather()).await;
         }
         let closed = self.close_at_once();
@@ -142,8 +142,8 @@ impl Isolation {
         if failed.is_empty() {
             return;
         }
-        let absence = Absence { held_until: Instant::now(), until };
-        self.update(|state| state.quarantine.add(failed, absence));
+        let leases = LeaseEnds { own: Instant::now(), others: until };
+        self.update(|state| state.quarantine.add(failed, leases));
     }
 
     async fn when<T>(&self, mut decide: impl FnMut(&mut IsolationState) -> Option<T>) -> T {
@@ -203,20 +203,20 @@ impl Drop for IsolationPermit<'_> {
 #[derive(Debug)]
 pub(crate) struct ClosedPolls<'a> {
     isolation: &'a Isolation,
-    quarantined: Option<(Vec<MessageTrace>, Absence)>,
+    quarantined: Option<(Vec<MessageTrace>, LeaseEnds)>,
 }
 
 impl ClosedPolls<'_> {
     /// Quarantines these messages, the failure first, when polls continue, whatever the result of the acknowledgement.
-    pub(crate) fn quarantine(&mut self, failed: Vec<MessageTrace>, absence: Absence) {
-        self.quarantined = Some((failed, absence));
+    pub(crate) fn quarantine(&mut self, failed: Vec<MessageTrace>, leases: LeaseEnds) {
+        self.quarantined = Some((failed, leases));
     }
 
     /// The acknowledgement was answered. The messages are available again at once, or leased to another replica until
     /// `until` at most.
     pub(crate) fn answered(&mut self, until: Instant) {
-        if let Some((_, absence)) = &mut self.quarantined {
-            *absence = Absence { held_until: Instant::now(), until };
+        if let Some((_, leases)) = &mut self.quarantined {
+            *leases = LeaseEnds { own: Instant::now(), others: until };
         }
     }
 
@@ -231,8 +231,8 @@ impl Drop for ClosedPolls<'_> {
         let quarantined = self.quarantined.take();
         self.isolation.update(|state| {
             state.failing -= 1;
-            if let Some((failed, absence)) = quarantined {
-                state.quarantine.add(&failed, absence);
+            if let Some((failed, leases)) = quarantined {
+                state.quarantine.add(&failed, leases);
             }
         });
     }

@@ -26,7 +26,7 @@ use crate::message::ReceivedMessage;
 
 /// How much longer quarantined messages of a FIFO queue are waited for: two of the longest leases. Their order usually
 /// shows that they were settled. This limit is for messages that were settled elsewhere and have none after them.
-const FIFO_PATIENCE: Duration = Duration::from_secs(600);
+const FIFO_EXTRA_TIME: Duration = Duration::from_secs(600);
 
 /// The place and the attempt of a message, as the service sent them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,13 +43,13 @@ impl MessageTrace {
     }
 }
 
-/// When a quarantined message can be redelivered.
+/// When the leases of a quarantined message end. Until then it cannot be redelivered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Absence {
-    /// Until then it may still be leased to this worker.
-    pub(crate) held_until: Instant,
-    /// By then, the lease of a replica that received it has expired.
-    pub(crate) until: Instant,
+pub(crate) struct LeaseEnds {
+    /// The end of the lease of this worker.
+    pub(crate) own: Instant,
+    /// The latest end of the leases of replicas that may have received it.
+    pub(crate) others: Instant,
 }
 
 /// The quarantined messages of a worker.
@@ -58,7 +58,7 @@ pub(crate) struct Quarantine {
     /// Messages whose place is known.
     named: HashMap<u64, Suspect>,
     /// Messages whose place is not known.
-    unnamed: VecDeque<Absence>,
+    unnamed: VecDeque<LeaseEnds>,
     /// Whether no newer message is delivered before one that failed.
     fifo: bool,
     /// Whether the service counts failures for the failed message only.
@@ -69,7 +69,7 @@ pub(crate) struct Quarantine {
 struct Suspect {
     /// The attempt in which the message stood behind a failure; `None` for the failed message itself.
     innocent_at: Option<u32>,
-    absence: Absence,
+    leases: LeaseEnds,
 }
 
 impl Quarantine {
@@ -83,16 +83,16 @@ impl Quarantine {
     }
 
     /// Quarantines messages of a batch whose failure is reported, or may be. The first one is the failed one.
-    pub(crate) fn add(&mut self, failed: &[MessageTrace], absence: Absence) {
-        let until = if self.fifo { absence.until + FIFO_PATIENCE } else { absence.until };
-        let absence = Absence { until, ..absence };
+    pub(crate) fn add(&mut self, failed: &[MessageTrace], leases: LeaseEnds) {
+        let others = if self.fifo { leases.others + FIFO_EXTRA_TIME } else { leases.others };
+        let leases = LeaseEnds { others, ..leases };
         for (position, trace) in failed.iter().enumerate() {
             match trace.sequence {
                 Some(sequence) => {
                     let innocent_at = trace.attempt.filter(|_| position > 0);
-                    self.named.insert(sequence, Suspect { innocent_at, absence });
+                    self.named.insert(sequence, Suspect { innocent_at, leases });
                 }
-                None => self.unnamed.push_back(absence),
+                None => self.unnamed.push_back(leases),
             }
         }
     }
@@ -106,7 +106,7 @@ impl Quarantine {
         if messages.is_empty() && !self.fifo && self.spared {
             // No replica holds them. On a FIFO queue an empty reply says nothing, because another batch may block the
             // queue.
-            self.keep(|absence| now < absence.held_until);
+            self.keep(|leases| now < leases.own);
         }
         for message in messages {
             match message.sequence {
@@ -114,7 +114,7 @@ impl Quarantine {
                 None => self.seen_unnamed(now),
             }
         }
-        self.keep(|absence| now < absence.until);
+        self.keep(|leases| now < leases.others);
     }
 
     fn seen(&mut self, sequence: u64, attempt: Option<u32>, now: Instant) {
@@ -122,7 +122,7 @@ impl Quarantine {
             Some(Suspect { innocent_at: Some(before), .. }) => self.spared = attempt == Some(before),
             Some(Suspect { innocent_at: None, .. }) => {}
             None if self.spared => {
-                let free = self.named.iter().find(|(_, suspect)| suspect.absence.held_until <= now);
+                let free = self.named.iter().find(|(_, suspect)| suspect.leases.own <= now);
                 let any = free.map(|(sequence, _)| *sequence);
                 any.map(|any| self.named.remove(&any));
             }
@@ -134,13 +134,13 @@ impl Quarantine {
     }
 
     fn seen_unnamed(&mut self, now: Instant) {
-        if let Some(free) = self.unnamed.iter().position(|absence| absence.held_until <= now) {
+        if let Some(free) = self.unnamed.iter().position(|leases| leases.own <= now) {
             self.unnamed.remove(free);
         }
     }
 
-    fn keep(&mut self, is_kept: impl Fn(&Absence) -> bool) {
-        self.named.retain(|_, suspect| is_kept(&suspect.absence));
+    fn keep(&mut self, is_kept: impl Fn(&LeaseEnds) -> bool) {
+        self.named.retain(|_, suspect| is_kept(&suspect.leases));
         self.unnamed.retain(is_kept);
     }
 }

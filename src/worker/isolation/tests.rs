@@ -56,8 +56,8 @@ async fn messages_stay_quarantined_however_their_acknowledgement_ends_unless_it_
     for refused in [false, true] {
         let isolation = Isolation::default();
         let mut closed = isolation.close().await;
-        let absence = Absence { held_until: Instant::now() + lease, until: Instant::now() + lease * 3 };
-        closed.quarantine(messages(3), absence);
+        let leases = LeaseEnds { own: Instant::now() + lease, others: Instant::now() + lease * 3 };
+        closed.quarantine(messages(3), leases);
         if refused {
             closed.clear();
         }
@@ -76,7 +76,7 @@ async fn a_poll_for_a_single_message_is_not_waited_for() {
 /// A single message may be turned away behind a failure of its key, and count as failed.
 #[tokio::test(start_paused = true)]
 async fn with_ordering_by_key_every_poll_is_waited_for() {
-    let isolation = Isolation::new(Paths { alone: true, keys: true, ..Paths::default() });
+    let isolation = Isolation::new(FetchMode { single_poller: true, keys: true, ..FetchMode::default() });
     let single = isolation.admit(1).await;
     let close = isolation.close();
     tokio::pin!(close);

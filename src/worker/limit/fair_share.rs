@@ -8,7 +8,7 @@ use std::{cmp::Reverse, collections::BTreeSet};
 use crate::limits::MAX_BYTES;
 
 /// The whole limit, in the fixed-point numbers in which shares are compared.
-const WHOLE: u128 = 1 << 40;
+const FULL_SHARE: u128 = 1 << 40;
 
 /// How a shared limit is divided when it is scarce.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -66,7 +66,7 @@ struct Rank {
     /// With strict sharing, the larger weight first.
     weight: Reverse<u32>,
     /// What the member holds, in proportion to its weight.
-    held: u128,
+    used: u128,
 }
 
 /// Messages and bytes.
@@ -173,7 +173,7 @@ impl FairShare {
             Sharing::Weighted => u128::from(of.weight.max(1)),
             Sharing::Strict => 1,
         };
-        let level = rank.held.saturating_mul(weight).saturating_mul(self.max.messages as u128) / WHOLE;
+        let level = rank.used.saturating_mul(weight).saturating_mul(self.max.messages as u128) / FULL_SHARE;
         usize::try_from(level).unwrap_or(usize::MAX).saturating_sub(of.messages)
     }
 
@@ -218,11 +218,11 @@ impl FairShare {
     }
 
     fn rank(&self, member: &MemberState) -> Rank {
-        let part = |held: usize, of: usize| held as u128 * WHOLE / of.max(1) as u128;
-        let held = part(member.messages, self.max.messages).max(part(member.bytes, self.max.bytes));
+        let part = |used: usize, of: usize| used as u128 * FULL_SHARE / of.max(1) as u128;
+        let used = part(member.messages, self.max.messages).max(part(member.bytes, self.max.bytes));
         match self.sharing {
-            Sharing::Weighted => Rank { weight: Reverse(0), held: held / u128::from(member.weight.max(1)) },
-            Sharing::Strict => Rank { weight: Reverse(member.weight), held },
+            Sharing::Weighted => Rank { weight: Reverse(0), used: used / u128::from(member.weight.max(1)) },
+            Sharing::Strict => Rank { weight: Reverse(member.weight), used },
         }
     }
 
@@ -234,7 +234,7 @@ impl FairShare {
     }
 
     #[cfg(test)]
-    pub(super) fn held(&self) -> Vec<usize> {
+    pub(super) fn used(&self) -> Vec<usize> {
         self.members.iter().map(|member| member.messages).collect()
     }
 

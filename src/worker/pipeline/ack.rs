@@ -18,7 +18,7 @@ use crate::{
         },
         isolation::{
             ClosedPolls,
-            quarantine::{Absence, MessageTrace},
+            quarantine::{LeaseEnds, MessageTrace},
         },
         observe::{
             event::{AckResult, Event, MessageAck},
@@ -39,7 +39,7 @@ const SEND_TIME: Duration = Duration::from_millis(100);
 const POLL_GRACE: Duration = Duration::from_millis(100);
 
 /// How many replicas in turn may lease a failed message before this worker receives it.
-const OTHERS_LEASES: u32 = 2;
+const MAX_OTHER_LEASES: u32 = 2;
 
 /// Acknowledges a batch and reports the result. Returns the number of messages that are settled for good; the others
 /// are or may be redelivered.
@@ -77,9 +77,9 @@ pub(crate) async fn settle(
 
 /// Delays the redelivery of a message that would be redelivered endlessly, at most for as long as its lease lasts.
 async fn wait_before_reporting(context: &Context, pause: Duration, lease: Lease) {
-    let held = lease.stop_at().saturating_duration_since(Instant::now()).min(pause);
+    let wait = lease.stop_at().saturating_duration_since(Instant::now()).min(pause);
     tokio::select! {
-        () = sleep(held) => {}
+        () = sleep(wait) => {}
         () = context.control.stopping.cancelled() => {}
     }
 }
@@ -90,14 +90,14 @@ async fn isolated<'a>(context: &'a Context, batch: &Deliveries, reported: Settle
     // When time runs out, acknowledging the finished prefix matters more than waiting for polls in flight.
     let closed = timeout_at(lease.ends_at() - SEND_TIME, close(context)).await;
     let mut closed = closed.unwrap_or_else(|_| context.isolation.close_at_once());
-    let held_until = lease.ends_at();
+    let own = lease.ends_at();
     let failed = batch.messages().iter().skip(reported.done).map(MessageTrace::of).collect();
-    closed.quarantine(failed, Absence { held_until, until: held_until + others_leases(context) });
+    closed.quarantine(failed, LeaseEnds { own, others: own + others_leases(context) });
     closed
 }
 
 fn others_leases(context: &Context) -> Duration {
-    context.ack_wait() * OTHERS_LEASES
+    context.ack_wait() * MAX_OTHER_LEASES
 }
 
 /// Stops batch polls, and asks the service to end those that are waiting.

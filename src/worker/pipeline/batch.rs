@@ -113,7 +113,7 @@ impl BatchRun {
         let ordering = &context.settings.ordering;
         let collector = context.dispatch.collector(batch.messages.len());
         // In an ordered batch, a call of its own would break the order.
-        let alone = |message: &ReceivedMessage| {
+        let own_call = |message: &ReceivedMessage| {
             !ordering.is_batch() && (batch.suspect || failed_attempts(&message.attributes) > 0)
         };
         let mut jobs: Vec<QueuedJob> = Vec::with_capacity(batch.messages.len());
@@ -121,11 +121,11 @@ impl BatchRun {
         let deliveries = Deliveries::new(batch.messages, context.origin.clone(), now, deadline, signals);
         for (position, permit) in batch.permits.into_iter().enumerate() {
             let delivery = deliveries.at(position);
-            let alone = alone(delivery.message());
+            let own_call = own_call(delivery.message());
             context.explain(&delivery);
             let ticket = ordering.key(&delivery).map(|key| enter(&context, key, &mut stop_guards));
             let slot = collector.as_ref().map(|collector| collector.slot(position));
-            jobs.push(QueuedJob { job: Job { delivery, ticket, slot, alone }, permit });
+            jobs.push(QueuedJob { job: Job { delivery, ticket, slot, own_call }, permit });
         }
         let mut work = Self {
             runs: BatchTasks::new(context.clone()),

@@ -61,7 +61,7 @@ pub(crate) async fn together(
     mut joined: PendingCall,
 ) -> Option<CallOutcome> {
     let signals = delivery.signals();
-    let held_until = joined.linger_until.map(|until| until.min(delivery.deadline() - context.call_budget()));
+    let linger_until = joined.linger_until.map(|until| until.min(delivery.deadline() - context.call_budget()));
     let mut open = true;
     loop {
         tokio::select! {
@@ -79,7 +79,7 @@ pub(crate) async fn together(
                 }
                 open = false;
             }
-            () = held_enough(context, held_until), if open => {
+            () = linger_ends(context, linger_until), if open => {
                 if let Some(complete) = joined.close() {
                     begin(context, complete);
                 }
@@ -90,7 +90,7 @@ pub(crate) async fn together(
 }
 
 /// Waits until a message has waited long enough for others; forever if it does not linger.
-async fn held_enough(context: &Context, until: Option<Instant>) {
+async fn linger_ends(context: &Context, until: Option<Instant>) {
     let Some(until) = until else { return std::future::pending().await };
     tokio::select! {
         () = sleep_until(until) => {}

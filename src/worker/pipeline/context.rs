@@ -15,7 +15,7 @@ use crate::worker::{
         delivery::{Delivery, Origin},
         kind::HandlerKind,
     },
-    isolation::{Isolation, Paths},
+    isolation::{FetchMode, Isolation},
     limit::acks::Acks,
     observe::event::{Event, Observers},
     settings::{Settings, warnings},
@@ -57,10 +57,10 @@ impl Context {
         let has_keys = settings.ordering.has_keys();
         // Key queues keep the order in which batches arrive, so two polls must not race each other.
         let polling = Polling::new(if one_batch_at_a_time || has_keys { Some(1) } else { settings.pollers });
-        let alone = polling.max(settings.concurrency) == 1;
+        let single_poller = polling.max(settings.concurrency) == 1;
         Self {
             dispatch: Dispatch::new(handler, &settings),
-            isolation: Isolation::new(Paths { alone, fifo: one_batch_at_a_time, keys: has_keys }),
+            isolation: Isolation::new(FetchMode { single_poller, fifo: one_batch_at_a_time, keys: has_keys }),
             records: MessageRecords::new(failure.queue.clone(), &settings),
             polling,
             settings,
@@ -173,6 +173,6 @@ impl Context {
     /// Whether messages that arrive now are handed back, because nothing may be started and handing back counts no
     /// failure.
     pub(crate) fn hands_back(&self) -> bool {
-        self.control.is_held() && self.source.extensions().release()
+        self.control.is_suspended() && self.source.extensions().release()
     }
 }

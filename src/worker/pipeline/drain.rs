@@ -13,10 +13,10 @@ use crate::{
 };
 
 /// How long the service may take to end the last polls after the grace period.
-const CUT_SHORT: Duration = Duration::from_secs(2);
+const END_POLLS_TIME: Duration = Duration::from_secs(2);
 
 /// How long acknowledgements may take after the last handler was stopped.
-const FLUSH: Duration = Duration::from_secs(5);
+const LAST_ACKS_TIME: Duration = Duration::from_secs(5);
 
 /// Waits for the last polls and for everything that has started, within the grace period. Returns whether all of it
 /// finished.
@@ -41,7 +41,7 @@ pub(crate) async fn drain(context: &Context, pollers: JoinSet<Result<(), Error>>
         return !context.control.interrupt.is_cancelled();
     }
     context.control.interrupt.cancel();
-    if timeout(FLUSH, all).await.is_err() {
+    if timeout(LAST_ACKS_TIME, all).await.is_err() {
         tracing::error!(
             worker = context.settings.name,
             in_flight = context.control.inflight.in_flight(),
@@ -65,7 +65,7 @@ async fn wind_down(context: &Context, mut pollers: JoinSet<Result<(), Error>>) {
         let grace = sleep(context.settings.grace);
         let _ = context.control.interrupt.run_until_cancelled(grace).await;
         if context.source.extensions().end_poll() {
-            sleep(CUT_SHORT).await;
+            sleep(END_POLLS_TIME).await;
         }
     };
     tokio::select! {

@@ -38,7 +38,7 @@ const MAX_OUTAGE: Duration = Duration::from_secs(60);
 /// The first pause after the service refused the key or the user. A fifth of it is random.
 const FIRST_PAUSE: Duration = Duration::from_millis(37_500);
 /// The longest of these pauses.
-const LONGEST_PAUSE: Duration = Duration::from_secs(5 * 60);
+const MAX_PAUSE: Duration = Duration::from_secs(5 * 60);
 
 /// Runs pollers until the worker stops, and returns those that are left, to be
 /// [drained](crate::worker::pipeline::drain). Ends the polls in flight while the worker is paused.
@@ -50,16 +50,16 @@ pub(crate) async fn supervise(context: &Arc<Context>) -> (Result<(), Error>, Joi
     let ended = tokio::select! {
         biased;
         ended = keep_polling(context, &mut pollers) => ended,
-        never = end_while_held(context) => match never {},
+        never = end_polls_while_suspended(context) => match never {},
     };
     (ended, pollers)
 }
 
-async fn end_while_held(context: &Context) -> Infallible {
+async fn end_polls_while_suspended(context: &Context) -> Infallible {
     loop {
-        context.control.until_held(true).await;
+        context.control.until_suspended(true).await;
         context.polling.in_flight.end(&*context.source, PollScope::All).await;
-        context.control.until_held(false).await;
+        context.control.until_suspended(false).await;
     }
 }
 
@@ -67,7 +67,7 @@ async fn keep_polling(context: &Arc<Context>, pollers: &mut JoinSet<Result<(), E
     let mut poll_concurrency = context.polling.concurrency.subscribe();
     // The poller whose polls wait long when the queue is empty.
     let mut first: Option<Id> = None;
-    let mut deaths = Deaths::default();
+    let mut restarts = RestartPauses::default();
     loop {
         while first.is_none() || pollers.len() < poll_concurrency.borrow_and_update().polls() {
             let poller = Poller::new(context.clone(), first.is_none());
@@ -85,7 +85,7 @@ async fn keep_polling(context: &Arc<Context>, pollers: &mut JoinSet<Result<(), E
                     first = first.filter(|first| *first != panic.id());
                     context.polling.pollers.set(pollers.len());
                     let _trying = context.control.health.trying();
-                    let pause = deaths.pause(Instant::now());
+                    let pause = restarts.next(Instant::now());
                     tracing::error!(worker = context.settings.name, %panic, ?pause, "a poller panicked and is restarted");
                     tokio::select! {
                         () = context.control.stopping.cancelled() => return Ok(()),
@@ -100,10 +100,10 @@ async fn keep_polling(context: &Arc<Context>, pollers: &mut JoinSet<Result<(), E
 
 /// The pauses before a poller that panicked is restarted. They grow, unless the last panic was long ago.
 #[derive(Default)]
-struct Deaths(Option<(Instant, Schedule)>);
+struct RestartPauses(Option<(Instant, Schedule)>);
 
-impl Deaths {
-    fn pause(&mut self, now: Instant) -> Duration {
+impl RestartPauses {
+    fn next(&mut self, now: Instant) -> Duration {
         let before = self.0.take().filter(|(last, _)| now - *last < MAX_OUTAGE);
         let mut schedule = before.map_or_else(endless, |(_, schedule)| schedule);
         let pause = schedule.next_delay().unwrap_or(MAX_OUTAGE);
@@ -129,7 +129,7 @@ struct Poller {
     /// The pauses while the key or the user is refused.
     pauses: Schedule,
     /// Whether its last poll was refused because of the key or the user.
-    kept_out: bool,
+    access_refused: bool,
 }
 
 impl Poller {
@@ -141,7 +141,7 @@ impl Poller {
             found_empty: false,
             refused_since: None,
             pauses: pauses(),
-            kept_out: false,
+            access_refused: false,
         }
     }
 
@@ -159,7 +159,7 @@ impl Poller {
             if !self.first && context.polling.pollers.leave(context.polling.concurrency.borrow().polls()) {
                 return Ok(());
             }
-            if !context.control.is_held() {
+            if !context.control.is_suspended() {
                 permit.shrink();
                 self.poll(permit, poll).await?;
             }
@@ -190,7 +190,7 @@ impl Poller {
         // Another poller may receive a message that fails, and then this poll has to end soon.
         let can_be_ended = context.source.extensions().end_poll() || context.polling.pollers.running() <= 1;
         // Everything waits for the reply to the poll that retries a refused key.
-        self.first && !self.kept_out && (!permit.is_waited_for() || (lone && can_be_ended))
+        self.first && !self.access_refused && (!permit.is_waited_for() || (lone && can_be_ended))
     }
 
     async fn poll(&mut self, permit: PollPermit<'_>, poll: InFlightPoll<'_>) -> Result<(), Error> {
@@ -216,10 +216,10 @@ impl Poller {
                 self.found_empty = messages.is_empty();
                 self.refused_since = None;
                 self.pauses.reset();
-                self.kept_out = false;
+                self.access_refused = false;
                 context.control.health.polled();
                 context.control.works();
-                let alone =
+                let wait_for_batch =
                     context.one_batch_at_a_time || (permit.is_for_suspects() && context.settings.ordering.has_keys());
                 let suspect = permit.is_for_suspects();
                 let reservation = permit.answered(&messages);
@@ -230,7 +230,7 @@ impl Poller {
                 });
                 let lease = Lease::new(LeaseBegin { sent, waited }, Instant::now(), ack_wait, context.round_trip());
                 context.emit(&received(&messages, took));
-                self.take(messages, reservation, lease, suspect, alone).await;
+                self.take(messages, reservation, lease, suspect, wait_for_batch).await;
                 Ok(())
             }
             Err(error) => {
@@ -241,7 +241,7 @@ impl Poller {
         }
     }
 
-    /// Passes on a batch. If it has to be `alone`, waits for its end before the next poll: on a FIFO queue, and with
+    /// Passes on a batch. With `wait_for_batch`, waits for its end before the next poll: on a FIFO queue, and with
     /// ordering by key after a failure, so that no message is turned away behind one that may fail again.
     async fn take(
         &self,
@@ -249,7 +249,7 @@ impl Poller {
         reservation: Reservation,
         lease: Lease,
         suspect: bool,
-        alone: bool,
+        wait_for_batch: bool,
     ) {
         let context = &self.context;
         if messages.is_empty() {
@@ -262,7 +262,7 @@ impl Poller {
             return;
         }
         let work = context.batches.spawn(batch::run(context.clone(), batch));
-        if alone {
+        if wait_for_batch {
             let _ = context.control.stopping.run_until_cancelled(work).await;
         }
     }
@@ -271,8 +271,8 @@ impl Poller {
     async fn failed(&mut self, error: Error) -> Result<(), Error> {
         let context = self.context.clone();
         context.polling.adjust(PollConcurrency::failed);
-        self.kept_out = is_waited_out(&error, context.control.health.has_polled());
-        if self.kept_out {
+        self.access_refused = is_waited_out(&error, context.control.health.has_polled());
+        if self.access_refused {
             context.control.health.refused(&error);
         } else if error.is_not_found() && error.code().is_some() {
             // The queue may exist again under the same name. The session looks it up.
@@ -284,8 +284,8 @@ impl Poller {
                 return Err(error);
             }
         }
-        let delay = match self.kept_out && !error.is_retryable() {
-            true => self.pauses.next_delay().unwrap_or(LONGEST_PAUSE),
+        let delay = match self.access_refused && !error.is_retryable() {
+            true => self.pauses.next_delay().unwrap_or(MAX_PAUSE),
             false => self.backoff.next_delay().unwrap_or(MAX_OUTAGE),
         };
         let retry_in = error.retry_after().map_or(delay, |asked| delay.max(asked));
@@ -307,7 +307,7 @@ fn is_waited_out(error: &Error, has_polled: bool) -> bool {
 
 /// The pauses while the user is refused. For a refused key, the client sets the pause.
 fn pauses() -> Schedule {
-    let policy = RetryPolicy::try_new(FIRST_PAUSE, LONGEST_PAUSE, 2.0, 0.2).unwrap_or_default();
+    let policy = RetryPolicy::try_new(FIRST_PAUSE, MAX_PAUSE, 2.0, 0.2).unwrap_or_default();
     policy.max_attempts(None).schedule()
 }
 

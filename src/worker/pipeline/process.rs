@@ -40,7 +40,7 @@ pub(crate) struct Job {
     /// Its slot in the call of a batch handler, if there is one.
     pub(crate) slot: Option<Slot>,
     /// Whether it gets a call of its own, because it may be the one that makes calls fail.
-    pub(crate) alone: bool,
+    pub(crate) own_call: bool,
 }
 
 /// Processes one message. Returns when the handler has ended and its copy, if any, was sent.
@@ -151,7 +151,7 @@ async fn call(context: &Arc<Context>, job: &mut Job) -> Option<CallOutcome> {
     let delivery = job.delivery.clone();
     match (&context.dispatch.handler, &mut job.slot) {
         (HandlerKind::Batch(_), Some(slot)) => {
-            let (joined, complete) = if job.alone { slot.alone(delivery) } else { slot.join(delivery) };
+            let (joined, complete) = if job.own_call { slot.join_own_call(delivery) } else { slot.join(delivery) };
             complete.into_iter().for_each(|complete| call::begin(context, complete));
             call::together(context, &job.delivery, joined).await
         }

@@ -42,7 +42,7 @@ impl Settings {
     /// 30 s, or more if the handler timeout and the linger need it.
     fn usual_lease(&self) -> Duration {
         let usual = Duration::from_secs(30);
-        if self.handler_timeout.unwrap_or_default().saturating_add(self.held()) < handler_budget(usual) {
+        if self.handler_timeout.unwrap_or_default().saturating_add(self.linger()) < handler_budget(usual) {
             return usual;
         }
         let needed = Self { ack_wait: AckWait::Auto, ..self.clone() }.lease(None);

@@ -36,7 +36,7 @@ pub enum InvalidSettings {
     #[error(
         "a layer was put around a batch handler, but layers handle one message at a time: set WorkerBuilder::handler instead of batch_handler"
     )]
-    LayerOfBatches,
+    LayerOnBatchHandler,
     /// A collected batch would never be complete.
     #[error(
         "max_messages of a collected batch is {max_messages}, but the concurrency is {concurrency}: a message that waits for \

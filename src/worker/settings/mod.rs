@@ -119,16 +119,16 @@ impl Settings {
 
     /// The lease to ask for, given the p99 of recent handler calls.
     pub(crate) fn lease(&self, p99: Option<Duration>) -> Duration {
-        let held = self.held();
-        let lease = self.ack_wait.lease(self.handler_timeout.map(|timeout| timeout.saturating_add(held)), p99);
+        let linger = self.linger();
+        let lease = self.ack_wait.lease(self.handler_timeout.map(|timeout| timeout.saturating_add(linger)), p99);
         if self.handler_timeout.is_some() || self.ack_wait != AckWait::Auto {
             return lease;
         }
-        lease.saturating_add(Duration::from_secs(whole_seconds(held))).min(Duration::from_secs(*ACK_WAIT_SECS.end()))
+        lease.saturating_add(Duration::from_secs(whole_seconds(linger))).min(Duration::from_secs(*ACK_WAIT_SECS.end()))
     }
 
     /// How long a message may wait for its batch.
-    pub(crate) fn held(&self) -> Duration {
+    pub(crate) fn linger(&self) -> Duration {
         match self.batching {
             Some(Batching::Collected(collect)) => collect.linger,
             _ => Duration::ZERO,

@@ -119,7 +119,7 @@ async fn a_pause_ends_the_polls_and_hands_back_what_they_bring() {
             handle.set_concurrency(0);
             None
         }),
-        ("brake", |handle| Some(handle.cap_concurrency(0))),
+        ("cap", |handle| Some(handle.cap_concurrency(0))),
     ];
     for (name, hold) in holds {
         let script = script(Extensions::ALL);
@@ -129,12 +129,12 @@ async fn a_pause_ends_the_polls_and_hands_back_what_they_bring() {
         running.after(SECOND).await;
         script.push(&["a"]);
         running.after(SECOND / 2).await;
-        let brake = hold(&handle);
+        let guard = hold(&handle);
         running.after(SECOND * 5).await;
         assert_eq!(script.acks(), [list(&[("a", RELEASE)])], "{name}");
         assert_eq!(script.out.load(SeqCst), 0, "{name}: nothing is fetched");
         script.push(&["a"]);
-        drop(brake);
+        drop(guard);
         handle.set_concurrency(32);
         handle.resume();
         running.after(SECOND * 5).await;

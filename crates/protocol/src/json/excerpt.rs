@@ -1,21 +1,21 @@
 //! Excerpts of untrusted text for errors.
 
 /// The most characters of a value that an error shows.
-const SHOWN: usize = 80;
+const MAX_SHOWN: usize = 80;
 
 /// A piece of JSON between backquotes, cut and without terminal control characters.
 pub fn excerpt(json: &[u8]) -> String {
-    format!("`{}`", cut(json, SHOWN))
+    format!("`{}`", cut(json, MAX_SHOWN))
 }
 
 /// A text, cut and without terminal control characters.
 pub fn shown(text: &str) -> String {
-    cut(text.as_bytes(), SHOWN)
+    cut(text.as_bytes(), MAX_SHOWN)
 }
 
 /// A text between quotes, cut and with its special characters escaped.
 pub fn quoted(text: &str) -> String {
-    let head: String = text.chars().take(SHOWN).collect();
+    let head: String = text.chars().take(MAX_SHOWN).collect();
     let more = if head.len() < text.len() { "…" } else { "" };
     format!("{head:?}{more}")
 }

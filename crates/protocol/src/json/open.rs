@@ -10,11 +10,11 @@ pub(super) struct Open {
 }
 
 /// The levels of one number.
-const FULL: usize = 128;
+const LEVELS_PER_WORD: usize = 128;
 
 impl Open {
     pub(super) fn push(&mut self, object: bool) {
-        if self.depth > 0 && self.depth.is_multiple_of(FULL) {
+        if self.depth > 0 && self.depth.is_multiple_of(LEVELS_PER_WORD) {
             self.outer.push(self.innermost);
         }
         self.innermost = self.innermost << 1 | u128::from(object);
@@ -24,7 +24,7 @@ impl Open {
     pub(super) fn pop(&mut self) {
         self.innermost >>= 1;
         self.depth = self.depth.saturating_sub(1);
-        if self.depth > 0 && self.depth.is_multiple_of(FULL) {
+        if self.depth > 0 && self.depth.is_multiple_of(LEVELS_PER_WORD) {
             self.innermost = self.outer.pop().unwrap_or_default();
         }
     }

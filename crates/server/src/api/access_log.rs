@@ -27,7 +27,7 @@ use dms_protocol::{queue::GroupId, text::cut};
 /// The target of every line, for filters.
 const TARGET: &str = "dms_worker::access";
 /// The maximum length of a name from a request, in bytes.
-const SHOWN: usize = 256;
+const MAX_SHOWN: usize = 256;
 
 /// A requested change of a queue or its groups, to be logged once it is answered.
 pub(crate) struct ChangeRecord<'a> {
@@ -61,8 +61,8 @@ impl<'a> ChangeRecord<'a> {
             Caller::Known(principal) => principal.name.parts(),
             Caller::Anyone => (None, None, None),
         };
-        let (action, project, queue) = (self.action, self.project, cut(&self.queue, SHOWN));
-        let group = self.group.as_deref().map(|group| cut(group, SHOWN));
+        let (action, project, queue) = (self.action, self.project, cut(&self.queue, MAX_SHOWN));
+        let group = self.group.as_deref().map(|group| cut(group, MAX_SHOWN));
         let peer = self.peer.map(tracing::field::display);
         let code = result.as_ref().err().map(|error| error.code().name);
         let outcome = outcome(result.as_ref().is_ok_and(|response| response.status().is_success()));
@@ -87,8 +87,8 @@ pub(crate) async fn log_admin(State(refusals): State<Arc<Warnings>>, request: Re
         _ => None,
     };
     let peer = peer.map(tracing::field::display);
-    let (action, path) = (uri.path().rsplit('/').next().unwrap_or_default(), cut(uri.path(), SHOWN));
-    let query = uri.query().map(|query| cut(query, SHOWN));
+    let (action, path) = (uri.path().rsplit('/').next().unwrap_or_default(), cut(uri.path(), MAX_SHOWN));
+    let query = uri.query().map(|query| cut(query, MAX_SHOWN));
     let (outcome, status) = (outcome(response.status().is_success()), response.status().as_u16());
     tracing::info!(target: TARGET, action, listener = "server.admin", peer, path, query, outcome, status, suppressed, "access");
     response

@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// The largest body of a request without credentials, which is a token request.
-const STRANGERS_BODY: usize = 64 << 10;
+const MAX_UNSIGNED_BODY: usize = 64 << 10;
 
 /// Authenticates a request and lets its handler answer it, or refuses it.
 pub(crate) async fn admit(app: &AppState, sender: Sender<'_>, target: Target<'_>, body: Body) -> Response {
@@ -98,7 +98,7 @@ async fn read(app: &AppState, sender: Sender<'_>, target: Target<'_>, body: Body
 
 fn bounds(limits: &HttpLimits, strangers: bool) -> BodyLimits {
     BodyLimits {
-        most: if strangers { limits.body_bytes.min(STRANGERS_BODY) } else { limits.body_bytes },
+        most: if strangers { limits.body_bytes.min(MAX_UNSIGNED_BODY) } else { limits.body_bytes },
         drained: body::DRAINED,
         patience: limits.body_timeout,
         room_patience: limits.body_timeout,

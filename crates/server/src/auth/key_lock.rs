@@ -11,7 +11,7 @@ use std::{
 use tokio::time::Instant;
 
 /// The number of wrong signatures in a row after which further ones get the answer of a locked key.
-const STRIKES: u32 = 5;
+const MAX_STRIKES: u32 = 5;
 /// The duration of the lock.
 const LOCKED: Duration = Duration::from_secs(5 * 60);
 /// The maximum number of remembered peers per key. Beyond it, the peer that has been quiet the longest is forgotten.
@@ -69,7 +69,7 @@ impl KeyLock {
         record.strikes += 1;
         match record.strikes {
             1 => Strike::First,
-            STRIKES => {
+            MAX_STRIKES => {
                 record.locked_until = Some(now + LOCKED);
                 Strike::Locks
             }

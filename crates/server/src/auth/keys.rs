@@ -33,7 +33,7 @@ use dms_protocol::secret::Secret;
 /// The header that carries a token.
 pub(crate) const TOKEN_HEADER: &str = "x-auth-token";
 /// How many characters of an unknown key are shown.
-const SHOWN: usize = 40;
+const MAX_SHOWN: usize = 40;
 
 /// The access keys of all projects.
 #[derive(Debug)]
@@ -135,7 +135,7 @@ impl Keys {
     }
 
     fn unknown(&self, access_key: &str, peer: Option<IpAddr>) -> SignatureRefusal {
-        let shown: String = access_key.chars().take(SHOWN).collect();
+        let shown: String = access_key.chars().take(MAX_SHOWN).collect();
         if let Some(suppressed) = self.strangers.admit(Instant::now()) {
             let peer = peer.map(tracing::field::display);
             tracing::warn!(

@@ -17,17 +17,17 @@ use dms_protocol::text::cut;
 
 /// The number of wrong passwords that are answered at once, for typing errors and for several machines with the same old
 /// password.
-const FREE: u32 = 3;
+const FREE_TRIES: u32 = 3;
 /// The delay of the next answer. It doubles with each further wrong password.
-const FIRST: Duration = Duration::from_millis(250);
+const FIRST_DELAY: Duration = Duration::from_millis(250);
 /// The maximum delay. Clients wait longer than this for an answer.
-const LONGEST: Duration = Duration::from_secs(10);
+const MAX_DELAY: Duration = Duration::from_secs(10);
 /// The time without a wrong password after which earlier ones are forgotten.
-const FORGOTTEN: Duration = Duration::from_secs(10 * 60);
+const FORGET_AFTER: Duration = Duration::from_secs(10 * 60);
 /// The maximum number of remembered users, and of remembered peers.
-const MOST: usize = 4096;
+const MAX_REMEMBERED: usize = 4096;
 /// The maximum length of a name in the log, in bytes.
-const SHOWN: usize = 64;
+const MAX_SHOWN: usize = 64;
 
 /// Wrong passwords, by user and by peer.
 #[derive(Debug)]
@@ -69,7 +69,7 @@ pub(crate) struct DelayedResponse(pub(crate) Duration);
 impl LoginThrottle {
     /// An empty table.
     pub(crate) fn new() -> Self {
-        let records = LoginTables { users: LruMap::new(MOST), peers: LruMap::new(MOST) };
+        let records = LoginTables { users: LruMap::new(MAX_REMEMBERED), peers: LruMap::new(MAX_REMEMBERED) };
         Self { records: Mutex::new(records), warnings: Warnings::default() }
     }
 
@@ -89,8 +89,8 @@ impl LoginThrottle {
     fn warn(&self, attempt: Attempt<'_>, delay: Duration, now: Instant) {
         let Some(suppressed) = self.warnings.admit(now) else { return };
         tracing::warn!(
-            user = cut(attempt.user, SHOWN),
-            domain = cut(attempt.domain, SHOWN),
+            user = cut(attempt.user, MAX_SHOWN),
+            domain = cut(attempt.domain, MAX_SHOWN),
             peer = attempt.peer.map(tracing::field::display),
             delay_ms = millis(delay),
             suppressed,
@@ -114,7 +114,7 @@ impl Attempt<'_> {
 impl WrongPasswords {
     /// Counts one more and returns the new count.
     fn count(&mut self, now: Instant) -> u32 {
-        if self.latest.is_some_and(|latest| now.duration_since(latest) >= FORGOTTEN) {
+        if self.latest.is_some_and(|latest| now.duration_since(latest) >= FORGET_AFTER) {
             self.wrong = 0;
         }
         self.latest = Some(now);
@@ -125,9 +125,9 @@ impl WrongPasswords {
 
 /// The delay of the answer to the last of `wrong` wrong passwords.
 fn delay_after(wrong: u32) -> Duration {
-    match wrong.saturating_sub(FREE) {
+    match wrong.saturating_sub(FREE_TRIES) {
         0 => Duration::ZERO,
-        further => FIRST.saturating_mul(2_u32.saturating_pow(further - 1)).min(LONGEST),
+        further => FIRST_DELAY.saturating_mul(2_u32.saturating_pow(further - 1)).min(MAX_DELAY),
     }
 }
 
@@ -148,7 +148,7 @@ mod tests {
         let logins = LoginThrottle::new();
         let expected = [0, 0, 0, 250, 500, 1_000, 2_000, 4_000, 8_000, 10_000, 10_000];
         assert_eq!(delays(&logins, "u", 1, 11), expected);
-        tokio::time::advance(FORGOTTEN).await;
+        tokio::time::advance(FORGET_AFTER).await;
         assert_eq!(delays(&logins, "u", 1, 1), [0]);
     }
 
@@ -166,7 +166,7 @@ mod tests {
     async fn what_is_remembered_is_bounded() {
         let logins = LoginThrottle::new();
         delays(&logins, "u", 1, 4);
-        for number in 0..MOST {
+        for number in 0..MAX_REMEMBERED {
             logins.refuse(attempt(&number.to_string(), 2));
         }
         assert_eq!(delays(&logins, "u", 3, 1), [0]);

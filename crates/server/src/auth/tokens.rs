@@ -17,9 +17,9 @@ use dms_protocol::auth::canonical::hex;
 
 /// The maximum number of tokens of one user. Beyond it the oldest is forgotten, so that a client in a loop can neither fill the
 /// memory nor end the tokens of others.
-const MOST: usize = 1_000;
+const MAX_TOKENS: usize = 1_000;
 /// How long an expired token is remembered, so that it is reported as expired and not as unknown.
-const REMEMBERED: Duration = Duration::from_secs(3600);
+const EXPIRED_TTL: Duration = Duration::from_secs(3600);
 
 /// The issued tokens, by their hash, so that neither a memory dump nor a timed lookup reveals one.
 #[derive(Debug)]
@@ -112,9 +112,9 @@ impl TokenTable {
     /// their creation.
     fn insert(&mut self, hash: Hash, grant: Grant, now: Instant) {
         let own = self.users.entry(grant.owner.name.clone()).or_default();
-        let over = |hash: &Hash| self.grants.get(hash).is_none_or(|grant| now >= grant.expires + REMEMBERED);
+        let over = |hash: &Hash| self.grants.get(hash).is_none_or(|grant| now >= grant.expires + EXPIRED_TTL);
         let mut forgotten = Vec::new();
-        while own.front().is_some_and(|first| own.len() >= MOST || over(first)) {
+        while own.front().is_some_and(|first| own.len() >= MAX_TOKENS || over(first)) {
             forgotten.extend(own.pop_front());
         }
         own.push_back(hash);
@@ -158,10 +158,10 @@ mod tests {
         let other = tokens.grant(user("other")).unwrap();
         let first = tokens.grant(user("u")).unwrap();
         tokio::time::advance(Duration::from_secs(1)).await;
-        for _ in 0..20 * MOST {
+        for _ in 0..20 * MAX_TOKENS {
             tokens.grant(user("u")).unwrap();
         }
-        assert_eq!(tokens.table().grants.len(), MOST + 1);
+        assert_eq!(tokens.table().grants.len(), MAX_TOKENS + 1);
         assert_eq!(tokens.owner(&first).unwrap_err().code(), codes::TOKEN_INVALID);
         assert!(tokens.owner(&other).is_ok());
     }
@@ -172,7 +172,7 @@ mod tests {
         for _ in 0..10 {
             tokens.grant(user("u")).unwrap();
         }
-        tokio::time::advance(Duration::from_secs(60) + REMEMBERED).await;
+        tokio::time::advance(Duration::from_secs(60) + EXPIRED_TTL).await;
         tokens.grant(user("u")).unwrap();
         assert_eq!(tokens.table().grants.len(), 1);
     }

@@ -9,7 +9,7 @@ use crate::{
 use dms_protocol::queue::Quota;
 
 /// The maximum to which a quota of queues or groups can be raised, as in the examples of the reference.
-const RAISABLE_TO: u64 = 500;
+const MAX_QUOTA: u64 = 500;
 
 /// The answer.
 #[derive(Debug, Serialize)]
@@ -49,10 +49,10 @@ async fn read(request: &ApiRequest<'_>) -> Result<Vec<Quota>, ApiError> {
         quota
     };
     Ok(vec![
-        line("queue", limits.queues, Some(usage.queues as u64), Some((0, RAISABLE_TO))),
+        line("queue", limits.queues, Some(usage.queues as u64), Some((0, MAX_QUOTA))),
         line("kafkaQueue", limits.queues, Some(usage.kafka_queues as u64), None),
         // The limit of groups is for each queue, so there is no total in use. The example of the reference has 0.
-        line("group", limits.groups_per_queue, Some(0), Some((1, RAISABLE_TO))),
+        line("group", limits.groups_per_queue, Some(0), Some((1, MAX_QUOTA))),
         line("tags", limits.tags_per_queue, None, None),
     ])
 }

@@ -27,7 +27,7 @@ pub struct ConnectionState {
     /// Whether a request on it has shown valid credentials.
     known: AtomicBool,
     /// Whether the answer in progress is only being delayed.
-    held_back: AtomicBool,
+    delayed: AtomicBool,
     began: Instant,
     /// When its last request was answered, in milliseconds after `began`.
     answered: AtomicU64,
@@ -48,7 +48,7 @@ impl ConnectionState {
             peer,
             network: network(peer),
             known: AtomicBool::new(false),
-            held_back: AtomicBool::new(false),
+            delayed: AtomicBool::new(false),
             began: Instant::now(),
             answered: AtomicU64::new(0),
             progress: Arc::default(),
@@ -81,7 +81,7 @@ impl ConnectionState {
     /// Notes that a request on it is answered.
     pub(crate) fn answered(&self) {
         self.progress.answered();
-        self.held_back.store(false, Ordering::Relaxed);
+        self.delayed.store(false, Ordering::Relaxed);
         let after = millis(self.began.elapsed());
         self.answered.store(after, Ordering::Relaxed);
         self.idle.notify_one();
@@ -89,7 +89,7 @@ impl ConnectionState {
 
     /// Notes that the answer is ready and is being delayed.
     pub(crate) fn hold_back(&self) {
-        self.held_back.store(true, Ordering::Relaxed);
+        self.delayed.store(true, Ordering::Relaxed);
         self.idle.notify_one();
     }
 
@@ -104,7 +104,7 @@ impl ConnectionState {
         if self.waiting_poll.is_leaving(Instant::now()) {
             return false;
         }
-        let working = self.progress.is_answering() && !self.held_back.load(Ordering::Relaxed);
+        let working = self.progress.is_answering() && !self.delayed.load(Ordering::Relaxed);
         !(working || self.is_known() && self.progress.is_busy())
     }
 }

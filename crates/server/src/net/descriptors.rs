@@ -6,7 +6,7 @@ use crate::net::limits::ADMIN_CONNECTIONS;
 
 /// The maximum limit that is requested. With a higher one, programs that close all descriptors up to the limit would take long.
 #[cfg(unix)]
-const WANTED: u64 = 65_536;
+const MAX_DESCRIPTORS: u64 = 65_536;
 /// The connections that count towards the budget, of all listeners of the process.
 static TAKEN: AtomicUsize = AtomicUsize::new(0);
 
@@ -60,7 +60,7 @@ pub fn raise_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
     let limit = getrlimit(Resource::Nofile);
-    let wanted = limit.maximum.map_or(WANTED, |most| most.min(WANTED));
+    let wanted = limit.maximum.map_or(MAX_DESCRIPTORS, |most| most.min(MAX_DESCRIPTORS));
     if limit.current.is_none_or(|current| current >= wanted) {
         return;
     }

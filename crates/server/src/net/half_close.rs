@@ -21,9 +21,9 @@ use tokio::{
 };
 
 /// The first bytes of every answer.
-const BEGINNING: &[u8] = b"HTTP/1.";
+const ANSWER_PREFIX: &[u8] = b"HTTP/1.";
 /// When each of these bytes is sent, counted from the end of the input. Later ones detect a caller that leaves later.
-const SENT_AT: [Duration; BEGINNING.len()] = [
+const SENT_AT: [Duration; ANSWER_PREFIX.len()] = [
     Duration::ZERO,
     Duration::from_millis(100),
     Duration::from_millis(500),
@@ -35,7 +35,7 @@ const SENT_AT: [Duration; BEGINNING.len()] = [
 /// How long after a byte the connection is checked for a refusal.
 const ROUND_TRIP: Duration = Duration::from_millis(20);
 /// How long the first byte may still be refused. After this the caller counts as one that reads.
-const DOUBT: Duration = Duration::from_millis(100);
+const REFUSAL_WINDOW: Duration = Duration::from_millis(100);
 
 /// How far the request in progress is. The connection and its stream share it.
 #[derive(Debug, Default)]
@@ -51,7 +51,7 @@ const WRITING: u8 = 4;
 /// The caller has closed its sending side.
 const ENDED: u8 = 8;
 /// It is not known yet whether the caller still reads.
-const DOUBTFUL: u8 = 16;
+const READING_UNKNOWN: u8 = 16;
 
 impl Progress {
     /// Notes that a request has begun, with a body to be read or without.
@@ -90,7 +90,7 @@ impl Progress {
     /// Polls the future that answers the request, except while it is unknown whether the caller still reads: nothing may be
     /// leased to a caller that is gone. The probe wakes the task when it knows.
     pub(crate) fn poll_answer<F: Future>(&self, answer: Pin<&mut F>, cx: &mut Context<'_>) -> Poll<F::Output> {
-        if self.is(DOUBTFUL) { Poll::Pending } else { answer.poll(cx) }
+        if self.is(READING_UNKNOWN) { Poll::Pending } else { answer.poll(cx) }
     }
 
     fn is(&self, any: u8) -> bool {
@@ -148,14 +148,14 @@ impl<I: AsyncRead + AsyncWrite + Unpin> HalfClose<I> {
     /// Ready with an error when the caller is gone. The read before this call finds refusals of earlier bytes.
     fn probe(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         let probe = self.probe.get_or_insert_with(|| {
-            self.progress.set(DOUBTFUL);
+            self.progress.set(READING_UNKNOWN);
             let began = Instant::now();
             Probe { began, timer: Box::pin(sleep_until(began)) }
         });
         while probe.timer.as_mut().poll(cx).is_ready() {
             let passed = probe.began.elapsed();
-            if passed >= DOUBT && self.progress.is(DOUBTFUL) {
-                self.progress.clear(DOUBTFUL);
+            if passed >= REFUSAL_WINDOW && self.progress.is(READING_UNKNOWN) {
+                self.progress.clear(READING_UNKNOWN);
                 // The delayed answer continues.
                 cx.waker().wake_by_ref();
             }
@@ -175,9 +175,9 @@ impl<I: AsyncRead + AsyncWrite + Unpin> HalfClose<I> {
     }
 }
 
-/// Sends the next byte of [`BEGINNING`], of which `ahead` are sent. Ready with an error when it is refused.
+/// Sends the next byte of [`ANSWER_PREFIX`], of which `ahead` are sent. Ready with an error when it is refused.
 fn send<I: AsyncWrite + Unpin>(io: &mut I, ahead: &mut usize, cx: &mut Context<'_>) -> Poll<io::Error> {
-    let byte = &BEGINNING[*ahead..=*ahead];
+    let byte = &ANSWER_PREFIX[*ahead..=*ahead];
     match Pin::new(&mut *io).poll_write(cx, byte) {
         Poll::Ready(Ok(written)) => *ahead += written,
         Poll::Ready(Err(error)) => return Poll::Ready(error),

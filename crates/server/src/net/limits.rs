@@ -5,7 +5,7 @@ use std::time::Duration;
 /// The maximum number of connections of the admin address.
 pub const ADMIN_CONNECTIONS: usize = 256;
 /// How long callers without credentials may be idle where credentials are required.
-pub const STRANGERS_IDLE: Duration = Duration::from_secs(10);
+pub const UNSIGNED_IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The limits of connections and single requests.
 #[derive(Clone, Debug)]

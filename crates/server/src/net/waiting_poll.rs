@@ -13,7 +13,7 @@ use tokio::{
 /// The minimum wait of a call before it is asked to end.
 pub(super) const MIN_WAIT: Duration = Duration::from_secs(2);
 /// How long the answer of an ended call may take to be written before the connection is cut.
-const MAX_LEAVING: Duration = Duration::from_secs(1);
+const ENDED_ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The consume call that waits on a connection, if any. HTTP/1.1 has one request at a time.
 #[derive(Debug, Default)]
@@ -66,7 +66,7 @@ impl WaitingPoll {
 
     /// Whether the answer of a call that was asked to end is still being written.
     pub(super) fn is_leaving(&self, now: Instant) -> bool {
-        self.lock().ended_at.is_some_and(|at| now.duration_since(at) < MAX_LEAVING)
+        self.lock().ended_at.is_some_and(|at| now.duration_since(at) < ENDED_ANSWER_TIMEOUT)
     }
 
     fn lock(&self) -> MutexGuard<'_, PollState> {

@@ -29,7 +29,7 @@ use crate::{
     net::{
         connection_limit::{Audience, ConnectionMetrics},
         connection_state::ConnectionState,
-        limits::{ADMIN_CONNECTIONS, HttpLimits, STRANGERS_IDLE},
+        limits::{ADMIN_CONNECTIONS, HttpLimits, UNSIGNED_IDLE_TIMEOUT},
         listener::Listener,
         tls::Tls,
     },
@@ -43,7 +43,7 @@ const HOSTS_KEY: &str = "server.hosts";
 const ADMIN_TOKEN_KEY: &str = "server.admin_token";
 
 /// One peer may use one of this many parts of the memory for bodies.
-const PARTS: usize = 4;
+const BODY_MEMORY_PARTS: usize = 4;
 
 /// A DMS server in this process. A process may have any number of them.
 ///
@@ -110,7 +110,7 @@ impl Server {
             faults: Faults::new(&config.faults),
             region: config.region,
             data_dir: config.data_dir,
-            body_memory: BodyMemory::new(config.limits.bodies_bytes, config.limits.body_bytes, PARTS),
+            body_memory: BodyMemory::new(config.limits.bodies_bytes, config.limits.body_bytes, BODY_MEMORY_PARTS),
             limits: config.limits,
             metrics: ServerMetrics::new(),
             connections,
@@ -256,7 +256,9 @@ fn admin_limits(app: &AppState) -> HttpLimits {
 
 fn with_strangers(limits: HttpLimits, guarded: bool) -> HttpLimits {
     match guarded {
-        true => HttpLimits { strangers_idle_timeout: limits.strangers_idle_timeout.min(STRANGERS_IDLE), ..limits },
+        true => {
+            HttpLimits { strangers_idle_timeout: limits.strangers_idle_timeout.min(UNSIGNED_IDLE_TIMEOUT), ..limits }
+        }
         false => limits,
     }
 }

@@ -5,14 +5,14 @@
 //! |---|---|---|---|---|
 //! | stream | 4 | | time | 8 |
 //! | first sequence number | 8 | | size of the body, of labels, of JSON | 4 each |
-//! | number of messages, and [`CHECKED`] | 4 | | checksum of labels and JSON | 4 |
+//! | number of messages, and [`HAS_CHECKSUMS`] | 4 | | checksum of labels and JSON | 4 |
 //! | checksum of the run's other bytes | 4 | | checksum of the above, the stream and the sequence number | 4 |
 //! | messages | | | labels, JSON | |
 //!
 //! In a dead letter with a reason the highest bit of the size of its labels is set. Before the labels there are a length (4) and
 //! that number of bytes of JSON, and the size covers both.
 //!
-//! Versions 2 and 3 wrote messages without checksums, in runs without [`CHECKED`]. In those, one damaged message makes its whole run
+//! Versions 2 and 3 wrote messages without checksums, in runs without [`HAS_CHECKSUMS`]. In those, one damaged message makes its whole run
 //! unreadable.
 
 use std::sync::Arc;
@@ -29,13 +29,13 @@ use dms_protocol::message::DeadLetterInfo;
 pub(crate) const RUN_HEADER: usize = 20;
 /// Bytes of a message before its labels.
 pub(crate) const MESSAGE_HEADER: usize = 28;
-/// Bytes of a message before its labels, in a run without [`CHECKED`].
+/// Bytes of a message before its labels, in a run without [`HAS_CHECKSUMS`].
 const OLD_MESSAGE_HEADER: usize = 20;
 /// A run ends at this size in bytes, because all of it is read to get one message.
 pub(crate) const RUN_BYTES: usize = 48 * 1024;
 
 /// Set in the number of messages if they have checksums of their own.
-const CHECKED: u32 = 1 << 31;
+const HAS_CHECKSUMS: u32 = 1 << 31;
 /// Set in the length of the labels if the dead letter has a reason.
 const HAS_INFO: u32 = 1 << 31;
 /// Bytes of the reason before its text.
@@ -95,7 +95,7 @@ pub(crate) fn put<'a>(
         put_message(bytes, log, (stream, seq), message)?;
         count += 1;
     }
-    put_head(&mut bytes[begin..], stream, first, count | CHECKED);
+    put_head(&mut bytes[begin..], stream, first, count | HAS_CHECKSUMS);
     let sum = checksum(log, &bytes[begin..]);
     bytes[begin + RUN_HEADER - 4..begin + RUN_HEADER].copy_from_slice(&sum.to_le_bytes());
     Ok(count)
@@ -113,7 +113,7 @@ pub(crate) fn moved_bytes(log: u32, run: &Run, content: &Bytes) -> Bytes {
         return content.clone();
     }
     // Messages without checksums must not be marked as having some.
-    let checked = if salvage(log, run, content).messages.is_empty() { 0 } else { CHECKED };
+    let checked = if salvage(log, run, content).messages.is_empty() { 0 } else { HAS_CHECKSUMS };
     let mut bytes = BytesMut::from(&content[..]);
     put_head(&mut bytes, run.stream, run.first, run.count | checked);
     bytes.freeze()
@@ -125,7 +125,7 @@ pub(crate) fn moved_bytes(log: u32, run: &Run, content: &Bytes) -> Bytes {
 /// When there are more messages than these bytes can hold, or a sequence number exceeds the maximum.
 pub(crate) fn head(content: &[u8], at: Position) -> Result<Run, Corrupt> {
     let (mut head, messages) = content.split_at_checked(RUN_HEADER).ok_or(Corrupt)?;
-    let (stream, first, count) = (StreamId(head.get_u32_le()), head.get_u64_le(), head.get_u32_le() & !CHECKED);
+    let (stream, first, count) = (StreamId(head.get_u32_le()), head.get_u64_le(), head.get_u32_le() & !HAS_CHECKSUMS);
     if count as usize > messages.len() / OLD_MESSAGE_HEADER || first.checked_add(u64::from(count)).is_none() {
         return Err(Corrupt);
     }
@@ -162,7 +162,7 @@ fn read_whole(run: &Run, content: &Bytes) -> Result<Vec<Arc<StoredMessage>>, Cor
 
 /// Whether the header says that messages have checksums.
 pub(crate) fn is_checked(content: &[u8]) -> bool {
-    content.get(12..16).is_some_and(|mut count| count.get_u32_le() & CHECKED > 0)
+    content.get(12..16).is_some_and(|mut count| count.get_u32_le() & HAS_CHECKSUMS > 0)
 }
 
 /// The messages of a damaged run that are intact.
@@ -218,12 +218,12 @@ impl MessageHeader {
 
     /// Reads the header of a message, if the bytes are long enough for the message.
     fn read(log: u32, place: (StreamId, u64), bytes: &[u8]) -> Option<Self> {
-        let head = Self::read_alone(log, place, bytes)?;
+        let head = Self::read_head(log, place, bytes)?;
         (head.size() <= bytes.len()).then_some(head)
     }
 
     /// Reads the header of a message without the rest of it.
-    pub(crate) fn read_alone(log: u32, place: (StreamId, u64), bytes: &[u8]) -> Option<Self> {
+    pub(crate) fn read_head(log: u32, place: (StreamId, u64), bytes: &[u8]) -> Option<Self> {
         let mut head = bytes.get(..MESSAGE_HEADER)?;
         let sum = checksum_of_head(log, place, head);
         let (entered_ms, _) = (head.get_i64_le(), head.get_u32_le());
@@ -355,8 +355,8 @@ mod tests {
             put_head(&mut bytes, StreamId(1), first, count);
             bytes
         };
-        for count in [0, 1, 3, 3 | CHECKED] {
-            assert_eq!(head(&content(1, count), at).map(|run| run.count), Ok(count & !CHECKED));
+        for count in [0, 1, 3, 3 | HAS_CHECKSUMS] {
+            assert_eq!(head(&content(1, count), at).map(|run| run.count), Ok(count & !HAS_CHECKSUMS));
         }
         for (first, count) in [(1, 4), (1, 1 << 30), (1, u32::MAX), (u64::MAX, 1)] {
             assert_eq!(head(&content(first, count), at), Err(Corrupt), "{count} from {first}");

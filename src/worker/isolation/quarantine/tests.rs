@@ -9,8 +9,8 @@ fn traces(messages: &[(u64, u32)]) -> Vec<MessageTrace> {
 }
 
 /// Available at once, or leased to another replica for a minute.
-fn free(now: Instant) -> Absence {
-    Absence { held_until: now, until: now + MINUTE }
+fn free(now: Instant) -> LeaseEnds {
+    LeaseEnds { own: now, others: now + MINUTE }
 }
 
 /// A quarantine after a batch whose first of three messages failed.
@@ -80,9 +80,9 @@ async fn without_places_the_number_of_messages_ends_the_quarantine() {
 #[tokio::test(start_paused = true)]
 async fn messages_of_a_fifo_queue_do_not_stay_quarantined_forever() {
     let (mut quarantine, now) = three(true);
-    quarantine.fetched(&traces(&[(1, 1)]), now + MINUTE + FIFO_PATIENCE - Duration::from_millis(1));
+    quarantine.fetched(&traces(&[(1, 1)]), now + MINUTE + FIFO_EXTRA_TIME - Duration::from_millis(1));
     assert!(!quarantine.is_empty());
-    quarantine.fetched(&[], now + MINUTE + FIFO_PATIENCE);
+    quarantine.fetched(&[], now + MINUTE + FIFO_EXTRA_TIME);
     assert!(quarantine.is_empty());
 }
 
@@ -102,7 +102,7 @@ async fn messages_that_may_still_be_leased_stay_quarantined_until_the_lease_ends
     for failed in [traces(&[(4, 1), (5, 1)]), vec![unknown; 2]] {
         let now = Instant::now();
         let mut quarantine = Quarantine { spared: true, ..Quarantine::new(false) };
-        quarantine.add(&failed, Absence { held_until: now + MINUTE, until: now + MINUTE * 3 });
+        quarantine.add(&failed, LeaseEnds { own: now + MINUTE, others: now + MINUTE * 3 });
         quarantine.fetched(&[], now);
         for _ in 0..3 {
             quarantine.fetched(&traces(&[(8, 1)]), now);

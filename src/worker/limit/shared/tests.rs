@@ -13,8 +13,8 @@ fn limit(messages: usize, weights: &[u32], sharing: Sharing) -> (Arc<SharedLimit
     (limit, shares)
 }
 
-fn held(limit: &SharedLimit) -> Vec<usize> {
-    limit.lock().fair_share.held()
+fn used(limit: &SharedLimit) -> Vec<usize> {
+    limit.lock().fair_share.used()
 }
 
 /// Every worker wants ten messages at a time and holds each for a while. Returns the average that each one holds.
@@ -40,7 +40,7 @@ async fn crowd(limit: &Arc<SharedLimit>, shares: &[Arc<Membership>]) -> Vec<f64>
     let mut sums = vec![0.0; shares.len()];
     for _ in 0..500 {
         tokio::time::sleep(Duration::from_millis(7)).await;
-        sums.iter_mut().zip(held(limit)).for_each(|(sum, held)| *sum += held as f64 / 500.0);
+        sums.iter_mut().zip(used(limit)).for_each(|(sum, used)| *sum += used as f64 / 500.0);
     }
     tasks.shutdown().await;
     sums
@@ -49,28 +49,28 @@ async fn crowd(limit: &Arc<SharedLimit>, shares: &[Arc<Membership>]) -> Vec<f64>
 #[tokio::test(start_paused = true)]
 async fn a_scarce_limit_is_shared_by_weight() {
     let (limit, shares) = limit(70, &[4, 2, 1], Sharing::Weighted);
-    let held = crowd(&limit, &shares).await;
-    for (held, fair) in held.iter().zip([40.0, 20.0, 10.0]) {
-        assert!((held / fair - 1.0).abs() < 0.15, "{held:?} instead of {fair}");
+    let used = crowd(&limit, &shares).await;
+    for (used, fair) in used.iter().zip([40.0, 20.0, 10.0]) {
+        assert!((used / fair - 1.0).abs() < 0.15, "{used:?} instead of {fair}");
     }
     tokio::time::sleep(Duration::from_secs(1)).await;
-    assert_eq!(self::held(&limit), [0, 0, 0], "nothing leaks when polls are given up");
+    assert_eq!(self::used(&limit), [0, 0, 0], "nothing leaks when polls are given up");
     assert!(!limit.lock().fair_share.is_wanted());
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_worker_alone_gets_all_but_the_guaranteed_messages_of_others() {
     let (limit, shares) = limit(30, &[1, 5, 5], Sharing::Weighted);
-    let held = crowd(&limit, &shares[..1]).await;
-    assert!(held[0] > 26.0 && held[0] < 28.01, "{held:?}");
+    let used = crowd(&limit, &shares[..1]).await;
+    assert!(used[0] > 26.0 && used[0] < 28.01, "{used:?}");
 }
 
 #[tokio::test(start_paused = true)]
 async fn no_worker_starves_with_strict_sharing() {
     let (limit, shares) = limit(20, &[9, 1, 1], Sharing::Strict);
-    let held = crowd(&limit, &shares).await;
-    assert!(held[0] > 15.0, "the first takes what it wants: {held:?}");
-    assert!(held[1] > 0.8 && held[2] > 0.8, "the others have their one place: {held:?}");
+    let used = crowd(&limit, &shares).await;
+    assert!(used[0] > 15.0, "the first takes what it wants: {used:?}");
+    assert!(used[1] > 0.8 && used[2] > 0.8, "the others have their one place: {used:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -101,7 +101,7 @@ async fn bytes_are_shared_as_messages_are() {
     drop(messages);
     assert_eq!(third.await.messages(), 10);
     drop(second);
-    assert_eq!(held(&limit), [0, 0]);
+    assert_eq!(used(&limit), [0, 0]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -110,14 +110,14 @@ async fn a_poll_that_stops_waiting_passes_its_turn_on() {
     let all = shares[0].take(11).await;
     let mut waiting = Box::pin(shares[1].take(10));
     let one = tokio::time::timeout(GATHER_TIME * 2, &mut waiting).await;
-    assert_eq!(one.map(|held| held.messages()), Ok(1), "only its own place is free");
+    assert_eq!(one.map(|used| used.messages()), Ok(1), "only its own place is free");
     let mut waiting = Box::pin(shares[1].take(10));
     let mut other = Box::pin(shares[0].take(1));
     assert!(poll!(&mut waiting).is_pending() && poll!(&mut other).is_pending());
     drop(all);
     drop(waiting);
     assert_eq!(other.await.messages(), 1);
-    assert_eq!(held(&limit), [0, 0]);
+    assert_eq!(used(&limit), [0, 0]);
 }
 
 /// A thousand workers wait for capacity. Released capacity wakes only the workers concerned, so the work of a
@@ -133,9 +133,9 @@ async fn a_change_wakes_few_of_a_thousand_workers_and_each_gets_its_turn() {
         let (share, served) = (Arc::clone(share), Arc::clone(&served));
         tasks.spawn(async move {
             loop {
-                let held = share.take(1).await;
+                let used = share.take(1).await;
                 tokio::time::sleep(Duration::from_millis(10)).await;
-                served.lock().unwrap()[member] += held.messages();
+                served.lock().unwrap()[member] += used.messages();
             }
         });
     }

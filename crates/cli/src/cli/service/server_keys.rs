@@ -10,7 +10,7 @@ use crate::{config, sidecar::assemble::server_config};
 use dms_server::Callers;
 
 /// How often the files are looked at.
-const EVERY: Duration = Duration::from_secs(2);
+const CHECK_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Takes the keys and users of a new configuration, and notes them in the one in force; whether they were taken. What is wrong
 /// changes nothing.
@@ -71,7 +71,7 @@ impl FileWatch {
             return std::future::pending().await;
         }
         loop {
-            sleep(EVERY).await;
+            sleep(CHECK_INTERVAL).await;
             let files = files.clone();
             let contents = spawn_blocking(move || files.iter().map(content).collect()).await.ok();
             if contents.is_some() && contents != self.seen {

@@ -18,7 +18,7 @@ use dms_server::internal::host_check::is_loopback;
 use dms_worker::transport::{HttpOptions, HttpTransport, Transport, TransportError};
 
 /// How long an answer may take, unless the command knows better.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A server that is asked through its admin address.
 #[derive(Debug)]
@@ -27,7 +27,7 @@ pub(crate) struct AdminClient {
     /// Shown to it, where it cannot be read on the way.
     token: Option<Secret>,
     transport: HttpTransport,
-    patience: Duration,
+    timeout: Duration,
 }
 
 impl AdminClient {
@@ -101,12 +101,12 @@ impl AdminClient {
         let options = HttpOptions::new().tls(tls).ca_file(ca_file.filter(|_| tls));
         let transport = HttpTransport::new(&options).map_err(|error| unreachable(url, error))?;
         let token = config.server.admin_token.clone().filter(|_| tls || is_local(url));
-        Ok(Self { url: url.to_owned(), token, transport, patience: PATIENCE })
+        Ok(Self { url: url.to_owned(), token, transport, timeout: TIMEOUT })
     }
 
     /// Waits this long for an answer.
-    pub(crate) fn patience(self, patience: Duration) -> Self {
-        Self { patience, ..self }
+    pub(crate) fn timeout(self, timeout: Duration) -> Self {
+        Self { timeout, ..self }
     }
 
     /// Asks, and reads what the server says.
@@ -128,7 +128,7 @@ impl AdminClient {
         };
         let request = request.body(Bytes::new());
         let request = request.map_err(|error| Failure::of(Kind::Usage, format!("--admin {shown}: {error}")))?;
-        let answer = self.transport.send(request, self.patience).await;
+        let answer = self.transport.send(request, self.timeout).await;
         let answer = answer.map_err(|error| unreachable(&self.url, error))?;
         match serde_json::from_slice(answer.body()) {
             Ok(told) if answer.status().is_success() => Ok(told),

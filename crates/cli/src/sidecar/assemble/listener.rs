@@ -10,7 +10,7 @@ use dms_server::{
     HttpLimits, Tls,
     internal::{
         host_check::{HostCheck, Remedy},
-        limits::STRANGERS_IDLE,
+        limits::UNSIGNED_IDLE_TIMEOUT,
         listener::Listener,
     },
 };
@@ -37,7 +37,7 @@ pub(crate) fn host_check(token: Option<&config::Secret>, hosts: &[String], keys:
 pub(crate) fn limits(connections: usize, guarded: bool, shutdown_grace: Duration) -> HttpLimits {
     let limits = HttpLimits::default().connections(connections).shutdown_grace(shutdown_grace);
     match guarded {
-        true => limits.strangers_idle_timeout(STRANGERS_IDLE),
+        true => limits.strangers_idle_timeout(UNSIGNED_IDLE_TIMEOUT),
         false => limits,
     }
 }

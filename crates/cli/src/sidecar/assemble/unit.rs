@@ -75,10 +75,10 @@ pub(crate) fn unit(
 ) -> Result<WorkerUnit, SidecarError> {
     let name = worker.label();
     let recorder = Arc::<Recorder>::default();
-    let brake = Backpressure::default();
+    let backpressure = Backpressure::default();
     let source = format!("/dms/{}/{}", config.dms.project_id, worker.queue);
     let builder = Worker::builder(client.clone()).queue(&worker.queue).group(&worker.group);
-    let (builder, app) = with_handler(builder, worker, source, &brake, surroundings)?;
+    let (builder, app) = with_handler(builder, worker, source, &backpressure, surroundings)?;
     let rate = rate(worker).map_err(|error| SidecarError::Settings(name.clone(), error))?;
     let built = settings(builder, worker, config)
         .rate_limit(rate)
@@ -88,7 +88,7 @@ pub(crate) fn unit(
         .map_err(|error| SidecarError::Settings(name.clone(), error))?;
     metrics.watch(built.handle());
     let throttle = Throttle::new(built.handle());
-    brake.connect(throttle.clone());
+    backpressure.connect(throttle.clone());
     let dead_letters = worker.source == config::Source::DeadLetters;
     let stale_after = worker.poll_wait.get() + Duration::from_secs(60);
     Ok(WorkerUnit { name, worker: built, throttle, recorder, app, dead_letters, stale_after })
@@ -99,13 +99,13 @@ fn with_handler(
     builder: WorkerBuilder,
     worker: &config::Worker,
     source: String,
-    brake: &Backpressure,
+    backpressure: &Backpressure,
     Surroundings { stopping, tasks, withheld }: &Surroundings<'_>,
 ) -> Result<(WorkerBuilder, Option<Watched>), SidecarError> {
     if let Some(settings) = &worker.handler.http {
         let target = Target::new(settings, worker.concurrency);
         let target = Arc::new(target.map_err(|error| SidecarError::Http(worker.label(), error))?);
-        let delivery = HttpDelivery::new(settings, target.clone(), source, brake.clone(), (*stopping).clone());
+        let delivery = HttpDelivery::new(settings, target.clone(), source, backpressure.clone(), (*stopping).clone());
         let watching = Watching { interval: settings.health_interval.get(), always: target.has_health_url() };
         let watched = Watched { app: delivery.app(), target, watching };
         let builder = match settings.batch {
@@ -122,8 +122,8 @@ fn with_handler(
     let run = ProgramCommand { program: command.run.clone(), withheld: Arc::clone(withheld) };
     process::find(&run.program).map_err(|error| SidecarError::Program(worker.label(), error))?;
     let builder = match command.mode {
-        CommandMode::PerMessage => builder.handler(CommandDelivery::new(run, timeout, brake.clone())),
-        CommandMode::JsonLines => builder.handler(LinesDelivery::new(run, timeout, brake.clone(), tasks)),
+        CommandMode::PerMessage => builder.handler(CommandDelivery::new(run, timeout, backpressure.clone())),
+        CommandMode::JsonLines => builder.handler(LinesDelivery::new(run, timeout, backpressure.clone(), tasks)),
     };
     Ok((builder, None))
 }

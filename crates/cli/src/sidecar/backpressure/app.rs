@@ -22,14 +22,14 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use crate::sidecar::backpressure::blame::{Fault, LazyKey};
 use crate::sidecar::backpressure::{
-    blame::{Blame, Break, Flight, MessageKey, TOGETHER},
+    blame::{Blame, Break, Flight, MessageKey, SAME_CAUSE_WINDOW},
     throttle::Throttle,
 };
 
 /// Health checks in a row without an answer that take an application down.
-const MOST_FAILURES: u32 = 3;
+const MAX_FAILURES: u32 = 3;
 /// The longest pause after a trial that failed.
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+const MAX_PAUSE: Duration = Duration::from_secs(30);
 
 /// The result of a health check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,7 +87,7 @@ impl Availability {
     fn pause(self, interval: Duration) -> Duration {
         match self.failed_trials {
             0 => Duration::ZERO,
-            failed => interval.saturating_mul(2u32.saturating_pow(failed - 1)).min(LONGEST_PAUSE.max(interval)),
+            failed => interval.saturating_mul(2u32.saturating_pow(failed - 1)).min(MAX_PAUSE.max(interval)),
         }
     }
 }
@@ -106,8 +106,8 @@ pub(crate) struct Watching {
 pub(crate) struct App {
     known: watch::Sender<Availability>,
     turn: Mutex<()>,
-    /// Held by every post; alone by one that is to be the only one in flight.
-    floor: RwLock<()>,
+    /// Every post holds a read lock. One that has to be the only post in flight holds the write lock.
+    in_flight: RwLock<()>,
     blame: StdMutex<Blame>,
     throttle: OnceCell<Throttle>,
 }
@@ -117,14 +117,14 @@ pub(crate) struct App {
 pub(crate) struct PostPermit<'a> {
     app: &'a App,
     _turn: Option<MutexGuard<'a, ()>>,
-    _floor: Floor<'a>,
+    _in_flight: InFlightLock<'a>,
     flight: Flight,
 }
 
 #[derive(Debug)]
-enum Floor<'a> {
+enum InFlightLock<'a> {
     Shared(#[expect(dead_code, reason = "held, not read")] RwLockReadGuard<'a, ()>),
-    Alone(#[expect(dead_code, reason = "held, not read")] RwLockWriteGuard<'a, ()>),
+    Exclusive(#[expect(dead_code, reason = "held, not read")] RwLockWriteGuard<'a, ()>),
 }
 
 impl Drop for PostPermit<'_> {
@@ -139,14 +139,14 @@ impl App {
         Self {
             known: watch::Sender::new(Availability::UNKNOWN),
             turn: Mutex::new(()),
-            floor: RwLock::new(()),
+            in_flight: RwLock::new(()),
             blame: StdMutex::default(),
             throttle: OnceCell::new(),
         }
     }
 
-    /// Waits until a message may be posted, `alone` for one that is to be the only one in flight. Cancel-safe.
-    pub(crate) async fn turn(&self, alone: bool) -> PostPermit<'_> {
+    /// Waits until a message may be posted; with `exclusive`, as the only one in flight. Cancel-safe.
+    pub(crate) async fn turn(&self, exclusive: bool) -> PostPermit<'_> {
         let mut known = self.known.subscribe();
         loop {
             let state = known.borrow_and_update().state;
@@ -164,19 +164,19 @@ impl App {
             if turn.is_some() && self.state() != AppStatus::TryingOut {
                 continue;
             }
-            let floor = match alone {
-                true => Floor::Alone(self.floor.write().await),
-                false => Floor::Shared(self.floor.read().await),
+            let in_flight = match exclusive {
+                true => InFlightLock::Exclusive(self.in_flight.write().await),
+                false => InFlightLock::Shared(self.in_flight.read().await),
             };
             if self.state() == AppStatus::Up || (turn.is_some() && self.state() == AppStatus::TryingOut) {
-                return PostPermit { app: self, _turn: turn, _floor: floor, flight: self.blame().begin() };
+                return PostPermit { app: self, _turn: turn, _in_flight: in_flight, flight: self.blame().begin() };
             }
         }
     }
 
     /// Whether a message is to be posted only while nothing else is in flight.
-    pub(crate) fn must_be_alone(&self, key: &LazyKey<'_>) -> bool {
-        self.known_key(key).is_some_and(|key| self.blame().must_be_alone(key))
+    pub(crate) fn needs_exclusive_post(&self, key: &LazyKey<'_>) -> bool {
+        self.known_key(key).is_some_and(|key| self.blame().needs_exclusive_post(key))
     }
 
     /// The key, unless no message is remembered. A large body is not hashed while the lock is held.
@@ -236,13 +236,14 @@ impl App {
 
     async fn how_it_broke(&self, turn: &PostPermit<'_>, look: impl Future<Output = Health>) -> Break {
         let together = self.blame().broke(Instant::now());
-        let alone = matches!(turn._floor, Floor::Alone(_)) || self.blame().was_alone(turn.flight);
+        let only_post =
+            matches!(turn._in_flight, InFlightLock::Exclusive(_)) || self.blame().was_only_post(turn.flight);
         let proven = self.state() == AppStatus::Up;
         let crashed = look.await == Health::Ill;
-        if !alone {
-            sleep(TOGETHER).await;
+        if !only_post {
+            sleep(SAME_CAUSE_WINDOW).await;
         }
-        Break { alone, together: together.load(Relaxed) > 1, crashed, proven }
+        Break { only_post, together: together.load(Relaxed) > 1, crashed, proven }
     }
 
     fn blame(&self) -> StdMutexGuard<'_, Blame> {
@@ -309,10 +310,10 @@ impl App {
             }
             silent = match look().await {
                 Health::Well => 0,
-                Health::Ill => MOST_FAILURES,
+                Health::Ill => MAX_FAILURES,
                 Health::Silent => silent + 1,
             };
-            if silent >= MOST_FAILURES {
+            if silent >= MAX_FAILURES {
                 self.change(Availability::lost);
             }
         }
@@ -370,7 +371,7 @@ mod tests {
         let app = App::new();
         app.change(Availability::found);
         let key = LazyKey::of(&[]);
-        assert!(!app.must_be_alone(&key));
+        assert!(!app.needs_exclusive_post(&key));
         app.answered(&key);
         assert!(!key.is_made());
         let turn = app.turn(false).await;

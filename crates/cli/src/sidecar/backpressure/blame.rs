@@ -26,14 +26,14 @@ use tokio::time::Instant;
 use dms_worker::{internal::TtlMap, worker::Delivery};
 
 /// Connections that break within this time of each other broke for one reason.
-pub(crate) const TOGETHER: Duration = Duration::from_millis(100);
+pub(crate) const SAME_CAUSE_WINDOW: Duration = Duration::from_millis(100);
 /// Posts in a row without an answer, of which each was alone, that take an application down.
-const MOST_IN_A_ROW: u32 = 3;
+const MAX_BREAKS_IN_A_ROW: u32 = 3;
 /// How often a message may break the connection before it has failed, also where every other message breaks it too.
-const MOST_BREAKS: u32 = 6;
+const MAX_BREAKS: u32 = 6;
 /// How many messages are remembered, and for how long.
-const REMEMBERED: usize = 1_000;
-const KEEP: Duration = Duration::from_secs(600);
+const MAX_RECORDS: usize = 1_000;
+const RECORD_TTL: Duration = Duration::from_secs(600);
 
 /// What tells a message from others. Messages with the same content are alike for the memory of what breaks connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -112,7 +112,7 @@ pub(crate) enum Fault {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Break {
     /// Nothing else was in flight.
-    pub(crate) alone: bool,
+    pub(crate) only_post: bool,
     /// Other connections broke at the same time.
     pub(crate) together: bool,
     /// The application takes no connections any more, or says that it is not well.
@@ -159,7 +159,7 @@ impl Default for Blame {
             unanswered: HashSet::new(),
             in_a_row: 0,
             last_break: None,
-            records: TtlMap::new(REMEMBERED),
+            records: TtlMap::new(MAX_RECORDS),
         }
     }
 }
@@ -177,7 +177,7 @@ impl Blame {
     }
 
     /// Whether no other post was in flight at any time of this one.
-    pub(crate) fn was_alone(&self, flight: Flight) -> bool {
+    pub(crate) fn was_only_post(&self, flight: Flight) -> bool {
         flight.first && flight.number == self.begun
     }
 
@@ -187,7 +187,7 @@ impl Blame {
     }
 
     /// Whether a message is to be posted only while nothing else is in flight.
-    pub(crate) fn must_be_alone(&self, key: MessageKey) -> bool {
+    pub(crate) fn needs_exclusive_post(&self, key: MessageKey) -> bool {
         self.record(key).crashes
     }
 
@@ -203,7 +203,7 @@ impl Blame {
         self.in_a_row = 0;
         let Some(key) = key else { return };
         if self.record(key).times > 0 || self.record(key).crashes {
-            self.records.insert(key.content, Record::default(), KEEP);
+            self.records.insert(key.content, Record::default(), RECORD_TTL);
         }
     }
 
@@ -215,7 +215,7 @@ impl Blame {
 
     /// A connection broke. The count says, a moment later, how many broke with it.
     pub(crate) fn broke(&mut self, now: Instant) -> Arc<AtomicU32> {
-        let group = self.last_break.take().filter(|(last, _)| now - *last <= TOGETHER);
+        let group = self.last_break.take().filter(|(last, _)| now - *last <= SAME_CAUSE_WINDOW);
         let count = group.map_or_else(Arc::default, |(_, count)| count);
         count.fetch_add(1, Relaxed);
         self.last_break = Some((now, Arc::clone(&count)));
@@ -226,24 +226,24 @@ impl Blame {
     pub(crate) fn judge(&mut self, key: MessageKey, how: Break) -> (Fault, bool) {
         let mut record = self.record(key);
         record.crashes |= how.crashed || how.together;
-        if !how.alone && (how.crashed || how.together) {
+        if !how.only_post && (how.crashed || how.together) {
             // The end of the application's process is a sign against each that was in flight, a weak one.
             record.times += u32::from(how.crashed && record.times == 0);
-            self.records.insert(key.content, record, KEEP);
+            self.records.insert(key.content, record, RECORD_TTL);
             return (Fault::Unclear { answers: None }, how.crashed);
         }
         record.times = record.times.saturating_add(1);
-        self.records.insert(key.content, record, KEEP);
+        self.records.insert(key.content, record, RECORD_TTL);
         self.unanswered.insert(key);
         self.in_a_row = self.in_a_row.saturating_add(1);
-        let down = how.crashed || self.in_a_row >= MOST_IN_A_ROW;
+        let down = how.crashed || self.in_a_row >= MAX_BREAKS_IN_A_ROW;
         let unanswered = self.unanswered.len();
         let answers = (!how.crashed).then_some(self.answers);
         let fault = match (unanswered, record.times) {
             (0 | 1, 1) if how.proven && !how.crashed => Fault::Message,
             (0 | 1, 2..) => Fault::Message,
-            (_, MOST_BREAKS..) => {
-                self.records.insert(key.content, Record { times: 0, ..record }, KEEP);
+            (_, MAX_BREAKS..) => {
+                self.records.insert(key.content, Record { times: 0, ..record }, RECORD_TTL);
                 Fault::Message
             }
             (2.., 3..) => Fault::Later,
@@ -261,7 +261,7 @@ impl Blame {
 mod tests {
     use super::*;
 
-    const LONE: Break = Break { alone: true, together: false, crashed: false, proven: false };
+    const LONE: Break = Break { only_post: true, together: false, crashed: false, proven: false };
     const UNCLEAR: Fault = Fault::Unclear { answers: Some(0) };
 
     fn key(number: u64) -> MessageKey {
@@ -271,9 +271,9 @@ mod tests {
     #[test]
     fn a_message_that_breaks_the_connection_to_an_application_that_works_has_failed() {
         let mut blame = Blame::default();
-        let how = Break { alone: false, proven: true, ..LONE };
+        let how = Break { only_post: false, proven: true, ..LONE };
         assert_eq!(blame.judge(key(1), how), (Fault::Message, false));
-        assert!(!blame.must_be_alone(key(1)), "it harms nobody else");
+        assert!(!blame.needs_exclusive_post(key(1)), "it harms nobody else");
         let (fault, down) = blame.judge(key(2), how);
         assert!(matches!(fault, Fault::Unclear { .. }) && !down, "two of them in a row: it may be the application");
         assert_eq!(blame.judge(key(3), how), (UNCLEAR, true));
@@ -292,13 +292,13 @@ mod tests {
     #[test]
     fn those_that_were_in_flight_when_the_application_crashed_have_not_failed() {
         let mut blame = Blame::default();
-        let crash = Break { alone: false, together: true, crashed: true, proven: true };
+        let crash = Break { only_post: false, together: true, crashed: true, proven: true };
         for number in 1..=30 {
             assert_eq!(blame.judge(key(number), crash), (Fault::Unclear { answers: None }, true));
-            assert!(blame.must_be_alone(key(number)));
+            assert!(blame.needs_exclusive_post(key(number)));
         }
         blame.answered(Some(key(7)));
-        assert!(!blame.must_be_alone(key(7)), "it was not the one");
+        assert!(!blame.needs_exclusive_post(key(7)), "it was not the one");
         assert_eq!(
             blame.judge(key(8), Break { crashed: true, ..LONE }),
             (Fault::Message, true),
@@ -326,7 +326,7 @@ mod tests {
     async fn breaks_at_the_same_time_are_counted_together() {
         let mut blame = Blame::default();
         let (first, second) = (blame.broke(Instant::now()), blame.broke(Instant::now()));
-        tokio::time::advance(TOGETHER * 2).await;
+        tokio::time::advance(SAME_CAUSE_WINDOW * 2).await;
         let third = blame.broke(Instant::now());
         assert_eq!([first, second, third].map(|count| count.load(Relaxed)), [2, 2, 1]);
     }
@@ -335,12 +335,12 @@ mod tests {
     fn a_post_is_alone_when_no_other_is_in_flight_at_any_time_of_it() {
         let mut blame = Blame::default();
         let first = blame.begin();
-        assert!(blame.was_alone(first));
+        assert!(blame.was_only_post(first));
         let second = blame.begin();
-        assert!(!blame.was_alone(first) && !blame.was_alone(second));
+        assert!(!blame.was_only_post(first) && !blame.was_only_post(second));
         blame.end();
         blame.end();
         let third = blame.begin();
-        assert!(blame.was_alone(third));
+        assert!(blame.was_only_post(third));
     }
 }

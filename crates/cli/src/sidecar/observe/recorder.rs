@@ -14,7 +14,7 @@ use dms_protocol::clock;
 use dms_worker::worker::{AckResult, Event, HandlerOutcome, Observer, Origin};
 
 /// How many errors are remembered.
-const KEPT: usize = 5;
+const MAX_ERRORS: usize = 5;
 /// How much of an error's text is kept, in characters.
 const MAX_CHARS: usize = 300;
 
@@ -73,7 +73,7 @@ impl Recorder {
         let now: Timestamp = clock::now();
         let seen = Seen { at: now.to_string(), what, error: error.chars().take(MAX_CHARS).collect() };
         let mut errors = self.errors.lock().unwrap_or_else(PoisonError::into_inner);
-        if errors.len() == KEPT {
+        if errors.len() == MAX_ERRORS {
             errors.remove(0);
         }
         errors.push(seen);

@@ -10,9 +10,9 @@ use dms_server::internal::body::{self, BodyError, BodyLimits, BodyMemory, Buffer
 /// The largest request, in bytes: sixteen full messages.
 const MAX_REQUEST: usize = 16 * dms_protocol::limits::MAX_BYTES;
 /// The most memory that requests take together, in bytes.
-const ROOM: usize = 8 * MAX_REQUEST;
+const MAX_MEMORY_BYTES: usize = 8 * MAX_REQUEST;
 /// Into how many parts the room is divided: one peer may take one of them.
-const PARTS: usize = 2;
+const MEMORY_PARTS: usize = 2;
 /// The bounds. An application would rather try again than wait for room.
 const BOUNDS: BodyLimits = BodyLimits {
     most: MAX_REQUEST,
@@ -23,7 +23,7 @@ const BOUNDS: BodyLimits = BodyLimits {
 
 /// The room that all requests in memory share.
 pub(super) fn room() -> BodyMemory {
-    BodyMemory::new(ROOM, MAX_REQUEST, PARTS)
+    BodyMemory::new(MAX_MEMORY_BYTES, MAX_REQUEST, MEMORY_PARTS)
 }
 
 /// Reads a whole body that comes from `peer`.

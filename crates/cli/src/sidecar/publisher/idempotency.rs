@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use crate::sidecar::publisher::results::PublishOutcome;
 
 /// How long a request is remembered.
-pub(super) const REMEMBERED: Duration = Duration::from_secs(600);
+pub(super) const KEY_TTL: Duration = Duration::from_secs(600);
 /// How many messages of such requests are remembered; a request counts as one more.
 const MAX_MESSAGES: usize = 100_000;
 
@@ -47,7 +47,7 @@ impl IdempotencyMemory {
         known.insert_weighed(
             key.to_owned(),
             RememberedRequest { digest, outcomes: outcomes.clone() },
-            REMEMBERED,
+            KEY_TTL,
             messages + 1,
         );
         Some(outcomes)
@@ -67,7 +67,7 @@ mod tests {
         first.lock().await.push(PublishOutcome::Sent(None));
         assert_eq!(memory.recall("k", b"1", 1).unwrap().lock().await.len(), 1);
         assert!(memory.recall("k", b"2", 1).is_none());
-        tokio::time::advance(REMEMBERED).await;
+        tokio::time::advance(KEY_TTL).await;
         assert_eq!(memory.recall("k", b"2", 1).unwrap().lock().await.len(), 0, "forgotten by now");
     }
 

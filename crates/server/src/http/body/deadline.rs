@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::{BodyError, memory::UNCOUNTED};
+use super::{BodyError, memory::UNCOUNTED_BYTES};
 
-/// A body that uses counted memory has to deliver [`LEAST`] bytes in each window.
+/// A body that uses counted memory has to deliver [`MIN_WINDOW_BYTES`] bytes in each window.
 const WINDOW: Duration = Duration::from_secs(10);
 /// See [`WINDOW`].
-const LEAST: usize = 64 << 10;
+const MIN_WINDOW_BYTES: usize = 64 << 10;
 
 /// The deadlines of one body.
 #[derive(Debug)]
@@ -27,7 +27,7 @@ impl BodyDeadline {
     pub(super) fn new(patience: Duration, announced: usize) -> Self {
         let now = Instant::now();
         let due = now + patience;
-        let window_ends = if announced > UNCOUNTED { due.min(now + WINDOW) } else { due };
+        let window_ends = if announced > UNCOUNTED_BYTES { due.min(now + WINDOW) } else { due };
         Self { due, window_ends, arrived: 0 }
     }
 
@@ -43,7 +43,7 @@ impl BodyDeadline {
             if let Ok(output) = timeout_at(self.window_ends, next.as_mut()).await {
                 return Ok(output);
             }
-            if self.window_ends == self.due || self.arrived < LEAST {
+            if self.window_ends == self.due || self.arrived < MIN_WINDOW_BYTES {
                 return Err(BodyError::TooSlow);
             }
             self.next_window();

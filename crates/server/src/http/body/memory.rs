@@ -16,7 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::net::peer::network;
 
 /// The bytes of each body that are not counted.
-pub(super) const UNCOUNTED: usize = 64 << 10;
+pub(super) const UNCOUNTED_BYTES: usize = 64 << 10;
 /// The growth of each step.
 const STEP: usize = 4;
 /// The number of bytes of one permit.
@@ -60,8 +60,8 @@ impl Pool {
 impl BodyMemory {
     /// Memory for `bytes` bytes of bodies of at most `most` bytes each, of which one peer may use a part of `parts`.
     pub fn new(bytes: usize, most: usize, parts: usize) -> Self {
-        let counted = most.saturating_sub(UNCOUNTED).max(1);
-        let (mut pools, mut upto) = (Vec::new(), UNCOUNTED);
+        let counted = most.saturating_sub(UNCOUNTED_BYTES).max(1);
+        let (mut pools, mut upto) = (Vec::new(), UNCOUNTED_BYTES);
         while upto < most {
             let next = (upto * STEP).min(most);
             // Every pool has room for the same number of bodies.
@@ -78,7 +78,7 @@ impl BodyMemory {
             room: self.clone(),
             peer: peer.map(network),
             announced,
-            bytes: UNCOUNTED,
+            bytes: UNCOUNTED_BYTES,
             own: None,
             permits: Vec::new(),
         }
@@ -174,7 +174,7 @@ mod tests {
     fn small_bodies_take_no_room() {
         let room = BodyMemory::new(MIB, MIB, 4);
         let mut bodies: Vec<_> = (0..10_000).map(|number| room.hold(peer(number), MIB)).collect();
-        assert!(bodies.iter_mut().all(|held| finds(held, UNCOUNTED)));
+        assert!(bodies.iter_mut().all(|held| finds(held, UNCOUNTED_BYTES)));
         assert!(room.0.peers.lock().unwrap().is_empty());
     }
 
@@ -183,8 +183,8 @@ mod tests {
         let room = BodyMemory::new(16 * MIB, MIB, 1);
         // Each has sent 65 KiB and holds 256 KiB, not the 1 MiB that it announced.
         let mut begun: Vec<_> = (0..16).map(|number| room.hold(peer(number), MIB)).collect();
-        assert!(begun.iter_mut().all(|held| finds(held, UNCOUNTED + 1024)));
-        assert!(begun.iter_mut().all(|held| held.bytes() == UNCOUNTED * STEP));
+        assert!(begun.iter_mut().all(|held| finds(held, UNCOUNTED_BYTES + 1024)));
+        assert!(begun.iter_mut().all(|held| held.bytes() == UNCOUNTED_BYTES * STEP));
         assert!(begun.iter_mut().all(|held| finds(held, MIB)), "they block each other");
     }
 

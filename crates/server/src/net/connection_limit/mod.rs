@@ -26,9 +26,9 @@ use crate::{
 };
 
 /// The strangers of one peer may take one of this many parts of the slots.
-const PARTS: usize = 4;
+const SLOT_PARTS: usize = 4;
 /// The interval at which a new connection looks again for a slot or a descriptor that another listener freed.
-const AGAIN: Duration = Duration::from_millis(100);
+const RETRY_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The audience of a listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,7 +92,7 @@ impl ConnectionLimit {
             if let Some(slot) = self.try_take(peer) {
                 return slot;
             }
-            let _ = timeout(AGAIN, self.freed.notified()).await;
+            let _ = timeout(RETRY_INTERVAL, self.freed.notified()).await;
         }
     }
 
@@ -160,7 +160,7 @@ impl ConnectionLimit {
 
     /// The number of slots that the strangers of one peer may take.
     fn share(&self) -> usize {
-        (self.most / PARTS).max(1)
+        (self.most / SLOT_PARTS).max(1)
     }
 
     fn displace(&self, table: &mut SlotTable, of: Option<IpAddr>, reason: &'static str) -> bool {

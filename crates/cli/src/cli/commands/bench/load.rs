@@ -29,7 +29,7 @@ pub(super) const GROUP: &str = "bench";
 /// The attribute that says when a message was sent, in nanoseconds since the run began.
 const SENT: &str = "sent";
 /// How long the last messages of a run by the clock may take to arrive.
-const LAST: Duration = Duration::from_secs(2);
+const LAST_MESSAGES_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A queue under load.
 #[derive(Clone, Debug)]
@@ -106,7 +106,7 @@ impl Load {
             progress.expect(sent);
             Ok::<_, Failure>(sent)
         };
-        let handling = self.work(&progress, self.connections * self.batch, self.duration + LAST);
+        let handling = self.work(&progress, self.connections * self.batch, self.duration + LAST_MESSAGES_TIMEOUT);
         let (produced, ()) = tokio::try_join!(sending, handling)?;
         Ok(Tally { produced, ..progress.tally(|progress| &progress.messages) })
     }

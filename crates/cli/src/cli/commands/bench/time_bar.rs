@@ -8,7 +8,7 @@ use tokio::time::{Instant, interval};
 use crate::cli::support::{context::Context, progress::bar};
 
 /// How often the bar is drawn.
-const EVERY: Duration = Duration::from_millis(200);
+const REDRAW_INTERVAL: Duration = Duration::from_millis(200);
 
 /// A bar on a terminal; a line at the start of the run otherwise.
 #[derive(Debug)]
@@ -29,7 +29,7 @@ impl TimeBar {
     /// Draws until the work is done.
     pub(super) async fn of<T>(self, work: impl Future<Output = T>) -> T {
         let started = Instant::now();
-        let mut ticks = interval(EVERY);
+        let mut ticks = interval(REDRAW_INTERVAL);
         tokio::pin!(work);
         let done = loop {
             tokio::select! {

@@ -8,7 +8,7 @@ use crate::cli::support::{context::Context, failure::Failure};
 use dms_server::store::disk::tools::{backup::Backup, check::Condition};
 
 /// How many damaged messages are named one by one; JSON has all of them.
-const MOST_NAMED: usize = 20;
+const MAX_NAMED: usize = 20;
 
 /// Prints it; the exit code is 0 if everything is whole, and 1 if not.
 pub(super) fn show(found: &Condition, backup: Option<&Backup>, context: &Context) -> Result<ExitCode, Failure> {
@@ -31,7 +31,7 @@ fn text(found: &Condition) -> String {
         let count = found.damaged.len();
         let _ = writeln!(text, "{count} messages are damaged; a server sets them aside and delivers all others:");
     }
-    for one in found.damaged.iter().take(MOST_NAMED) {
+    for one in found.damaged.iter().take(MAX_NAMED) {
         let group = one.group.as_ref().map(|group| format!(" of {group}")).unwrap_or_default();
         let _ = writeln!(
             text,

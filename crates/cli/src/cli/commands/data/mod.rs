@@ -33,7 +33,7 @@ use dms_server::store::{
 };
 
 /// A copy takes as long as the disk needs for it.
-const LONGEST_COPY: Duration = Duration::from_secs(24 * 3600);
+const MAX_COPY_TIME: Duration = Duration::from_secs(24 * 3600);
 
 /// A copy that was made.
 #[derive(Debug, Deserialize)]
@@ -266,7 +266,7 @@ async fn have_copied(
     admin: Option<&str>,
     context: &Context,
 ) -> Result<BackupSummary, Failure> {
-    let admin = AdminClient::find(admin, context)?.patience(LONGEST_COPY);
+    let admin = AdminClient::find(admin, context)?.timeout(MAX_COPY_TIME);
     let dir = whole(dir)?;
     // Another server's data must not be taken for these.
     let parameters = [("from", dir.to_string_lossy()), ("to", dest.to_string_lossy())];

@@ -59,7 +59,7 @@ const GROUP: &str = "billing";
 /// Tries before an order becomes a dead letter.
 const TRIES: u32 = 3;
 /// Each part of the tour ends within this time, or the tour has failed.
-const PATIENCE: Duration = Duration::from_secs(60);
+const STEP_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The messages of the demo.
 #[derive(Debug, Serialize, Deserialize)]
@@ -222,7 +222,7 @@ impl Tour {
             }
         };
         let late = |_| Failure::of(Kind::Failed, "the tour did not get to its end in time: a message is missing");
-        timeout(PATIENCE, wait).await.map_err(late)?
+        timeout(STEP_TIMEOUT, wait).await.map_err(late)?
     }
 
     /// A few of the dead letters, as they are looked at without being taken.

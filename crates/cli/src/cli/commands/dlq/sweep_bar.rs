@@ -10,7 +10,7 @@ use crate::cli::support::{context::Context, progress::bar, terminal};
 use dms_worker::redrive::SweepReport;
 
 /// How often a line is written.
-const EVERY: Duration = Duration::from_secs(1);
+const LINE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Shows how far a sweep is.
 #[derive(Clone, Debug)]
@@ -24,7 +24,7 @@ impl SweepBar {
     pub(super) fn new(context: &Context) -> Self {
         let lines = !context.shows_progress() && !context.global.quiet;
         let bar = bar(context, None, "{bar:40} {pos}/{len}  {per_sec}  {elapsed}  {eta} left");
-        Self { bar, due: lines.then(|| Instant::now() + EVERY) }
+        Self { bar, due: lines.then(|| Instant::now() + LINE_INTERVAL) }
     }
 
     /// The sweep is so far.
@@ -33,7 +33,7 @@ impl SweepBar {
         self.bar.set_position(report.taken + report.passed_over);
         let now = Instant::now();
         if self.due.is_some_and(|due| due <= now) {
-            self.due = Some(now + EVERY);
+            self.due = Some(now + LINE_INTERVAL);
             let line = json!({
                 "expected": report.expected,
                 "taken": report.taken,

@@ -18,7 +18,7 @@ use crate::cli::support::failure::{Failure, Kind};
 use dms_protocol::{auth::canonical::hex, file_lock::LockedFile, private};
 
 /// How many lines are let through by one write to the disk.
-const STRIDE: u64 = 200;
+const LINES_PER_WRITE: u64 = 200;
 /// The size of the record, which is written in one piece.
 const RECORD: usize = 512;
 /// How much of the file's beginning tells it from others, in bytes.
@@ -137,7 +137,7 @@ impl Journal {
         if line <= self.progress.limit {
             return Ok(());
         }
-        self.progress.limit = line + STRIDE - 1;
+        self.progress.limit = line + LINES_PER_WRITE - 1;
         self.store(true).await
     }
 

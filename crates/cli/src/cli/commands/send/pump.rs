@@ -14,7 +14,7 @@ use crate::cli::{
     support::failure::{Failure, Kind},
 };
 use dms_protocol::message::Message;
-use dms_worker::producer::{Producer, Receipt, SendError};
+use dms_worker::producer::{Producer, SendError, SendFuture};
 
 /// Lines that are read and not settled.
 pub(crate) const WINDOW: usize = 100;
@@ -47,7 +47,7 @@ struct InFlightLine {
 }
 
 enum LineFate {
-    Sent(Receipt),
+    Sent(SendFuture),
     Skipped,
     Refused(String),
     /// What befell it ended the run.

@@ -32,11 +32,11 @@ fn item(delivery: &Delivery) -> String {
     object.finish()
 }
 
-/// The verdict of an application on one message, alone or with a reason.
+/// The verdict of an application on one message: a bare word, or with a reason.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum VerdictItem {
-    Alone(Verdict),
+    Bare(Verdict),
     Reasoned {
         outcome: Verdict,
         #[serde(default)]
@@ -62,7 +62,7 @@ pub(super) fn verdicts(answer: &[u8], messages: usize) -> Result<Vec<Result<(), 
         return Err(HandlerError::retry(text));
     }
     let verdict = |said| match said {
-        VerdictItem::Alone(outcome) => outcome.verdict(None),
+        VerdictItem::Bare(outcome) => outcome.verdict(None),
         VerdictItem::Reasoned { outcome, error } => outcome.verdict(error),
     };
     Ok(said.into_iter().map(verdict).collect())

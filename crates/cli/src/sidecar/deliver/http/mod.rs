@@ -31,20 +31,20 @@ use dms_worker::worker::{BatchHandler, Delivery, Handler, HandlerError};
 
 /// How long before its deadline a message stops waiting for an application that is down, at least: a connection that does not come
 /// about must be found out before the deadline, when the message would count as failed.
-const RESERVE: Duration = Duration::from_secs(2);
+const APP_DOWN_MARGIN: Duration = Duration::from_secs(2);
 /// How long before its deadline a post is given up.
 const MARGIN: Duration = Duration::from_millis(50);
 /// The least time spent on waiting that makes a post's own time too short to blame the message.
-const NOTICEABLE: Duration = Duration::from_millis(500);
+const MIN_BLAMELESS_WAIT: Duration = Duration::from_millis(500);
 /// When a message that was put off for others is looked at again.
-const LATER: Duration = Duration::from_secs(10);
+const POSTPONED_DELAY: Duration = Duration::from_secs(10);
 
 /// Posts messages to an application.
 #[derive(Debug)]
 pub(crate) struct HttpDelivery {
     target: Arc<Target>,
     app: Arc<App>,
-    brake: Backpressure,
+    backpressure: Backpressure,
     /// `/dms/PROJECT/QUEUE`.
     source: String,
     format: BodyFormat,
@@ -55,22 +55,22 @@ pub(crate) struct HttpDelivery {
 }
 
 impl HttpDelivery {
-    /// A handler that posts as `settings` say. `brake`: the application can ask for a pause. `stopping`: the process ends, an application that is down is not waited for.
+    /// A handler that posts as `settings` say. `backpressure`: the application can ask for a pause. `stopping`: the process ends, an application that is down is not waited for.
     pub(crate) fn new(
         settings: &HttpHandler,
         target: Arc<Target>,
         source: String,
-        brake: Backpressure,
+        backpressure: Backpressure,
         stopping: CancellationToken,
     ) -> Self {
         Self {
             target,
             app: Arc::new(App::new()),
-            brake,
+            backpressure,
             source,
             format: settings.format,
             timeout: settings.timeout.get(),
-            reserve: RESERVE.max(settings.connect_timeout.get() + MARGIN * 2),
+            reserve: APP_DOWN_MARGIN.max(settings.connect_timeout.get() + MARGIN * 2),
             stopping,
         }
     }
@@ -80,31 +80,31 @@ impl HttpDelivery {
         self.app.clone()
     }
 
-    /// Waits for the application, no longer than `patience`. A message that waits in vain is handed back: it was not tried.
-    async fn wait_for_app(&self, patience: Duration, alone: bool) -> Result<PostPermit<'_>, HandlerError> {
+    /// Waits for the application, no longer than `timeout`. A message that waits in vain is handed back: it was not tried.
+    async fn wait_for_app(&self, timeout: Duration, exclusive: bool) -> Result<PostPermit<'_>, HandlerError> {
         tokio::select! {
             biased;
-            turn = self.app.turn(alone) => Ok(turn),
-            () = tokio::time::sleep(patience) => Err(HandlerError::release("the application was not ready for it in time")),
+            turn = self.app.turn(exclusive) => Ok(turn),
+            () = tokio::time::sleep(timeout) => Err(HandlerError::release("the application was not ready for it in time")),
             () = self.stopping.cancelled() => Err(HandlerError::release("the application is not ready, and the sidecar stops")),
         }
     }
 
     /// Posts messages, as often as it takes to reach the application, and gives a success. `None`: the connection broke, and
-    /// which of several messages did it is not known. `alone`: they are posted while nothing else is in flight.
-    async fn deliver(&self, messages: Messages<'_>, alone: bool) -> Result<Option<AppAnswer>, HandlerError> {
+    /// which of several messages did it is not known. `exclusive`: they are posted while nothing else is in flight.
+    async fn deliver(&self, messages: Messages<'_>, exclusive: bool) -> Result<Option<AppAnswer>, HandlerError> {
         let key = LazyKey::of(messages.all());
         let queue = messages.first().queue();
         let full_time = self.time_to_answer(messages);
-        let mut alone = alone || self.app.must_be_alone(&key);
+        let mut exclusive = exclusive || self.app.needs_exclusive_post(&key);
         // The error of the post before, and how many messages were answered by then, where one more says who is to blame.
         let mut before: Option<(NoAnswer, Option<u64>)> = None;
         loop {
-            let patience = messages.remaining().saturating_sub(self.reserve);
-            if before.is_some() && patience.is_zero() {
+            let timeout = messages.remaining().saturating_sub(self.reserve);
+            if before.is_some() && timeout.is_zero() {
                 return Err(HandlerError::release("its connection broke, and no time is left to find out why"));
             }
-            let turn = self.wait_for_app(patience, alone).await?;
+            let turn = self.wait_for_app(timeout, exclusive).await?;
             if let Some((error, _)) = before.take_if(|(_, answers)| answers.is_some_and(|n| self.app.answers() > n)) {
                 return Err(HandlerError::retry(error));
             }
@@ -125,7 +125,7 @@ impl HttpDelivery {
                 NoAnswer::TimedOut(time) => {
                     self.app.silent(key.get());
                     // After waiting for the application, too little time may be left for any message.
-                    let short = time + NOTICEABLE < full_time;
+                    let short = time + MIN_BLAMELESS_WAIT < full_time;
                     return Err(if short { HandlerError::release(error) } else { HandlerError::retry(error) });
                 }
                 NoAnswer::Broken(_) if messages.all().len() > 1 => {
@@ -135,10 +135,10 @@ impl HttpDelivery {
                 }
                 NoAnswer::Broken(_) => match self.app.broke(key.get(), turn, self.target.look()).await {
                     Fault::Message => return Err(HandlerError::retry(error)),
-                    Fault::Later => return Err(HandlerError::retry(error).deferred(LATER)),
+                    Fault::Later => return Err(HandlerError::retry(error).deferred(POSTPONED_DELAY)),
                     Fault::Unclear { answers } => {
                         tracing::warn!(queue, %error, "the message is posted again while nothing else is in flight");
-                        (alone, before) = (true, Some((error, answers)));
+                        (exclusive, before) = (true, Some((error, answers)));
                     }
                 },
             }
@@ -197,7 +197,7 @@ impl HttpDelivery {
             AnswerVerdict::RetryAfter(asked) => {
                 let pause = asked.wait();
                 // Once for all the messages that are on their way.
-                if self.brake.pause_for(pause) {
+                if self.backpressure.pause_for(pause) {
                     let asked = asked.shortened().map(tracing::field::debug);
                     tracing::warn!(queue, %status, ?pause, asked, "the application asks for a pause");
                 }

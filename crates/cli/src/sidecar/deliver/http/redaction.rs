@@ -7,7 +7,7 @@ use dms_protocol::secret_url::{MASK, SecretUrl, credentials};
 use dms_protocol::text::lossy;
 
 /// The shortest secret that is looked for: a shorter one is part of too many other words.
-const SHORTEST: usize = 6;
+const MIN_SECRET_CHARS: usize = 6;
 
 /// The secrets that an application is sent.
 #[derive(Clone, Default)]
@@ -24,7 +24,7 @@ impl Redaction {
         let urls = std::iter::once(&settings.url).chain(&settings.health_url).flat_map(parts);
         let key = settings.signature_key.iter().map(crate::config::Secret::expose);
         let mut secrets: Vec<String> = headers.chain(key).map(str::to_owned).chain(urls).collect();
-        secrets.retain(|secret| secret.len() >= SHORTEST);
+        secrets.retain(|secret| secret.len() >= MIN_SECRET_CHARS);
         Self(secrets).sorted()
     }
 

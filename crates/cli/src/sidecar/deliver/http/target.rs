@@ -17,7 +17,7 @@ use dms_worker::internal::certificates;
 
 /// How much of an answer's body is read: enough for the connection to be used again, for an error text, and for the verdicts
 /// of many messages.
-const READ_AT_MOST: usize = 1024 * 1024;
+const MAX_READ_BYTES: usize = 1024 * 1024;
 
 /// How long a connection may be idle and be used again: less than usual servers wait before they close one (gunicorn 2 s, Node
 /// and uvicorn 5 s), or a message would meet the closing now and then, and fail for nothing.
@@ -112,7 +112,7 @@ impl Target {
         let (status, headers) = (response.status(), response.headers().clone());
         let mut body = Vec::new();
         // The status is the answer: a body that breaks off, or never ends, changes nothing about it.
-        while body.len() < READ_AT_MOST {
+        while body.len() < MAX_READ_BYTES {
             match response.chunk().await {
                 Ok(Some(chunk)) => body.extend_from_slice(&chunk),
                 Ok(None) | Err(_) => break,

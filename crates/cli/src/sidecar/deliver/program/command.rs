@@ -18,12 +18,12 @@ use crate::{
 use dms_protocol::json::one_line;
 use dms_worker::worker::{Delivery, Handler, HandlerError};
 
-/// The exit code for "again, later" (`EX_TEMPFAIL`).
-const AGAIN: i32 = 75;
-/// The exit code for "this message is wrong" (`EX_DATAERR`).
-const WRONG: i32 = 65;
+/// The exit code for "try again later", as in sysexits.h.
+const EX_TEMPFAIL: i32 = 75;
+/// The exit code for "this message is invalid", as in sysexits.h.
+const EX_DATAERR: i32 = 65;
 /// For how long nothing is fetched for a program that cannot be started.
-const CANNOT_START: Duration = Duration::from_secs(5);
+const START_FAILURE_PAUSE: Duration = Duration::from_secs(5);
 
 /// A program as it is configured.
 #[derive(Clone, Debug)]
@@ -39,14 +39,14 @@ pub(crate) struct ProgramCommand {
 pub(crate) struct CommandDelivery {
     run: ProgramCommand,
     timeout: Option<Duration>,
-    brake: Backpressure,
+    backpressure: Backpressure,
 }
 
 impl CommandDelivery {
     /// A handler that starts this program. No shell is involved. The worker stops it after
-    /// `timeout`, or when the lease ends. A program that cannot be started pulls the `brake`.
-    pub(crate) fn new(run: ProgramCommand, timeout: Option<Duration>, brake: Backpressure) -> Self {
-        Self { run, timeout, brake }
+    /// `timeout`, or when the lease ends. A program that cannot be started asks for a pause through `backpressure`.
+    pub(crate) fn new(run: ProgramCommand, timeout: Option<Duration>, backpressure: Backpressure) -> Self {
+        Self { run, timeout, backpressure }
     }
 
     /// Resolves a moment before the program is killed: a tenth of its time, at most a second.
@@ -69,7 +69,7 @@ impl CommandDelivery {
 ///
 /// # Errors
 /// When it cannot be started, which is not the message's fault: it is handed back, and nothing is fetched for a while.
-pub(super) fn spawn(run: &ProgramCommand, stdout: Stdio, brake: &Backpressure) -> Result<Program, HandlerError> {
+pub(super) fn spawn(run: &ProgramCommand, stdout: Stdio, backpressure: &Backpressure) -> Result<Program, HandlerError> {
     let [path, arguments @ ..] = &*run.program else { return Err(HandlerError::retry("no program is configured")) };
     let mut command = Command::new(path);
     command.args(arguments).stdin(Stdio::piped()).stdout(stdout).stderr(Stdio::inherit());
@@ -77,8 +77,8 @@ pub(super) fn spawn(run: &ProgramCommand, stdout: Stdio, brake: &Backpressure) -
         command.env_remove(name);
     }
     Program::start(&mut command).map_err(|error| {
-        tracing::error!(program = path, %error, pause = ?CANNOT_START, "the program cannot be started: nothing is fetched for a while");
-        brake.pause_for(CANNOT_START);
+        tracing::error!(program = path, %error, pause = ?START_FAILURE_PAUSE, "the program cannot be started: nothing is fetched for a while");
+        backpressure.pause_for(START_FAILURE_PAUSE);
         HandlerError::release(format!("the program cannot be started: {error}"))
     })
 }
@@ -106,7 +106,7 @@ pub(super) fn line(delivery: &Delivery, timeout: Option<Duration>, id: Option<u6
 impl Handler for CommandDelivery {
     async fn handle(&self, delivery: Delivery) -> Result<(), HandlerError> {
         // Standard output is for data of ours: what the program prints there is dropped.
-        let mut program = spawn(&self.run, Stdio::null(), &self.brake)?;
+        let mut program = spawn(&self.run, Stdio::null(), &self.backpressure)?;
         let (stdin, _) = program.pipes();
         let text = line(&delivery, self.timeout, None);
         let write = async {
@@ -146,8 +146,10 @@ fn is_cut_short(error: &io::Error) -> bool {
 fn verdict(status: ExitStatus) -> Result<(), HandlerError> {
     match status.code() {
         Some(0) => Ok(()),
-        Some(WRONG) => Err(HandlerError::reject(format!("the program rejected the message (exit code {WRONG})"))),
-        Some(AGAIN) => Err(HandlerError::retry(format!("the program wants it again (exit code {AGAIN})"))),
+        Some(EX_DATAERR) => {
+            Err(HandlerError::reject(format!("the program rejected the message (exit code {EX_DATAERR})")))
+        }
+        Some(EX_TEMPFAIL) => Err(HandlerError::retry(format!("the program wants it again (exit code {EX_TEMPFAIL})"))),
         Some(code) => Err(HandlerError::retry(format!("the program failed (exit code {code})"))),
         None => Err(HandlerError::retry(format!("the program was killed ({status})"))),
     }

@@ -11,7 +11,7 @@ use crate::{
             state::{
                 State,
                 label_filter::LabelFilter,
-                lease::{AckDecision, LeaseEnd},
+                lease::{LeaseDecision, LeaseEnd},
             },
         },
     },
@@ -60,7 +60,9 @@ impl<'a> Preparer<'a> {
             }),
             Command::EndDelays { delay_queue, stream, due } => Ok(self.end_delays(*delay_queue, *stream, due)),
             Command::DropDelayed(delay_queue, due, seq) => Ok(match self.state.delay_queues.get(delay_queue) {
-                Some(held) if held.set_aside.contains(*seq) => vec![Record::DelayEnded(*delay_queue, *due, *seq)],
+                Some(queue) if queue.set_aside.contains(*seq) => {
+                    vec![Record::DelayEnded(*delay_queue, *due, *seq)]
+                }
                 _ => Vec::new(),
             }),
             Command::Expire { stream, low, oldest } => Ok(match self.state.streams.get(stream) {
@@ -118,17 +120,17 @@ impl<'a> Preparer<'a> {
         let mut records = Vec::new();
         for (number, lease, ending) in leases {
             let cursor = self.state.cursors.get(number).ok_or(BrokerError::GroupNotFound)?;
-            let lease_held = cursor
+            let ended = cursor
                 .leases
                 .get(lease)
                 .ok_or_else(|| BrokerError::UnknownReceipt("The lease has just ended.".to_owned()))?;
             let dead_after = cursor.dead.map(|(_, failures)| failures);
-            let decision = lease_held.decide(ending, self.config.failure_counting, dead_after, self.now_ms);
-            let AckDecision { mut settlement, dead_letters, histories } =
-                decision.without_purged(lease_held, cursor.purged);
+            let decision = ended.decide(ending, self.config.failure_counting, dead_after, self.now_ms);
+            let LeaseDecision { mut settlement, dead_letters, histories } =
+                decision.without_purged(ended, cursor.purged);
             settlement.head = cursor.durable_head();
             for (position, info) in dead_letters {
-                if let (Some((stream, _)), Some(entry)) = (cursor.dead, lease_held.entries.get(position)) {
+                if let (Some((stream, _)), Some(entry)) = (cursor.dead, ended.entries.get(position)) {
                     records.push(self.dead_letter(stream, &entry.message, info));
                 }
             }
@@ -146,10 +148,10 @@ impl<'a> Preparer<'a> {
     }
 
     fn end_delays(&mut self, delay_queue: StreamId, stream: StreamId, due: &[Arc<StoredMessage>]) -> Vec<Record> {
-        let Some(held) = self.state.delay_queues.get(&delay_queue) else { return Vec::new() };
+        let Some(queue) = self.state.delay_queues.get(&delay_queue) else { return Vec::new() };
         let mut records = Vec::with_capacity(due.len() * 2);
         // Messages that were purged while they were being read stay purged.
-        for message in due.iter().filter(|message| message.seq >= held.low) {
+        for message in due.iter().filter(|message| message.seq >= queue.low) {
             let (seq, entered_ms) = self.place(stream);
             let StoredMessage { body_bytes, .. } = **message;
             let (json, tags) = (message.json.clone(), message.tags.clone());

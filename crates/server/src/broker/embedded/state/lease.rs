@@ -86,7 +86,7 @@ enum MessageOutcome<'a> {
 
 /// What the end of a lease means for all its messages.
 #[derive(Debug, Default)]
-pub(crate) struct AckDecision {
+pub(crate) struct LeaseDecision {
     /// The settlement to store.
     pub(crate) settlement: Settlement,
     /// The messages that become dead letters, by position in the batch.
@@ -158,9 +158,9 @@ impl Lease {
         counting: FailureCounting,
         dead_after: Option<u32>,
         now_ms: i64,
-    ) -> AckDecision {
-        let mut judgement = AckDecision::default();
-        let settlement = &mut judgement.settlement;
+    ) -> LeaseDecision {
+        let mut decision = LeaseDecision::default();
+        let settlement = &mut decision.settlement;
         settlement.skipped.clone_from(&self.skipped);
         for (position, entry) in self.entries.iter().enumerate() {
             let seq = entry.message.seq;
@@ -169,28 +169,28 @@ impl Lease {
                 MessageOutcome::Spared => settlement.failed.push((seq, entry.failures)),
                 MessageOutcome::Rejected(cause) => {
                     settlement.dead.push(seq);
-                    judgement.dead_letters.push((position, entry.dies(REJECTED, cause, now_ms)));
+                    decision.dead_letters.push((position, entry.dies(REJECTED, cause, now_ms)));
                 }
                 MessageOutcome::Failed(reason, cause) => {
                     let failures = entry.failures.saturating_add(1);
                     if dead_after.is_some_and(|most| failures >= most) {
                         settlement.dead.push(seq);
-                        judgement.dead_letters.push((position, entry.dies(reason, cause, now_ms)));
+                        decision.dead_letters.push((position, entry.dies(reason, cause, now_ms)));
                         continue;
                     }
                     settlement.failed.push((seq, failures));
                     // Without dead letters the history is never shown.
                     if dead_after.is_some() {
-                        judgement.histories.push((seq, entry.failed(cause, now_ms)));
+                        decision.histories.push((seq, entry.failed(cause, now_ms)));
                     }
                 }
             }
         }
-        judgement
+        decision
     }
 }
 
-impl AckDecision {
+impl LeaseDecision {
     /// The same decision without messages below `below`, which were purged while they were leased: they are settled, whatever the
     /// acknowledgement says.
     pub(crate) fn without_purged(mut self, lease: &Lease, below: u64) -> Self {

@@ -187,7 +187,7 @@ impl FileCache {
         for place in run.first..run.end() {
             let mut head = [0; MESSAGE_HEADER];
             read(&mut head, at)?;
-            let found = match run::MessageHeader::read_alone(self.directory.log, (run.stream, place), &head) {
+            let found = match run::MessageHeader::read_head(self.directory.log, (run.stream, place), &head) {
                 Some(head) => Some((head.entered_ms, head.size() as u64)),
                 None => (!checked).then(|| run::old_entry_time(&head)),
             };

@@ -22,7 +22,7 @@ use crate::store::{
 };
 
 /// The first bytes of a frame.
-pub(crate) const MARK: [u8; 4] = *b"DMSf";
+pub(crate) const FRAME_MAGIC: [u8; 4] = *b"DMSf";
 /// Bytes of a frame before its items.
 pub(crate) const FRAME_HEADER: usize = 20;
 /// Bytes of an item before its content.
@@ -59,7 +59,7 @@ pub(crate) struct FrameHeader {
 impl FrameHeader {
     /// Reads a header. Returns `None` if no frame begins here.
     pub(crate) fn read(bytes: &[u8]) -> Option<Self> {
-        let mut bytes = bytes.get(..FRAME_HEADER)?.strip_prefix(&MARK)?;
+        let mut bytes = bytes.get(..FRAME_HEADER)?.strip_prefix(&FRAME_MAGIC)?;
         Some(Self { length: bytes.get_u32_le() as usize, number: bytes.get_u64_le(), checksum: bytes.get_u32_le() })
     }
 
@@ -184,7 +184,7 @@ impl Frame {
         let length = self.bytes.len() - FRAME_HEADER;
         let checksum = frame_checksum(self.log, number, &self.bytes[FRAME_HEADER..]);
         let mut head = &mut self.bytes[..FRAME_HEADER];
-        head.put_slice(&MARK);
+        head.put_slice(&FRAME_MAGIC);
         head.put_u32_le(four_bytes(length));
         head.put_u64_le(number);
         head.put_u32_le(checksum);

@@ -4,7 +4,7 @@ use std::{fs::File, io};
 
 use crate::store::disk::{
     file_ops::{self, pread},
-    log::frame::{FRAME_HEADER, FrameHeader, MARK},
+    log::frame::{FRAME_HEADER, FRAME_MAGIC, FrameHeader},
 };
 
 /// A disk writes at least this many bytes at once or not at all.
@@ -66,7 +66,7 @@ impl<'a> FrameReader<'a> {
         let mut head = [0; FRAME_HEADER];
         pread::read(self.file, &mut head, at)?;
         // Length and checksum are not compared: they may be damaged as well, and the mark and the number identify the frame.
-        let expected = MARK.into_iter().chain(number.to_le_bytes());
+        let expected = FRAME_MAGIC.into_iter().chain(number.to_le_bytes());
         let found = head[..4].iter().chain(&head[8..16]);
         let changed: u32 = expected.zip(found).map(|(expected, found)| (expected ^ found).count_ones()).sum();
         Ok(changed <= 8)
@@ -98,8 +98,8 @@ impl<'a> FrameReader<'a> {
             pread::read(self.file, look, begin)?;
             // Most of a segment is zeros, which are skipped without looking for marks.
             if *look != ZEROS[..length] {
-                for (place, window) in look.windows(MARK.len()).enumerate() {
-                    if window == MARK && self.frame_at(begin + place as u64)?.is_some() {
+                for (place, window) in look.windows(FRAME_MAGIC.len()).enumerate() {
+                    if window == FRAME_MAGIC && self.frame_at(begin + place as u64)?.is_some() {
                         return Ok(Some(begin + place as u64));
                     }
                 }
@@ -145,8 +145,10 @@ impl<'a> FrameReader<'a> {
     }
 
     fn has_frame_above(&self, number: u64, bytes: &[u8], begin: u64) -> io::Result<bool> {
-        for (place, window) in bytes.windows(MARK.len()).enumerate() {
-            if window == MARK && self.frame_at(begin + place as u64)?.is_some_and(|(head, _)| head.number > number) {
+        for (place, window) in bytes.windows(FRAME_MAGIC.len()).enumerate() {
+            if window == FRAME_MAGIC
+                && self.frame_at(begin + place as u64)?.is_some_and(|(head, _)| head.number > number)
+            {
                 return Ok(true);
             }
         }
@@ -156,7 +158,7 @@ impl<'a> FrameReader<'a> {
 
 /// Where the next search begins. A mark may lie across the border of two reads.
 fn next_offset(begin: u64, length: usize, size: u64) -> u64 {
-    let border = if begin + length as u64 == size { 0 } else { MARK.len() - 1 };
+    let border = if begin + length as u64 == size { 0 } else { FRAME_MAGIC.len() - 1 };
     begin + (length - border) as u64
 }
 

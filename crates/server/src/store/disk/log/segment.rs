@@ -16,7 +16,7 @@ use crate::store::disk::{
 pub(crate) const SEGMENT_HEADER: u64 = HEADER_BYTES as u64;
 const HEADER_BYTES: usize = 24;
 /// Where the header contains the size that the file was created with, in bytes. Zero in files of version 0.1.
-const MADE_SIZE: Range<usize> = 12..16;
+const CREATED_SIZE: Range<usize> = 12..16;
 const KIND: &[u8; 8] = b"DMSlog\0\x01";
 
 /// The directory of the log.
@@ -157,7 +157,7 @@ impl LogDirectory {
         head[..8].copy_from_slice(KIND);
         head[8..12].copy_from_slice(&self.log.to_le_bytes());
         // A file of 4 GiB or more, for one enormous commit, is not checked.
-        head[MADE_SIZE].copy_from_slice(&u32::try_from(size).unwrap_or(0).to_le_bytes());
+        head[CREATED_SIZE].copy_from_slice(&u32::try_from(size).unwrap_or(0).to_le_bytes());
         head[16..].copy_from_slice(&segment.to_le_bytes());
         head
     }
@@ -165,7 +165,7 @@ impl LogDirectory {
 
 /// The size, in bytes, that a header says its file was created with.
 fn made_size(head: &[u8; HEADER_BYTES]) -> u64 {
-    head[MADE_SIZE].try_into().map_or(0, |size| u64::from(u32::from_le_bytes(size)))
+    head[CREATED_SIZE].try_into().map_or(0, |size| u64::from(u32::from_le_bytes(size)))
 }
 
 /// The number of the first intact commit of a log in a file.

@@ -253,7 +253,7 @@ fn nothing(log: u32, one: &Dropped) -> Option<BytesMut> {
         items.put_u32_le(four_bytes(GIVEN_UP_RECORD.len() + blanks));
         items.put_slice(GIVEN_UP_RECORD);
         items.put_bytes(b' ', blanks);
-        bytes.put_slice(&frame::MARK);
+        bytes.put_slice(&frame::FRAME_MAGIC);
         bytes.put_u32_le(four_bytes(items.len()));
         bytes.put_u64_le(number);
         bytes.put_u32_le(frame::frame_checksum(log, number, &items));

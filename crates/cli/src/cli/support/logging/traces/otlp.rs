@@ -23,7 +23,7 @@ use crate::cli::support::{
 use dms_protocol::secret_url::without_secrets;
 
 /// How long the last spans may take to be sent when the process ends.
-const LAST: Duration = Duration::from_secs(5);
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
 /// The longest that a batch may take where `OTEL_EXPORTER_OTLP_TIMEOUT` says nothing.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -84,7 +84,7 @@ impl Traces {
     pub(crate) async fn finish(self) {
         let Some(provider) = self.0 else { return };
         // It waits for its thread, which this one must not.
-        let ended = tokio::task::spawn_blocking(move || provider.shutdown_with_timeout(LAST)).await;
+        let ended = tokio::task::spawn_blocking(move || provider.shutdown_with_timeout(FLUSH_TIMEOUT)).await;
         if let Ok(Err(error)) = ended {
             tracing::warn!(error = without_secrets(&error.to_string()), "the last traces are lost");
         }
@@ -93,11 +93,11 @@ impl Traces {
 
 /// Whether the collector is to be spoken to as this program can.
 fn protocol() -> Result<(), String> {
-    const SPOKEN: &str = "http/protobuf";
+    const SUPPORTED: &str = "http/protobuf";
     for name in ["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"] {
         match std::env::var(name) {
-            Ok(value) if !value.is_empty() && value != SPOKEN => {
-                return Err(format!("{name} is `{value}`: only {SPOKEN} is spoken"));
+            Ok(value) if !value.is_empty() && value != SUPPORTED => {
+                return Err(format!("{name} is `{value}`: only {SUPPORTED} is spoken"));
             }
             _ => {}
         }

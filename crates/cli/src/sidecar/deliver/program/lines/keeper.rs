@@ -27,14 +27,14 @@ const HEALTHY_LIFE: Duration = Duration::from_secs(10);
 /// The first pause between two starts, doubled each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 /// The longest pause between two starts.
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+const MAX_PAUSE: Duration = Duration::from_secs(30);
 /// How long a program may take to end after its input is closed, and again after SIGTERM.
-const TO_END: Duration = Duration::from_secs(3);
+const EXIT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Keeps a process running while there are messages for it, and the handler lives.
 pub(super) struct Keeper {
     pub(super) run: ProgramCommand,
-    pub(super) brake: Backpressure,
+    pub(super) backpressure: Backpressure,
     pub(super) waiting: mpsc::UnboundedReceiver<ProgramRequest>,
     pub(super) table: Arc<OpenMessages>,
     pub(super) ended: CancellationToken,
@@ -48,14 +48,14 @@ impl Keeper {
                 continue;
             }
             let (started, answers) = (Instant::now(), self.table.answers());
-            match spawn(&self.run, Stdio::piped(), &self.brake) {
+            match spawn(&self.run, Stdio::piped(), &self.backpressure) {
                 Ok(program) => self.serve(program, first).await,
                 // It has said so, and fetching is paused.
                 Err(_) => first.refuse(),
             }
             let was_well = started.elapsed() >= HEALTHY_LIFE || self.table.answers() > answers;
             failures = if was_well { 0 } else { failures + 1 };
-            let pause = FIRST_PAUSE.saturating_mul(2u32.saturating_pow(failures)).min(LONGEST_PAUSE);
+            let pause = FIRST_PAUSE.saturating_mul(2u32.saturating_pow(failures)).min(MAX_PAUSE);
             let _ = self.ended.run_until_cancelled(sleep(pause)).await;
         }
     }
@@ -78,9 +78,9 @@ impl Keeper {
 
 /// Waits for a process to end after its input was closed; then sends SIGTERM, and then kills it.
 async fn end(mut program: Program) {
-    if timeout(TO_END, program.ended()).await.is_err() {
+    if timeout(EXIT_TIMEOUT, program.ended()).await.is_err() {
         program.terminate();
         // Killed when it is dropped.
-        let _ = timeout(TO_END, program.ended()).await;
+        let _ = timeout(EXIT_TIMEOUT, program.ended()).await;
     }
 }

@@ -48,11 +48,11 @@ use dms_worker::{
 };
 
 /// How long before its deadline a message stops waiting for the program to take it.
-const RESERVE: Duration = Duration::from_secs(1);
+const TAKE_MARGIN: Duration = Duration::from_secs(1);
 /// How long before its deadline a message is given up.
 const MARGIN: Duration = Duration::from_millis(50);
 /// The least time spent on waiting that makes the time left too short to blame the message.
-const NOTICEABLE: Duration = Duration::from_millis(500);
+const MIN_BLAMELESS_WAIT: Duration = Duration::from_millis(500);
 
 /// Speaks with one process about all messages.
 pub(crate) struct LinesDelivery {
@@ -67,17 +67,17 @@ pub(crate) struct LinesDelivery {
 impl LinesDelivery {
     /// A handler that speaks with this program, which is started with the first message, and ended as one of `tasks` when the
     /// handler is dropped. The program has `timeout` for its answer, and no longer than the lease.
-    /// A program that cannot be started pulls the `brake`.
+    /// A program that cannot be started asks for a pause through `backpressure`.
     pub(crate) fn new(
         run: ProgramCommand,
         timeout: Option<Duration>,
-        brake: Backpressure,
+        backpressure: Backpressure,
         tasks: &TaskTracker,
     ) -> Self {
         let (asks, waiting) = mpsc::unbounded_channel();
         let ended = CancellationToken::new();
         let table = Arc::new(OpenMessages::new());
-        tasks.spawn(Keeper { run, brake, waiting, table: table.clone(), ended: ended.clone() }.run());
+        tasks.spawn(Keeper { run, backpressure, waiting, table: table.clone(), ended: ended.clone() }.run());
         Self { ids: AtomicU64::new(1), asks, table, suspects: Suspects::new(), timeout, _ended: ended.drop_guard() }
     }
 
@@ -157,7 +157,7 @@ impl PendingMessage<'_> {
         key: &LazyKey<'_>,
         full_time: Duration,
     ) -> HandlerError {
-        if progress == MessageProgress::Behind || time + NOTICEABLE < full_time {
+        if progress == MessageProgress::Behind || time + MIN_BLAMELESS_WAIT < full_time {
             return HandlerError::release("the program did not come to it in time");
         }
         if matches!(progress, MessageProgress::Oldest(_)) {
@@ -182,7 +182,7 @@ impl Drop for PendingMessage<'_> {
 /// Resolves when a message should not wait for the program any longer: it is handed back, because it was not tried.
 async fn not_ready(delivery: &Delivery) -> HandlerError {
     tokio::select! {
-        () = sleep(delivery.remaining().saturating_sub(RESERVE)) => HandlerError::release("the program was not ready for it in time"),
+        () = sleep(delivery.remaining().saturating_sub(TAKE_MARGIN)) => HandlerError::release("the program was not ready for it in time"),
         () = delivery.shutting_down() => HandlerError::release("the program is not ready, and the sidecar stops"),
     }
 }

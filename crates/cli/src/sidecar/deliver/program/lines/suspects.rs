@@ -12,16 +12,16 @@ use crate::sidecar::backpressure::blame::{LazyKey, MessageKey};
 use dms_worker::internal::TtlMap;
 
 /// How many messages are remembered, and for how long.
-const REMEMBERED: usize = 1_000;
-const KEEP: Duration = Duration::from_secs(600);
+const MAX_RECORDS: usize = 1_000;
+const RECORD_TTL: Duration = Duration::from_secs(600);
 /// How often a message may end the program before it has failed, also where every other message ends it too.
-const MOST_ENDS: u32 = 5;
+const MAX_ENDS: u32 = 5;
 
 /// Which messages are to be given to a program alone, and whose turn it is.
 #[derive(Debug)]
 pub(super) struct Suspects {
-    /// Held by every message that the program has; by a suspect alone.
-    floor: RwLock<()>,
+    /// Every message that the program has holds a read lock. A suspect holds the write lock.
+    in_program: RwLock<()>,
     known: Mutex<SuspectRecords>,
 }
 
@@ -38,14 +38,14 @@ struct SuspectRecords {
 #[expect(dead_code, reason = "held, not read")]
 pub(super) enum ProgramPermit<'a> {
     Shared(RwLockReadGuard<'a, ()>),
-    Alone(RwLockWriteGuard<'a, ()>),
+    Exclusive(RwLockWriteGuard<'a, ()>),
 }
 
 impl Suspects {
     pub(super) fn new() -> Self {
         Self {
-            floor: RwLock::new(()),
-            known: Mutex::new(SuspectRecords { suspects: TtlMap::new(REMEMBERED), unanswered: HashSet::new() }),
+            in_program: RwLock::new(()),
+            known: Mutex::new(SuspectRecords { suspects: TtlMap::new(MAX_RECORDS), unanswered: HashSet::new() }),
         }
     }
 
@@ -53,8 +53,8 @@ impl Suspects {
     pub(super) async fn turn(&self, key: &LazyKey<'_>) -> ProgramPermit<'_> {
         let suspected = self.has_suspects() && self.known().suspects.get(&key.get().content()).is_some();
         match suspected {
-            true => ProgramPermit::Alone(self.floor.write().await),
-            false => ProgramPermit::Shared(self.floor.read().await),
+            true => ProgramPermit::Exclusive(self.in_program.write().await),
+            false => ProgramPermit::Shared(self.in_program.read().await),
         }
     }
 
@@ -62,7 +62,7 @@ impl Suspects {
     pub(super) fn suspect(&self, key: MessageKey) {
         let mut known = self.known();
         if known.suspects.get(&key.content()).is_none() {
-            known.suspects.insert(key.content(), 0, KEEP);
+            known.suspects.insert(key.content(), 0, RECORD_TTL);
         }
     }
 
@@ -72,8 +72,8 @@ impl Suspects {
         let mut known = self.known();
         known.unanswered.insert(key);
         let times = known.suspects.get(&key.content()).copied().unwrap_or_default() + 1;
-        let failed = known.unanswered.len() == 1 || times >= MOST_ENDS;
-        known.suspects.insert(key.content(), if failed { 0 } else { times }, KEEP);
+        let failed = known.unanswered.len() == 1 || times >= MAX_ENDS;
+        known.suspects.insert(key.content(), if failed { 0 } else { times }, RECORD_TTL);
         failed
     }
 
@@ -117,7 +117,7 @@ mod tests {
         let waits = async || tokio::time::timeout(Duration::from_secs(1), suspects.turn(&suspect)).await;
         assert!(waits().await.is_err(), "another is open");
         drop(other);
-        assert!(matches!(waits().await, Ok(ProgramPermit::Alone(_))));
+        assert!(matches!(waits().await, Ok(ProgramPermit::Exclusive(_))));
         suspects.acquit(&LazyKey::numbered(1));
         assert!(matches!(suspects.turn(&LazyKey::numbered(1)).await, ProgramPermit::Shared(_)));
     }
