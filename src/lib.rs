@@ -113,7 +113,10 @@ pub mod internal {
     };
 }
 
-use dms_protocol::{clock, current, json, private, secret, secret_url, text, visible};
+use dms_protocol::{
+    internal::{clock, current, json, private, secret_url, text, visible},
+    secret,
+};
 pub use dms_protocol::{limits, message, queue, trace_context};
 
 pub use client::{Client, ClientBuilder, ConsumeOptions, Error, ErrorCode, SendOptions};

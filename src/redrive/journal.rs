@@ -12,7 +12,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use dms_protocol::file_lock::LockedFile;
+use dms_protocol::internal::file_lock::LockedFile;
 
 use crate::{clock, message::ReceivedMessage, private};
 

@@ -21,28 +21,15 @@
 //! | [`queue`], [`message`], [`attributes`], [`trace_context`] | queues, groups, messages and traces, as plain values |
 //! | [`limits`] | the limits of the API and their checks, the same for client and server |
 //! | [`auth`] | the AK/SK signature of requests |
-//! | [`json`] | a JSON grammar that keeps texts byte for byte and reports where a fault is |
-//! | [`text`] | reading text files: byte order marks, other encodings |
 //! | [`secret`] | a secret key, password or token, which no log shows |
-//! | [`secret_url`] | URLs that may contain secrets, and are shown without them |
-//! | [`visible`] | text of others, shown without terminal control sequences |
-//! | [`private`] | files and directories that only their user may read |
-//! | [`current`] | a value that is replaced while others read it |
-//! | [`clock`] | the wall clock |
 
 pub mod attributes;
 pub mod auth;
-pub mod clock;
-pub mod current;
-#[doc(hidden)]
-pub mod file_lock;
-pub mod json;
 pub mod limits;
 pub mod message;
-pub mod private;
 pub mod queue;
 pub mod secret;
-pub mod secret_url;
-pub mod text;
 pub mod trace_context;
-pub mod visible;
+
+#[doc(hidden)]
+pub mod internal;

@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 
 pub use crate::attributes::Attributes;
 use crate::{
-    json::{Scan, push_string},
+    internal::json::{Scan, push_string},
     trace_context::TraceContext,
 };
 

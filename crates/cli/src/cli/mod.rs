@@ -22,7 +22,7 @@ use self::{
     },
     support::{context::Context, failure::Failure, global_options::Color, terminal},
 };
-use dms_protocol::visible::visible;
+use dms_protocol::internal::visible::visible;
 
 /// Runs the command line of this process and gives its exit code.
 pub fn main() -> ExitCode {

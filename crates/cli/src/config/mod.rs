@@ -48,4 +48,4 @@ pub use self::{
     source::problem::{ConfigError, Origin, Problem},
 };
 
-pub use dms_protocol::secret_url::SecretUrl;
+pub use dms_protocol::internal::secret_url::SecretUrl;

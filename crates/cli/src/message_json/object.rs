@@ -1,6 +1,6 @@
 //! [`Object`]: a JSON object that is written member by member, with values that keep their own text.
 
-use dms_protocol::{json::push_string, text::lossy};
+use dms_protocol::internal::{json::push_string, text::lossy};
 
 /// A JSON object under construction.
 ///

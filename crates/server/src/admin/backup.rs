@@ -16,7 +16,7 @@ use crate::{
     http::{codes, error::ApiError, json::Json, query::Query},
     state::AppState,
 };
-use dms_protocol::json::quoted;
+use dms_protocol::internal::json::quoted;
 
 /// `POST /admin/backup?to=/new/directory`: copies the data directory of the running server. With `from=/directory` only if that
 /// is its data directory.

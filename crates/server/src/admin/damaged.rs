@@ -11,7 +11,7 @@ use crate::{
     http::{codes, error::ApiError, query::Query},
     state::AppState,
 };
-use dms_protocol::json::quoted;
+use dms_protocol::internal::json::quoted;
 
 /// A damaged message as `/admin/damaged` shows it.
 #[derive(Debug, Serialize)]

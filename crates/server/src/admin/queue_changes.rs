@@ -15,7 +15,7 @@ use crate::{
     http::{codes, error::ApiError, query::Query},
     state::AppState,
 };
-use dms_protocol::{json::quoted, limits};
+use dms_protocol::{internal::json::quoted, limits};
 
 /// The answer to a purge.
 #[derive(Debug, Serialize)]

@@ -22,7 +22,7 @@ use crate::{
     log_limit::Warnings,
     net::connection_state::ConnectionState,
 };
-use dms_protocol::{queue::GroupId, text::cut};
+use dms_protocol::{internal::text::cut, queue::GroupId};
 
 /// The target of every line, for filters.
 const TARGET: &str = "dms_worker::access";

@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
 use crate::{auth::lru::LruMap, clock::millis, log_limit::Warnings, net::peer::network};
-use dms_protocol::text::cut;
+use dms_protocol::internal::text::cut;
 
 /// The number of wrong passwords that are answered at once, for typing errors and for several machines with the same old
 /// password.

@@ -16,7 +16,7 @@ use crate::{
         json::{self, Json},
     },
 };
-use dms_protocol::json::{Fault, Scan, shown};
+use dms_protocol::internal::json::{Fault, Scan, shown};
 
 /// The maximum number of acknowledgements in one request. Batches have at most ten messages, and several batches may be
 /// acknowledged together.

@@ -3,7 +3,7 @@
 use std::{borrow::Cow, collections::HashMap};
 
 use dms_protocol::{
-    json::{Fault, Name, Scan, push_string},
+    internal::json::{Fault, Name, Scan, push_string},
     limits::MAX_NESTING,
 };
 

@@ -13,7 +13,7 @@ use crate::{
     net::waiting_poll::PollGuard,
 };
 use dms_protocol::{
-    json::{push_string, quoted},
+    internal::json::{push_string, quoted},
     limits,
     queue::{TagFilter, TagMode},
 };

@@ -16,7 +16,7 @@ use crate::{
         json::{self, Json},
     },
 };
-use dms_protocol::json::{Fault, Scan};
+use dms_protocol::internal::json::{Fault, Scan};
 
 /// The maximum number of names in one request.
 const MAX_ENDED: usize = 100;

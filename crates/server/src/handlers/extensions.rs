@@ -10,7 +10,7 @@ use crate::{
     http::{codes, error::ApiError},
     state::AppState,
 };
-use dms_protocol::text::cut;
+use dms_protocol::internal::text::cut;
 
 /// The header that announces the extensions in answers, and requests them in some requests.
 pub(crate) const EXTENSIONS: HeaderName = HeaderName::from_static("x-dms-extensions");

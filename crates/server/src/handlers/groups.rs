@@ -15,7 +15,7 @@ use crate::{
     },
 };
 use dms_protocol::{
-    json::{Fault, Scan},
+    internal::json::{Fault, Scan},
     limits,
     queue::ConsumerGroup,
 };

@@ -13,7 +13,7 @@ use crate::{
     },
 };
 use dms_protocol::{
-    json::{Fault, Scan, excerpt, quoted},
+    internal::json::{Fault, Scan, excerpt, quoted},
     limits,
     queue::{NewQueue, Queue, QueueMode},
 };

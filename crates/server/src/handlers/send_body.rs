@@ -13,7 +13,7 @@ use crate::{
     http::{codes, error::ApiError, json},
 };
 use dms_protocol::{
-    json::{Fault, Scan, excerpt},
+    internal::json::{Fault, Scan, excerpt},
     limits,
 };
 

@@ -16,7 +16,7 @@ use crate::{
     },
 };
 use dms_protocol::{
-    json::{Fault, Scan, quoted},
+    internal::json::{Fault, Scan, quoted},
     limits::{self, LimitError},
     queue::{ProjectTag, QueueTag},
 };

@@ -12,7 +12,7 @@ use http::{HeaderMap, header};
 use sha2::{Digest, Sha256};
 
 use crate::net::connection_state::ConnectionState;
-use dms_protocol::current::Current;
+use dms_protocol::internal::current::Current;
 
 /// The `WWW-Authenticate` header of a refusal.
 pub const CHALLENGE: [(header::HeaderName, &str); 1] = [(header::WWW_AUTHENTICATE, "Bearer")];

@@ -10,7 +10,7 @@ use crate::{
     broker::{AlreadyLogged, BrokerError},
     http::codes::{self, Code},
 };
-use dms_protocol::json::quoted;
+use dms_protocol::internal::json::quoted;
 
 /// A documented error with the text for this request.
 ///

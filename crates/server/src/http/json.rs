@@ -9,7 +9,7 @@ use crate::http::{
     codes::{self, Code},
     error::ApiError,
 };
-use dms_protocol::json::{Fault, Scan};
+use dms_protocol::internal::json::{Fault, Scan};
 
 /// An answer with a value as its JSON body.
 #[derive(Debug)]

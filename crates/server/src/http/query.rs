@@ -12,7 +12,7 @@ use crate::http::{
     codes::{self, Code},
     error::ApiError,
 };
-use dms_protocol::json::quoted;
+use dms_protocol::internal::json::quoted;
 
 /// The decoded pairs of a query string, in their order.
 #[derive(Debug, Default, PartialEq, Eq)]

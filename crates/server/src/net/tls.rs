@@ -18,7 +18,7 @@ use tokio_rustls::{
     },
 };
 
-use dms_protocol::{current::Current, text};
+use dms_protocol::internal::{current::Current, text};
 
 /// The files of a certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -13,7 +13,7 @@ use crate::{
     },
     config::Config,
 };
-use dms_protocol::secret_url::without_secrets;
+use dms_protocol::internal::secret_url::without_secrets;
 
 /// Options of `health`.
 #[derive(Debug, Args)]

@@ -9,7 +9,7 @@ use crate::{
     message_json::object::Object,
 };
 use dms_protocol::{
-    json::one_line,
+    internal::json::one_line,
     limits,
     message::{AckStatus, ReceivedMessage},
     queue::{SourcePath, Stream, TagFilter, TagMode},

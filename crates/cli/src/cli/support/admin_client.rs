@@ -13,7 +13,7 @@ use crate::{
     },
     config::{Config, Secret},
 };
-use dms_protocol::secret_url::without_secrets;
+use dms_protocol::internal::secret_url::without_secrets;
 use dms_server::internal::host_check::is_loopback;
 use dms_worker::transport::{HttpOptions, HttpTransport, Transport, TransportError};
 

@@ -15,7 +15,7 @@ use crate::{
     config::{Loaded, Request, load, search},
     sidecar::assemble::connect,
 };
-use dms_protocol::secret_url::without_secrets;
+use dms_protocol::internal::secret_url::without_secrets;
 use dms_worker::client::Client;
 
 /// What a command that ends logs: a client that gives up says so, and the command's own error says the same.

@@ -4,7 +4,7 @@ use std::{fmt, iter::once, ops::Range};
 
 use console::{Alignment, measure_text_width, pad_str, truncate_str};
 
-use dms_protocol::visible::visible;
+use dms_protocol::internal::visible::visible;
 
 /// The gap between columns, and the indent of lines that continue a row.
 const GAP: &str = "  ";

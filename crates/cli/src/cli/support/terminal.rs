@@ -11,7 +11,7 @@ use std::{
     io::{self, IsTerminal, Write, stderr, stdout},
 };
 
-use dms_protocol::visible::{visible_json, visible_lines};
+use dms_protocol::internal::visible::{visible_json, visible_lines};
 
 /// Whether a person looks at standard error.
 pub(crate) fn is_watched() -> bool {

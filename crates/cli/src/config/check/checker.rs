@@ -6,7 +6,7 @@ use crate::config::{
     schema::values::Span,
     source::{path::KeyPath, problem::Problem, tree::Tree},
 };
-use dms_protocol::{limits::LimitError, secret_url::SecretUrl};
+use dms_protocol::{internal::secret_url::SecretUrl, limits::LimitError};
 
 /// Collects problems; keys that could not be read are not reported a second time.
 pub(crate) struct Checker<'a> {

@@ -13,7 +13,7 @@ use crate::config::{
     },
     source::path::KeyPath,
 };
-use dms_protocol::secret_url::{MASK, SecretUrl};
+use dms_protocol::internal::secret_url::{MASK, SecretUrl};
 use dms_protocol::{
     limits::{self, LimitError},
     queue::QueueMode,

@@ -22,7 +22,7 @@ use crate::config::{
         tree::Tree,
     },
 };
-use dms_protocol::secret_url::{MASK, without_secrets};
+use dms_protocol::internal::secret_url::{MASK, without_secrets};
 
 /// The values that could be read, and the mistakes in the others.
 #[derive(Debug)]

@@ -15,7 +15,7 @@ use crate::config::{
     },
     source::path::KeyPath,
 };
-use dms_protocol::{private, text};
+use dms_protocol::internal::{private, text};
 
 /// The secrets of files, by the files.
 pub(crate) type FileSecrets = BTreeMap<PathBuf, Secret>;

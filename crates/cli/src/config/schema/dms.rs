@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::config::schema::values::{Secret, Span};
-use dms_protocol::secret_url::SecretUrl;
+use dms_protocol::internal::secret_url::SecretUrl;
 
 /// The service that workers and publishers talk to.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]

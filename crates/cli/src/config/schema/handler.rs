@@ -6,7 +6,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, de};
 
 use crate::config::schema::values::{Secret, Span};
-use dms_protocol::secret_url::SecretUrl;
+use dms_protocol::internal::secret_url::SecretUrl;
 
 /// The handler of messages: exactly one of the three.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]

@@ -2,7 +2,7 @@
 //!
 //! Done on parsed scalars, never on the file's text: a variable's value cannot change the structure of a file.
 
-use dms_protocol::secret_url::MASK;
+use dms_protocol::internal::secret_url::MASK;
 
 /// A `${...}` that has no value.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

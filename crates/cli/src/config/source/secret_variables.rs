@@ -6,7 +6,7 @@ use crate::config::{
     schema::values::is_secret,
     source::{environment::key, interpolate::interpolate, path::KeyPath},
 };
-use dms_protocol::secret_url::credentials;
+use dms_protocol::internal::secret_url::credentials;
 
 /// How the names of others' variables with secrets begin: credentials of the vendor's SDKs, and headers for a collector of traces.
 const FOREIGN: [&str; 3] = ["HUAWEICLOUD_SDK_", "OTEL_EXPORTER_OTLP_HEADERS", "OTEL_EXPORTER_OTLP_TRACES_HEADERS"];

@@ -17,7 +17,7 @@ use crate::config::source::{
     problem::{Origin, Problem},
     yaml,
 };
-use dms_protocol::text;
+use dms_protocol::internal::text;
 
 /// The merged layers. What no layer sets is not in it.
 #[derive(Clone, Debug, Default)]

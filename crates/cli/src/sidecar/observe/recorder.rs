@@ -10,7 +10,7 @@ use serde::Serialize;
 use tokio::{sync::watch, time::Instant};
 
 use crate::sidecar::observe::rate_window::Window;
-use dms_protocol::clock;
+use dms_protocol::internal::clock;
 use dms_worker::worker::{AckResult, Event, HandlerOutcome, Observer, Origin};
 
 /// How many errors are remembered.

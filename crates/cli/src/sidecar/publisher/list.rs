@@ -1,6 +1,6 @@
 //! The items of a list, counted before anything is made of them.
 
-use dms_protocol::{json::Scan, message::Message};
+use dms_protocol::{internal::json::Scan, message::Message};
 
 /// The most messages of one request.
 const MAX_MESSAGES: usize = 10_000;

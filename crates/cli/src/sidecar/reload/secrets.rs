@@ -4,7 +4,7 @@ use crate::{
     config::{Config, HttpHandler, Secret},
     sidecar::{assemble::connect, deliver::http::credentials::Credentials},
 };
-use dms_protocol::current::Current;
+use dms_protocol::internal::current::Current;
 use dms_server::internal::bearer::BearerAuth;
 use dms_worker::client::{Client, Error};
 

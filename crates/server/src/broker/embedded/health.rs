@@ -14,7 +14,7 @@ use crate::{
     broker::{StoragePart, StorageTrouble, embedded::command::CommandKind},
     store::StoreError,
 };
-use dms_protocol::text::cut;
+use dms_protocol::internal::text::cut;
 
 /// A store that has not answered for this time counts as failing until it answers.
 const STUCK_AFTER: Duration = Duration::from_secs(30);

@@ -16,7 +16,7 @@ use axum::{
 };
 use http::{HeaderName, HeaderValue, StatusCode, Version, header, request::Parts, uri::Authority};
 
-use dms_protocol::json::quoted;
+use dms_protocol::internal::json::quoted;
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 

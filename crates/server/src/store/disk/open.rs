@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use dms_protocol::file_lock::LockedFile;
+use dms_protocol::internal::file_lock::LockedFile;
 
 use crate::store::{
     OpenError,

@@ -23,7 +23,7 @@ use self::{
     time_bar::TimeBar,
 };
 use crate::cli::support::{context::Context, failure::Failure, logging, table::Table};
-use dms_protocol::secret_url::without_secrets;
+use dms_protocol::internal::secret_url::without_secrets;
 use dms_protocol::{
     limits::{MAX_BYTES, MAX_MESSAGES},
     queue::NewQueue,

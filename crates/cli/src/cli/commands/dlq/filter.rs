@@ -5,7 +5,7 @@ use serde_json::{Value, value::RawValue};
 
 use crate::cli::commands::send;
 use dms_protocol::{
-    json::Scan,
+    internal::json::Scan,
     message::{Attributes, Body, Message, ReceivedMessage},
 };
 

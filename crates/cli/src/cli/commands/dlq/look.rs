@@ -28,10 +28,9 @@ use crate::cli::{
     },
 };
 use dms_protocol::{
+    internal::{private, visible::visible},
     message::{Attributes, Body, DeadLetterInfo, ReceivedMessage},
-    private,
     queue::{ConsumerGroup, SourcePath},
-    visible::visible,
 };
 use dms_worker::{
     client::Client,

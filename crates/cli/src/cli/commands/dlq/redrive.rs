@@ -27,8 +27,8 @@ use crate::{
 };
 use dms_protocol::{
     auth::canonical::hex,
+    internal::private,
     message::{Body, Message},
-    private,
     queue::SourcePath,
 };
 use dms_worker::{

@@ -19,9 +19,9 @@ use crate::{
     config::Span,
 };
 use dms_protocol::{
+    internal::visible::visible,
     limits,
     queue::{NewQueue, Queue, QueueMode},
-    visible::visible,
 };
 use dms_worker::client::{self, Client};
 

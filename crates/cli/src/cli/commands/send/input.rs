@@ -14,8 +14,8 @@ use tokio::{
 
 use crate::{cli::support::failure::Failure, message_json::line};
 use dms_protocol::{
+    internal::text,
     message::{Body, Message},
-    text,
 };
 
 /// The longest line that is read, in bytes; a longer one cannot be a message. The largest message has half a MiB, and JSON may

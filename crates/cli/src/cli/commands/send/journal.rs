@@ -15,7 +15,10 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::cli::support::failure::{Failure, Kind};
-use dms_protocol::{auth::canonical::hex, file_lock::LockedFile, private};
+use dms_protocol::{
+    auth::canonical::hex,
+    internal::{file_lock::LockedFile, private},
+};
 
 /// How many lines are let through by one write to the disk.
 const LINES_PER_WRITE: u64 = 200;

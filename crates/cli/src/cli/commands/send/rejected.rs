@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::cli::support::failure::{Failure, Kind};
-use dms_protocol::private;
+use dms_protocol::internal::private;
 
 /// The lines that were refused, as they were read.
 #[derive(Debug)]

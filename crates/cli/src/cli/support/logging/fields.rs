@@ -11,7 +11,7 @@ use tracing_subscriber::{
     fmt::{FormatFields, format::Writer},
 };
 
-use dms_protocol::visible::visible;
+use dms_protocol::internal::visible::visible;
 
 /// Writes `the message name=value name=value`, as the format of the library does.
 #[derive(Clone, Copy, Debug)]

@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, fmt};
 
-use dms_protocol::{secret, secret_url::MASK};
+use dms_protocol::{internal::secret_url::MASK, secret};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 

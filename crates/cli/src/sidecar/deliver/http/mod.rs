@@ -26,7 +26,7 @@ use crate::{
         throttle::Backpressure,
     },
 };
-use dms_protocol::clock;
+use dms_protocol::internal::clock;
 use dms_worker::worker::{BatchHandler, Delivery, Handler, HandlerError};
 
 /// How long before its deadline a message stops waiting for an application that is down, at least: a connection that does not come

@@ -3,8 +3,8 @@
 use base64::{Engine, engine::general_purpose::STANDARD};
 
 use crate::config::HttpHandler;
-use dms_protocol::secret_url::{MASK, SecretUrl, credentials};
-use dms_protocol::text::lossy;
+use dms_protocol::internal::secret_url::{MASK, SecretUrl, credentials};
+use dms_protocol::internal::text::lossy;
 
 /// The shortest secret that is looked for: a shorter one is part of too many other words.
 const MIN_SECRET_CHARS: usize = 6;

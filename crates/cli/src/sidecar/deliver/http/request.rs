@@ -9,7 +9,7 @@ use sha2::Sha256;
 
 use dms_protocol::{
     auth::canonical::hex,
-    json::one_line,
+    internal::json::one_line,
     trace_context::{TRACEPARENT, TRACESTATE},
 };
 use dms_worker::worker::Delivery;

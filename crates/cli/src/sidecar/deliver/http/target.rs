@@ -12,7 +12,7 @@ use crate::{
     config::HttpHandler,
     sidecar::{backpressure::app::Health, deliver::http::credentials::Credentials},
 };
-use dms_protocol::{current::Current, secret_url::SecretUrl};
+use dms_protocol::internal::{current::Current, secret_url::SecretUrl};
 use dms_worker::internal::certificates;
 
 /// How much of an answer's body is read: enough for the connection to be used again, for an error text, and for the verdicts

@@ -15,7 +15,7 @@ use crate::{
     message_json::object::Object,
     sidecar::{backpressure::throttle::Backpressure, deliver::program::process::Program},
 };
-use dms_protocol::json::one_line;
+use dms_protocol::internal::json::one_line;
 use dms_worker::worker::{Delivery, Handler, HandlerError};
 
 /// The exit code for "try again later", as in sysexits.h.

@@ -20,7 +20,7 @@ use crate::{
     },
     store::CursorId,
 };
-use dms_protocol::json::quoted;
+use dms_protocol::internal::json::quoted;
 
 /// The verdict on each message of each batch; `None` for a message that is not mentioned.
 type Verdicts = BTreeMap<u64, Vec<Option<Verdict>>>;

@@ -3,7 +3,7 @@
 
 use std::{fs::File, io, path::Path};
 
-pub(crate) use dms_protocol::private::options as private;
+pub(crate) use dms_protocol::internal::private::options as private;
 
 #[cfg(all(test, target_os = "linux"))]
 use crate::store::disk::tests::power_cut::watch::change;
@@ -53,7 +53,7 @@ pub(crate) fn open_or_create(path: &Path) -> io::Result<File> {
 
 /// Creates a directory that only this user may enter, and missing ones above it.
 pub(crate) fn create_directory(path: &Path) -> io::Result<()> {
-    change(Op::CreateDirectory(path), || dms_protocol::private::create_dir_all(path))
+    change(Op::CreateDirectory(path), || dms_protocol::internal::private::create_dir_all(path))
 }
 
 /// Removes a file.

@@ -7,7 +7,7 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use dms_protocol::file_lock::LockedFile;
+use dms_protocol::internal::file_lock::LockedFile;
 use rusqlite::Connection;
 
 use crate::store::{

@@ -20,7 +20,7 @@ use crate::cli::support::{
     failure::{Failure, Kind},
     logging::traces::{collector::Collector, environment::wanted, linked::link},
 };
-use dms_protocol::secret_url::without_secrets;
+use dms_protocol::internal::secret_url::without_secrets;
 
 /// How long the last spans may take to be sent when the process ends.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);

@@ -3,7 +3,7 @@
 use memchr::memchr2;
 
 use super::Scan;
-use crate::json::Fault;
+use crate::internal::json::Fault;
 
 impl<'a> Scan<'a> {
     /// Reads a value by `read`. What `read` makes nothing of is passed over by its brackets and quotes alone: the inner result.

@@ -1,0 +1,21 @@
+//! What only the other packages of this project use. It is not covered by semantic versioning.
+//!
+//! | module | content |
+//! |---|---|
+//! | [`json`] | a JSON grammar that keeps texts byte for byte and reports where a fault is |
+//! | [`text`] | reading text files: byte order marks, other encodings |
+//! | [`secret_url`] | URLs that may contain secrets, and are shown without them |
+//! | [`visible`] | text of others, shown without terminal control sequences |
+//! | [`private`] | files and directories that only their user may read |
+//! | [`file_lock`] | a file that one process has locked |
+//! | [`current`] | a value that is replaced while others read it |
+//! | [`clock`] | the wall clock |
+
+pub mod clock;
+pub mod current;
+pub mod file_lock;
+pub mod json;
+pub mod private;
+pub mod secret_url;
+pub mod text;
+pub mod visible;
