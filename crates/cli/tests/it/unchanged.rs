@@ -387,7 +387,7 @@ async fn bodies_are_unchanged_through_deliveries_publishers_copies_and_commands(
             in_one_line,
         );
         cli(&["send", "again", "--file", "dump"]);
-        let lines = cli(&["receive", "again", "g", "--max", "100000"]);
+        let lines = cli(&["receive", "--ack", "again", "g", "--max", "100000"]);
         Came::of_lines(&lines).check("receive of what send sent", &cases, in_one_line);
     });
     let mut dead = source(&client, "redriven").await;

@@ -58,22 +58,63 @@ fn lines_that_receive_prints_can_be_sent() {
     dms(&["queue", "create", "b", "--group", "g"]).ok();
     let sent = dms(&["send", "a", "{\"id\": 1}", "text", "--tag", "red", "--attribute", "n=1", "--ids"]);
     assert_eq!(sent.ok().lines().count(), 2, "one id per message");
-    let lines = dms(&["receive", "a", "g", "--wait", "1s"]).ok();
+    let lines = dms(&["receive", "--ack", "a", "g", "--wait", "1s"]).ok();
     assert_eq!(
         lines,
         "{\"body\":{\"id\": 1},\"attributes\":{\"n\":1},\"tags\":[\"red\"]}\n{\"body\":\"text\",\"attributes\":{\"n\":1},\"tags\":[\"red\"]}\n"
     );
-    assert_eq!(dms(&["receive", "a", "g", "--wait", "1s"]).ok(), "", "what was printed is acknowledged");
+    assert_eq!(dms(&["receive", "--ack", "a", "g", "--wait", "1s"]).ok(), "", "what was printed is acknowledged");
 
     program.run_with(&["--endpoint", &url, "send", "b", "-"], &lines).ok();
-    let kept = dms(&["receive", "b", "g", "--wait", "1s", "--no-ack", "--max", "1"]).ok();
+    let kept = dms(&["receive", "b", "g", "--wait", "1s", "--max", "1"]).ok();
     let kept: Value = serde_json::from_str(&kept).unwrap();
     assert_eq!(kept["body"], json!({"id": 1}));
     assert!(kept["handler"].is_string());
 
     let odd = "{\"body\":null,\"attributes\":{\"e\":1e3,\"z\":-0,\"i\":123456789012345678901234567890,\"n\":{\"a\":1,\"a\":2}}}\n";
     program.run_with(&["--endpoint", &url, "send", "a", "-"], odd).ok();
-    assert_eq!(dms(&["receive", "a", "g", "--wait", "1s"]).ok(), odd, "byte for byte");
+    assert_eq!(dms(&["receive", "--ack", "a", "g", "--wait", "1s"]).ok(), odd, "byte for byte");
+}
+
+#[test]
+fn receive_acknowledges_only_if_told() {
+    let (program, _server, url) = setup();
+    let dms = |args: &[&str]| program.run(&[&["--endpoint", &url], args].concat());
+    dms(&["queue", "create", "q", "--group", "g", "--max-consume-count", "2"]).ok();
+    dms(&["send", "q", "1"]).ok();
+    let looked = dms(&["receive", "q", "g", "--wait", "1s", "--ack-wait", "15s"]);
+    assert!(looked.stderr.contains("1 message received, not acknowledged: redelivered after 15s"), "{}", looked.stderr);
+    let handed: Value = serde_json::from_str(&looked.ok()).unwrap();
+    let groups = dms(&["-o", "json", "group", "list", "q"]).json();
+    assert_eq!(groups[0]["consumed_messages"], 0, "{groups}");
+    assert!(handed["handler"].is_string());
+}
+
+/// A reader of ten lines that ends after three: the other seven are available at once, and have not failed.
+#[test]
+fn lines_that_nobody_read_are_not_acknowledged() {
+    let (program, _server, url) = setup();
+    let dms = |args: &[&str]| program.run(&[&["--endpoint", &url], args].concat());
+    dms(&["queue", "create", "q", "--group", "g", "--max-consume-count", "1"]).ok();
+    let lines: String = (0..10).map(|n| format!("{{\"body\":{n}}}\n")).collect();
+    program.run_with(&["--endpoint", &url, "send", "q", "-"], &lines).ok();
+
+    let mut followed = program.command(&["--endpoint", &url, "receive", "q", "g", "--ack", "--follow"]);
+    let mut followed = followed.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut head = BufReader::new(followed.stdout.take().unwrap());
+    for n in 0..3 {
+        let mut line = String::new();
+        head.read_line(&mut line).unwrap();
+        assert_eq!(line, format!("{{\"body\":{n}}}\n"));
+    }
+    drop(head);
+    assert_eq!(followed.wait().unwrap().code(), Some(0));
+
+    let rest = dms(&["receive", "q", "g", "--ack", "--wait", "1s"]).ok();
+    let mut rest: Vec<_> = rest.lines().collect();
+    rest.sort_unstable();
+    let unread: Vec<_> = lines.lines().skip(3).collect();
+    assert_eq!(rest, unread);
 }
 
 #[test]
@@ -93,7 +134,7 @@ fn refused_lines_are_named_and_the_others_sent() {
     assert_eq!(named, ["2", "4", "5", "6"], "{}", output.stderr);
     assert!(output.stderr.contains("at most 524288 bytes are allowed"), "{}", output.stderr);
     assert!(output.stderr.ends_with("2 sent to q, 4 refused\n"), "{}", output.stderr);
-    assert_eq!(dms(&["receive", "q", "g", "--wait", "1s"]).ok(), "{\"body\":1}\n{\"body\":3}\n");
+    assert_eq!(dms(&["receive", "--ack", "q", "g", "--wait", "1s"]).ok(), "{\"body\":1}\n{\"body\":3}\n");
 
     let json = program.run_with(&["-o", "json", "--endpoint", &url, "send", "q", "-"], "{}\n");
     assert_eq!(json.code, Some(1));
@@ -109,7 +150,7 @@ fn lines_may_begin_with_a_byte_order_mark_and_utf_16_is_named() {
     let file = program.file("lines.jsonl", "\u{feff}{\"body\":1}\n{\"body\":2}\n");
     dms(&["send", "q", "--file", &file]).ok();
     program.run_with(&["--endpoint", &url, "send", "q", "-"], "\u{feff}{\"body\":3}\n").ok();
-    assert_eq!(dms(&["receive", "q", "g", "--wait", "1s"]).ok(), "{\"body\":1}\n{\"body\":2}\n{\"body\":3}\n");
+    assert_eq!(dms(&["receive", "--ack", "q", "g", "--wait", "1s"]).ok(), "{\"body\":1}\n{\"body\":2}\n{\"body\":3}\n");
 
     let wide: Vec<u8> = "\u{feff}{\"body\":1}\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
     std::fs::write(&file, wide).unwrap();
@@ -163,7 +204,7 @@ fn a_file_whose_sending_was_killed_is_resumed() {
         again.stderr
     );
 
-    let received = dms(&["receive", "q", "g", "--max", "1000", "--wait", "1s"]).ok();
+    let received = dms(&["receive", "--ack", "q", "g", "--max", "1000", "--wait", "1s"]).ok();
     let body = |line: &str| serde_json::from_str::<Value>(line).unwrap()["body"].as_u64().unwrap();
     let mut bodies: Vec<u64> = received.lines().map(body).collect();
     bodies.sort_unstable();
@@ -248,7 +289,8 @@ fn server_errors_refuse_no_line_of_a_file() {
     let resumed = program.run(&["--endpoint", &url, "send", "q", "--file", &file, "--resume"]);
     assert!(resumed.stderr.contains("going on after line 0: 0 sent and 0 refused so far"), "{}", resumed.stderr);
     assert_eq!(resumed.code, Some(0), "{}", resumed.stderr);
-    let received = program.run(&["--endpoint", &url, "receive", "q", "g", "--max", "100", "--wait", "1s"]).ok();
+    let received =
+        program.run(&["--endpoint", &url, "receive", "--ack", "q", "g", "--max", "100", "--wait", "1s"]).ok();
     let mut received: Vec<_> = received.lines().collect();
     let mut lines: Vec<_> = lines.lines().collect();
     received.sort_unstable();
@@ -300,7 +342,7 @@ fn refused_lines_are_kept_in_a_file() {
     std::fs::write(&bad, mended).unwrap();
     dms(&["send", "q", "--file", "bad.jsonl", "--rejected", "worse.jsonl"]).ok();
     assert!(!program.dir().join("worse.jsonl").exists());
-    assert_eq!(dms(&["receive", "q", "g", "--wait", "1s"]).ok().lines().count(), 4);
+    assert_eq!(dms(&["receive", "--ack", "q", "g", "--wait", "1s"]).ok().lines().count(), 4);
 }
 
 #[test]
@@ -310,7 +352,7 @@ fn a_thousand_lines_go_in_order_to_a_fifo_queue() {
     dms(&["queue", "create", "q", "--mode", "FIFO", "--group", "g"]).ok();
     let lines: String = (0..1000).map(|n| format!("{{\"body\":{n}}}\n")).collect();
     program.run_with(&["--endpoint", &url, "send", "q", "-"], &lines).ok();
-    let received = dms(&["receive", "q", "g", "--max", "1000", "--wait", "1s"]).ok();
+    let received = dms(&["receive", "--ack", "q", "g", "--max", "1000", "--wait", "1s"]).ok();
     assert_eq!(received, lines);
 }
 
@@ -320,7 +362,7 @@ fn both_versions_of_the_api_and_a_configured_endpoint_work() {
     program.file("config.yaml", &format!("dms: {{endpoint: '{url}', api_version: v1.0}}\n"));
     program.run(&["queue", "create", "q", "--group", "g"]).ok();
     program.run(&["--api-version", "v2", "send", "q", "1"]).ok();
-    assert_eq!(program.run(&["receive", "q", "g", "--wait", "1s"]).ok(), "{\"body\":1}\n");
+    assert_eq!(program.run(&["receive", "--ack", "q", "g", "--wait", "1s"]).ok(), "{\"body\":1}\n");
     assert!(
         program
             .run(&["--api-version", "v3", "queue", "list"])

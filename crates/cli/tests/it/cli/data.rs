@@ -44,7 +44,7 @@ fn send(program: &Program, server: &Running, bodies: &[&str]) {
 
 fn receive(program: &Program, server: &Running) -> Vec<String> {
     let lines = program
-        .run(&["--endpoint", &server.url("serving on "), "receive", "q", "g", "--wait", "1s", "--max", "100"])
+        .run(&["--endpoint", &server.url("serving on "), "receive", "--ack", "q", "g", "--wait", "1s", "--max", "100"])
         .ok();
     let body = |line: &str| serde_json::from_str::<Value>(line).unwrap()["body"].as_str().unwrap().to_owned();
     lines.lines().map(body).collect()
@@ -130,7 +130,7 @@ fn a_backup_is_made_while_messages_are_sent() {
     let copy = program.serve(&["--data-dir", &dest.display().to_string()]);
     let endpoint = copy.url("serving on ");
     let max = answered.lock().unwrap().len().to_string();
-    let got = program.run(&["--endpoint", &endpoint, "receive", "q", "g", "--wait", "1s", "--max", &max]).ok();
+    let got = program.run(&["--endpoint", &endpoint, "receive", "--ack", "q", "g", "--wait", "1s", "--max", &max]).ok();
     for body in &before {
         assert!(got.contains(&format!("{{\"body\":\"m{body}\"}}")), "m{body} is missing");
     }

@@ -75,7 +75,7 @@ fn redriven_messages_are_delivered_again() {
     assert!(text.starts_with("2 redriven, 0 left"), "{text}");
     assert_eq!(dlq.left(), 0);
     let bodies = |queue: &str| {
-        let lines = dlq.run(&["receive", queue, "g", "--wait", "1s"]).ok();
+        let lines = dlq.run(&["receive", "--ack", queue, "g", "--wait", "1s"]).ok();
         lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["body"].clone()).collect::<Vec<_>>()
     };
     assert_eq!((bodies("q"), bodies("repaired")), (vec![json!(0), json!(2)], vec![json!(1), json!(3)]));
@@ -105,7 +105,7 @@ fn dumped_dead_letters_can_be_redriven_from_the_file() {
     assert_eq!(of_file(&["--dry-run", "--match-body", "=2"]).json()["redriven"], 1);
     let report = of_file(&["--match", "tenant=1", "--set", "mended=true", "--unset", "tenant"]).json();
     assert_eq!((&report["redriven"], &report["filtered"], &report["doubled"]), (&json!(2), &json!(2), &json!(0)));
-    let lines = dlq.run(&["receive", "q", "g", "--wait", "1s"]).ok();
+    let lines = dlq.run(&["receive", "--ack", "q", "g", "--wait", "1s"]).ok();
     let mended = |n: u32| format!("{{\"body\":{n},\"attributes\":{{\"dms-redriven\":1,\"mended\":true}}}}\n");
     assert_eq!(lines, mended(1) + &mended(3));
     assert_eq!(of_file(&["--max", "1"]).json()["redriven"], 1);
@@ -139,7 +139,7 @@ fn parked_messages_are_shown_redriven_and_discarded_like_dead_letters() {
     let args = ["dlq", "redrive", "parked", "ops", "--parked", "--match-body", "=2"];
     assert!(dlq.run(&args).ok().starts_with("1 redriven, 1 left"));
     assert_eq!(
-        dlq.run(&["receive", "q", "g", "--wait", "1s"]).ok(),
+        dlq.run(&["receive", "--ack", "q", "g", "--wait", "1s"]).ok(),
         "{\"body\":2,\"attributes\":{\"dms-redriven\":1}}\n"
     );
     assert_eq!(dlq.run(&["dlq", "discard", "parked", "ops", "--parked", "--yes"]).ok(), "1 thrown away\n");
@@ -153,7 +153,7 @@ fn showing_through_the_admin_address_leases_nothing() {
     tokio::runtime::Runtime::new().unwrap().block_on(fail_four(&url));
     let dms = |args: &[&str]| program.run(&[&["--endpoint", &url], args].concat());
     // Somebody has them all: a look sees them all the same.
-    dms(&["receive", "q", "g", "--dead-letters", "--no-ack", "--wait", "1s", "--max", "4"]).ok();
+    dms(&["receive", "q", "g", "--dead-letters", "--wait", "1s", "--max", "4"]).ok();
     let shown = dms(&["-o", "json", "dlq", "show", "q", "g", "--admin", &admin, "--match", "tenant=1"]).json();
     let seen: Vec<_> = shown.as_array().unwrap().iter().map(|row| (&row["body"], &row["state"])).collect();
     assert_eq!(seen, [(&json!(1), &json!("leased")), (&json!(3), &json!("leased"))]);

@@ -54,8 +54,8 @@ fn a_purge_asks_for_confirmation_and_reports_its_result() {
     let purged = dms(&["-o", "json", "queue", "purge", "q", "--group", "a", "--yes"]).json();
     assert_eq!((&purged["queue"], &purged["group"]), (&"q".into(), &"a".into()), "{purged}");
     assert_eq!((&purged["purged_messages"], &purged["purged_delayed_messages"]), (&3.into(), &0.into()), "{purged}");
-    assert_eq!(dms(&["receive", "q", "a", "--wait", "1s"]).ok(), "");
-    assert_eq!(dms(&["receive", "q", "b", "--wait", "1s", "--max", "1"]).ok(), "{\"body\":1}\n");
+    assert_eq!(dms(&["receive", "--ack", "q", "a", "--wait", "1s"]).ok(), "");
+    assert_eq!(dms(&["receive", "--ack", "q", "b", "--wait", "1s", "--max", "1"]).ok(), "{\"body\":1}\n");
 
     let purged = dms(&["queue", "purge", "q", "--yes"]);
     assert!(purged.stderr.contains("purged 4 messages of queue q"), "{}", purged.stderr);
@@ -122,10 +122,14 @@ fn the_configuration_sets_the_retention() {
     assert!(refused.contains("configuration of the server sets retention of this queue"), "{refused}");
 
     dms(&["send", "lean", "1"]).ok();
-    dms(&["receive", "lean", "a", "--wait", "5s", "--ack"]).ok();
+    dms(&["receive", "--ack", "lean", "a", "--wait", "5s"]).ok();
     while dms(&["-o", "json", "queue", "show", "lean"]).json()["produced_messages"] != 0 {}
     dms(&["group", "create", "lean", "late"]).ok();
-    assert_eq!(dms(&["receive", "lean", "late", "--wait", "1s"]).ok(), "", "settled before there was this group");
+    assert_eq!(
+        dms(&["receive", "--ack", "lean", "late", "--wait", "1s"]).ok(),
+        "",
+        "settled before there was this group"
+    );
     drop(server);
 
     let mut command = program.command(&["serve", "-c", "config.yaml"]);

@@ -185,11 +185,11 @@ fn secrets_inside_urls_and_headers_are_shown_nowhere() {
     for secret in ["pl4nted-query", "pl4nted-bearer", "pl4nted-cookie", "pl4nted-file", "authorization: "] {
         assert!(used.contains(secret), "{secret} was not used: {used}");
     }
-    let parked = dms(&["receive", "parked", "g", "--wait", "20s", "--max", "1"]);
+    let parked = dms(&["receive", "--ack", "parked", "g", "--wait", "20s", "--max", "1"]);
     assert!(parked.contains("dms-error") && parked.contains("X-Auth-Token".to_lowercase().as_str()), "{parked}");
     clean("dms-error", &parked);
     for group in ["batch", "hung_up"] {
-        let dead = dms(&["receive", "q", group, "--dead-letters", "--wait", "20s", "--max", "1"]);
+        let dead = dms(&["receive", "--ack", "q", group, "--dead-letters", "--wait", "20s", "--max", "1"]);
         assert!(dead.contains("\"body\":1"), "{group}: {dead}");
         clean(group, &dead);
     }

@@ -28,7 +28,8 @@ fn a_server_keeps_its_messages_through_sigterm() {
     assert_eq!(server.wait().0.code(), Some(0));
 
     let server = program.serve(&["--data-dir", &data]);
-    let received = program.run(&["--endpoint", &server.url("serving on "), "receive", "q", "g", "--wait", "5s"]);
+    let received =
+        program.run(&["--endpoint", &server.url("serving on "), "receive", "--ack", "q", "g", "--wait", "5s"]);
     assert_eq!(received.ok(), "{\"body\":1}\n");
 }
 

@@ -61,7 +61,8 @@ fn an_application_with_a_private_authority_is_trusted_by_name() {
     let trusting = format!("ca_file: '{}'", pki.path("ca.pem").display());
     let sidecar = program.start(&["run", "-c", &program.file("trusting.yaml", &yaml(&trusting))]);
     program.run(&["--endpoint", &sidecar.url("server on "), "send", "q", r#"{"body": 1}"#]).ok();
-    let arrived = program.run(&["--endpoint", &target.url("server on "), "receive", "q", "g", "--max", "1"]).ok();
+    let arrived =
+        program.run(&["--endpoint", &target.url("server on "), "receive", "--ack", "q", "g", "--max", "1"]).ok();
     assert!(arrived.contains('1'), "{arrived}");
 
     let missing = program.file("missing.yaml", &yaml("ca_file: /nonexistent/ca.pem"));

@@ -1,8 +1,15 @@
 //! `receive`: messages of a group as JSON lines.
 
-use clap::Args;
-use tokio::signal;
+mod reader;
+mod settling;
 
+use std::time::Duration;
+
+use clap::Args;
+use tokio::{signal, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+use self::{reader::Reader, settling::Settling};
 use crate::{
     cli::support::{confirm::counted, context::Context, failure::Failure},
     config::Span,
@@ -11,19 +18,23 @@ use crate::{
 use dms_protocol::{
     internal::json::one_line,
     limits,
-    message::{AckStatus, ReceivedMessage},
+    message::ReceivedMessage,
     queue::{SourcePath, Stream, TagFilter, TagMode},
 };
-use dms_worker::client::{Client, ConsumeOptions};
+use dms_worker::client::ConsumeOptions;
 
 /// Options of `receive`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  dms-worker receive orders billing            at most 10, acknowledged once printed
-  dms-worker receive orders billing --no-ack   redelivered after --ack-wait
-  dms-worker receive orders billing --follow | jq .body
-  dms-worker receive orders billing | dms-worker send other -")]
+  dms-worker receive orders billing            at most 10, redelivered after --ack-wait
+  dms-worker receive orders billing --ack      acknowledges what it has printed
+  dms-worker receive orders billing --ack --follow | jq .body
+  dms-worker receive orders billing --ack | dms-worker send other -
+
+Without --ack, each message counts as consumed once without success when --ack-wait has passed, and becomes a dead letter at the \
+queue's max_consume_count. With --ack and a pipe, a message is acknowledged when the other program has read its line: \
+`--ack --follow | head -3` acknowledges three.")]
 pub(crate) struct ReceiveArgs {
     /// The queue's name or id
     queue: String,
@@ -38,10 +49,10 @@ pub(crate) struct ReceiveArgs {
     /// How long a message may stay unacknowledged: 15s to 300s
     #[arg(long, default_value = "30s", value_name = "DURATION")]
     ack_wait: Span,
-    /// Acknowledge the printed messages (the default)
+    /// Acknowledge the printed messages
     #[arg(long, overrides_with = "no_ack")]
     ack: bool,
-    /// Do not acknowledge; lines include the handler, and messages are redelivered after --ack-wait
+    /// Do not acknowledge (the default); lines include the handler, and messages are redelivered after --ack-wait
     #[arg(long, overrides_with = "ack")]
     no_ack: bool,
     /// Continue until interrupted
@@ -67,13 +78,18 @@ pub(crate) async fn run(args: ReceiveArgs, context: &Context) -> Result<(), Fail
     let group = client.find_group(&queue.id, &args.group).await?;
     let stream = if args.dead_letters { Stream::DeadLetters } else { Stream::Messages };
     let source = SourcePath { queue: queue.id, group: group.id, stream };
-    tokio::select! {
-        received = receive(&client, &source, options, &args, context) => {
-            let received = counted(u64::try_from(received?).unwrap_or(u64::MAX), "message");
-            context.say(&format!("{received} received{}", if args.no_ack { ", not acknowledged" } else { "" }));
+    let stop = CancellationToken::new();
+    let interrupted = stop.clone();
+    tokio::spawn(async move {
+        if signal::ctrl_c().await.is_ok() {
+            interrupted.cancel();
         }
-        _ = signal::ctrl_c() => {}
-    }
+    });
+    let settling = Settling { client, source, context, reader: Reader::of_stdout(), ack: args.ack, stop };
+    let received = receive(&settling, options, &args).await?;
+    let received = counted(u64::try_from(received).unwrap_or(u64::MAX), "message");
+    let kept = format!(", not acknowledged: redelivered after {} (--ack acknowledges them)", args.ack_wait);
+    context.say(&format!("{received} received{}", if args.ack { "" } else { &kept }));
     Ok(())
 }
 
@@ -86,31 +102,29 @@ fn options(args: &ReceiveArgs) -> ConsumeOptions {
         .filter(TagFilter { tags: args.tags.clone(), mode })
 }
 
-async fn receive(
-    client: &Client,
-    source: &SourcePath,
-    mut options: ConsumeOptions,
-    args: &ReceiveArgs,
-    context: &Context,
-) -> Result<usize, Failure> {
+async fn receive(settling: &Settling<'_>, mut options: ConsumeOptions, args: &ReceiveArgs) -> Result<usize, Failure> {
     let mut received = 0;
     while args.follow || received < args.max {
         options.max_messages =
             if args.follow { limits::MAX_MESSAGES } else { (args.max - received).min(limits::MAX_MESSAGES) };
-        let batch = client.consume(source, &options).await?;
+        let asked = Instant::now();
+        let batch = tokio::select! {
+            biased;
+            () = settling.stop.cancelled() => break,
+            () = settling.reader.gone() => break,
+            batch = settling.client.consume(&settling.source, &options) => batch?,
+        };
         if batch.is_empty() && !args.follow {
             break;
         }
-        // First printed, then acknowledged: a reader that went away costs no message.
-        batch.iter().try_for_each(|message| context.printer().json_line(&line(message, args.no_ack)))?;
-        if !args.no_ack && !batch.is_empty() {
-            let acks: Vec<_> = batch.iter().map(|message| (message.handle.clone(), AckStatus::Success)).collect();
-            client.acknowledge(source, &acks).await?;
+        let printed = settling.print(&batch, asked + options.ack_wait).await?;
+        received += printed.count;
+        if printed.ended {
+            break;
         }
-        received += batch.len();
         if !args.follow {
             // The wait was for a first message; the rest is there or not.
-            options.poll_wait = std::time::Duration::from_secs(1);
+            options.poll_wait = Duration::from_secs(1);
         }
     }
     Ok(received)
