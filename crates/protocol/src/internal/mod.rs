@@ -8,6 +8,7 @@
 //! | [`visible`] | text of others, shown without terminal control sequences |
 //! | [`private`] | files and directories that only their user may read |
 //! | [`file_lock`] | a file that one process has locked |
+//! | `postgres_tls` | TLS for connections to PostgreSQL, with the feature `postgres-tls` |
 //! | [`current`] | a value that is replaced while others read it |
 //! | [`clock`] | the wall clock |
 
@@ -15,6 +16,8 @@ pub mod clock;
 pub mod current;
 pub mod file_lock;
 pub mod json;
+#[cfg(feature = "postgres-tls")]
+pub mod postgres_tls;
 pub mod private;
 pub mod secret_url;
 pub mod text;

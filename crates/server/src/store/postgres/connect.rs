@@ -22,8 +22,8 @@ use tokio_postgres::{AsyncMessage, Client, Config, Connection, Row, Statement, t
 use crate::store::postgres::{
     config::{PostgresConfig, address},
     error::{PostgresError, describe},
-    tls::Tls,
 };
+use dms_protocol::internal::postgres_tls::Tls;
 
 /// How long connecting may take in all. tokio-postgres bounds only the TCP handshake: a server that is stopped accepts connections
 /// and says nothing.
@@ -62,7 +62,10 @@ impl Connector {
         for host in &mut hosts {
             host.application_name(application);
         }
-        let tls = Tls::load(config.ca_file.as_deref())?;
+        let tls = Tls::load(config.ca_file.as_deref()).map_err(|reason| {
+            let file = config.ca_file.clone().unwrap_or_default();
+            PostgresError::Authorities { file, reason }
+        })?;
         let avoid = AtomicUsize::new(usize::MAX);
         Ok(Self { hosts, tls, schema: config.schema.clone(), avoid, warned: AtomicBool::new(false) })
     }
@@ -252,12 +255,6 @@ impl Drop for Session {
 impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Session").field("host", &self.host).finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for Tls {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Tls")
     }
 }
 

@@ -60,7 +60,6 @@ mod schema;
 mod slots;
 #[cfg(test)]
 mod tests;
-mod tls;
 
 /// The only shard.
 const SHARD: i32 = 0;

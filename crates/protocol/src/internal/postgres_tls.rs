@@ -1,7 +1,7 @@
-//! TLS for connections to PostgreSQL, by the library that the server uses everywhere else.
+//! TLS for connections to PostgreSQL, with the TLS library of the rest of the project.
 
 use std::{
-    io,
+    fmt, io,
     path::Path,
     pin::Pin,
     sync::Arc,
@@ -19,46 +19,50 @@ use tokio_rustls::{
     },
 };
 
-use crate::store::postgres::error::PostgresError;
-
 /// Encrypts connections where there are authorities to check the server by.
 #[derive(Clone)]
-pub(crate) struct Tls(Option<Arc<ClientConfig>>);
+pub struct Tls(Option<Arc<ClientConfig>>);
 
 impl Tls {
-    /// Reads the authorities' certificates; without a file nothing is encrypted.
+    /// Reads the authorities' certificates. Without a file nothing is encrypted.
     ///
     /// # Errors
-    /// When the file cannot be read or has no certificate.
-    pub(crate) fn load(file: Option<&Path>) -> Result<Self, PostgresError> {
+    /// Returns the reason if the file cannot be read or contains no certificate.
+    pub fn load(file: Option<&Path>) -> Result<Self, String> {
         let Some(file) = file else { return Ok(Self(None)) };
-        let unusable = |reason: String| PostgresError::Authorities { file: file.to_owned(), reason };
         let mut roots = RootCertStore::empty();
-        for certificate in CertificateDer::pem_file_iter(file).map_err(|error| unusable(error.to_string()))? {
-            let certificate = certificate.map_err(|error| unusable(error.to_string()))?;
-            roots.add(certificate).map_err(|error| unusable(error.to_string()))?;
+        for certificate in CertificateDer::pem_file_iter(file).map_err(|error| error.to_string())? {
+            let certificate = certificate.map_err(|error| error.to_string())?;
+            roots.add(certificate).map_err(|error| error.to_string())?;
         }
         if roots.is_empty() {
-            return Err(unusable("there is no certificate in it".to_owned()));
+            return Err("there is no certificate in it".to_owned());
         }
         // The provider is named, because a program that also links another one has no default.
         let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()
-            .map_err(|error| unusable(error.to_string()))?
+            .map_err(|error| error.to_string())?
             .with_root_certificates(roots)
             .with_no_client_auth();
         Ok(Self(Some(Arc::new(config))))
     }
 }
 
+impl fmt::Debug for Tls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Tls")
+    }
+}
+
 /// Encrypts one connection to a server of this name.
-pub(crate) struct Connect {
+struct Connect {
     config: Arc<ClientConfig>,
     name: ServerName<'static>,
 }
 
 /// An encrypted connection.
-pub(crate) struct Encrypted<S>(client::TlsStream<S>);
+#[allow(missing_debug_implementations)]
+pub struct Encrypted<S>(client::TlsStream<S>);
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> MakeTlsConnect<S> for Tls {
     type Stream = Encrypted<S>;
@@ -73,7 +77,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> MakeTlsConnect<S> for T
 }
 
 /// The handshake of one connection; none where nothing is encrypted, which tokio-postgres then never asks for.
-pub(crate) struct Handshake(Option<Connect>);
+#[allow(missing_debug_implementations)]
+pub struct Handshake(Option<Connect>);
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> TlsConnect<S> for Handshake {
     type Stream = Encrypted<S>;
