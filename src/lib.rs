@@ -69,6 +69,7 @@
 //! | [`producer`] | messages collected into requests |
 //! | [`worker`] | polls, handlers, deadlines, and the ordered acknowledgement |
 //! | [`runtime`] | several workers and producers with one shutdown |
+//! | `postgres` | connections to the application's PostgreSQL |
 //! | [`layers`] | `tower` layers around a handler |
 //! | [`redrive`] | dead letters and parked messages sent again |
 //! | `testing` | a server in memory, for tests of handlers |
@@ -79,6 +80,8 @@
 //!
 //! | feature | adds | default |
 //! |---|---|---|
+//! | `postgres` | `layers::PostgresStore`: deduplication across processes with PostgreSQL | no |
+//! | `redis` | `layers::RedisStore`: deduplication across processes with Redis | no |
 //! | `testing` | the module `testing` | no |
 
 pub mod auth;
@@ -86,6 +89,8 @@ pub mod client;
 mod contain;
 mod later;
 pub mod layers;
+#[cfg(feature = "postgres")]
+pub mod postgres;
 pub mod producer;
 pub mod redrive;
 pub mod retry;
@@ -113,6 +118,8 @@ pub mod internal {
     };
 }
 
+#[cfg(feature = "postgres")]
+use dms_protocol::internal::postgres_tls;
 use dms_protocol::{
     internal::{clock, current, json, private, secret_url, text, visible},
     secret,

@@ -55,7 +55,9 @@ pub enum Claim {
     Done,
 }
 
-/// Stores the keys of work that is done or in progress. Implement it for a database that all replicas share.
+/// Stores the keys of work that is done or in progress: [`MemoryStore`](super::MemoryStore) in this process,
+/// `PostgresStore` (feature `postgres`) and `RedisStore` (feature `redis`) for all replicas. Implement it for another
+/// database.
 #[async_trait]
 pub trait KeyStore: Send + Sync + 'static {
     /// Claims a key atomically: of two callers at most one gets [`Claim::New`], with a unique token. The claim expires
@@ -78,6 +80,21 @@ pub trait KeyStore: Send + Sync + 'static {
     /// # Errors
     /// An error is logged, and the claim expires.
     async fn release(&self, token: &Token) -> Result<(), Box<dyn StdError + Send + Sync>>;
+}
+
+#[async_trait]
+impl<S: KeyStore + ?Sized> KeyStore for Arc<S> {
+    async fn claim(&self, key: &str, lease: Duration) -> Result<Claim, Box<dyn StdError + Send + Sync>> {
+        (**self).claim(key, lease).await
+    }
+
+    async fn done(&self, token: &Token, keep: Duration) -> Result<(), Box<dyn StdError + Send + Sync>> {
+        (**self).done(token, keep).await
+    }
+
+    async fn release(&self, token: &Token) -> Result<(), Box<dyn StdError + Send + Sync>> {
+        (**self).release(token).await
+    }
 }
 
 type KeyFn = dyn Fn(&Delivery) -> Option<String> + Send + Sync;

@@ -27,10 +27,18 @@ mod circuit;
 mod circuit_breaker;
 mod deduplicate;
 mod memory_store;
+#[cfg(feature = "postgres")]
+mod postgres_store;
 mod rate_limit;
+#[cfg(feature = "redis")]
+mod redis_store;
 mod retry;
 mod timeout;
 
+#[cfg(feature = "postgres")]
+pub use self::postgres_store::PostgresStore;
+#[cfg(feature = "redis")]
+pub use self::redis_store::{InvalidRedisUrl, RedisStore};
 pub use self::{
     around::{Around, AroundLayer, AroundService},
     chaos::Chaos,

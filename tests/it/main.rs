@@ -7,6 +7,7 @@ mod client_extensions;
 mod client_server;
 mod clock;
 mod handler_arguments;
+mod key_stores;
 mod layers;
 mod log;
 mod longest_durations;

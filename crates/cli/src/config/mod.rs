@@ -18,7 +18,10 @@ mod load;
 mod schema;
 mod source;
 
-pub(crate) use self::source::secret_variables::is_secret_variable;
+pub(crate) use self::{
+    check::key_store::{UnusableStore, open as open_key_store},
+    source::secret_variables::is_secret_variable,
+};
 pub use self::{
     load::{
         load,
@@ -28,6 +31,7 @@ pub use self::{
     schema::{
         admin::Admin,
         config::Config,
+        deduplicate::{Deduplicate, KeyStore, PostgresKeys, RedisKeys},
         dms::{ApiVersion, Auth, Dms, Iam},
         handler::{Batch, BodyFormat, Collect, CommandHandler, CommandMode, Handler, HttpHandler, LogHandler},
         json_schema::schema,

@@ -25,6 +25,9 @@ pub enum SidecarError {
     /// The settings of a worker contradict each other.
     #[error("worker {0}: {1}")]
     Settings(String, #[source] InvalidSettings),
+    /// The store of a worker's keys cannot be used.
+    #[error("worker {0}: deduplicate.store.{1}")]
+    Deduplicate(String, String),
     /// The client of the application behind a worker cannot be built.
     #[error("worker {0}: the HTTP client cannot be set up: {1}")]
     Http(String, #[source] Box<dyn std::error::Error + Send + Sync>),

@@ -1,6 +1,7 @@
 //! The sidecar: delivery to an application or a program, publishers, the admin endpoint, the end.
 
 mod admin;
+mod deduplicate;
 mod delivery;
 mod fragile;
 mod outage;

@@ -5,6 +5,7 @@
 
 pub(crate) mod checker;
 mod credentials;
+pub(crate) mod key_store;
 mod listeners;
 mod service;
 mod workers;

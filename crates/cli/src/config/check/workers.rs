@@ -3,9 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::config::{
-    check::checker::Checker,
+    check::{
+        checker::Checker,
+        key_store::{self, UnusableStore},
+    },
     schema::{
         config::Config,
+        deduplicate::KeyStore,
         handler::{Batch, Collect, CommandHandler, HttpHandler},
         server::QueueSpec,
         values::{Auto, Span},
@@ -32,6 +36,7 @@ pub(super) fn check(config: &Config, checker: &mut Checker<'_>) {
         check_names(&path, worker, checker);
         check_flow(&path, worker, checker);
         check_handler(&path, worker, checker);
+        check_deduplicate(&path.child("deduplicate"), worker, checker);
         check_failures(&path, worker, known_queue(config, &worker.queue), checker);
         check_existence(&path, config, worker, checker);
     }
@@ -110,6 +115,36 @@ fn check_seconds(path: &KeyPath, span: Span, range: &std::ops::RangeInclusive<u6
     if !whole || !range.contains(&span.get().as_secs()) {
         let message = format!("`{span}` is not allowed: whole seconds from {}s to {}s", range.start(), range.end());
         checker.report(path, message);
+    }
+}
+
+/// Whether the key and the store are usable. The store is not connected to.
+fn check_deduplicate(path: &KeyPath, worker: &Worker, checker: &mut Checker<'_>) {
+    let Some(deduplicate) = &worker.deduplicate else { return };
+    checker.require(path, "key", &deduplicate.key);
+    if deduplicate.keep.get().is_zero() {
+        checker.report(&path.child("keep"), "`0s` is not allowed: it has to be above zero");
+    }
+    if worker.handler.http.as_ref().is_some_and(|http| http.batch.is_some()) {
+        checker.report(path, "works with single messages: leave it out, or leave out handler.http.batch");
+    }
+    let (store, url, url_file) = match &deduplicate.store {
+        KeyStore::Memory => return,
+        KeyStore::Postgres(keys) => ("postgres", &keys.url, &keys.url_file),
+        KeyStore::Redis(keys) => ("redis", &keys.url, &keys.url_file),
+    };
+    match (url, url_file) {
+        (None, None) => {
+            let path = path.child("store").child(store).child("url");
+            checker.report(&path, "is required and missing: set it or url_file");
+        }
+        // A file that could not be read was reported.
+        (None, Some(_)) => {}
+        (Some(_), _) => {
+            if let Err(UnusableStore { store, key, reason }) = key_store::open(&deduplicate.store, "") {
+                checker.report(&path.child("store").child(store).child(key), reason);
+            }
+        }
     }
 }
 

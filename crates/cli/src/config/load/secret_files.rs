@@ -9,6 +9,7 @@ use crate::config::{
     check::checker::Checker,
     schema::{
         config::Config,
+        deduplicate::{Deduplicate, KeyStore},
         dms::Auth,
         server::{Server, ServerAuth},
         values::Secret,
@@ -101,6 +102,9 @@ fn slots(config: &mut Config) -> Vec<Slot<'_>> {
         if let Some(http) = &mut worker.handler.http {
             slots.add(&http_path(place), "signature_key", &mut http.signature_key, &http.signature_key_file);
         }
+        if let Some(deduplicate) = &mut worker.deduplicate {
+            slots.keys(&KeyPath::dotted("workers").child(place).child("deduplicate").child("store"), deduplicate);
+        }
     }
     for (place, publisher) in config.publishers.iter_mut().enumerate() {
         let path = KeyPath::dotted("publishers").child(place);
@@ -117,6 +121,14 @@ impl<'a> Slots<'a> {
     fn add(&mut self, parent: &KeyPath, key: &'static str, secret: &'a mut Option<Secret>, file: &'a Option<PathBuf>) {
         let path = parent.child(format!("{key}_file"));
         self.0.extend(file.as_ref().map(|file| Slot { path, key, secret, file }));
+    }
+
+    fn keys(&mut self, path: &KeyPath, deduplicate: &'a mut Deduplicate) {
+        match &mut deduplicate.store {
+            KeyStore::Memory => {}
+            KeyStore::Postgres(keys) => self.add(&path.child("postgres"), "url", &mut keys.url, &keys.url_file),
+            KeyStore::Redis(keys) => self.add(&path.child("redis"), "url", &mut keys.url, &keys.url_file),
+        }
     }
 
     fn client(&mut self, auth: &'a mut Auth) {

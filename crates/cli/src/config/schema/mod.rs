@@ -2,6 +2,7 @@
 
 pub(crate) mod admin;
 pub(crate) mod config;
+pub(crate) mod deduplicate;
 pub(crate) mod dms;
 pub(crate) mod handler;
 pub(crate) mod json_schema;

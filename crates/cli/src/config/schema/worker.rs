@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::config::schema::{
+    deduplicate::Deduplicate,
     handler::Handler,
     values::{Auto, Rate, Span},
 };
@@ -58,6 +59,8 @@ pub struct Worker {
     pub on_reject: OnReject,
     /// Retries within the lease, before `on_failure`; none by default.
     pub retry: Option<Retry>,
+    /// Messages with the same key are handled once; none by default.
+    pub deduplicate: Option<Deduplicate>,
     /// The maximum rate, such as 200/s; no limit by default.
     pub rate_limit: Option<Rate>,
     /// Whether a redelivered message is acknowledged without calling the handler, if the handler has succeeded with it before;
@@ -90,6 +93,7 @@ impl Default for Worker {
             on_failure: OnFailure::default(),
             on_reject: OnReject::default(),
             retry: None,
+            deduplicate: None,
             rate_limit: None,
             remember_finished: true,
             unique_attribute: None,

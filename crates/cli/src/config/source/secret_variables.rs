@@ -33,9 +33,10 @@ pub(crate) fn secret_references(
     secret
 }
 
-/// A connection string of PostgreSQL, whose password stands anywhere in it.
+/// The connection string of a database, which contains its password.
 fn is_connection_string(path: &KeyPath) -> bool {
-    path.last() == Some("url") && path.parent().is_some_and(|parent| parent.last() == Some("postgres"))
+    path.last() == Some("url")
+        && path.parent().is_some_and(|parent| matches!(parent.last(), Some("postgres" | "redis")))
 }
 
 /// Whether what stands at a place is never shown.

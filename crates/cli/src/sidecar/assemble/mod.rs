@@ -1,6 +1,7 @@
 //! From the configuration to a client, an embedded server, worker settings and listeners.
 
 pub(crate) mod connect;
+pub(crate) mod deduplicate;
 pub(crate) mod listener;
 pub(crate) mod server_config;
 pub(crate) mod unit;

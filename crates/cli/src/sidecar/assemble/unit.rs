@@ -7,7 +7,10 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     config::{self, CommandMode, Config},
     sidecar::{
-        assemble::worker_settings::{batching, rate, settings},
+        assemble::{
+            deduplicate,
+            worker_settings::{batching, rate, settings},
+        },
         backpressure::{
             app::{App, Watching},
             throttle::{Backpressure, Throttle},
@@ -80,7 +83,14 @@ pub(crate) fn unit(
     let builder = Worker::builder(client.clone()).queue(&worker.queue).group(&worker.group);
     let (builder, app) = with_handler(builder, worker, source, &backpressure, surroundings)?;
     let rate = rate(worker).map_err(|error| SidecarError::Settings(name.clone(), error))?;
-    let built = settings(builder, worker, config)
+    let builder = settings(builder, worker, config);
+    // The outermost layer: a retry within the lease keeps the claim of its key.
+    let builder = match deduplicate::layer(worker) {
+        Ok(Some(layer)) => builder.layer(layer),
+        Ok(None) => builder,
+        Err(error) => return Err(SidecarError::Deduplicate(name, error.to_string())),
+    };
+    let built = builder
         .rate_limit(rate)
         .observer(recorder.clone())
         .observer(metrics.observer(&name, &worker.queue, &worker.group))

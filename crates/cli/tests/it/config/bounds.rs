@@ -91,6 +91,16 @@ fn settings_of_a_worker_have_limits() {
                 ("{backoff: 300s}", None),
             ],
         ),
+        (
+            "deduplicate",
+            &[
+                ("{key: k}", None),
+                ("{key: /order/id, keep: 1ms}", None),
+                ("{key: k, store: memory, scope: s}", None),
+                ("{key: k, store: {postgres: {url: 'host=db'}}}", None),
+                ("{key: k, store: {redis: {url: 'rediss://:pw@cache/1'}}}", None),
+            ],
+        ),
         ("remember_finished", &[("false", None)]),
         ("unique_attribute", &[("k", None)]),
     ];
@@ -99,12 +109,34 @@ fn settings_of_a_worker_have_limits() {
     let commands = ["log: {}", "command: ['true']"].map(str::to_owned);
     for handler in commands.iter().chain(&collects) {
         for (key, cases) in cases {
-            if *key == "retry" && handler.contains("batch") {
+            if ["retry", "deduplicate"].contains(key) && handler.contains("batch") {
                 continue; // Layers handle one message at a time.
             }
             check(|setting| worker(handler, setting), key, cases);
         }
     }
+}
+
+#[test]
+fn the_key_and_the_store_of_deduplication_are_checked() {
+    for (settings, key, reason) in [
+        ("{}", "key", "is required"),
+        ("{key: k, keep: 0s}", "keep", "above zero"),
+        ("{key: k, store: {postgres: {}}}", "store.postgres.url", "is required"),
+        ("{key: k, store: {postgres: {url: 'host=db', schema: S}}}", "store.postgres.schema", "lowercase"),
+        ("{key: k, store: {postgres: {url: 'host=db sslmode=require'}}}", "store.postgres.url", "ca_file"),
+        ("{key: k, store: {postgres: {url: 'host=db', ca_file: /no.pem}}}", "store.postgres.ca_file", "/no.pem"),
+        ("{key: k, store: {redis: {}}}", "store.redis.url", "is required"),
+        ("{key: k, store: {redis: {url: 'http://cache'}}}", "store.redis.url", "cannot be used"),
+        ("{key: k, store: {redis: {url: 'redis://cache', ca_file: /no.pem}}}", "store.redis.ca_file", "rediss://"),
+        ("{key: k, store: {redis: {url: 'rediss://cache', ca_file: /no.pem}}}", "store.redis.ca_file", "/no.pem"),
+    ] {
+        let found = mistakes(&worker("log: {}", &format!("deduplicate: {settings}")), &[]);
+        let [only] = found.as_slice() else { panic!("{settings}: one mistake is expected: {found:?}") };
+        assert!(only.contains(&format!("deduplicate.{key}: ")) && only.contains(reason), "{settings}: {only}");
+    }
+    let batch = worker(&HTTP.replace('}', ", batch: consumed}"), "deduplicate: {key: k}");
+    assert!(mistakes(&batch, &[])[0].contains("deduplicate: works with single messages"));
 }
 
 #[test]

@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, fs, path::Path};
 
 use dms_worker_cli::config::{
-    AccessKey, Auth, CommandHandler, Config, HttpHandler, Iam, LogHandler, Postgres, Project, Publisher, QueueSpec,
-    Request, Rights, ServerAuth, Tls, User, Worker, load,
+    AccessKey, Auth, CommandHandler, Config, Deduplicate, HttpHandler, Iam, LogHandler, Postgres, Project, Publisher,
+    QueueSpec, Request, Rights, ServerAuth, Tls, User, Worker, load,
 };
 use serde_json::Value;
 
@@ -85,6 +85,7 @@ fn defaults() -> Vec<(&'static str, Value)> {
         ("server.projects.[].auth", json(ServerAuth::default())),
         ("server.projects.[].quotas", project["quotas"].clone()),
         ("server.projects.[]", project),
+        ("workers.[].deduplicate", json(Deduplicate::default())),
         ("workers.[].handler", worker["handler"].clone()),
         ("workers.[].handler.http", json(HttpHandler::default())),
         ("workers.[].handler.command", json(CommandHandler::default())),

@@ -1,0 +1,132 @@
+//! [`PostgresBuilder`]: where the database is, how connections to it are encrypted, and the schema of the tables.
+
+use std::{path::PathBuf, time::Duration};
+
+use tokio_postgres::{
+    Config,
+    config::{SslMode, TargetSessionAttrs},
+};
+
+use super::{connection::Postgres, error::PostgresError};
+use crate::{postgres_tls::Tls, secret::Secret};
+
+/// The longest name of a schema that PostgreSQL keeps in full.
+const MAX_NAME: usize = 63;
+/// The time that the TCP connection to one address may take.
+const TCP_TIMEOUT: Duration = Duration::from_secs(2);
+/// The idle time after which a connection is probed.
+const KEEPALIVE: Duration = Duration::from_secs(10);
+
+/// Sets up a [`Postgres`]; made by [`Postgres::builder`].
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct PostgresBuilder {
+    url: Secret,
+    ca_file: Option<PathBuf>,
+    schema: String,
+}
+
+impl PostgresBuilder {
+    pub(super) fn new(url: Secret) -> Self {
+        Self { url, ca_file: None, schema: "dms_worker".to_owned() }
+    }
+
+    /// A PEM file with the certificates of the authorities that may have issued the server's certificate. With it, every
+    /// connection is encrypted and the server's name is checked. Default: none, and nothing is encrypted.
+    pub fn ca_file(mut self, file: impl Into<PathBuf>) -> Self {
+        self.ca_file = Some(file.into());
+        self
+    }
+
+    /// The schema of the tables, which is created if it is missing. Default: `dms_worker`.
+    pub fn schema(mut self, schema: impl Into<String>) -> Self {
+        self.schema = schema.into();
+        self
+    }
+
+    /// Checks the settings and reads the certificates. Nothing is connected yet.
+    ///
+    /// # Errors
+    /// If a setting or the file is unusable.
+    pub fn build(self) -> Result<Postgres, PostgresError> {
+        if !is_identifier(&self.schema) {
+            let reason = format!(
+                "{:?} is no name of a schema: use 1 to {MAX_NAME} lowercase letters, digits and underscores, and begin with \
+                 a letter other than in pg_",
+                self.schema
+            );
+            return Err(PostgresError::Setting { setting: "schema", reason });
+        }
+        let config = self.config()?;
+        let tls = Tls::load(self.ca_file.as_deref())
+            .map_err(|reason| PostgresError::Authorities { file: self.ca_file.clone().unwrap_or_default(), reason })?;
+        Ok(Postgres::new(config, tls, self.schema))
+    }
+
+    fn config(&self) -> Result<Config, PostgresError> {
+        let unusable = |reason: &str| PostgresError::Setting { setting: "url", reason: reason.to_owned() };
+        // With certificates the server's name is always checked, which tokio-postgres has no word for.
+        let text = self.url.expose().trim().replace("sslmode=verify-full", "sslmode=require");
+        // The parser's own error can contain a piece of the password.
+        let mut config: Config = text.parse().map_err(|_| unusable("it is no connection string of PostgreSQL"))?;
+        if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
+            return Err(unusable("it names no host"));
+        }
+        if config.get_ssl_mode() == SslMode::Require && self.ca_file.is_none() {
+            return Err(unusable("it requires TLS, for which ca_file has to name the authorities' certificates"));
+        }
+        config
+            .ssl_mode(if self.ca_file.is_some() { SslMode::Require } else { SslMode::Disable })
+            .target_session_attrs(TargetSessionAttrs::ReadWrite)
+            .keepalives_idle(KEEPALIVE);
+        if config.get_connect_timeout().is_none() {
+            config.connect_timeout(TCP_TIMEOUT);
+        }
+        if config.get_application_name().is_none() {
+            config.application_name("dms-worker");
+        }
+        Ok(config)
+    }
+}
+
+/// Whether a name needs no escaping in SQL.
+fn is_identifier(name: &str) -> bool {
+    let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
+    (1..=MAX_NAME).contains(&name.len())
+        && name.bytes().all(fits)
+        && !name.starts_with(|first: char| first.is_ascii_digit())
+        && !name.starts_with("pg_")
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn no_error_shows_the_connection_string() {
+        for url in ["postgres://shop:geheim@pg1:port/x", "host=pg1 sslmode=geheim", "geheim", "user=geheim", ""] {
+            let error = Postgres::builder(url).build().unwrap_err().to_string();
+            assert!(!error.contains("geheim") && error.contains("url"), "{error}");
+        }
+        assert!(!format!("{:?}", Postgres::builder("postgres://shop:geheim@pg1/x").build()).contains("geheim"));
+    }
+
+    #[test]
+    fn a_connection_that_must_be_encrypted_needs_authorities() {
+        let error = Postgres::builder("postgres://pg1/x?sslmode=verify-full").build().unwrap_err();
+        assert!(error.to_string().contains("ca_file"), "{error}");
+        let missing = Postgres::builder("postgres://pg1/x").ca_file("/missing.pem").build().unwrap_err();
+        assert!(missing.to_string().contains("/missing.pem"), "{missing}");
+    }
+
+    #[test]
+    fn a_schema_is_a_plain_name() {
+        for schema in ["", "Shop", "1shop", "pg_shop", "a-b", "a\"b", &"x".repeat(64)] {
+            let error = Postgres::builder("host=pg1").schema(schema).build().unwrap_err().to_string();
+            assert!(error.contains("schema"), "{schema}: {error}");
+        }
+        Postgres::builder("host=pg1").schema("shop_2").build().unwrap();
+    }
+}
