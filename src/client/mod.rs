@@ -15,11 +15,15 @@ mod extensions;
 mod groups;
 mod key_guard;
 mod messages;
+mod overview;
 mod queues;
 mod tags;
 mod tries;
 
-pub use crate::wire::extensions::Extensions;
+pub use crate::wire::{
+    extensions::Extensions,
+    overview::{GroupOverview, PeekState, PeekedMessage, QueueOverview},
+};
 pub use builder::ClientBuilder;
 pub use code::ErrorCode;
 pub use error::Error;

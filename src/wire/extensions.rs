@@ -22,12 +22,14 @@ const END_POLL: u8 = 1;
 const RELEASE: u8 = 2;
 const REJECT: u8 = 4;
 const REASON: u8 = 8;
+const OVERVIEW: u8 = 16;
+const PEEK: u8 = 32;
 
 impl Extensions {
     /// No extensions.
     pub const NONE: Self = Self(0);
     /// Every extension of this version.
-    pub const ALL: Self = Self(END_POLL | RELEASE | REJECT | REASON);
+    pub const ALL: Self = Self(END_POLL | RELEASE | REJECT | REASON | OVERVIEW | PEEK);
 
     /// Returns whether a waiting consume call can be ended.
     pub fn end_poll(self) -> bool {
@@ -49,6 +51,16 @@ impl Extensions {
         self.0 & REASON > 0
     }
 
+    /// Returns whether all queues and groups can be shown with one call.
+    pub fn overview(self) -> bool {
+        self.0 & OVERVIEW > 0
+    }
+
+    /// Returns whether messages can be shown without leasing them.
+    pub fn peek(self) -> bool {
+        self.0 & PEEK > 0
+    }
+
     /// Reads the announcement in the headers of an answer; `None` if there is none. Unknown names are ignored.
     pub(crate) fn announced(headers: &HeaderMap) -> Option<Self> {
         headers.get(EXTENSIONS).map(|value| Self::parse(value.as_bytes()))
@@ -60,6 +72,8 @@ impl Extensions {
             b"release" => RELEASE,
             b"reject" => REJECT,
             b"reason" => REASON,
+            b"overview" => OVERVIEW,
+            b"peek" => PEEK,
             _ => 0,
         };
         Self(list.split(|byte| *byte == b',').fold(0, |all, name| all | bit(name)))
@@ -97,7 +111,7 @@ mod tests {
     #[test]
     fn announcements_are_read_with_tolerance() {
         let parse = |text: &str| Extensions::parse(text.as_bytes());
-        assert_eq!(parse("end-poll, release, reject, reason"), Extensions::ALL);
+        assert_eq!(parse("end-poll, release, reject, reason, overview, peek"), Extensions::ALL);
         assert_eq!(parse(" reason ,fly,,release"), Extensions(RELEASE | REASON));
         assert_eq!(parse(""), Extensions::NONE);
         assert_eq!(Extensions::announced(&HeaderMap::new()), None);

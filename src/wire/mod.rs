@@ -9,6 +9,7 @@ pub(crate) mod error;
 pub(crate) mod extensions;
 pub(crate) mod groups;
 pub(crate) mod messages;
+pub(crate) mod overview;
 pub(crate) mod queues;
 pub(crate) mod received;
 pub(crate) mod tags;

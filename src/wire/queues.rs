@@ -87,7 +87,8 @@ impl From<QueueBody> for Queue {
     }
 }
 
-fn mode(word: &str) -> QueueMode {
+/// The mode of this name; `NORMAL` for an unknown one.
+pub(super) fn mode(word: &str) -> QueueMode {
     [QueueMode::Fifo, QueueMode::KafkaHa, QueueMode::KafkaHt]
         .into_iter()
         .find(|mode| mode.as_str() == word)

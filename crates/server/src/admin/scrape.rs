@@ -14,7 +14,6 @@ use prometheus_client::registry::Registry;
 
 use crate::{
     admin::response::plain,
-    broker::{GroupPath, PeekState, QueueOverview, Stream},
     http::codes,
     metrics::{ScrapedGauges, broker, disk_space, exposition},
     state::AppState,
@@ -38,7 +37,7 @@ pub(super) async fn metrics(
     headers: HeaderMap,
 ) -> Response {
     let queues = Arc::from(app.broker.overview());
-    let oldest = oldest(&app, &queues).await;
+    let oldest = oldest(&app).await;
     let seen = ScrapedGauges { queues: &queues, oldest: &oldest, storage: size(app.data_dir.clone()).await };
     match app.metrics.scrape(&registry, &seen) {
         Ok(body) => exposition::answer(&headers, body),
@@ -47,21 +46,10 @@ pub(super) async fn metrics(
 }
 
 /// The age of the oldest message that each group has not settled. Groups without such messages are left out.
-async fn oldest(app: &AppState, queues: &[QueueOverview]) -> HashMap<GroupId, Duration> {
+async fn oldest(app: &AppState) -> HashMap<GroupId, Duration> {
     let now = app.authenticator.clock().now_ms();
-    let mut ages = HashMap::new();
-    for queue in queues {
-        for group in queue.groups.iter().filter(|group| group.group.available_messages + group.in_flight > 0) {
-            let (project, id) = (queue.project.clone(), queue.queue.id.clone());
-            let path = GroupPath { project, queue: id, group: group.group.id.clone() };
-            let peeked = app.broker.peek(&path, Stream::Messages, 0, 1).await.unwrap_or_default();
-            if let Some(first) = peeked.first().filter(|first| !matches!(first.state, PeekState::Delayed(_))) {
-                let age = u64::try_from(now.saturating_sub(first.entered_ms)).unwrap_or(0);
-                ages.insert(path.group, Duration::from_millis(age));
-            }
-        }
-    }
-    ages
+    let age = |entered: i64| Duration::from_millis(u64::try_from(now.saturating_sub(entered)).unwrap_or(0));
+    app.broker.oldest().await.into_iter().map(|(group, entered)| (group, age(entered))).collect()
 }
 
 /// The size of the files in the data directory.

@@ -12,7 +12,10 @@ use crate::{
         authorize::{Access, authorize},
         rights::Right,
     },
-    handlers::{ack, consume, end_polls, groups, iam, queues, quotas, request::ApiRequest, send, tag_search, tags},
+    handlers::{
+        ack, consume, end_polls, groups, iam, overview, peek, queues, quotas, request::ApiRequest, send, tag_search,
+        tags,
+    },
     http::{codes, error::ApiError, operation::Operation},
 };
 
@@ -58,6 +61,8 @@ routes! {
     AckMessages:     POST   ["queues", "{queue}", "groups", "{group}", "ack"]               => Ack,                Access::Queue(Right::Consume), ack::messages;
     ConsumeDead:     GET    ["queues", "{queue}", "groups", "{group}", "deadletters"]       => ConsumeDeadLetters, Access::Queue(Right::Consume), consume::dead_letters;
     AckDead:         POST   ["queues", "{queue}", "groups", "{group}", "deadletters", "ack"]=> AckDeadLetters,     Access::Queue(Right::Consume), ack::dead_letters;
+    PeekMessages:    GET    ["queues", "{queue}", "groups", "{group}", "peek"]              => Peek,               Access::Queue(Right::Consume), peek::messages;
+    ShowOverview:    GET    ["overview"]                                                    => Overview,           Access::Project,               overview::show;
     EndPolls:        POST   ["polls", "end"]                                                => EndPolls,           Access::AnyQueue(Right::Consume), end_polls::end;
 
     CreateQueue:     POST   ["queues"]                                                      => CreateQueue,        Access::Project,               queues::create;
@@ -173,7 +178,7 @@ impl<'a> Path<'a> {
 impl Route {
     /// Whether the documented API does not have it.
     fn is_extension(&self) -> bool {
-        self.operation == Operation::EndPolls
+        matches!(self.operation, Operation::EndPolls | Operation::Overview | Operation::Peek)
     }
 }
 

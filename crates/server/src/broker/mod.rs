@@ -13,7 +13,7 @@
 //! HTTP, authentication and request limits call this trait and know nothing about its implementation, so that an implementation on a
 //! shared database can stand beside the embedded one.
 
-use std::{fmt, path::Path};
+use std::{collections::HashMap, fmt, path::Path};
 
 use async_trait::async_trait;
 
@@ -108,6 +108,10 @@ pub trait Broker: Sealed + fmt::Debug + Send + Sync + 'static {
 
     /// All queues of all projects with their groups, oldest first. Reads counters only, never messages.
     fn overview(&self) -> Vec<QueueOverview>;
+
+    /// When the first message that is leased or available of each group entered its queue, in Unix milliseconds. Groups without
+    /// such a message are left out.
+    async fn oldest(&self) -> HashMap<GroupId, i64>;
 
     /// The counters since the broker was opened.
     fn stats(&self) -> BrokerStats;

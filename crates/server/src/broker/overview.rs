@@ -58,6 +58,10 @@ pub struct QueueOverview {
     pub delete_when_settled: bool,
     /// The part of it that was set while the server ran.
     pub retention_set: RetentionPolicy,
+    /// The number of messages that ever entered it. Delayed ones enter when their delay ends.
+    pub entered: u64,
+    /// Messages per second that enter it, over the last 10 to 15 seconds.
+    pub entered_per_second: f64,
     /// The number of delayed messages.
     pub delayed: u64,
     /// The number of damaged ones among them whose delay has ended.
@@ -73,6 +77,8 @@ pub struct GroupOverview {
     pub group: ConsumerGroup,
     /// Messages that are leased.
     pub in_flight: u64,
+    /// Messages per second that it acknowledges, over the last 10 to 15 seconds.
+    pub consumed_per_second: f64,
     /// The number of waiting consume calls.
     pub polls: u64,
     /// Messages that retention deleted before the group had consumed them, since the broker was opened.

@@ -10,6 +10,8 @@ pub(crate) mod end_polls;
 pub(crate) mod extensions;
 pub(crate) mod groups;
 pub(crate) mod iam;
+pub(crate) mod overview;
+pub(crate) mod peek;
 pub(crate) mod queues;
 pub(crate) mod quotas;
 pub(crate) mod request;

@@ -36,6 +36,10 @@ pub enum Operation {
     Quotas,
     /// Ending waiting consume calls: an extension.
     EndPolls,
+    /// All queues and groups with their counters: an extension.
+    Overview,
+    /// Looking at messages without leasing them: an extension.
+    Peek,
     /// The identity service.
     Identity,
     /// A path that is not of the API, or a method that the path does not have.
@@ -43,7 +47,7 @@ pub enum Operation {
 }
 
 /// All operations with their names.
-const NAMES: [(Operation, &str); 17] = [
+const NAMES: [(Operation, &str); 19] = [
     (Operation::CreateQueue, "create_queue"),
     (Operation::ListQueues, "list_queues"),
     (Operation::ShowQueue, "show_queue"),
@@ -59,6 +63,8 @@ const NAMES: [(Operation, &str); 17] = [
     (Operation::Tags, "tags"),
     (Operation::Quotas, "quotas"),
     (Operation::EndPolls, "end_polls"),
+    (Operation::Overview, "overview"),
+    (Operation::Peek, "peek"),
     (Operation::Identity, "identity"),
     (Operation::Unknown, "unknown"),
 ];

@@ -236,6 +236,7 @@ mod tests {
                 group
             },
             in_flight: 0,
+            consumed_per_second: 0.0,
             polls: 0,
             expired_unread: 0,
             expired_dead_letters: 0,
@@ -250,6 +251,8 @@ mod tests {
             retention: Duration::ZERO,
             delete_when_settled: false,
             retention_set: RetentionPolicy::default(),
+            entered: 0,
+            entered_per_second: 0.0,
             delayed: 0,
             damaged_delayed: 0,
             groups: (0..20).map(group).collect(),

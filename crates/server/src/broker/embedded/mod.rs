@@ -18,7 +18,7 @@
 //! | `health` | whether the store works |
 //! | `config` | the options |
 
-use std::{fmt, path::Path, sync::Arc};
+use std::{collections::HashMap, fmt, path::Path, sync::Arc};
 
 use async_trait::async_trait;
 use tokio::{
@@ -77,6 +77,7 @@ struct Tasks {
     committer: JoinHandle<()>,
     timer: JoinHandle<()>,
     maintenance: JoinHandle<()>,
+    rates: JoinHandle<()>,
     /// `None` if pauses cannot be detected.
     heartbeat: Option<JoinHandle<()>>,
 }
@@ -86,6 +87,7 @@ impl Tasks {
     fn stop_helpers(&self) {
         self.timer.abort();
         self.maintenance.abort();
+        self.rates.abort();
         if let Some(heartbeat) = &self.heartbeat {
             heartbeat.abort();
         }
@@ -177,6 +179,7 @@ impl EmbeddedBroker {
             committer: tokio::spawn(commit::committer::run(core.clone(), waiting)),
             timer: tokio::spawn(background::timer::run(core.clone())),
             maintenance: tokio::spawn(background::maintenance::run(core.clone())),
+            rates: tokio::spawn(background::rates::run(core.clone())),
             heartbeat: (witness != PauseClock::Nobody).then(|| tokio::spawn(background::heartbeat::run(core.clone()))),
         };
         Self { core, tasks: Mutex::new(Some(tasks)) }
@@ -203,7 +206,7 @@ impl EmbeddedBroker {
             tasks.stop_helpers();
             tasks.committer.abort();
             // The tasks were aborted, so they end with an error that says only that.
-            let _ = tokio::join!(tasks.timer, tasks.maintenance, tasks.committer);
+            let _ = tokio::join!(tasks.timer, tasks.maintenance, tasks.rates, tasks.committer);
         }
         self.release(false).await;
     }
@@ -325,6 +328,10 @@ impl Broker for EmbeddedBroker {
         self.core.overview()
     }
 
+    async fn oldest(&self) -> HashMap<GroupId, i64> {
+        operations::oldest::oldest(&self.core).await
+    }
+
     fn stats(&self) -> BrokerStats {
         let state = self.core.lock();
         BrokerStats {
@@ -385,7 +392,7 @@ impl Broker for EmbeddedBroker {
         tasks.stop_helpers();
         // Queued behind every accepted command.
         let _ = self.core.submit(Command::Stop).outcome().await;
-        let _ = tokio::join!(tasks.timer, tasks.maintenance, tasks.committer);
+        let _ = tokio::join!(tasks.timer, tasks.maintenance, tasks.rates, tasks.committer);
         self.release(true).await;
     }
 }

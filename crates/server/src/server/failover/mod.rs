@@ -5,6 +5,7 @@
 //! the broker of the moment, or is refused with the name of the server that owns the messages.
 
 use std::{
+    collections::HashMap,
     path::Path,
     sync::{Arc, PoisonError, RwLock},
 };
@@ -230,6 +231,13 @@ impl Broker for FailoverBroker {
 
     fn overview(&self) -> Vec<QueueOverview> {
         self.active().map(|broker| broker.overview()).unwrap_or_default()
+    }
+
+    async fn oldest(&self) -> HashMap<GroupId, i64> {
+        match self.active() {
+            Ok(broker) => broker.oldest().await,
+            Err(_) => HashMap::new(),
+        }
     }
 
     fn stats(&self) -> BrokerStats {

@@ -1,6 +1,7 @@
 //! What the server answers when its broker panics, its store fails, or its broker is stopped.
 
 use std::{
+    collections::HashMap,
     io,
     sync::{
         Arc,
@@ -94,6 +95,9 @@ impl Broker for Broken {
     }
     fn stats(&self) -> BrokerStats {
         BrokerStats::default()
+    }
+    async fn oldest(&self) -> HashMap<GroupId, i64> {
+        HashMap::new()
     }
     async fn peek(&self, _: &GroupPath, _: Stream, _: u64, _: usize) -> Result<Vec<Peeked>, BrokerError> {
         Err(full())

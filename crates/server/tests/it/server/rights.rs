@@ -83,6 +83,7 @@ async fn each_operation_needs_its_right() {
         ("reader", "consume", format!("GET {group}/messages?ack_wait=15&time_wait=1"), "", 200),
         ("reader", "consume", format!("POST {group}/ack"), r#"{"message":[{"handler":"x","status":"success"}]}"#, 400),
         ("reader", "consume", format!("GET {group}/deadletters?time_wait=1"), "", 400),
+        ("reader", "consume", format!("GET {group}/peek"), "", 200),
         (
             "reader",
             "consume",
@@ -142,6 +143,7 @@ async fn queues_without_a_right_are_not_shown() {
     }
     assert_eq!(names(&call(&api, &admin, "GET /queues", "").await.expect(200)), ["payments", "orders"]);
     let seen = call(&api, &reader, "GET /queues", "").await.expect(200);
+    assert_eq!(names(&call(&api, &reader, "GET /overview", "").await.expect(200)), names(&seen));
     assert_eq!((names(&seen), &seen["total"]), (vec!["orders"], &json!(1)));
     let tags = call(&api, &reader, "GET /queue/tags", "").await.expect(200);
     assert_eq!(tags, json!({ "tags": [{ "key": "of", "values": ["orders"] }] }));
@@ -155,6 +157,7 @@ async fn queues_without_a_right_are_not_shown() {
     }
     let none = token(&api, "none").await;
     assert_eq!(names(&call(&api, &none, "GET /queues", "").await.expect(200)), [""; 0]);
+    assert_eq!(names(&call(&api, &none, "GET /overview", "").await.expect(200)), [""; 0]);
 }
 
 /// Users, passwords and rights change without a restart, and the tokens given out before with them.

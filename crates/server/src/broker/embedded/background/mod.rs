@@ -6,9 +6,11 @@
 //! | `delays`, `retention` | what the timer does then |
 //! | `maintenance` | has the store do its maintenance, probes a store that fails |
 //! | `heartbeat` | detects pauses of the process |
+//! | `rates` | samples the totals of queues and groups |
 
 mod delays;
 pub(crate) mod heartbeat;
 pub(crate) mod maintenance;
+pub(crate) mod rates;
 mod retention;
 pub(crate) mod timer;

@@ -1,5 +1,6 @@
 //! Administration: queues, groups, tags and quotas are created, listed and deleted (API reference 5.1, 5.2, 5.4, 5.5).
 
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::{
@@ -8,7 +9,7 @@ use crate::{
         embedded::{
             command::{AdminCommand, Command},
             core::Core,
-            state::{QueueState, State, cursor::Cursor},
+            state::{QueueState, State, cursor::Cursor, stream::Stream},
         },
     },
     store::{GroupRow, QueueRow},
@@ -141,11 +142,14 @@ impl Core {
 
     pub(crate) fn overview(&self) -> Vec<QueueOverview> {
         let Ok(state) = self.open() else { return Vec::new() };
+        let now = Instant::now();
         let mut queues: Vec<_> = state.queues.values().collect();
         queues.sort_unstable_by_key(|queue| queue.row.number);
         let overview = |queue: &&QueueState| QueueOverview {
             project: queue.row.project.clone(),
             queue: self.show(&state, queue),
+            entered: state.entered(queue),
+            entered_per_second: state.rates.entered(now, queue.row.stream(), state.entered(queue)),
             delayed: state.delay_queues.get(&queue.row.delay_queue()).map_or(0, |delay_queue| delay_queue.count),
             retention: self.retention(queue).retention(),
             delete_when_settled: self.retention(queue).when_settled,
@@ -154,7 +158,7 @@ impl Core {
                 .delay_queues
                 .get(&queue.row.delay_queue())
                 .map_or(0, |delay_queue| delay_queue.set_aside.len()),
-            groups: queue.groups.iter().map(|group| state.group_overview(queue, group)).collect(),
+            groups: queue.groups.iter().map(|group| state.group_overview(queue, group, now)).collect(),
         };
         queues.iter().map(overview).collect()
     }
@@ -182,13 +186,20 @@ impl State {
         in_stream + self.delay_queues.get(&queue.row.delay_queue()).map_or(0, |delay_queue| delay_queue.count)
     }
 
-    fn group_overview(&self, queue: &QueueState, group: &GroupRow) -> GroupOverview {
+    /// The number of messages that ever entered a queue.
+    fn entered(&self, queue: &QueueState) -> u64 {
+        self.streams.get(&queue.row.stream()).map_or(0, Stream::entered)
+    }
+
+    fn group_overview(&self, queue: &QueueState, group: &GroupRow, now: Instant) -> GroupOverview {
         let cursor = self.cursors.get(&group.cursor());
+        let consumed = cursor.map_or(0, |cursor| cursor.consumed);
         let dead = self.cursors.get(&group.dead_letter_cursor());
         let leased = |cursor: &Cursor| cursor.leases.values().map(|lease| lease.entries.len() as u64).sum();
         GroupOverview {
             group: self.show_group(queue, group),
             in_flight: cursor.map_or(0, leased),
+            consumed_per_second: self.rates.consumed(now, group.cursor(), consumed),
             polls: cursor.map_or(0, |cursor| cursor.polls as u64),
             damaged: cursor.map_or(0, |cursor| cursor.set_aside.len()),
             expired_unread: cursor.map_or(0, |cursor| cursor.expired_unread),

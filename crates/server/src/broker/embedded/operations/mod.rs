@@ -5,6 +5,7 @@
 //! | `append` | send |
 //! | `consume` | lease messages, with long polling |
 //! | `ack` | settle leased messages |
+//! | `oldest` | the age of each backlog |
 //! | `peek` | look at messages without leasing them |
 //! | `purge`, `retention` | delete messages, set how long they are kept |
 //! | `damaged` | list and skip damaged messages |
@@ -15,6 +16,7 @@ mod admin_ops;
 pub(crate) mod append;
 pub(crate) mod consume;
 mod damaged;
+pub(crate) mod oldest;
 pub(crate) mod peek;
 mod purge;
 mod retention;

@@ -62,6 +62,8 @@ pub(crate) struct Cursor {
     pub(crate) purged: u64,
     /// The number of messages that retention deleted before they were consumed, since the broker was opened.
     pub(crate) expired_unread: u64,
+    /// The entry time of the first unsettled message, once it was read: its sequence number, Unix milliseconds.
+    pub(crate) oldest_read: Option<(u64, i64)>,
     /// No message from here on was looked at.
     head: u64,
     /// Every skipped message below this one belongs to a lease or was recorded.
@@ -178,6 +180,7 @@ impl Cursor {
             polls: 0,
             purged: 0,
             expired_unread: 0,
+            oldest_read: None,
             head: mark.head,
             recorded_head: mark.head,
             skipped: Vec::new(),
@@ -392,6 +395,28 @@ impl Cursor {
             .chain([self.head])
             .min()
             .unwrap_or(self.head)
+    }
+
+    /// The first message that is leased or available; `None` if there is none. Damaged ones do not count.
+    pub(crate) fn first_unsettled(&self, stream: &Stream) -> Option<u64> {
+        let leased = self.leases.values().flat_map(|lease| &lease.entries).map(|entry| entry.message.seq);
+        let ready = self.ready.first_key_value().map(|(seq, _)| *seq);
+        let new = self.head.max(stream.low);
+        leased
+            .filter(|seq| *seq >= self.purged.max(stream.low))
+            .chain(ready)
+            .chain((new < stream.next).then_some(new))
+            .min()
+    }
+
+    /// When a message entered its stream, in Unix milliseconds, if this cursor has it in memory.
+    pub(crate) fn entered_ms(&self, seq: u64) -> Option<i64> {
+        let leased = || self.leases.values().flat_map(|lease| &lease.entries).map(|entry| &entry.message);
+        let ready = || self.ready.get(&seq).and_then(|ready| ready.message.as_ref());
+        let in_memory = self.prefetched(seq).or_else(ready);
+        let message = in_memory.or_else(|| leased().find(|message| message.seq == seq));
+        let read = || self.oldest_read.filter(|(of, _)| *of == seq).map(|(_, entered_ms)| entered_ms);
+        message.map(|message| message.entered_ms).or_else(read)
     }
 
     /// The messages skipped since the last lease, if there are so many that they are recorded by themselves.

@@ -12,6 +12,7 @@
 //! | `set_aside` | damaged messages |
 //! | `retention`, `alarms` | which messages are deleted, and what is due next |
 //! | `pause` | pauses of the process |
+//! | `rates` | messages per second |
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -26,7 +27,7 @@ use crate::{
         embedded::{
             config::{EffectiveRetention, EmbeddedConfig},
             state::{
-                cursor::Cursor, delay_queue::DelayQueue, lease_budget::LeaseBudget, pause::PauseDetector,
+                cursor::Cursor, delay_queue::DelayQueue, lease_budget::LeaseBudget, pause::PauseDetector, rates::Rates,
                 receipt::LeaseToken, stream::Stream,
             },
         },
@@ -43,6 +44,7 @@ pub(crate) mod lease;
 pub(crate) mod lease_budget;
 pub(crate) mod leases;
 pub(crate) mod pause;
+pub(crate) mod rates;
 pub(crate) mod receipt;
 mod retention;
 pub(crate) mod set_aside;
@@ -83,6 +85,8 @@ pub(crate) struct State {
     pub(crate) timer_is_stale: bool,
     /// Detects pauses of the process.
     pub(crate) pauses: PauseDetector,
+    /// Messages per second of each queue and group.
+    pub(crate) rates: Rates,
     /// The broker is closed: new calls are refused.
     pub(crate) closed: bool,
     /// The store no longer belongs to this process, and why: every call is refused.

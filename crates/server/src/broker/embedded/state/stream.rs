@@ -86,6 +86,19 @@ impl Stream {
         self.next - self.low
     }
 
+    /// The number of messages that ever entered.
+    pub(crate) fn entered(&self) -> u64 {
+        self.next - 1
+    }
+
+    /// When a message entered, corrected for a wall clock that was wrong then.
+    pub(crate) fn bounded(&self, seq: u64, entered_ms: i64) -> i64 {
+        match self.entry_time_bound {
+            Some(bound) if seq < bound.below => entered_ms.min(bound.entered_ms),
+            _ => entered_ms,
+        }
+    }
+
     /// Adds the next message.
     pub(crate) fn push(&mut self, message: Arc<StoredMessage>) {
         debug_assert_eq!(message.seq, self.next, "streams have no gaps");

@@ -1,0 +1,29 @@
+//! Samples the totals of all queues and groups, from which their rates are computed.
+
+use std::sync::Arc;
+
+use tokio::time::{Instant, sleep};
+
+use crate::broker::embedded::{
+    core::Core,
+    state::{
+        State,
+        rates::{SAMPLE_INTERVAL, Sample},
+    },
+};
+
+/// Takes samples until the task is aborted.
+pub(crate) async fn run(core: Arc<Core>) {
+    loop {
+        core.lock().sample(Instant::now());
+        sleep(SAMPLE_INTERVAL).await;
+    }
+}
+
+impl State {
+    fn sample(&mut self, at: Instant) {
+        let entered = self.streams.iter().map(|(number, stream)| (*number, stream.entered())).collect();
+        let consumed = self.cursors.iter().map(|(number, cursor)| (*number, cursor.consumed)).collect();
+        self.rates.record(Sample { at, entered, consumed });
+    }
+}

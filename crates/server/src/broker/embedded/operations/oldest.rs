@@ -1,0 +1,79 @@
+//! The age of each group's backlog: when its first message that is not settled entered the queue.
+
+use std::collections::HashMap;
+
+use crate::{
+    broker::embedded::{
+        core::Core,
+        state::{State, cursor::Cursor, stream::Stream},
+    },
+    store::{CursorId, Store, StoreError, StreamId},
+};
+use dms_protocol::queue::GroupId;
+
+/// A first message whose entry time has to be read from the store.
+#[derive(Clone, Debug)]
+struct Unread {
+    group: GroupId,
+    cursor: CursorId,
+    stream: StreamId,
+    seq: u64,
+}
+
+/// When the first unsettled message of each group entered, in Unix milliseconds. Groups without such a message are left out,
+/// and so are groups whose message cannot be read now.
+///
+/// The entry time of a message that is not in memory is read once and kept with the cursor, so that asking again costs no read
+/// while the group stands still.
+pub(crate) async fn oldest(core: &Core) -> HashMap<GroupId, i64> {
+    let (mut known, unread) = core.lock().first_unsettled();
+    if unread.is_empty() {
+        return known;
+    }
+    // One call for all of them, because each call of a blocking store takes a thread.
+    let asked = unread.clone();
+    let read = core.read_store(move |store| asked.iter().map(|first| entry_time(store, first)).collect()).await;
+    let Ok(times): Result<Vec<Option<i64>>, StoreError> = read else { return known };
+    let mut state = core.lock();
+    for (first, time) in unread.into_iter().zip(times) {
+        let Some(entered_ms) = time else { continue };
+        if let Some(cursor) = state.cursors.get_mut(&first.cursor) {
+            cursor.oldest_read = Some((first.seq, entered_ms));
+        }
+        known.insert(first.group, entered_ms);
+    }
+    known
+}
+
+fn entry_time(store: &dyn Store, first: &Unread) -> Result<Option<i64>, StoreError> {
+    let entries = store.entered(first.stream, first.seq, 1, i64::MAX)?;
+    Ok(entries.first().map(|(_, entered_ms)| *entered_ms))
+}
+
+impl State {
+    /// The entry times that are in memory, and the messages whose time is not.
+    fn first_unsettled(&self) -> (HashMap<GroupId, i64>, Vec<Unread>) {
+        let (mut known, mut unread) = (HashMap::new(), Vec::new());
+        for group in self.queues.values().flat_map(|queue| &queue.groups) {
+            let Some(cursor) = self.cursors.get(&group.cursor()) else { continue };
+            let Some(stream) = self.streams.get(&cursor.stream) else { continue };
+            let Some(seq) = cursor.first_unsettled(stream) else { continue };
+            match entered_ms(cursor, stream, seq) {
+                Some(time) => {
+                    known.insert(group.id.clone(), time);
+                }
+                None => {
+                    let (group, cursor, stream) = (group.id.clone(), group.cursor(), cursor.stream);
+                    unread.push(Unread { group, cursor, stream, seq });
+                }
+            }
+        }
+        (known, unread)
+    }
+}
+
+/// When a message entered, if that is in memory.
+fn entered_ms(cursor: &Cursor, stream: &Stream, seq: u64) -> Option<i64> {
+    let time = cursor.entered_ms(seq).or_else(|| stream.cached(seq).map(|message| message.entered_ms))?;
+    Some(stream.bounded(seq, time))
+}

@@ -1,0 +1,119 @@
+//! The extension `overview`: all queues and groups of a project with their counters, in one answer.
+
+use std::collections::HashMap;
+
+use serde::Serialize;
+
+use crate::{
+    broker::{GroupOverview, QueueOverview},
+    clock::millis,
+    handlers::{queues::policy, request::ApiRequest},
+    http::{error::ApiError, json::Json},
+};
+use dms_protocol::queue::{GroupId, QueueMode};
+
+/// The answer.
+#[derive(Debug, Serialize)]
+pub(crate) struct Overview {
+    /// When it was made, in Unix milliseconds.
+    time: i64,
+    queues: Vec<QueueView>,
+}
+
+#[derive(Debug, Serialize)]
+struct QueueView {
+    id: String,
+    name: String,
+    description: String,
+    queue_mode: QueueMode,
+    created: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    redrive_policy: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_consume_count: Option<u32>,
+    retention_ms: u64,
+    delete_when_settled: bool,
+    produced_messages: u64,
+    delayed_messages: u64,
+    total_produced_messages: u64,
+    produced_per_second: f64,
+    groups: Vec<GroupView>,
+}
+
+#[derive(Debug, Serialize)]
+struct GroupView {
+    id: String,
+    name: String,
+    available_messages: u64,
+    leased_messages: u64,
+    consumed_messages: u64,
+    available_deadletters: u64,
+    produced_deadletters: u64,
+    damaged_messages: u64,
+    /// The age of the oldest message that is leased or available.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    oldest_age_ms: Option<u64>,
+    waiting_polls: u64,
+    consumed_per_second: f64,
+}
+
+/// `GET /overview?queue=…`: the queues of the project that the caller may see, oldest first; with `queue` only the one of this
+/// name or id.
+pub(crate) async fn show(request: &ApiRequest<'_>) -> Result<Json<Overview>, ApiError> {
+    let (app, query) = (request.app, request.query()?);
+    let wanted = query.first("queue");
+    let oldest = app.broker.oldest().await;
+    let time = app.authenticator.clock().now_ms();
+    let is_shown = |overview: &QueueOverview| {
+        let queue = &overview.queue;
+        overview.project.as_str() == request.project
+            && wanted.is_none_or(|wanted| queue.name == wanted || queue.id.as_str() == wanted)
+            && request.caller.sees_queue(request.project, &queue.name)
+    };
+    let queues = app.broker.overview().into_iter().filter(is_shown);
+    Ok(Json(Overview { time, queues: queues.map(|queue| queue_view(queue, &oldest, time)).collect() }))
+}
+
+fn queue_view(overview: QueueOverview, oldest: &HashMap<GroupId, i64>, time: i64) -> QueueView {
+    let queue = overview.queue;
+    let has_policy = !queue.mode.is_kafka();
+    QueueView {
+        id: queue.id.to_string(),
+        name: queue.name,
+        description: queue.description,
+        queue_mode: queue.mode,
+        created: queue.created_ms,
+        redrive_policy: has_policy.then(|| policy(queue.dead_letters == Some(true))),
+        max_consume_count: queue.max_consume_count,
+        retention_ms: millis(overview.retention),
+        delete_when_settled: overview.delete_when_settled,
+        produced_messages: queue.produced_messages,
+        delayed_messages: overview.delayed,
+        total_produced_messages: overview.entered,
+        produced_per_second: rounded(overview.entered_per_second),
+        groups: overview.groups.into_iter().map(|group| group_view(group, oldest, time)).collect(),
+    }
+}
+
+fn group_view(overview: GroupOverview, oldest: &HashMap<GroupId, i64>, time: i64) -> GroupView {
+    let group = overview.group;
+    let age = |entered: &i64| u64::try_from(time.saturating_sub(*entered)).unwrap_or(0);
+    GroupView {
+        oldest_age_ms: oldest.get(&group.id).map(age),
+        id: group.id.to_string(),
+        name: group.name,
+        available_messages: group.available_messages,
+        leased_messages: overview.in_flight,
+        consumed_messages: group.consumed_messages,
+        available_deadletters: group.available_dead_letters.unwrap_or(0),
+        produced_deadletters: group.produced_dead_letters.unwrap_or(0),
+        damaged_messages: overview.damaged,
+        waiting_polls: overview.polls,
+        consumed_per_second: rounded(overview.consumed_per_second),
+    }
+}
+
+/// A rate with three decimals.
+fn rounded(rate: f64) -> f64 {
+    (rate * 1_000.0).round() / 1_000.0
+}

@@ -1,0 +1,164 @@
+//! The extensions `overview` and `peek`.
+
+use std::time::Duration;
+
+use dms_server::ServerConfig;
+use serde_json::{Value, json};
+
+use super::{Api, vector_clock};
+
+async fn queue_of(api: &Api, name: &str) -> Value {
+    let overview = api.get("/overview").await.expect(200);
+    let queues = overview["queues"].as_array().unwrap();
+    queues.iter().find(|queue| queue["name"] == name).unwrap().clone()
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_call_shows_all_queues_with_their_groups() {
+    let api = Api::start().await;
+    let body = r#"{"name":"orders","description":"new ones","redrive_policy":"enable","max_consume_count":1}"#;
+    let queue = api.queue(body).await;
+    let (billing, _) = (api.group(&queue, "billing").await, api.group(&queue, "shipping").await);
+    api.queue_and_group("empty").await;
+    for number in 0..4 {
+        api.send(&queue, &format!(r#"{{"body":{number}}}"#)).await;
+    }
+    api.post(&format!("{queue}/messages"), r#"{"messages":[{"body":9,"delay_time":60000}]}"#).await.expect(201);
+    let first = api.consume(&billing, "max_msgs=1").await;
+    api.ack(&billing, &first, "success").await.expect(200);
+    let second = api.consume(&billing, "max_msgs=1").await;
+    api.ack(&billing, &second, "fail").await.expect(200);
+    api.consume(&billing, "max_msgs=1").await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+
+    let overview = api.get("/overview").await.expect(200);
+    assert_eq!(overview["time"].as_i64(), Some(1_795_379_582_000));
+    let names: Vec<_> = overview["queues"].as_array().unwrap().iter().map(|queue| &queue["name"]).collect();
+    assert_eq!(names, ["orders", "empty"]);
+    let mut orders = overview["queues"][0].clone();
+    let groups = orders["groups"].take();
+    assert_eq!(orders["id"].as_str().map(|id| format!("/queues/{id}")), Some(queue));
+    for (member, value) in [
+        ("description", json!("new ones")),
+        ("queue_mode", json!("NORMAL")),
+        ("redrive_policy", json!("enable")),
+        ("max_consume_count", json!(1)),
+        ("produced_messages", json!(5)),
+        ("delayed_messages", json!(1)),
+        ("total_produced_messages", json!(4)),
+        ("produced_per_second", json!(2.0)),
+        ("delete_when_settled", json!(false)),
+    ] {
+        assert_eq!(orders[member], value, "{member}");
+    }
+    let mut billing = groups[0].clone();
+    billing["id"].take();
+    let wanted = json!({
+        "id": null, "name": "billing", "available_messages": 1, "leased_messages": 1, "consumed_messages": 1,
+        "available_deadletters": 1, "produced_deadletters": 1, "damaged_messages": 0, "oldest_age_ms": 2000,
+        "waiting_polls": 0, "consumed_per_second": 0.5,
+    });
+    assert_eq!(billing, wanted);
+    assert_eq!(groups[1]["available_messages"], 4);
+    let empty = &overview["queues"][1]["groups"][0];
+    assert!(empty.get("oldest_age_ms").is_none() && empty["consumed_per_second"] == 0.0, "{empty}");
+
+    let only = api.get("/overview?queue=empty").await.expect(200);
+    assert_eq!(only["queues"].as_array().unwrap().len(), 1);
+}
+
+/// A rate is of the last 10 to 15 seconds, so it ends with the traffic.
+#[tokio::test(start_paused = true)]
+async fn rates_follow_the_traffic() {
+    let api = Api::start().await;
+    let (queue, group) = api.queue_and_group("q").await;
+    for _ in 0..40 {
+        api.send(&queue, r#"{"body":1}"#).await;
+        let message = api.consume(&group, "max_msgs=1").await;
+        api.ack(&group, &message, "success").await.expect(200);
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    let busy = queue_of(&api, "q").await;
+    assert_eq!((&busy["produced_per_second"], &busy["groups"][0]["consumed_per_second"]), (&json!(2.0), &json!(2.0)));
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    assert_eq!(queue_of(&api, "q").await["produced_per_second"], 0.0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn waiting_consumers_are_counted() {
+    let api = Api::start().await;
+    let (_, group) = api.queue_and_group("q").await;
+    let path = format!("{group}/messages?time_wait=10");
+    let poll = api.get(&path);
+    let look = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        queue_of(&api, "q").await["groups"][0]["waiting_polls"].clone()
+    };
+    assert_eq!(tokio::join!(poll, look).1, 1);
+    assert_eq!(queue_of(&api, "q").await["groups"][0]["waiting_polls"], 0);
+}
+
+/// The age of a backlog that is no longer in memory is read once, and a restart does not change it.
+#[cfg(feature = "disk")]
+#[tokio::test(start_paused = true)]
+async fn the_age_of_a_backlog_survives_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = || ServerConfig::default().clock(vector_clock()).data_dir(dir.path().to_owned());
+    let api = Api::with(config()).await;
+    let (queue, group) = api.queue_and_group("q").await;
+    for number in 0..3 {
+        api.send(&queue, &format!(r#"{{"body":{number}}}"#)).await;
+        tokio::time::sleep(Duration::from_secs(10)).await;
+    }
+    let message = api.consume(&group, "max_msgs=1").await;
+    api.ack(&group, &message, "success").await.expect(200);
+    let age = queue_of(&api, "q").await["groups"][0]["oldest_age_ms"].clone();
+    assert_eq!(age, 20_000);
+    let now = Duration::from_millis(api.get("/overview").await.expect(200)["time"].as_u64().unwrap());
+    api.server.close().await;
+
+    let clock = dms_server::clock::Clock::following_tokio(std::time::UNIX_EPOCH + now);
+    let api = Api::with(ServerConfig::default().clock(clock).data_dir(dir.path().to_owned())).await;
+    for waited in [0, 5_000] {
+        tokio::time::sleep(Duration::from_millis(waited)).await;
+        assert_eq!(queue_of(&api, "q").await["groups"][0]["oldest_age_ms"], 20_000 + waited);
+    }
+    api.server.close().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn peeking_shows_messages_and_leases_none() {
+    let api = Api::start().await;
+    let queue = api.queue(r#"{"name":"q","redrive_policy":"enable","max_consume_count":1}"#).await;
+    let group = api.group(&queue, "g").await;
+    for number in 0..4 {
+        api.send(&queue, &format!(r#"{{"body":{number},"attributes":{{"n":{number}}},"tags":["t"]}}"#)).await;
+    }
+    let first = api.consume(&group, "max_msgs=1").await;
+    api.ack(&group, &first, "fail").await.expect(200);
+    api.consume(&group, "max_msgs=1&ack_wait=30").await;
+
+    let page = api.get(&format!("{group}/peek?max=2")).await.expect(200);
+    let states: Vec<_> = page.as_array().unwrap().iter().map(|m| (&m["message"]["body"], &m["state"])).collect();
+    assert_eq!(states, [(&json!(1), &json!("leased")), (&json!(2), &json!("available"))]);
+    assert_eq!(page[0]["left_ms"], 30_000);
+    assert_eq!(page[1]["message"], json!({ "body": 2, "attributes": { "n": 2 }, "tags": ["t"] }));
+    let from = page[1]["sequence"].as_u64().unwrap() + 1;
+    let rest = api.get(&format!("{group}/peek?from={from}")).await.expect(200);
+    assert_eq!(rest.as_array().unwrap().len(), 1);
+    let dead = api.get(&format!("{group}/peek?stream=deadletters")).await.expect(200);
+    assert_eq!((&dead[0]["message"]["body"], &dead[0]["dead_letter"]["reason"]), (&json!(0), &json!("failed")));
+    assert_eq!(api.consume(&group, "max_msgs=10").await.as_array().unwrap().len(), 2, "nothing else was leased");
+
+    api.get(&format!("{group}/peek?stream=x")).await.refused(400, "DMS.10540014");
+    api.get(&format!("{group}/peek?max=0")).await.refused(400, "DMS.10540014");
+    api.get(&format!("{queue}/groups/g-00000000-0000-4000-8000-000000000000/peek")).await.refused(404, "DMS.10240017");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_without_extensions_has_neither() {
+    let api = Api::with(ServerConfig::default().extensions(false).clock(vector_clock())).await;
+    let (_, group) = api.queue_and_group("q").await;
+    api.get("/overview").await.refused(404, "DMS.10240406");
+    api.get(&format!("{group}/peek")).await.refused(404, "DMS.10240406");
+}
