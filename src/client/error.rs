@@ -8,7 +8,12 @@ use super::{
     cause::RefusalCause,
     code::{Class, ErrorCode},
 };
-use crate::{auth::AuthError, limits::LimitError, transport::TransportError, visible::visible};
+use crate::{
+    auth::AuthError, limits::LimitError, suggest::nearest, transport::TransportError, visible::visible,
+};
+
+/// The most names of queues or groups that an error lists.
+const MAX_NAMES: usize = 20;
 
 /// The error of a call, or of one message of a send. Cloning it is cheap.
 ///
@@ -330,7 +335,17 @@ impl fmt::Display for Kind {
                 write!(f, "there is no {what} {name:?}, nor any other; create it first")
             }
             Self::Missing { what, name, known } => {
-                write!(f, "there is no {what} {name:?}; there are {}", visible(&known.join(", ")))
+                let words: Vec<&str> = known.iter().map(String::as_str).collect();
+                write!(f, "there is no {what} {name:?}; ")?;
+                if let Some(meant) = nearest(name, &words) {
+                    write!(f, "did you mean {meant:?}? ")?;
+                }
+                let shown = words.get(..words.len().min(MAX_NAMES)).unwrap_or_default();
+                write!(f, "there are {}", visible(&shown.join(", ")))?;
+                match words.len() - shown.len() {
+                    0 => Ok(()),
+                    others => write!(f, " and {others} others"),
+                }
             }
             Self::Deadline => f.write_str("the deadline passed"),
         }

@@ -117,6 +117,9 @@ struct QueueBody {
     redrive_policy: Option<String>,
     #[serde(default, deserialize_with = "optional_number")]
     max_consume_count: Option<u64>,
+    #[serde(default, deserialize_with = "number")]
+    max_msg_size_byte: u64,
+    kafka_topic: Option<String>,
     #[serde(default, deserialize_with = "optional_number")]
     retention_ms: Option<u64>,
     delete_when_settled: Option<bool>,
@@ -165,6 +168,8 @@ impl From<QueueBody> for QueueOverview {
         queue.group_count = u32::try_from(body.groups.len()).unwrap_or(u32::MAX);
         queue.dead_letters = body.redrive_policy.map(|policy| policy == "enable");
         queue.max_consume_count = body.max_consume_count.and_then(|count| u32::try_from(count).ok());
+        queue.max_message_bytes = body.max_msg_size_byte;
+        queue.kafka_topic = body.kafka_topic;
         let produced = body.produced_messages;
         Self {
             queue,

@@ -32,9 +32,9 @@ impl Histogram {
         self.sum
     }
 
-    /// The upper bound of each bucket in seconds and its count. The last bound is `f64::MAX`.
+    /// The upper bound of each bucket in seconds and its count. The last bound is infinite.
     pub fn ranges(&self) -> impl Iterator<Item = (f64, u64)> {
-        BOUNDS.into_iter().chain([f64::MAX]).zip(self.counts)
+        BOUNDS.into_iter().chain([f64::INFINITY]).zip(self.counts)
     }
 }
 
@@ -49,7 +49,7 @@ mod tests {
             durations.record(Duration::from_millis(millis));
         }
         let counted: Vec<_> = durations.ranges().filter(|(_, count)| *count > 0).collect();
-        assert_eq!(counted, [(0.001, 1), (0.002_5, 1), (f64::MAX, 1)], "a bound belongs to its range");
+        assert_eq!(counted, [(0.001, 1), (0.002_5, 1), (f64::INFINITY, 1)], "a bound belongs to its range");
         assert_eq!((durations.count(), durations.sum()), (3, Duration::from_millis(9_003)));
     }
 }

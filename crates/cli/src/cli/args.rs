@@ -4,7 +4,8 @@ use clap::{Parser, Subcommand};
 
 use crate::cli::{
     commands::{
-        bench, check, completions, config, data, demo, dlq, group, health, man, queue, receive, run, send, serve, tag,
+        bench, check, completions, config, data, demo, dlq, group, health, man, peek, queue, receive, run, send, serve,
+        stats, tag, top,
     },
     support::global_options::Global,
 };
@@ -72,6 +73,12 @@ pub(crate) enum Command {
     Send(send::SendArgs),
     /// Receive messages of a group and print them as JSON lines
     Receive(receive::ReceiveArgs),
+    /// Show messages of a group as JSON lines, without leasing them
+    Peek(peek::PeekArgs),
+    /// Show one group in detail: backlog, in flight, oldest age, consumers, rates
+    Stats(stats::StatsArgs),
+    /// Show all groups with their backlogs and rates, continuously
+    Top(top::TopArgs),
     /// Show, resend or discard dead letters
     #[command(
         after_help = "Examples:\n  dms-worker dlq show orders billing\n  dms-worker dlq redrive orders billing --dry-run"

@@ -17,8 +17,8 @@ use clap::{CommandFactory, FromArgMatches};
 use self::{
     args::{Cli, Command},
     commands::{
-        bench, check, completions, config, data, demo, dlq, group, health, man, queue, quota, receive, run, send,
-        serve, tag,
+        bench, check, completions, config, data, demo, dlq, group, health, man, peek, queue, quota, receive, run, send,
+        serve, stats, tag, top,
     },
     support::{context::Context, failure::Failure, global_options::Color, terminal},
 };
@@ -76,6 +76,9 @@ async fn perform(command: Command, context: &Context) -> Result<ExitCode, Failur
         Command::Quota => quota::run(context).await?,
         Command::Send(args) => return send::run(args, context).await,
         Command::Receive(args) => receive::run(args, context).await?,
+        Command::Peek(args) => peek::run(args, context).await?,
+        Command::Stats(args) => stats::run(args, context).await?,
+        Command::Top(args) => top::run(args, context).await?,
         Command::Data(args) => return data::run(args, context).await,
         Command::Dlq(args) => return dlq::run(args, context).await,
         Command::Health(args) => health::run(args, context).await?,

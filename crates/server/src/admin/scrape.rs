@@ -15,7 +15,7 @@ use prometheus_client::registry::Registry;
 use crate::{
     admin::response::plain,
     http::codes,
-    metrics::{ScrapedGauges, broker, disk_space, exposition},
+    metrics::{ScrapedGauges, broker, disk_space, exposition, groups::SeenQueues},
     state::AppState,
 };
 use dms_protocol::queue::GroupId;
@@ -36,10 +36,10 @@ pub(super) async fn metrics(
     Extension(registry): Extension<Arc<Registry>>,
     headers: HeaderMap,
 ) -> Response {
-    let queues = Arc::from(app.broker.overview());
-    let oldest = oldest(&app).await;
-    let seen = ScrapedGauges { queues: &queues, oldest: &oldest, storage: size(app.data_dir.clone()).await };
-    match app.metrics.scrape(&registry, &seen) {
+    let (queues, oldest) = (app.broker.overview().into(), Arc::new(oldest(&app).await));
+    let queues = SeenQueues { queues, oldest, max_groups: app.metrics_max_groups };
+    let seen = ScrapedGauges { queues, storage: size(app.data_dir.clone()).await };
+    match app.metrics.scrape(&registry, seen) {
         Ok(body) => exposition::answer(&headers, body),
         Err(fmt::Error) => plain(&codes::INTERNAL.plain()),
     }

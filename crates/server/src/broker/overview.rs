@@ -77,6 +77,8 @@ pub struct GroupOverview {
     pub group: ConsumerGroup,
     /// Messages that are leased.
     pub in_flight: u64,
+    /// Batches that are leased.
+    pub leases: u64,
     /// Messages per second that it acknowledges, over the last 10 to 15 seconds.
     pub consumed_per_second: f64,
     /// The number of waiting consume calls.

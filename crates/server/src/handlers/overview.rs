@@ -31,6 +31,9 @@ struct QueueView {
     redrive_policy: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     max_consume_count: Option<u32>,
+    max_msg_size_byte: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kafka_topic: Option<String>,
     retention_ms: u64,
     delete_when_settled: bool,
     produced_messages: u64,
@@ -85,6 +88,8 @@ fn queue_view(overview: QueueOverview, oldest: &HashMap<GroupId, i64>, time: i64
         created: queue.created_ms,
         redrive_policy: has_policy.then(|| policy(queue.dead_letters == Some(true))),
         max_consume_count: queue.max_consume_count,
+        max_msg_size_byte: queue.max_message_bytes,
+        kafka_topic: queue.kafka_topic,
         retention_ms: millis(overview.retention),
         delete_when_settled: overview.delete_when_settled,
         produced_messages: queue.produced_messages,

@@ -12,20 +12,23 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use crate::broker::{Broker, Histogram, QueueOverview, ReasonCounts};
+use crate::{
+    broker::{Broker, Histogram, ReasonCounts},
+    metrics::groups::SeenQueues,
+};
 
 /// The queues of the scrape in progress. Clones share them.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct SeenQueues(Arc<Mutex<Arc<[QueueOverview]>>>);
+pub(crate) struct Scrape(Arc<Mutex<SeenQueues>>);
 
-impl SeenQueues {
+impl Scrape {
     /// Replaces the queues that the next encoding of the registry shows.
-    pub(crate) fn set(&self, queues: Arc<[QueueOverview]>) {
+    pub(crate) fn set(&self, queues: SeenQueues) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = queues;
     }
 
-    fn get(&self) -> Arc<[QueueOverview]> {
-        Arc::clone(&self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    fn get(&self) -> SeenQueues {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -33,12 +36,12 @@ impl SeenQueues {
 #[derive(Debug)]
 struct BrokerCollector {
     broker: Arc<dyn Broker>,
-    queues: SeenQueues,
+    scrape: Scrape,
 }
 
 /// Registers the statistics of a broker under their public names.
-pub(crate) fn register(registry: &mut Registry, broker: &Arc<dyn Broker>, queues: SeenQueues) {
-    registry.register_collector(Box::new(BrokerCollector { broker: Arc::clone(broker), queues }));
+pub(crate) fn register(registry: &mut Registry, broker: &Arc<dyn Broker>, scrape: Scrape) {
+    registry.register_collector(Box::new(BrokerCollector { broker: Arc::clone(broker), scrape }));
 }
 
 impl Collector for BrokerCollector {
@@ -49,7 +52,7 @@ impl Collector for BrokerCollector {
         let help = "Messages that became dead letters";
         counter(&mut encoder, "dms_server_dead_letters", help, stats.dead_letters)?;
         by_reason(&mut encoder, &stats.dead_letter_reasons)?;
-        expired_unread(&mut encoder, &self.queues.get())?;
+        self.scrape.get().encode(&mut encoder)?;
         durations(&mut encoder, &stats.syncs)?;
         let troubles = self.broker.storage_troubles();
         let help = "1 while commits or reads fail, or the index does not take in what the log has, else 0";
@@ -74,25 +77,6 @@ fn by_reason(encoder: &mut DescriptorEncoder<'_>, counts: &ReasonCounts) -> fmt:
     let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
     for (reason, count) in counts.iter() {
         ConstCounter::new(count).encode(metric.encode_family(&[("reason", reason)])?)?;
-    }
-    Ok(())
-}
-
-fn expired_unread(encoder: &mut DescriptorEncoder<'_>, queues: &[QueueOverview]) -> fmt::Result {
-    let help = "Messages and dead letters that retention deleted before their group had consumed them";
-    let mut metric =
-        encoder.encode_descriptor("dms_server_expired_unread_messages", help, None, MetricType::Counter)?;
-    for (queue, group) in queues.iter().flat_map(|queue| queue.groups.iter().map(move |group| (queue, group))) {
-        let of = [("messages", group.expired_unread), ("deadletters", group.expired_dead_letters)];
-        for (stream, count) in of {
-            let labels = [
-                ("project", queue.project.as_str()),
-                ("queue", queue.queue.name.as_str()),
-                ("group", group.group.name.as_str()),
-                ("stream", stream),
-            ];
-            ConstCounter::new(count).encode(metric.encode_family(&labels)?)?;
-        }
     }
     Ok(())
 }

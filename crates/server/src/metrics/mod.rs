@@ -3,17 +3,18 @@
 //! | file | contents |
 //! |---|---|
 //! | `broker` | counters of the broker, asked for at each scrape |
+//! | `groups` | queues and groups, as a scrape sees them |
 //! | `disk_space` | free space of the disk |
 //! | `exposition` | the text formats |
 
 pub(crate) mod broker;
 pub(crate) mod disk_space;
 pub mod exposition;
+pub(crate) mod groups;
 
 use std::{
-    collections::HashMap,
     fmt,
-    sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -23,9 +24,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use self::broker::SeenQueues;
-use crate::broker::{GroupOverview, QueueOverview};
-use dms_protocol::queue::GroupId;
+use self::{broker::Scrape, groups::SeenQueues};
 
 /// Upper bounds of the duration histogram, in seconds: from a cached read to the longest long poll.
 const BUCKETS: [f64; 12] = [0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 20.0, 60.0];
@@ -46,25 +45,10 @@ struct ReasonLabels {
     reason: &'static str,
 }
 
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct GroupLabels {
-    project: String,
-    queue: String,
-    group: String,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct StateLabels {
-    #[prometheus(flatten)]
-    group: GroupLabels,
-    state: &'static str,
-}
-
 /// The values of the gauges in one scrape.
-pub(crate) struct ScrapedGauges<'a> {
-    pub(crate) queues: &'a Arc<[QueueOverview]>,
-    /// The age of the first message that a group has not settled.
-    pub(crate) oldest: &'a HashMap<GroupId, Duration>,
+pub(crate) struct ScrapedGauges {
+    /// The queues and groups.
+    pub(crate) queues: SeenQueues,
     /// The size of the data directory in bytes.
     pub(crate) storage: u64,
 }
@@ -75,9 +59,6 @@ pub(crate) struct ServerMetrics {
     requests: Family<ResponseLabels, Counter>,
     durations: Family<OperationLabels, Histogram, fn() -> Histogram>,
     long_polls: Gauge,
-    messages: Family<StateLabels, Gauge>,
-    oldest: Family<GroupLabels, Gauge<f64, AtomicU64>>,
-    damaged: Family<GroupLabels, Gauge>,
     storage: Gauge,
     produced: Counter,
     consumed: Counter,
@@ -86,7 +67,7 @@ pub(crate) struct ServerMetrics {
     refused_signatures: Family<ReasonLabels, Counter>,
     refused_logins: Counter,
     /// The queues of the scrape in progress, for the collector of the broker.
-    pub(crate) seen_queues: SeenQueues,
+    pub(crate) seen_queues: Scrape,
     /// Held from setting the gauges until they are encoded, because another scrape would clear them in between.
     scraping: Arc<Mutex<()>>,
 }
@@ -97,9 +78,6 @@ impl ServerMetrics {
             requests: Family::default(),
             durations: Family::new_with_constructor(|| Histogram::new(BUCKETS)),
             long_polls: Gauge::default(),
-            messages: Family::default(),
-            oldest: Family::default(),
-            damaged: Family::default(),
             storage: Gauge::default(),
             produced: Counter::default(),
             consumed: Counter::default(),
@@ -107,7 +85,7 @@ impl ServerMetrics {
             failed: Counter::default(),
             refused_signatures: Family::default(),
             refused_logins: Counter::default(),
-            seen_queues: SeenQueues::default(),
+            seen_queues: Scrape::default(),
             scraping: Arc::default(),
         }
     }
@@ -126,12 +104,6 @@ impl ServerMetrics {
         );
         let help = "Requests refused for their signature, by reason";
         registry.register("dms_server_refused_signatures", help, self.refused_signatures.clone());
-        let help = "Messages of a group by state, as of this scrape";
-        registry.register("dms_server_queue_messages", help, self.messages.clone());
-        let help = "Age of the oldest message that a group has not settled, in seconds";
-        registry.register("dms_server_oldest_unacked_age_seconds", help, self.oldest.clone());
-        let help = "Messages of a group that are set aside because they are damaged on the disk, as of this scrape";
-        registry.register("dms_server_damaged_messages", help, self.damaged.clone());
         registry.register("dms_server_storage_bytes", "Size of the data directory; 0 in memory", self.storage.clone());
         registry.register("dms_server_long_polls", "Consume calls that wait for a message", self.long_polls.clone());
         registry.register("dms_server_http_requests", "Requests by operation and status", self.requests.clone());
@@ -140,47 +112,17 @@ impl ServerMetrics {
     }
 
     /// Encodes the registry as OpenMetrics text with the gauges in `seen`. Concurrent scrapes each get their own values.
-    pub(crate) fn scrape(&self, registry: &Registry, seen: &ScrapedGauges<'_>) -> Result<String, fmt::Error> {
+    pub(crate) fn scrape(&self, registry: &Registry, seen: ScrapedGauges) -> Result<String, fmt::Error> {
         let _scraping = self.scraping.lock().unwrap_or_else(PoisonError::into_inner);
-        self.seen_queues.set(Arc::clone(seen.queues));
-        self.observe(seen.queues, seen.oldest, seen.storage);
+        let groups = seen.queues.queues.iter().flat_map(|queue| &queue.groups);
+        self.long_polls.set(signed(groups.map(|group| group.polls).sum()));
+        self.storage.set(signed(seen.storage));
+        self.seen_queues.set(seen.queues);
         let mut body = String::new();
-        text::encode(&mut body, registry)?;
-        Ok(body)
-    }
-
-    fn observe(&self, queues: &[QueueOverview], oldest: &HashMap<GroupId, Duration>, storage: u64) {
-        self.messages.clear();
-        self.oldest.clear();
-        self.damaged.clear();
-        for queue in queues {
-            for group in &queue.groups {
-                self.observe_group(queue, group, oldest.get(&group.group.id));
-            }
-        }
-        let waiting: u64 = queues.iter().flat_map(|queue| &queue.groups).map(|group| group.polls).sum();
-        self.long_polls.set(signed(waiting));
-        self.storage.set(signed(storage));
-    }
-
-    fn observe_group(&self, queue: &QueueOverview, group: &GroupOverview, oldest: Option<&Duration>) {
-        let labels = GroupLabels {
-            project: queue.project.to_string(),
-            queue: queue.queue.name.clone(),
-            group: group.group.name.clone(),
-        };
-        let set = |state, count| {
-            let labels = StateLabels { group: labels.clone(), state };
-            self.messages.get_or_create(&labels).set(signed(count));
-        };
-        set("ready", group.group.available_messages);
-        set("in_flight", group.in_flight);
-        set("delayed", queue.delayed);
-        set("dead", group.group.available_dead_letters.unwrap_or(0));
-        // Delayed messages belong to the queue. Every group will miss a damaged one.
-        let damaged = group.damaged + group.damaged_dead_letters + queue.damaged_delayed;
-        self.damaged.get_or_create(&labels).set(signed(damaged));
-        self.oldest.get_or_create(&labels).set(oldest.map_or(0.0, Duration::as_secs_f64));
+        let encoded = text::encode(&mut body, registry);
+        // Thousands of queues are not kept until the next scrape.
+        self.seen_queues.set(SeenQueues::default());
+        encoded.map(|()| body)
     }
 
     /// Counts an answered request.
@@ -222,13 +164,13 @@ fn signed(count: u64) -> i64 {
 
 #[cfg(test)]
 mod tests {
-    use std::thread;
+    use std::{collections::HashMap, thread};
 
     use super::*;
-    use crate::broker::RetentionPolicy;
-    use dms_protocol::queue::{ConsumerGroup, ProjectId, Queue, QueueId, QueueMode};
+    use crate::broker::{Broker, GroupOverview, QueueOverview, RetentionPolicy, embedded::EmbeddedBroker};
+    use dms_protocol::queue::{ConsumerGroup, GroupId, ProjectId, Queue, QueueId, QueueMode};
 
-    fn queue(name: &str) -> QueueOverview {
+    fn queue(name: &str, groups: u64) -> QueueOverview {
         let group = |number: u64| GroupOverview {
             group: {
                 let mut group = ConsumerGroup::new(GroupId::new(format!("{name}-{number}")), format!("g{number}"));
@@ -236,8 +178,9 @@ mod tests {
                 group
             },
             in_flight: 0,
+            leases: 0,
             consumed_per_second: 0.0,
-            polls: 0,
+            polls: 1,
             expired_unread: 0,
             expired_dead_letters: 0,
             damaged: 0,
@@ -251,32 +194,85 @@ mod tests {
             retention: Duration::ZERO,
             delete_when_settled: false,
             retention_set: RetentionPolicy::default(),
-            entered: 0,
+            entered: 3,
             entered_per_second: 0.0,
             delayed: 0,
             damaged_delayed: 0,
-            groups: (0..20).map(group).collect(),
+            groups: (0..groups).map(group).collect(),
         }
     }
 
-    #[test]
-    fn scrapes_at_the_same_time_each_show_what_they_have_seen() {
-        let (metrics, mut registry) = (ServerMetrics::new(), Registry::default());
+    async fn registry(metrics: &ServerMetrics) -> Registry {
+        let mut registry = Registry::default();
         metrics.register(&mut registry);
+        let broker: Arc<dyn Broker> =
+            Arc::new(EmbeddedBroker::in_memory(Default::default(), crate::clock::Clock::default()).await);
+        broker::register(&mut registry, &broker, metrics.seen_queues.clone());
+        registry
+    }
+
+    fn seen(queues: Vec<QueueOverview>, max_groups: usize) -> ScrapedGauges {
+        let oldest = HashMap::from([(GroupId::new("a-1"), Duration::from_millis(1_500))]);
+        ScrapedGauges {
+            queues: SeenQueues { queues: queues.into(), oldest: Arc::new(oldest), max_groups },
+            storage: 0,
+        }
+    }
+
+    #[tokio::test]
+    async fn scrapes_at_the_same_time_each_show_what_they_have_seen() {
+        let metrics = ServerMetrics::new();
+        let registry = registry(&metrics).await;
         thread::scope(|scope| {
             for name in ["a", "b", "c", "d"] {
                 let (metrics, registry) = (&metrics, &registry);
                 scope.spawn(move || {
-                    let (queues, oldest) = (Arc::from([queue(name)]), HashMap::new());
-                    for _ in 0..200 {
-                        let seen = ScrapedGauges { queues: &queues, oldest: &oldest, storage: 0 };
-                        let text = metrics.scrape(registry, &seen).unwrap_or_default();
+                    for _ in 0..100 {
+                        let text = metrics.scrape(registry, seen(vec![queue(name, 20)], 100)).unwrap_or_default();
                         let lines = |part: &str| text.lines().filter(|line| line.contains(part)).count();
                         assert_eq!(lines("dms_server_queue_messages{"), 80, "{text}");
-                        assert_eq!(lines(&format!("queue=\"{name}\"")), 120, "{text}");
+                        assert_eq!(lines("queue=\""), lines(&format!("queue=\"{name}\"")), "{text}");
                     }
                 });
             }
         });
+    }
+
+    #[tokio::test]
+    async fn groups_beyond_the_limit_share_their_series() {
+        let metrics = ServerMetrics::new();
+        let registry = registry(&metrics).await;
+        let scrape = |max| metrics.scrape(&registry, seen(vec![queue("a", 2), queue("b", 3)], max)).unwrap_or_default();
+        let (some, none) = (scrape(3), scrape(0));
+        for line in [
+            r#"dms_server_queue_messages{project="p",queue="b",group="g0",state="ready"} 0"#,
+            r#"dms_server_queue_messages{project="(other)",queue="(other)",group="(other)",state="ready"} 3"#,
+            r#"dms_server_group_consumers{project="(other)",queue="(other)",group="(other)",state="waiting"} 2"#,
+            r#"dms_server_oldest_unacked_age_seconds{project="p",queue="a",group="g1"} 1.5"#,
+            r#"dms_server_queue_produced_messages_total{project="p",queue="b"} 3"#,
+            "dms_server_long_polls 5",
+        ] {
+            assert!(some.contains(&format!("\n{line}\n")), "{line}: {some}");
+        }
+        assert!(!none.contains(r#"queue="a""#), "{none}");
+        let other = r#"dms_server_oldest_unacked_age_seconds{project="(other)",queue="(other)",group="(other)"} 1.5"#;
+        assert!(none.contains(other), "{none}");
+    }
+
+    /// Prometheus gives no quantile of a histogram whose last bucket is not infinite.
+    #[tokio::test]
+    async fn every_histogram_ends_with_an_infinite_bucket() {
+        let metrics = ServerMetrics::new();
+        metrics.answered("send", 201, Duration::from_millis(3));
+        let text = metrics.scrape(&registry(&metrics).await, seen(Vec::new(), 0)).unwrap_or_default();
+        let histograms = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.strip_suffix(" histogram"));
+        let mut checked = 0;
+        for name in histograms {
+            let buckets = text.lines().filter(|line| line.starts_with(&format!("{name}_bucket{{")));
+            let last = buckets.last().unwrap_or_else(|| panic!("{name} has no buckets: {text}"));
+            assert!(last.contains(r#"le="+Inf""#), "{last}");
+            checked += 1;
+        }
+        assert_eq!(checked, 2);
     }
 }

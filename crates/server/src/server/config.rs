@@ -61,6 +61,9 @@ pub struct ServerConfig {
     /// Whether the server announces its extensions and obeys them; true by default. Without them it behaves like a service that
     /// has none, for tests of clients.
     pub extensions: bool,
+    /// The number of groups that have metrics of their own, the oldest first; 10,000 by default. All others share one set of metrics,
+    /// so that the number of series is bounded. With 0 no queue and no group is named.
+    pub metrics_max_groups: usize,
     /// The wall clock; that of the system by default.
     pub clock: Clock,
 }
@@ -84,6 +87,7 @@ impl Default for ServerConfig {
             faults: FaultPlan::default(),
             broker: EmbeddedConfig::default(),
             extensions: true,
+            metrics_max_groups: 10_000,
             clock: Clock::system(),
         }
     }
@@ -178,6 +182,12 @@ impl ServerConfig {
     /// Sets whether the server announces its extensions and obeys them; true by default.
     pub fn extensions(mut self, extensions: bool) -> Self {
         self.extensions = extensions;
+        self
+    }
+
+    /// Sets the number of groups that have metrics of their own; 10,000 by default.
+    pub fn metrics_max_groups(mut self, metrics_max_groups: usize) -> Self {
+        self.metrics_max_groups = metrics_max_groups;
         self
     }
 

@@ -114,6 +114,7 @@ impl Server {
             limits: config.limits,
             metrics: ServerMetrics::new(),
             connections,
+            metrics_max_groups: config.metrics_max_groups,
             extensions: config.extensions,
             polls: EndablePolls::default(),
         });

@@ -43,6 +43,8 @@ pub(crate) struct AppState {
     pub(crate) body_memory: BodyMemory,
     /// Counters and durations of requests.
     pub(crate) metrics: ServerMetrics,
+    /// The number of groups that have metrics of their own.
+    pub(crate) metrics_max_groups: usize,
     /// The connections of the listeners.
     pub(crate) connections: ConnectionMetrics,
     /// Whether extensions are announced and obeyed.

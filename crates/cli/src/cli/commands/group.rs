@@ -1,15 +1,25 @@
 //! `group`: create, list and delete consumer groups.
 
 use clap::{Args, Subcommand};
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::cli::support::{
-    confirm::{confirm, counted},
-    context::Context,
-    failure::Failure,
-    table::Table,
+use crate::cli::{
+    commands::{
+        overview::{
+            Row,
+            figures::{age, or_dash},
+            group_object,
+        },
+        stats,
+    },
+    support::{
+        confirm::{confirm, counted},
+        context::Context,
+        failure::Failure,
+        table::Table,
+    },
 };
-use dms_protocol::queue::ConsumerGroup;
+use dms_worker::client::QueueOverview;
 
 /// Options of `group`.
 #[derive(Debug, Args)]
@@ -30,7 +40,12 @@ enum GroupCommand {
         names: Vec<String>,
     },
     /// List a queue's groups with their counters
-    #[command(visible_alias = "ls", after_help = "Examples:\n  dms-worker group list orders")]
+    #[command(visible_alias = "ls", after_help = "\
+Examples:
+  dms-worker group list orders
+
+TOTAL is BACKLOG, IN FLIGHT and DELAYED together: what the group has not acknowledged yet.
+DEAD letters and CONSUMED messages are counted by themselves.")]
     List {
         /// The queue's name or id
         queue: String,
@@ -61,9 +76,9 @@ pub(crate) async fn run(args: GroupArgs, context: &Context) -> Result<(), Failur
             context.printer().print(&text.join("\n"), &json)?;
         }
         GroupCommand::List { queue } => {
-            let queue = client.find_queue(&queue).await?;
-            let groups = client.groups(&queue.id).await?;
-            context.printer().table(&table(&groups), &groups.iter().map(object).collect::<Vec<_>>())?;
+            let queue = stats::find_queue(&client, &queue).await?;
+            let objects: Vec<_> = queue.groups.iter().map(|group| group_object(&queue, group)).collect();
+            context.printer().table(&table(&queue), &objects)?;
         }
         GroupCommand::Delete { queue, group, yes } => {
             let queue = client.find_queue(&queue).await?;
@@ -80,31 +95,22 @@ pub(crate) async fn run(args: GroupArgs, context: &Context) -> Result<(), Failur
     Ok(())
 }
 
-/// Groups with their counters.
-pub(super) fn table(groups: &[ConsumerGroup]) -> Table {
-    let mut table = Table::new(&["GROUP", "AVAILABLE", "CONSUMED", "PRODUCED", "DEAD", "ID"]);
-    for group in groups {
+/// Groups with their counters: TOTAL is the sum of the three columns before it.
+pub(super) fn table(queue: &QueueOverview) -> Table {
+    let mut table = Table::new(&["GROUP", "BACKLOG", "IN FLIGHT", "DELAYED", "TOTAL", "DEAD", "CONSUMED", "OLDEST"]);
+    let number = |count: u64| count.to_string();
+    for group in &queue.groups {
+        let row = Row::of(queue, group);
         table.row([
-            group.name.clone(),
-            group.available_messages.to_string(),
-            group.consumed_messages.to_string(),
-            group.produced_messages.to_string(),
-            group.available_dead_letters.map_or_else(|| "-".to_owned(), |count| count.to_string()),
-            group.id.to_string(),
+            group.group.name.clone(),
+            number(row.backlog),
+            or_dash(row.in_flight, number),
+            or_dash(row.delayed, number),
+            or_dash(row.total(), number),
+            or_dash(row.dead, number),
+            number(group.group.consumed_messages),
+            or_dash(row.oldest, age),
         ]);
     }
     table
-}
-
-/// A group for a program.
-pub(super) fn object(group: &ConsumerGroup) -> Value {
-    json!({
-        "id": group.id,
-        "name": group.name,
-        "produced_messages": group.produced_messages,
-        "consumed_messages": group.consumed_messages,
-        "available_messages": group.available_messages,
-        "produced_dead_letters": group.produced_dead_letters,
-        "available_dead_letters": group.available_dead_letters,
-    })
 }

@@ -10,5 +10,6 @@ pub(crate) mod output;
 pub(crate) mod probe;
 pub(crate) mod progress;
 pub(crate) mod quantiles;
+pub(crate) mod screen;
 pub(crate) mod table;
 pub(crate) mod terminal;

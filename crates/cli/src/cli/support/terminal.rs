@@ -49,6 +49,32 @@ pub(crate) fn print_own(text: &str) -> io::Result<()> {
     out.flush()
 }
 
+/// Switches to the alternate screen, without a cursor.
+///
+/// # Errors
+/// When it cannot be written.
+pub(crate) fn enter_screen() -> io::Result<()> {
+    print_own("\u{1b}[?1049h\u{1b}[?25l")
+}
+
+/// Draws lines over the alternate screen. The whole frame is one write, so that it does not flicker.
+///
+/// # Errors
+/// When it cannot be written.
+pub(crate) fn draw_screen(lines: &[String]) -> io::Result<()> {
+    let lines: Vec<String> = lines.iter().map(|line| format!("{}\u{1b}[K", visible_lines(line))).collect();
+    // No newline behind the last line, which would scroll a full screen.
+    print_own(&format!("\u{1b}[H{}\u{1b}[J", lines.join("\r\n")))
+}
+
+/// Leaves the alternate screen.
+///
+/// # Errors
+/// When it cannot be written.
+pub(crate) fn leave_screen() -> io::Result<()> {
+    print_own("\u{1b}[?25h\u{1b}[?1049l")
+}
+
 fn write_line(text: &str) -> io::Result<()> {
     let mut out = stdout().lock();
     writeln!(out, "{}", text.trim_end_matches('\n'))?;

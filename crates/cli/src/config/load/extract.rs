@@ -13,7 +13,7 @@ use figment::{
 use serde::de::DeserializeOwned;
 
 use crate::config::{
-    load::suggest::{nearest, one_of},
+    load::suggest::one_of,
     source::{
         layer::{self, Layer},
         path::{KeyPath, index},
@@ -22,7 +22,10 @@ use crate::config::{
         tree::Tree,
     },
 };
-use dms_protocol::internal::secret_url::{MASK, without_secrets};
+use dms_protocol::internal::{
+    secret_url::{MASK, without_secrets},
+    suggest::nearest,
+};
 
 /// The values that could be read, and the mistakes in the others.
 #[derive(Debug)]

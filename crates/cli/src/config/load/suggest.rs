@@ -1,30 +1,4 @@
-//! "Did you mean": the known word nearest to a mistyped one.
-
-/// The one of `known` that `word` was probably meant to be.
-pub(crate) fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
-    let tolerated = (word.chars().count() / 3).max(1);
-    let distances = known.iter().map(|&candidate| (distance(&word.to_lowercase(), candidate), candidate));
-    distances.filter(|(distance, _)| *distance <= tolerated).min().map(|(_, candidate)| candidate)
-}
-
-/// Insertions, deletions, replacements and swaps of neighbours that turn `a` into `b`.
-fn distance(a: &str, b: &str) -> usize {
-    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
-    let mut rows = vec![(0..=b.len()).collect::<Vec<_>>()];
-    for i in 1..=a.len() {
-        let mut row = vec![i];
-        for j in 1..=b.len() {
-            let replace = rows[i - 1][j - 1] + usize::from(a[i - 1] != b[j - 1]);
-            let mut best = replace.min(rows[i - 1][j] + 1).min(row[j - 1] + 1);
-            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
-                best = best.min(rows[i - 2][j - 2] + 1);
-            }
-            row.push(best);
-        }
-        rows.push(row);
-    }
-    rows[a.len()][b.len()]
-}
+//! Lists of allowed words.
 
 /// `a, b or c`.
 pub(crate) fn one_of(words: &[&str]) -> String {
@@ -38,15 +12,6 @@ pub(crate) fn one_of(words: &[&str]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_nearest_key_is_found_and_nothing_far() {
-        let known = ["concurrency", "queue", "group", "ack_wait", "poll_wait"];
-        assert_eq!(nearest("concurency", &known), Some("concurrency"));
-        assert_eq!(nearest("akc_wait", &known), Some("ack_wait"));
-        assert_eq!(nearest("Queue", &known), Some("queue"));
-        assert_eq!(nearest("colour", &known), None);
-    }
 
     #[test]
     fn words_are_listed_as_one_writes_them() {

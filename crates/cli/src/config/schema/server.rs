@@ -257,11 +257,20 @@ pub struct ServerLimits {
     /// Bytes of messages in leased batches, at least 524 288, the largest batch; 268 435 456 by default.
     #[schemars(range(min = 524_288))]
     pub leased_bytes: usize,
+    /// Groups that have metrics of their own, the oldest first; all others share one set. With 0 no queue and no group is named in
+    /// `/metrics`. 10 000 by default.
+    pub metrics_groups: usize,
 }
 
 impl Default for ServerLimits {
     fn default() -> Self {
-        Self { connections: 4096, request_bytes: 256 << 20, polls_per_group: 1_000, leased_bytes: 256 << 20 }
+        Self {
+            connections: 4096,
+            request_bytes: 256 << 20,
+            polls_per_group: 1_000,
+            leased_bytes: 256 << 20,
+            metrics_groups: 10_000,
+        }
     }
 }
 

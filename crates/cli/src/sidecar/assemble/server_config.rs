@@ -56,6 +56,7 @@ pub(crate) fn settings(server: &config::Server) -> ServerConfig {
             max_leased_bytes: server.limits.leased_bytes,
             ..EmbeddedConfig::default()
         })
+        .metrics_max_groups(server.limits.metrics_groups)
         .limits(HttpLimits::default().connections(server.limits.connections).bodies_bytes(server.limits.request_bytes))
 }
 

@@ -30,11 +30,6 @@ fn queues_groups_and_tags_come_and_go() {
     let shown = dms(&["-o", "json", "queue", "show", "orders"]).json();
     let names: Vec<_> = shown["groups"].as_array().unwrap().iter().map(|group| group["name"].clone()).collect();
     assert_eq!(names, ["billing", "shipping"]);
-    let table = dms(&["queue", "list"]).ok();
-    assert!(
-        table.starts_with("NAME    MODE    GROUPS  MESSAGES  DEAD     ID\norders  NORMAL       2         0  after 3"),
-        "{table}"
-    );
 
     dms(&["tag", "add", "orders", "team=billing", "stage=prod"]).ok();
     dms(&["tag", "remove", "orders", "stage"]).ok();

@@ -7,10 +7,11 @@ use serde_json::Value;
 /// Where the metrics are registered.
 const WORKERS: &str = include_str!("../../../../../src/worker/metrics.rs");
 const PRODUCERS: &str = include_str!("../../../../../src/producer/metrics.rs");
-const SERVER: [&str; 4] = [
+const SERVER: [&str; 5] = [
     include_str!("../../../../server/src/metrics/mod.rs"),
     include_str!("../../../../server/src/metrics/broker.rs"),
     include_str!("../../../../server/src/metrics/disk_space.rs"),
+    include_str!("../../../../server/src/metrics/groups.rs"),
     include_str!("../../../../server/src/net/connection_limit/metrics.rs"),
 ];
 const OPERATIONS: &str = include_str!("../../../../../docs/operations.md");

@@ -131,7 +131,7 @@ fn parked_messages_are_shown_redriven_and_discarded_like_dead_letters() {
     let listed = dlq.run(&["-o", "json", "dlq", "list", "parked", "ops"]).json();
     assert_eq!(listed[0]["available_messages"], 2);
     let shown = dlq.run(&["dlq", "show", "parked", "ops", "--parked", "--max", "1"]);
-    assert!(shown.stderr.contains("parked messages of ops leased for the look, and given back"), "{}", shown.stderr);
+    assert_eq!(shown.stderr, "", "nothing is leased for the look");
     let row = shown.ok();
     for attribute in history.iter().filter(|attribute| !attribute.starts_with("dms-origin")) {
         assert!(row.contains(attribute.split_once('=').unwrap().1), "{attribute}\n{row}");

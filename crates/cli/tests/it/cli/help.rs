@@ -5,7 +5,7 @@ use std::{io::Read, process::Stdio};
 use super::Program;
 
 /// The commands, and their commands.
-pub(super) const COMMANDS: [&[&str]; 38] = [
+pub(super) const COMMANDS: [&[&str]; 41] = [
     &["run"],
     &["serve"],
     &["demo"],
@@ -28,6 +28,9 @@ pub(super) const COMMANDS: [&[&str]; 38] = [
     &["quota"],
     &["send"],
     &["receive"],
+    &["peek"],
+    &["stats"],
+    &["top"],
     &["bench"],
     &["dlq", "list"],
     &["dlq", "show"],

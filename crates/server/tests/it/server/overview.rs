@@ -152,7 +152,7 @@ async fn peeking_shows_messages_and_leases_none() {
 
     api.get(&format!("{group}/peek?stream=x")).await.refused(400, "DMS.10540014");
     api.get(&format!("{group}/peek?max=0")).await.refused(400, "DMS.10540014");
-    api.get(&format!("{queue}/groups/g-00000000-0000-4000-8000-000000000000/peek")).await.refused(404, "DMS.10240017");
+    api.get(&format!("{queue}/groups/g-00000000-0000-4000-8000-000000000000/peek")).await.refused(404, "DMS.10240405");
 }
 
 #[tokio::test(start_paused = true)]

@@ -8,10 +8,11 @@ use dms_protocol::{
     internal::json::Scan,
     message::{Attributes, Body, Message, ReceivedMessage},
 };
+use dms_worker::client::PeekedMessage;
 
 /// Conditions that all have to hold.
 #[derive(Clone, Debug, Default, Args)]
-pub(super) struct Filter {
+pub(crate) struct Filter {
     /// Only messages with this attribute; may be repeated
     #[arg(long = "match", value_name = "NAME=VALUE", value_parser = send::attribute)]
     attributes: Vec<(String, Box<RawValue>)>,
@@ -48,8 +49,13 @@ impl Filter {
         self.holds(&message.body, &message.attributes, &message.tags)
     }
 
+    /// Whether a message that was shown passes.
+    pub(crate) fn passes_peeked(&self, message: &PeekedMessage) -> bool {
+        self.holds(&message.body, &message.attributes, &message.tags)
+    }
+
     /// Whether a message of these parts passes.
-    pub(super) fn holds(&self, body: &Body, attributes: &Attributes, tags: &[String]) -> bool {
+    fn holds(&self, body: &Body, attributes: &Attributes, tags: &[String]) -> bool {
         let attribute = |(name, wanted): &(String, Box<RawValue>)| {
             attributes.get(name).is_some_and(|found| same(found.get(), wanted.get()))
         };

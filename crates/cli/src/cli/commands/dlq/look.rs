@@ -16,12 +16,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cli::{
     commands::{
-        dlq::{filter::Filter, peek, selection::Selection, visitors::Viewer},
+        dlq::{filter::Filter, peek::Peeker, selection::Selection, visitors::Viewer},
         receive,
     },
     service::signals,
     support::{
-        admin_client::AdminClient,
         context::Context,
         failure::{Failure, Kind},
         table::Table,
@@ -33,7 +32,7 @@ use dms_protocol::{
     queue::{ConsumerGroup, SourcePath},
 };
 use dms_worker::{
-    client::Client,
+    client::{Client, PeekedMessage},
     redrive::Sweep,
     worker::attributes::{ATTEMPTS, ERROR, FIRST_FAILURE, LAST_FAILURE, REASON, WORKER},
 };
@@ -48,7 +47,7 @@ pub(super) struct ShowArgs {
     /// Maximum number of messages
     #[arg(long, value_name = "COUNT", default_value_t = 20)]
     max: u64,
-    /// The server's admin address, which shows messages without leasing them [config: server.admin]
+    /// Ask at the server's admin address instead of the endpoint
     #[arg(long, value_name = "URL")]
     admin: Option<String>,
 }
@@ -78,7 +77,7 @@ pub(super) struct DumpArgs {
 struct Row {
     place: Option<u64>,
     /// What the server says of it, where it was asked.
-    state: Option<(String, u32)>,
+    state: Option<(&'static str, u32)>,
     body: Body,
     attributes: Attributes,
     died: Option<DeadLetterInfo>,
@@ -112,7 +111,7 @@ pub(super) async fn list(client: &Client, queue: &str, group: Option<&str>, cont
 /// Shows messages in a table.
 pub(super) async fn show(client: &Client, args: ShowArgs, context: &Context) -> Result<(), Failure> {
     let source = args.which.source(client).await?;
-    let rows = match peeked(&args, &source, context).await? {
+    let rows = match peeked(client, &args, &source, context).await? {
         Some(rows) => rows,
         None => consumed(client, &args, context).await?,
     };
@@ -133,19 +132,24 @@ pub(super) async fn show(client: &Client, args: ShowArgs, context: &Context) -> 
     Ok(context.printer().table(&table, &rows.iter().map(shown).collect::<Vec<_>>())?)
 }
 
-/// The rows of a server that can be asked for a look. One that the configuration names need not be there.
-async fn peeked(args: &ShowArgs, source: &SourcePath, context: &Context) -> Result<Option<Vec<Row>>, Failure> {
-    let Some(admin) = AdminClient::of_service(args.admin.as_deref(), context)? else { return Ok(None) };
-    let peeked = match peek::peek(&admin, source, &args.filter, args.max).await {
+/// The rows of a server that can be asked for a look. An admin address that the configuration names need not be there.
+async fn peeked(
+    client: &Client,
+    args: &ShowArgs,
+    source: &SourcePath,
+    context: &Context,
+) -> Result<Option<Vec<Row>>, Failure> {
+    let Some(peeker) = Peeker::of(args.admin.as_deref(), client, context)? else { return Ok(None) };
+    let peeked = match peeker.first(source, &args.filter, args.max).await {
         Err(failure) if args.admin.is_none() && failure.kind() == Kind::Unavailable => return Ok(None),
         peeked => peeked?,
     };
-    let row = |peeked: peek::Peeked| Row {
+    let row = |peeked: PeekedMessage| Row {
         place: Some(peeked.sequence),
         body: peeked.body,
         attributes: peeked.attributes,
-        died: peeked.died,
-        state: Some((peeked.state, peeked.failures)),
+        died: peeked.dead_letter,
+        state: Some((peeked.state.as_str(), peeked.failures)),
     };
     Ok(Some(peeked.into_iter().map(row).collect()))
 }
@@ -165,7 +169,7 @@ async fn consumed(client: &Client, args: &ShowArgs, context: &Context) -> Result
     };
     look(client, &args.which, &args.filter, args.max, false, see).await?;
     context.say(&format!(
-        "{} of {} leased for the look, and given back; --admin names a server's admin address, where a look leases nothing",
+        "{} of {} leased for the look, and given back; this service cannot show messages otherwise",
         args.which.what(),
         args.which.group
     ));
@@ -182,7 +186,7 @@ fn cells(row: &Row) -> [String; 9] {
     };
     [
         row.place.map_or_else(|| "-".to_owned(), |place| place.to_string()),
-        row.state.as_ref().map_or_else(|| "-".to_owned(), |(state, _)| state.clone()),
+        row.state.as_ref().map_or_else(|| "-".to_owned(), |(state, _)| (*state).to_owned()),
         cell(REASON, died.map(|died| died.reason.clone())),
         cell(ERROR, died.and_then(|died| died.error.clone())),
         cell(ATTEMPTS, died.map(|died| died.attempts.to_string())),
@@ -219,7 +223,7 @@ fn shown(row: &Row) -> ShownRow<'_> {
     };
     ShownRow {
         place: row.place,
-        state: row.state.as_ref().map(|(state, _)| state.as_str()),
+        state: row.state.as_ref().map(|(state, _)| *state),
         failures: row.state.as_ref().map(|(_, failures)| *failures),
         body,
         attributes: &row.attributes,

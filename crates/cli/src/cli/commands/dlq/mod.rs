@@ -1,8 +1,8 @@
 //! `dlq`: look at the dead letters of a group or at parked messages, send them again, or throw them away.
 
-mod filter;
+pub(super) mod filter;
 mod look;
-mod peek;
+pub(super) mod peek;
 mod redrive;
 mod selection;
 mod sweep_bar;
@@ -39,12 +39,12 @@ enum DlqCommand {
     /// Show dead letters in a table, without taking them
     #[command(after_help = "\
 Examples:
-  dms-worker dlq show orders billing --admin http://127.0.0.1:9401      shows messages without leasing them
-  dms-worker dlq show orders billing --max 50
+  dms-worker dlq show orders billing
+  dms-worker dlq show orders billing --max 50 --match tenant=7
   dms-worker dlq show parked billing --parked                           parked messages
 
-Without an admin address, which only the server of dms-worker has, the messages are leased and given back. For parked messages, that \
-counts as a failed consumption; for dead letters, it does not.")]
+The server of dms-worker shows messages without leasing them. Of other services they are leased and given back: for parked messages, \
+that counts as a failed consumption; for dead letters, it does not.")]
     Show(ShowArgs),
     /// Print dead letters as JSON lines, or write them to a file; `dlq redrive --file` and `send` read them
     #[command(after_help = "\

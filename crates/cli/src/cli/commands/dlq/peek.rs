@@ -1,124 +1,97 @@
-//! A look at messages that leases nothing, through the admin address of this project's server.
+//! Pages of messages that are shown without being leased: at the endpoint of this project's server, or at its admin address.
 
-use bytes::Bytes;
 use http::Method;
-use serde::Deserialize;
-use serde_json::value::RawValue;
 
 use crate::cli::{
     commands::dlq::filter::Filter,
-    support::{admin_client::AdminClient, failure::Failure},
+    support::{admin_client::AdminClient, context::Context, failure::Failure},
 };
-use dms_protocol::{
-    message::{Attributes, Body, DeadLetterInfo},
-    queue::{SourcePath, Stream},
-};
+use dms_protocol::queue::{SourcePath, Stream};
+use dms_worker::client::{Client, PeekedMessage};
 
 /// Messages per answer: ten of the largest fit into the limit for answers.
-const PAGE: &str = "10";
+const PAGE: usize = 10;
 
-/// A message as the server shows it.
+/// Who is asked.
 #[derive(Debug)]
-pub(super) struct Peeked {
-    pub(super) sequence: u64,
-    /// `available`, `leased` or `delayed`.
-    pub(super) state: String,
-    pub(super) failures: u32,
-    /// Why and when it died, of dead letters.
-    pub(super) died: Option<DeadLetterInfo>,
-    pub(super) body: Body,
-    pub(super) attributes: Attributes,
-    tags: Vec<String>,
+pub(crate) enum Peeker {
+    Api(Client),
+    Admin(AdminClient),
 }
 
-/// The same on the wire; the message in its own text, which may be one that cannot be read.
-#[derive(Debug, Deserialize)]
-struct Entry {
-    sequence: u64,
-    state: String,
-    failures: u32,
-    #[serde(default)]
-    dead_letter: Option<Box<RawValue>>,
-    message: Box<RawValue>,
+/// The pages of a group, from one sequence number on.
+#[derive(Debug)]
+pub(crate) struct Pages<'a> {
+    peeker: &'a Peeker,
+    source: SourcePath,
+    from: u64,
 }
 
-#[derive(Debug, Deserialize)]
-struct MessageJson {
-    body: Box<RawValue>,
-    #[serde(default)]
-    attributes: Attributes,
-    #[serde(default)]
-    tags: Vec<String>,
-}
-
-impl From<Entry> for Peeked {
-    /// A message that cannot be read is shown with its text and the reason: it breaks no page.
-    fn from(entry: Entry) -> Self {
-        let text = entry.message.get();
-        let (body, attributes, tags) = match serde_json::from_str::<MessageJson>(text) {
-            Ok(MessageJson { body, attributes, tags }) => {
-                (Body::trusted(Bytes::copy_from_slice(body.get().as_bytes())), attributes, tags)
-            }
-            Err(error) => {
-                let body = Body::undecodable(Bytes::copy_from_slice(text.as_bytes()), &error.to_string());
-                (body, Attributes::new(), Vec::new())
-            }
-        };
-        let died = entry.dead_letter.and_then(|info| serde_json::from_str(info.get()).ok());
-        Self { sequence: entry.sequence, state: entry.state, failures: entry.failures, died, body, attributes, tags }
+impl Peeker {
+    /// The admin address that was named, or the service of the client, which was called before; `None` if that cannot show
+    /// messages and the admin address is not known.
+    ///
+    /// # Errors
+    /// When the configuration is wrong.
+    pub(crate) fn of(admin: Option<&str>, client: &Client, context: &Context) -> Result<Option<Self>, Failure> {
+        if admin.is_none() && client.extensions().peek() {
+            return Ok(Some(Self::Api(client.clone())));
+        }
+        Ok(AdminClient::of_service(admin, context)?.map(Self::Admin))
     }
-}
 
-/// The first messages that pass, leased ones included.
-///
-/// # Errors
-/// When the server cannot be asked, or knows no such group.
-pub(super) async fn peek(
-    admin: &AdminClient,
-    source: &SourcePath,
-    filter: &Filter,
-    max: u64,
-) -> Result<Vec<Peeked>, Failure> {
-    let path = format!("/admin/queues/{}/groups/{}/messages", source.queue, source.group);
-    let stream = match source.stream {
-        Stream::Messages => "messages",
-        Stream::DeadLetters => "deadletters",
-    };
-    let mut seen = Vec::new();
-    let mut from = 0;
-    loop {
-        let parameters = [("stream", stream.into()), ("from", from.to_string().into()), ("max", PAGE.into())];
-        let page: Vec<Entry> = admin.ask(Method::GET, &path, &parameters).await?;
-        let Some(last) = page.last() else { return Ok(seen) };
-        from = last.sequence + 1;
-        for peeked in page.into_iter().map(Peeked::from) {
-            if filter.holds(&peeked.body, &peeked.attributes, &peeked.tags) {
-                seen.push(peeked);
-            }
-            if seen.len() as u64 >= max {
-                return Ok(seen);
+    /// The messages from the sequence number `from` on.
+    pub(crate) fn pages(&self, source: SourcePath, from: u64) -> Pages<'_> {
+        Pages { peeker: self, source, from }
+    }
+
+    /// The first messages that pass, leased ones included.
+    ///
+    /// # Errors
+    /// When the server cannot be asked, or knows no such group.
+    pub(super) async fn first(
+        &self,
+        source: &SourcePath,
+        filter: &Filter,
+        max: u64,
+    ) -> Result<Vec<PeekedMessage>, Failure> {
+        let (mut seen, mut pages) = (Vec::new(), self.pages(source.clone(), 0));
+        while (seen.len() as u64) < max
+            && let Some(page) = pages.next().await?
+        {
+            let left = usize::try_from(max - seen.len() as u64).unwrap_or(usize::MAX);
+            seen.extend(page.into_iter().filter(|message| filter.passes_peeked(message)).take(left));
+        }
+        Ok(seen)
+    }
+
+    async fn page(&self, source: &SourcePath, from: u64) -> Result<Vec<PeekedMessage>, Failure> {
+        match self {
+            // It has announced this.
+            Self::Api(client) => Ok(client.peek(source, from, PAGE).await?.unwrap_or_default()),
+            Self::Admin(admin) => {
+                let path = format!("/admin/queues/{}/groups/{}/messages", source.queue, source.group);
+                let stream = match source.stream {
+                    Stream::Messages => "messages",
+                    Stream::DeadLetters => "deadletters",
+                };
+                let max = PAGE.to_string();
+                let parameters = [("stream", stream.into()), ("from", from.to_string().into()), ("max", max.into())];
+                admin.ask(Method::GET, &path, &parameters).await
             }
         }
     }
 }
 
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-
-    use super::*;
-
-    #[test]
-    fn a_message_that_cannot_be_read_breaks_no_page() {
-        let page = r#"[{"sequence":1,"state":"available","failures":0,"message":{"body":1,"attributes":{"a":1}}},
-            {"sequence":2,"state":"leased","failures":1,"message":{"body":2,"attributes":{"who":"\ud83d"}},"dead_letter":7},
-            {"sequence":3,"state":"available","failures":2,"message":[],
-             "dead_letter":{"reason":"failed","attempts":3,"last_failure":5}}]"#;
-        let page: Vec<Entry> = serde_json::from_str(page).unwrap();
-        let shown: Vec<Peeked> = page.into_iter().map(Peeked::from).collect();
-        assert_eq!((shown[0].body.as_str(), shown[0].body.fault()), ("1", None));
-        assert!(shown[2].body.fault().is_some() && shown[2].body.as_bytes()[..] == b"[]"[..]);
-        assert_eq!((shown[2].sequence, shown[2].died.as_ref().unwrap().attempts), (3, 3));
-        assert_eq!((shown[1].state.as_str(), &shown[1].died), ("leased", &None));
+impl Pages<'_> {
+    /// The next page; `None` at the end.
+    ///
+    /// # Errors
+    /// When the server cannot be asked, or knows no such group.
+    pub(crate) async fn next(&mut self) -> Result<Option<Vec<PeekedMessage>>, Failure> {
+        let page = self.peeker.page(&self.source, self.from).await?;
+        let Some(last) = page.last() else { return Ok(None) };
+        self.from = last.sequence.saturating_add(1);
+        Ok(Some(page))
     }
 }

@@ -2,18 +2,23 @@
 
 mod on_server;
 
+use std::time::Duration;
+
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use self::on_server::{PurgeArgs, UpdateArgs};
 use crate::{
     cli::{
-        commands::group,
+        commands::{
+            group,
+            overview::{self, table},
+            stats,
+        },
         support::{
             confirm::{confirm, counted},
             context::Context,
             failure::Failure,
-            table::Table,
         },
     },
     config::Span,
@@ -23,7 +28,7 @@ use dms_protocol::{
     limits,
     queue::{NewQueue, Queue, QueueMode},
 };
-use dms_worker::client::{self, Client};
+use dms_worker::client::{self, Client, QueueOverview};
 
 /// Options of `queue`.
 #[derive(Debug, Args)]
@@ -40,8 +45,15 @@ Examples:
   dms-worker queue create orders --max-consume-count 3 --group billing
   dms-worker queue create events --mode FIFO")]
     Create(CreateArgs),
-    /// List the project's queues
-    #[command(visible_alias = "ls", after_help = "Examples:\n  dms-worker queue list\n  dms-worker queue list -o json")]
+    /// List all queues and groups with their backlogs, consumers and rates
+    #[command(visible_alias = "ls", after_help = "\
+Examples:
+  dms-worker queue list
+  dms-worker queue list -o json | jq '.[] | select(.dead > 0) | .name'
+
+BACKLOG: messages that can be consumed. FLIGHT: leased ones. OLDEST: the age of the oldest message that is not
+acknowledged. POLLS: consume calls that wait for a message. IN/S and OUT/S: messages sent and acknowledged per second,
+over the last 10 to 15 seconds. Services other than the server of dms-worker report BACKLOG and DEAD alone.")]
     List,
     /// Show a queue and its groups
     #[command(after_help = "Examples:\n  dms-worker queue show orders")]
@@ -163,40 +175,41 @@ fn without_groups(queue: &str, error: client::Error) -> Failure {
 }
 
 async fn list(client: &Client, context: &Context) -> Result<(), Failure> {
-    let queues = client.queues().await?;
-    let mut table = Table::new(&["NAME", "MODE", "GROUPS", "MESSAGES", "DEAD", "ID"]);
-    for queue in &queues {
-        table.row([
-            queue.name.clone(),
-            queue.mode.to_string(),
-            queue.group_count.to_string(),
-            queue.produced_messages.to_string(),
-            dead_letters(queue),
-            queue.id.to_string(),
-        ]);
-    }
-    Ok(context.printer().table(&table, &queues.iter().map(object).collect::<Vec<_>>())?)
+    let queues = sorted(client.overview().await?);
+    let text = table::lines(&overview::rows(&queues), table::width()).join("\n");
+    Ok(context.printer().print(&text, &queues.iter().map(overview_object).collect::<Vec<_>>())?)
+}
+
+/// The queues in the order of their names.
+pub(super) fn sorted(mut queues: Vec<QueueOverview>) -> Vec<QueueOverview> {
+    queues.sort_by(|one, other| one.queue.name.cmp(&other.queue.name));
+    queues
+}
+
+/// A queue with its groups and their counters, for a program.
+pub(super) fn overview_object(queue: &QueueOverview) -> Value {
+    overview::add_groups(object(&queue.queue), queue)
 }
 
 async fn show(client: &Client, queue: &str, context: &Context) -> Result<(), Failure> {
-    let found = client.find_queue(queue).await?;
-    let queue = client.queue(&found.id).await?;
-    let groups = client.groups(&queue.id).await?;
+    let overview = stats::find_queue(client, queue).await?;
+    let queue = client.queue(&overview.queue.id).await?;
+    let kept = overview.retention.unwrap_or(Duration::from_secs(queue.reservation_minutes.saturating_mul(60)));
     let facts = [
         ("name", queue.name.clone()),
         ("id", queue.id.to_string()),
         ("mode", queue.mode.to_string()),
         ("description", queue.description.clone()),
         ("created", time(queue.created_ms)),
-        ("kept for", Span::millis(queue.reservation_minutes.saturating_mul(60_000)).to_string()),
+        ("kept for", Span::from(kept).to_string()),
         ("messages", queue.produced_messages.to_string()),
         ("dead letters", dead_letters(&queue)),
     ];
     let facts = facts.map(|(name, value)| format!("{name:13} {}", visible(&value)).trim_end().to_owned()).join("\n");
-    let text = format!("{facts}\n\n{}", group::table(&groups));
-    let mut json = object(&queue);
-    json["groups"] = groups.iter().map(group::object).collect();
-    Ok(context.printer().print(&text, &json)?)
+    let ids = overview.groups.iter().map(|group| format!("{}  {}", group.group.id, visible(&group.group.name)));
+    let ids = ids.collect::<Vec<_>>().join("\n");
+    let text = format!("{facts}\n\n{}\n{ids}", group::table(&overview));
+    Ok(context.printer().print(&text, &overview::add_groups(object(&queue), &overview))?)
 }
 
 fn dead_letters(queue: &Queue) -> String {

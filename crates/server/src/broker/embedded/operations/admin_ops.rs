@@ -199,6 +199,7 @@ impl State {
         GroupOverview {
             group: self.show_group(queue, group),
             in_flight: cursor.map_or(0, leased),
+            leases: cursor.map_or(0, |cursor| cursor.leases.len() as u64),
             consumed_per_second: self.rates.consumed(now, group.cursor(), consumed),
             polls: cursor.map_or(0, |cursor| cursor.polls as u64),
             damaged: cursor.map_or(0, |cursor| cursor.set_aside.len()),
