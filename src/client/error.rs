@@ -8,9 +8,7 @@ use super::{
     cause::RefusalCause,
     code::{Class, ErrorCode},
 };
-use crate::{
-    auth::AuthError, limits::LimitError, suggest::nearest, transport::TransportError, visible::visible,
-};
+use crate::{auth::AuthError, limits::LimitError, suggest::nearest, transport::TransportError, visible::visible};
 
 /// The most names of queues or groups that an error lists.
 const MAX_NAMES: usize = 20;

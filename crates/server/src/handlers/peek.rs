@@ -42,11 +42,7 @@ pub(crate) async fn messages(request: &ApiRequest<'_>) -> Result<Json<Vec<Peeked
 ///
 /// # Errors
 /// DMS.10540014 when a parameter is wrong, and the broker's error.
-pub(crate) async fn page(
-    broker: &dyn Broker,
-    path: &GroupPath,
-    query: &Query,
-) -> Result<Vec<PeekedMessage>, ApiError> {
+pub(crate) async fn page(broker: &dyn Broker, path: &GroupPath, query: &Query) -> Result<Vec<PeekedMessage>, ApiError> {
     let stream = match query.first("stream") {
         None | Some("messages") => Stream::Messages,
         Some("deadletters") => Stream::DeadLetters,

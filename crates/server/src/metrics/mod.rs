@@ -213,10 +213,7 @@ mod tests {
 
     fn seen(queues: Vec<QueueOverview>, max_groups: usize) -> ScrapedGauges {
         let oldest = HashMap::from([(GroupId::new("a-1"), Duration::from_millis(1_500))]);
-        ScrapedGauges {
-            queues: SeenQueues { queues: queues.into(), oldest: Arc::new(oldest), max_groups },
-            storage: 0,
-        }
+        ScrapedGauges { queues: SeenQueues { queues: queues.into(), oldest: Arc::new(oldest), max_groups }, storage: 0 }
     }
 
     #[tokio::test]

@@ -40,12 +40,15 @@ enum GroupCommand {
         names: Vec<String>,
     },
     /// List a queue's groups with their counters
-    #[command(visible_alias = "ls", after_help = "\
+    #[command(
+        visible_alias = "ls",
+        after_help = "\
 Examples:
   dms-worker group list orders
 
 TOTAL is BACKLOG, IN FLIGHT and DELAYED together: what the group has not acknowledged yet.
-DEAD letters and CONSUMED messages are counted by themselves.")]
+DEAD letters and CONSUMED messages are counted by themselves."
+    )]
     List {
         /// The queue's name or id
         queue: String,

@@ -29,7 +29,10 @@ fn queues_and_groups_are_seen_at_a_glance() {
         ["QUEUE/GROUP", "BACKLOG", "FLIGHT", "DELAYED", "DEAD", "OLDEST", "POLLS", "IN/S", "OUT/S"],
         "{table}"
     );
-    assert_eq!((&lines[1][..3], &lines[2][..5]), (&["empty", "0", "-"][..], &["orders/billing", "4", "1", "1", "0"][..]));
+    assert_eq!(
+        (&lines[1][..3], &lines[2][..5]),
+        (&["empty", "0", "-"][..], &["orders/billing", "4", "1", "1", "0"][..])
+    );
     assert!(table.lines().all(|line| line.len() <= 80), "{table}");
 
     let queues = dms(&["-o", "json", "queue", "list"]).json();

@@ -64,10 +64,14 @@ mod tests {
         ] {
             assert_eq!(count(number), text);
         }
-        for (number, text) in [(0.0, "0"), (0.05, "<0.1"), (2.0, "2.0"), (99.94, "99.9"), (99.96, "100"), (123_456.0, "123k")] {
+        for (number, text) in
+            [(0.0, "0"), (0.05, "<0.1"), (2.0, "2.0"), (99.94, "99.9"), (99.96, "100"), (123_456.0, "123k")]
+        {
             assert_eq!(rate(number), text);
         }
-        for (seconds, text) in [(0, "0s"), (59, "59s"), (61, "1m01s"), (3_599, "59m59s"), (7_260, "2h01m"), (90_000, "1d01h")] {
+        for (seconds, text) in
+            [(0, "0s"), (59, "59s"), (61, "1m01s"), (3_599, "59m59s"), (7_260, "2h01m"), (90_000, "1d01h")]
+        {
             assert_eq!(age(Duration::from_secs(seconds)), text);
         }
     }

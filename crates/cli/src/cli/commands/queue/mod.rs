@@ -46,14 +46,17 @@ Examples:
   dms-worker queue create events --mode FIFO")]
     Create(CreateArgs),
     /// List all queues and groups with their backlogs, consumers and rates
-    #[command(visible_alias = "ls", after_help = "\
+    #[command(
+        visible_alias = "ls",
+        after_help = "\
 Examples:
   dms-worker queue list
   dms-worker queue list -o json | jq '.[] | select(.dead > 0) | .name'
 
 BACKLOG: messages that can be consumed. FLIGHT: leased ones. OLDEST: the age of the oldest message that is not
 acknowledged. POLLS: consume calls that wait for a message. IN/S and OUT/S: messages sent and acknowledged per second,
-over the last 10 to 15 seconds. Services other than the server of dms-worker report BACKLOG and DEAD alone.")]
+over the last 10 to 15 seconds. Services other than the server of dms-worker report BACKLOG and DEAD alone."
+    )]
     List,
     /// Show a queue and its groups
     #[command(after_help = "Examples:\n  dms-worker queue show orders")]
