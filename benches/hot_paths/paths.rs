@@ -203,7 +203,7 @@ fn broker(on_disk: bool) -> Run {
         (broker, GroupPath { project, queue, group })
     });
     let json = Bytes::from(format!(r#"{{"body":{},"attributes":{{}}}}"#, body()));
-    let message = NewMessage { json, body_bytes: SIZE, tags: Vec::new(), delay: Duration::ZERO };
+    let message = NewMessage { json, body_bytes: SIZE, tags: Vec::new(), delay: Duration::ZERO, origin: None };
     let request = LeaseRequest {
         max_messages: BATCH,
         max_bytes: 524_288,

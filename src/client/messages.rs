@@ -271,7 +271,7 @@ impl Client {
         let call = Call::new(name, Method::GET, &path, Repeat::Leases)
             .query(options.query())
             .header(id.map(|id| (POLL, id)))
-            .header(self.asks_for_reasons(source.stream).then_some((EXTENSIONS, HeaderValue::from_static("reason"))))
+            .header(self.asks_for(source.stream).map(|names| (EXTENSIONS, HeaderValue::from_static(names))))
             .wait(options.poll_wait);
         self.fetch_answer(call, |Answer { response, sent }| {
             let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
@@ -287,9 +287,15 @@ impl Client {
         .await
     }
 
-    /// Whether the client asks the service for the reasons of dead letters.
-    fn asks_for_reasons(&self, stream: Stream) -> bool {
-        stream == Stream::DeadLetters && self.extensions().reason()
+    /// The extensions of the answer that a consume call asks for.
+    fn asks_for(&self, stream: Stream) -> Option<&'static str> {
+        let extensions = self.extensions();
+        match (extensions.message_id(), stream == Stream::DeadLetters && extensions.reason()) {
+            (true, true) => Some("message-id, reason"),
+            (true, false) => Some("message-id"),
+            (false, true) => Some("reason"),
+            (false, false) => None,
+        }
     }
 
     /// Acknowledges 1-10 messages in the order of their consumption (5.3.3, 5.3.5). An acknowledgement ends the batch:

@@ -2,7 +2,7 @@
 
 use crate::{
     message::{Attributes, Message, ReceivedMessage},
-    worker::attributes::{ATTEMPTS, DEFERRED, ERROR, FIRST_FAILURE, LAST_FAILURE, ORIGIN, REASON, WORKER},
+    worker::attributes::{ATTEMPTS, DEFERRED, ERROR, FIRST_FAILURE, LAST_FAILURE, ORIGIN, REASON, WORKER, keep_id},
 };
 
 /// The attribute with the number of redrives of a message.
@@ -16,6 +16,7 @@ pub(super) fn again(message: &ReceivedMessage) -> Message {
     let mut copy = Message::new(message.body.clone());
     copy.tags.clone_from(&message.tags);
     copy.attributes.clone_from(&message.attributes);
+    keep_id(&mut copy, message);
     older(copy)
 }
 

@@ -24,12 +24,13 @@ const REJECT: u8 = 4;
 const REASON: u8 = 8;
 const OVERVIEW: u8 = 16;
 const PEEK: u8 = 32;
+const MESSAGE_ID: u8 = 64;
 
 impl Extensions {
     /// No extensions.
     pub const NONE: Self = Self(0);
     /// Every extension of this version.
-    pub const ALL: Self = Self(END_POLL | RELEASE | REJECT | REASON | OVERVIEW | PEEK);
+    pub const ALL: Self = Self(END_POLL | RELEASE | REJECT | REASON | OVERVIEW | PEEK | MESSAGE_ID);
 
     /// Returns whether a waiting consume call can be ended.
     pub fn end_poll(self) -> bool {
@@ -61,6 +62,11 @@ impl Extensions {
         self.0 & PEEK > 0
     }
 
+    /// Returns whether a consume answer can have the ids of messages.
+    pub fn message_id(self) -> bool {
+        self.0 & MESSAGE_ID > 0
+    }
+
     /// Reads the announcement in the headers of an answer; `None` if there is none. Unknown names are ignored.
     pub(crate) fn announced(headers: &HeaderMap) -> Option<Self> {
         headers.get(EXTENSIONS).map(|value| Self::parse(value.as_bytes()))
@@ -74,6 +80,7 @@ impl Extensions {
             b"reason" => REASON,
             b"overview" => OVERVIEW,
             b"peek" => PEEK,
+            b"message-id" => MESSAGE_ID,
             _ => 0,
         };
         Self(list.split(|byte| *byte == b',').fold(0, |all, name| all | bit(name)))
@@ -111,7 +118,7 @@ mod tests {
     #[test]
     fn announcements_are_read_with_tolerance() {
         let parse = |text: &str| Extensions::parse(text.as_bytes());
-        assert_eq!(parse("end-poll, release, reject, reason, overview, peek"), Extensions::ALL);
+        assert_eq!(parse("end-poll, release, reject, reason, overview, peek, message-id"), Extensions::ALL);
         assert_eq!(parse(" reason ,fly,,release"), Extensions(RELEASE | REASON));
         assert_eq!(parse(""), Extensions::NONE);
         assert_eq!(Extensions::announced(&HeaderMap::new()), None);

@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 
 use super::{number, optional_number, queues::mode, text};
 use crate::{
-    message::{Attributes, Body, DeadLetterInfo},
+    message::{Attributes, Body, DeadLetterInfo, MessageId},
     queue::{ConsumerGroup, GroupId, Queue, QueueId},
 };
 
@@ -62,6 +62,8 @@ impl GroupOverview {
 #[serde(from = "PeekedBody")]
 #[non_exhaustive]
 pub struct PeekedMessage {
+    /// Its id at the server; see [`message_id`](Self::message_id). Servers of version 0.1.0 tell none.
+    pub id: Option<MessageId>,
     /// Its sequence number. Pages begin at one.
     pub sequence: u64,
     /// Its state for the group.
@@ -78,6 +80,13 @@ pub struct PeekedMessage {
     pub attributes: Attributes,
     /// The labels.
     pub tags: Vec<String>,
+}
+
+impl PeekedMessage {
+    /// The id that a send returned for this message, or for the message that it is a copy of.
+    pub fn message_id(&self) -> Option<MessageId> {
+        MessageId::of(&self.attributes, self.id.as_ref())
+    }
 }
 
 /// The state of a [`PeekedMessage`] for its group.
@@ -215,6 +224,7 @@ pub(crate) fn decode_overview(body: &[u8]) -> Result<Vec<QueueOverview>, serde_j
 /// A message as a server shows it, in its own text, because it may be one that cannot be read.
 #[derive(Deserialize)]
 pub(crate) struct PeekedBody {
+    id: Option<String>,
     sequence: u64,
     #[serde(default, deserialize_with = "text")]
     state: String,
@@ -253,6 +263,7 @@ impl From<PeekedBody> for PeekedMessage {
         };
         let left = Duration::from_millis(peeked.left_ms.unwrap_or(0));
         Self {
+            id: peeked.id.map(MessageId::new),
             sequence: peeked.sequence,
             state: match peeked.state.as_str() {
                 "leased" => PeekState::Leased(left),

@@ -13,7 +13,7 @@ use bytes::Bytes;
 
 use crate::{
     json::{Fault, Scan, is_utf8},
-    message::{Attributes, Body, ReceivedMessage},
+    message::{Attributes, Body, MessageId, ReceivedMessage},
 };
 
 /// The deepest nesting of attributes that is accepted, because the user's parser has to read them, too.
@@ -67,11 +67,12 @@ fn reason(fault: &Fault, answer: &[u8]) -> String {
 /// its tables, and next to it in its examples.
 fn element(scan: &mut Scan<'_>, answer: &Bytes, check_utf8: bool) -> Result<ReceivedMessage, Fault> {
     let start = scan.start();
-    let (mut content, mut handler, mut labels, mut died) = (None, None, None, None);
+    let (mut content, mut handler, mut labels, mut id, mut died) = (None, None, None, None, None);
     scan.members(|name, scan| match &**name {
         b"message" => name.once(&mut content, message(scan)?),
         b"handler" => name.once(&mut handler, scan.string()?),
         b"tags" => name.once(&mut labels, scan.part(tags)?),
+        b"id" => name.once(&mut id, scan.part(Scan::string)?),
         b"dead_letter" => name.once(&mut died, scan.part(Scan::value)?),
         // A member of a later version.
         _ => scan.part(Scan::value).map(drop),
@@ -80,7 +81,8 @@ fn element(scan: &mut Scan<'_>, answer: &Bytes, check_utf8: bool) -> Result<Rece
     let (text, parts) = content.unwrap_or_else(|| (scan.since(start), Err(Fault::missing("`message`", start))));
     let parts = if check_utf8 && !is_utf8(text) { Err(not_utf8(answer, text)) } else { parts };
     let mut message = deliver(answer, text, parts, labels, &handler);
-    // An unreadable reason must not cost the message.
+    // An unreadable id or reason must not cost the message.
+    message.id = id.and_then(Result::ok).filter(|id| !id.is_empty()).map(MessageId::new);
     message.dead_letter = died.and_then(|text| serde_json::from_slice(text.ok()?).ok());
     Ok(message)
 }
@@ -249,6 +251,19 @@ mod tests {
         assert_eq!(received[1].dead_letter.as_ref().unwrap().to_string(), "lease_expired (attempt 1)");
         let read: Vec<_> = received.iter().map(|one| (one.dead_letter.is_some(), one.undecodable())).collect();
         assert_eq!(read, [(true, None), (true, None), (false, None), (false, None), (false, None)]);
+    }
+
+    #[test]
+    fn an_id_beside_a_message_is_its_own() {
+        let received = messages(
+            r#"[{"message":{"body":1},"handler":"a","id":"m_RjkDiiQaIPJBFSAAAAAAAR"},
+                {"message":{"body":2,"id":"inside"},"handler":"b","id":""},
+                {"message":{"body":3},"handler":"c","id":7},
+                {"message":{"body":4},"handler":"d","id":null}]"#,
+        );
+        let ids: Vec<_> = received.iter().map(|one| one.id.as_ref().map(MessageId::as_str)).collect();
+        assert_eq!(ids, [Some("m_RjkDiiQaIPJBFSAAAAAAAR"), None, None, None]);
+        assert!(received.iter().all(|message| message.undecodable().is_none()));
     }
 
     #[test]

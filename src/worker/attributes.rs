@@ -1,5 +1,9 @@
 //! Attributes that a worker writes on the copies it sends: delayed copies of failed or deferred messages, and parked messages.
 
+use crate::message::{Message, ReceivedMessage};
+
+pub use crate::message::MESSAGE_ID;
+
 /// How many attempts have failed.
 pub const ATTEMPTS: &str = "dms-attempts";
 /// The text of the last error, of at most 1,000 characters.
@@ -19,3 +23,10 @@ pub const DEFERRED: &str = "dms-deferred";
 
 /// The value of [`REASON`] for a message that cannot be decoded.
 pub(crate) const UNDECODABLE: &str = "undecodable";
+
+/// Gives a copy the id of its message.
+pub(crate) fn keep_id(copy: &mut Message, message: &ReceivedMessage) {
+    if let Some(id) = message.id.as_ref().filter(|_| !copy.attributes.contains(MESSAGE_ID)) {
+        copy.attributes.insert(MESSAGE_ID, id.as_str());
+    }
+}

@@ -4,13 +4,13 @@
 use dms_worker::{
     ApiVersion, Client,
     client::{ConsumeOptions, Extensions, PollId},
-    message::{AckHandle, AckLine, AckStatus, FailureReport},
+    message::{AckHandle, AckLine, AckStatus, FailureReport, MessageId},
     queue::SourcePath,
 };
 
 use crate::script::{Play, Script};
 
-const ALL: &str = "end-poll, release, reject, reason, overview, peek";
+const ALL: &str = "end-poll, release, reject, reason, overview, peek, message-id";
 
 fn source() -> SourcePath {
     SourcePath::messages("q1", "g-1")
@@ -70,6 +70,7 @@ async fn announced_extensions_are_used() {
             )
         );
         assert_eq!(script.header("x-dms-poll"), [None, Some("poll-1".to_owned()), None, None]);
+        assert_eq!(script.header("x-dms-extensions"), [None, Some("message-id".to_owned()), None, None]);
     }
 }
 
@@ -92,6 +93,7 @@ async fn unannounced_extensions_are_never_sent() {
         requests[2]
     );
     assert_eq!(script.header("x-dms-poll"), [None, None, None]);
+    assert_eq!(script.header("x-dms-extensions"), [None, None, None]);
 }
 
 /// A service that was replaced by one without extensions, and an error that a proxy answers.
@@ -110,6 +112,18 @@ async fn the_last_announcement_of_extensions_counts() {
     assert!(client.extensions().release());
     assert!(consume().await);
     assert_eq!(client.extensions(), Extensions::NONE);
+}
+
+#[tokio::test]
+async fn ids_are_asked_for_with_the_reasons_of_dead_letters() {
+    let answer = r#"[{"message":{"body":1,"attributes":{}},"handler":"h","id":"m_RjkDiiQaIPJBFSAAAAAAAR","dead_letter":{"reason":"failed","attempts":1}}]"#;
+    let script = Script::new([announcing(200, "[]", ALL), announcing(200, answer, ALL)]);
+    let (client, dead) = (script.client(), SourcePath::dead_letters("q1", "g-1"));
+    client.consume(&dead, &ConsumeOptions::default()).await.unwrap();
+    let received = client.consume(&dead, &ConsumeOptions::default()).await.unwrap();
+    assert_eq!(received[0].message_id(), Some(MessageId::new("m_RjkDiiQaIPJBFSAAAAAAAR")));
+    assert_eq!(received[0].dead_letter.as_ref().unwrap().reason, "failed");
+    assert_eq!(script.header("x-dms-extensions"), [None, Some("message-id, reason".to_owned())]);
 }
 
 #[tokio::test]

@@ -2,7 +2,14 @@
 //!
 //! A body stays the JSON text in which it arrived, from the socket to the handler or the disk.
 
-use std::{borrow::Cow, fmt, str, sync::Arc, time::Duration};
+use std::{
+    borrow::Cow,
+    fmt,
+    hash::{Hash, Hasher},
+    str,
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -197,6 +204,8 @@ pub struct ReceivedMessage {
     pub entered_ms: Option<i64>,
     /// Why and when the message became a dead letter. `None` for other messages, and from other services.
     pub dead_letter: Option<DeadLetterInfo>,
+    /// The id of the message. Only this project's server tells it.
+    pub id: Option<MessageId>,
 }
 
 impl ReceivedMessage {
@@ -208,10 +217,16 @@ impl ReceivedMessage {
         self.body.fault()
     }
 
+    /// The id that a send returned for this message, or for the message that it is a copy of. It never changes, so it can be used to
+    /// recognise a message. `None` from services that do not tell it, unless the attribute [`MESSAGE_ID`] has one.
+    pub fn message_id(&self) -> Option<MessageId> {
+        MessageId::of(&self.attributes, self.id.as_ref())
+    }
+
     /// A message with the parts that every service sends.
     pub fn new(body: Body, attributes: Attributes, tags: Vec<String>, handle: impl Into<Box<str>>) -> Self {
         let handle = AckHandle::new(handle);
-        Self { body, attributes, tags, handle, sequence: None, attempt: None, entered_ms: None, dead_letter: None }
+        Self { body, attributes, tags, handle, sequence: None, attempt: None, entered_ms: None, dead_letter: None, id: None }
     }
 }
 
@@ -351,24 +366,110 @@ impl<'a> AckLine<'a> {
     }
 }
 
-/// The id of a sent message, which the service returns on request.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct MessageId(Box<str>);
+/// The attribute with the id of the message that a copy was made from. A copy keeps this id.
+pub const MESSAGE_ID: &str = "dms-message-id";
+
+/// The opaque id of a message: the one that a send returns on request, and a consumer sees at each delivery.
+///
+/// Ids of this project's server have 24 characters of `A-Z a-z 0-9 _ -`. They do not change when a delay ends, the message is
+/// redelivered or becomes a dead letter, and copies keep them in the attribute [`MESSAGE_ID`].
+#[derive(Clone)]
+pub struct MessageId(Id);
+
+/// The text of an id. Those of this project's server need no allocation.
+#[derive(Clone)]
+enum Id {
+    Short(u8, [u8; MAX_SHORT]),
+    Long(Arc<str>),
+}
+
+/// The size up to which an id is kept without an allocation, in bytes.
+const MAX_SHORT: usize = 30;
 
 impl MessageId {
     /// Wraps an id of the service.
-    pub fn new(id: impl Into<Box<str>>) -> Self {
-        Self(id.into())
+    pub fn new(id: impl AsRef<str>) -> Self {
+        let id = id.as_ref();
+        let mut short = [0; MAX_SHORT];
+        match (short.get_mut(..id.len()), u8::try_from(id.len())) {
+            (Some(place), Ok(length)) => {
+                place.copy_from_slice(id.as_bytes());
+                Self(Id::Short(length, short))
+            }
+            _ => Self(Id::Long(id.into())),
+        }
+    }
+
+    /// The id of a message with these attributes, to which its service gave the id `own`. A copy names the id of its original.
+    pub fn of(attributes: &Attributes, own: Option<&Self>) -> Option<Self> {
+        let named = if attributes.is_empty() { None } else { attributes.get_str(MESSAGE_ID) };
+        named.filter(|id| !id.is_empty()).map(Self::new).or_else(|| own.cloned())
     }
 
     /// The id as text.
     pub fn as_str(&self) -> &str {
-        &self.0
+        match &self.0 {
+            // It was copied from a text of this length.
+            Id::Short(length, short) => str::from_utf8(&short[..usize::from(*length)]).unwrap_or_default(),
+            Id::Long(id) => id,
+        }
+    }
+}
+
+impl PartialEq for MessageId {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_str() == other.as_str()
+    }
+}
+
+impl Eq for MessageId {}
+
+impl Hash for MessageId {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.as_str().hash(state);
     }
 }
 
 impl fmt::Display for MessageId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Debug for MessageId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "MessageId({self})")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+
+    #[test]
+    fn ids_of_any_length_stay_as_they_are() {
+        for id in ["", "m_RjkDiiQaIPJBFSAAAAAAAR", "thirty bytes are kept in place", "队列", &"long ".repeat(40)] {
+            let kept = MessageId::new(id);
+            assert_eq!((kept.as_str(), kept.to_string().as_str(), &kept), (id, id, &MessageId::new(id)));
+        }
+        assert_ne!(MessageId::new("a"), MessageId::new("a\0"));
+    }
+
+    #[test]
+    fn a_copy_has_the_id_of_its_original() {
+        let body = || Body::json(&1).unwrap_or_else(|_| unreachable!());
+        let message = |attributes| ReceivedMessage::new(body(), attributes, Vec::new(), "h");
+        let mut own = message(Attributes::new());
+        assert_eq!(own.message_id(), None);
+        own.id = Some(MessageId::new("own"));
+        assert_eq!(own.message_id(), Some(MessageId::new("own")));
+        own.attributes.insert(MESSAGE_ID, "first");
+        assert_eq!(own.message_id(), Some(MessageId::new("first")));
+        for strange in [Value::from(7), Value::from("")] {
+            own.attributes.insert(MESSAGE_ID, strange);
+            assert_eq!(own.message_id(), Some(MessageId::new("own")));
+        }
     }
 }

@@ -14,7 +14,7 @@ use crate::{
     limits::MAX_DELAY,
     message::{Attributes, FailureReport, Message, ReceivedMessage},
     worker::{
-        attributes::{ATTEMPTS, DEFERRED, ERROR, FIRST_FAILURE, LAST_FAILURE, ORIGIN, REASON, UNDECODABLE, WORKER},
+        attributes::{self, ATTEMPTS, DEFERRED, ERROR, FIRST_FAILURE, LAST_FAILURE, ORIGIN, REASON, UNDECODABLE, WORKER},
         failure::{
             exhausted::ExhaustedMessages,
             parking::ParkingQueues,
@@ -265,6 +265,7 @@ fn copy_of(message: &ReceivedMessage) -> Message {
     let mut copy = Message::new(body);
     copy.attributes.clone_from(&message.attributes);
     copy.tags.clone_from(&message.tags);
+    attributes::keep_id(&mut copy, message);
     copy
 }
 

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     clock,
-    message::{AckHandle, Attributes, Body, DeadLetterInfo, FailureReport, ReceivedMessage},
+    message::{AckHandle, Attributes, Body, DeadLetterInfo, FailureReport, MessageId, ReceivedMessage},
     trace_context::TraceContext,
     worker::{attributes::ATTEMPTS, handler::error::HandlerError},
 };
@@ -231,6 +231,15 @@ impl Delivery {
     /// The consumer group's name or id, as set in the builder.
     pub fn group(&self) -> &str {
         &self.batch.origin.group
+    }
+
+    /// The id of the message, which [`send`](crate::Client::send_with) and [`Producer::send`](crate::Producer::send) return: opaque, and
+    /// the same at each delivery, also of the copies that workers and redrives make. A handler that records the ids of finished
+    /// messages can be idempotent.
+    ///
+    /// This project's server tells it. From other services it is `None`, unless the attribute `dms-message-id` has one.
+    pub fn id(&self) -> Option<MessageId> {
+        self.message().message_id()
     }
 
     /// The number of this attempt, from 1, as far as is known. It counts failed deliveries, which only this project's

@@ -18,6 +18,22 @@ fn copy(script: &Script, with_history: bool) -> ReceivedMessage {
     again
 }
 
+/// A copy keeps the id of its message, and so does a copy of the copy.
+#[tokio::test(start_paused = true)]
+async fn copies_keep_the_id_of_their_message() {
+    for way in ways() {
+        let script = Script::new(&[]);
+        let (running, _) = passing_on(&script, way);
+        let mut first = at("a", 1);
+        first.id = Some(crate::message::MessageId::new("m_RjkDiiQaIPJBFSAAAAAAAR"));
+        script.push_message(first);
+        tokio::time::sleep(SECOND).await;
+        let copy = script.forwarded.lock().unwrap().first().expect("a copy").clone();
+        assert_eq!(copy.attributes.get_str("dms-message-id").as_deref(), Some("m_RjkDiiQaIPJBFSAAAAAAAR"));
+        running.stop().await;
+    }
+}
+
 /// A way in which messages are passed on.
 struct Way {
     settings: Settings,

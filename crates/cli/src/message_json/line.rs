@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 
 use dms_protocol::{
     limits,
-    message::{Attributes, Body, Message},
+    message::{Attributes, Body, MESSAGE_ID, Message},
 };
 
 /// The fields. Others are ignored, so that lines of `receive` can be sent.
@@ -54,6 +54,24 @@ pub(crate) fn parse(json: &[u8], common: &Message) -> Result<Message, String> {
     Ok(message)
 }
 
+/// As [`parse`], with the `id` of the line, if it has one.
+///
+/// # Errors
+/// As [`parse`].
+pub(crate) fn parse_copy(json: &[u8], common: &Message) -> Result<Message, String> {
+    #[derive(Deserialize)]
+    struct Original {
+        id: String,
+    }
+    let mut message = parse(json, common)?;
+    if let Ok(Original { id }) = serde_json::from_slice(json)
+        && !message.attributes.contains(MESSAGE_ID)
+    {
+        message.attributes.insert(MESSAGE_ID, id);
+    }
+    Ok(message)
+}
+
 /// Checks a message against the service's limits, so that one that breaks a limit costs no other its request.
 ///
 /// # Errors
@@ -80,6 +98,16 @@ mod tests {
         assert_eq!(message.body.as_str(), "[1, 2]");
         assert_eq!(message.attributes.to_json(), r#"{"b":2,"a":1}"#);
         assert_eq!((message.tags, message.delay.as_millis()), (vec!["blue".to_owned()], 6000));
+    }
+
+    #[test]
+    fn a_copy_keeps_the_id_of_its_line() {
+        let copy = |line: &str| parse_copy(line.as_bytes(), &Message::text("")).unwrap().attributes.to_json().into_owned();
+        assert_eq!(copy(r#"{"body":1,"id":"m_R"}"#), r#"{"dms-message-id":"m_R"}"#);
+        assert_eq!(copy(r#"{"body":1,"id":"m_R","attributes":{"dms-message-id":"a"}}"#), r#"{"dms-message-id":"a"}"#);
+        for line in [r#"{"body":1,"id":7}"#, r#"{"body":1}"#] {
+            assert_eq!(copy(line), "{}");
+        }
     }
 
     #[test]

@@ -27,6 +27,14 @@ impl Object {
         self
     }
 
+    /// Adds a member whose value is this string, if there is one.
+    pub(crate) fn some_text(self, name: &str, text: Option<&str>) -> Self {
+        match text {
+            Some(text) => self.text(name, text),
+            None => self,
+        }
+    }
+
     /// Adds a member whose value is a list of these strings.
     pub(crate) fn texts(mut self, name: &str, texts: &[String]) -> Self {
         self.member(name);

@@ -102,6 +102,7 @@ fn message(bytes: usize) -> NewMessage {
         body_bytes: bytes + 2,
         tags: Vec::new(),
         delay: Duration::ZERO,
+        origin: None,
     }
 }
 

@@ -102,6 +102,16 @@ impl Output {
         self.stdout
     }
 
+    /// The standard output of `receive`, without the ids of the messages, which each of its lines must have.
+    #[track_caller]
+    pub(crate) fn received(self) -> String {
+        let without = |line: &str| {
+            let (before, id) = line.split_once(r#","id":""#).unwrap_or_else(|| panic!("{line}"));
+            format!("{before}{}\n", &id[25..])
+        };
+        self.ok().lines().map(without).collect()
+    }
+
     /// The same as JSON.
     #[track_caller]
     pub(crate) fn json(self) -> serde_json::Value {

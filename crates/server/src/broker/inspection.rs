@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
+use crate::broker::MessageOrigin;
 use dms_protocol::{
     message::DeadLetterInfo,
     queue::{GroupId, ProjectId, QueueId},
@@ -24,6 +25,8 @@ pub struct Peeked {
     pub entered_ms: i64,
     /// As [`LeasedMessage::dead_letter`](crate::broker::LeasedMessage::dead_letter).
     pub dead_letter: Option<Arc<DeadLetterInfo>>,
+    /// Its id.
+    pub id: MessageOrigin,
 }
 
 /// A damaged message. It is set aside, and later messages are delivered.

@@ -4,7 +4,11 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
-use crate::broker::Verdict;
+use crate::{
+    broker::{MessageOrigin, Stream, Verdict},
+    clock::whole_ms,
+    store::FirstPlace,
+};
 use dms_protocol::{
     message::DeadLetterInfo,
     queue::{GroupId, ProjectId, QueueId, TagFilter},
@@ -33,6 +37,42 @@ pub struct NewMessage {
     pub tags: Vec<String>,
     /// The delay before it can be consumed.
     pub delay: Duration,
+    /// The origin of the message that this one is a copy of, whose id it keeps.
+    pub origin: Option<MessageOrigin>,
+}
+
+/// Where the messages of a send were stored, from which their ids follow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Appended {
+    /// The first one without a delay. The others follow it without gaps.
+    pub(crate) first: u64,
+    /// When those entered the queue, in Unix milliseconds.
+    pub(crate) entered_ms: i64,
+    /// The first one with a delay, in the delay queue.
+    pub(crate) first_delayed: u64,
+    /// When the delays began, in Unix milliseconds.
+    pub(crate) now_ms: i64,
+}
+
+impl Appended {
+    /// The ids of the messages, given the delay and the origin of each.
+    pub fn ids(
+        self,
+        queue: &QueueId,
+        messages: impl Iterator<Item = (Duration, Option<MessageOrigin>)>,
+    ) -> impl Iterator<Item = MessageOrigin> {
+        let Self { mut first, entered_ms, mut first_delayed, now_ms } = self;
+        messages.map(move |(delay, origin)| {
+            let delay = whole_ms(delay);
+            let (place, next, at) = match delay {
+                ..=0 => (FirstPlace::Queue, &mut first, entered_ms),
+                _ => (FirstPlace::DelayQueue, &mut first_delayed, now_ms.saturating_add(delay)),
+            };
+            let own = MessageOrigin::new(queue.as_str(), place, *next, at);
+            *next += 1;
+            origin.unwrap_or(own)
+        })
+    }
 }
 
 /// A consume call (API reference 5.3.2, 5.3.4).
@@ -68,6 +108,26 @@ pub struct LeasedMessage {
     pub entered_ms: i64,
     /// Why and when it became a dead letter. `None` for other messages, and for dead letters of versions without reasons.
     pub dead_letter: Option<Arc<DeadLetterInfo>>,
+    /// Its first place, if that was another one.
+    pub origin: Option<MessageOrigin>,
+}
+
+impl LeasedMessage {
+    /// The id of the message, which never changes.
+    pub fn id(&self, path: &GroupPath, stream: Stream) -> MessageOrigin {
+        self.origin.unwrap_or_else(|| path.origin(stream, self.sequence, self.entered_ms))
+    }
+}
+
+impl GroupPath {
+    /// The origin of a message that has always been in this place.
+    pub(crate) fn origin(&self, stream: Stream, sequence: u64, entered_ms: i64) -> MessageOrigin {
+        let (owner, place) = match stream {
+            Stream::Messages => (self.queue.as_str(), FirstPlace::Queue),
+            Stream::DeadLetters => (self.group.as_str(), FirstPlace::DeadLetters),
+        };
+        MessageOrigin::new(owner, place, sequence, entered_ms)
+    }
 }
 
 /// One line of an acknowledgement (API reference 5.3.3).

@@ -24,14 +24,14 @@ use self::sealed::Sealed;
 pub use self::{
     error::BrokerError,
     inspection::{BackedUp, DamagedIn, DamagedMessage, PeekState, Peeked, Purged},
-    messages::{Ack, AckCounts, GroupPath, LeaseRequest, LeasedMessage, NewMessage},
+    messages::{Ack, AckCounts, Appended, GroupPath, LeaseRequest, LeasedMessage, NewMessage},
     overview::{BrokerStats, GroupList, GroupOverview, QueueOverview, Quotas, Usage},
     storage::{StoragePart, StorageTrouble},
     verdict::{ReasonCounts, Verdict},
 };
 pub use crate::{
     histogram::Histogram,
-    store::{FailureCause, RetentionChange, RetentionPolicy},
+    store::{FailureCause, MessageOrigin, RetentionChange, RetentionPolicy},
 };
 pub use dms_protocol::queue::Stream;
 
@@ -75,7 +75,12 @@ pub trait Broker: Sealed + fmt::Debug + Send + Sync + 'static {
     async fn delete_group(&self, path: &GroupPath) -> Result<(), BrokerError>;
 
     /// Stores messages, all or none (5.3.1).
-    async fn append(&self, project: &ProjectId, queue: &QueueId, messages: Vec<NewMessage>) -> Result<(), BrokerError>;
+    async fn append(
+        &self,
+        project: &ProjectId,
+        queue: &QueueId,
+        messages: Vec<NewMessage>,
+    ) -> Result<Appended, BrokerError>;
     /// Leases the next messages and waits for a first one (5.3.2, 5.3.4). Returns an empty batch if none arrived in time.
     async fn lease(
         &self,

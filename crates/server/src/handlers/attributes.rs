@@ -2,9 +2,13 @@
 
 use std::{borrow::Cow, collections::HashMap};
 
+use bytes::Bytes;
+
+use crate::broker::MessageOrigin;
 use dms_protocol::{
     internal::json::{Fault, Name, Scan, push_string},
     limits::MAX_NESTING,
+    message::{Attributes, MESSAGE_ID},
 };
 
 /// The attributes of a message that is sent without any.
@@ -24,6 +28,14 @@ pub(crate) fn read<'a>(scan: &mut Scan<'a>) -> Result<Cow<'a, [u8]>, Fault> {
     })?;
     let whole = scan.since(start);
     Ok(last_of_each(&members).map_or(Cow::Borrowed(whole), Cow::Owned))
+}
+
+/// The origin that a copy names in its attributes.
+pub(crate) fn origin(attributes: &[u8]) -> Option<MessageOrigin> {
+    // Nearly no message has the attribute, so its name is looked for before anything is parsed. Copies do not escape it.
+    std::str::from_utf8(attributes).ok().filter(|text| text.contains(MESSAGE_ID))?;
+    let attributes = Attributes::trusted(Bytes::copy_from_slice(attributes));
+    MessageOrigin::parse(&attributes.get_str(MESSAGE_ID)?)
 }
 
 /// The object without repeated names; `None` if no name is repeated.
@@ -58,6 +70,16 @@ mod tests {
 
     fn read_text(text: &str) -> String {
         String::from_utf8(Scan::whole(text.as_bytes(), read).unwrap().into_owned()).unwrap()
+    }
+
+    #[test]
+    fn a_copy_names_its_origin() {
+        let id = "m_RjkDiiQaIPJBFSAAAAAAAR";
+        let named = |json: &str| origin(json.as_bytes()).map(|origin| origin.to_string());
+        assert_eq!(named(&format!(r#"{{"a":"dms-message-id","dms-message-id":"{id}"}}"#)).as_deref(), Some(id));
+        for none in ["{}", r#"{"dms-message-id":7}"#, r#"{"dms-message-id":"order 5"}"#, r#"{"a":{"dms-message-id":"x"}}"#] {
+            assert_eq!(named(none), None, "{none}");
+        }
     }
 
     #[test]

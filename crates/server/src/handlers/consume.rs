@@ -8,7 +8,10 @@ use tokio::time::Instant;
 
 use crate::{
     broker::{GroupPath, LeaseRequest, LeasedMessage, Stream},
-    handlers::{extensions, request::ApiRequest},
+    handlers::{
+        extensions::{self, Asked},
+        request::ApiRequest,
+    },
     http::{codes, error::ApiError, json::JsonText, query::Query},
     net::waiting_poll::PollGuard,
 };
@@ -54,7 +57,7 @@ async fn consume(request: &ApiRequest<'_>, stream: Stream) -> Result<Response, A
         leased = lease => leased?,
     };
     app.metrics.consumed(leased.len());
-    let mut response = answer(&leased, arrived.elapsed(), extensions::wants_reasons(app, headers));
+    let mut response = answer(&leased, arrived.elapsed(), (&path, stream), Asked::read(app, headers));
     if must_close {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
@@ -127,9 +130,9 @@ fn filter(query: &Query) -> Result<TagFilter, ApiError> {
 
 /// The array of 5.3.2, built from the stored texts in one buffer. `waited` is in a header: a client that knows when it sent the
 /// call then knows that the lease began no earlier than this much later.
-fn answer(leased: &[LeasedMessage], waited: Duration, reasons: bool) -> Response {
+fn answer(leased: &[LeasedMessage], waited: Duration, place: (&GroupPath, Stream), asked: Asked) -> Response {
     let labels_size = |message: &LeasedMessage| message.tags.iter().map(|tag| tag.len() + 12).sum::<usize>();
-    let size = |message| labels_size(message) + message.json.len() + message.receipt.len() + 28;
+    let size = |message| labels_size(message) + message.json.len() + message.receipt.len() + 28 + if asked.ids { 32 } else { 0 };
     let mut text = Vec::with_capacity(leased.iter().map(size).sum::<usize>() + 2);
     text.push(b'[');
     for (at, message) in leased.iter().enumerate() {
@@ -138,7 +141,12 @@ fn answer(leased: &[LeasedMessage], waited: Duration, reasons: bool) -> Response
         labels(&mut text, &message.tags);
         text.extend_from_slice(br#","handler":"#);
         push_string(&mut text, &message.receipt);
-        if let Some(info) = message.dead_letter.as_deref().filter(|_| reasons) {
+        if asked.ids {
+            text.extend_from_slice(br#","id":""#);
+            message.id(place.0, place.1).with_text(|id| text.extend_from_slice(id.as_bytes()));
+            text.push(b'"');
+        }
+        if let Some(info) = message.dead_letter.as_deref().filter(|_| asked.reasons) {
             text.extend_from_slice(br#","dead_letter":"#);
             text.extend_from_slice(serde_json::json!(info).to_string().as_bytes());
         }

@@ -19,6 +19,8 @@ const MAX_SHOWN: usize = 1000;
 /// A message in the answer.
 #[derive(Debug, Serialize)]
 pub(crate) struct PeekedMessage {
+    /// The id of the message.
+    id: String,
     sequence: u64,
     state: &'static str,
     /// Time until the lease ends or the message is due.
@@ -65,6 +67,7 @@ fn message_view(peeked: &Peeked) -> Option<PeekedMessage> {
         PeekState::Delayed(left) => ("delayed", Some(left)),
     };
     Some(PeekedMessage {
+        id: peeked.id.to_string(),
         sequence: peeked.sequence,
         state,
         left_ms: left.map(millis),

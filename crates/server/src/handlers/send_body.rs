@@ -130,6 +130,7 @@ fn message(index: usize, entry: Entry<'_>) -> Result<NewMessage, ApiError> {
     check_labels(index, &entry.tags)?;
     let delay = entry.delay.map_or(Ok(Duration::ZERO), |delay| delay.read(index))?;
     Ok(NewMessage {
+        origin: attributes::origin(&entry.attributes),
         json: encode(entry.body, &entry.attributes, &entry.tags),
         body_bytes: entry.body.len(),
         tags: entry.tags.into_iter().map(Cow::into_owned).collect(),

@@ -5,6 +5,7 @@
 //! | `record` | `Record`, one change, and the values in it |
 //! | `snapshot` | `Snapshot`, what a store held when it was opened |
 //! | `settings` | values of the broker that are stored as they are |
+//! | `origin` | where a message entered its queue: its id |
 //! | `read` | what a read asks for and returns |
 //! | `error`, `open_error` | why a call, or opening, failed |
 //! | `memory` | the store without a disk |
@@ -26,6 +27,7 @@ pub mod disk;
 pub(crate) mod error;
 pub(crate) mod memory;
 mod open_error;
+mod origin;
 #[cfg(any(feature = "disk", feature = "postgres"))]
 pub(crate) mod position;
 #[cfg(feature = "postgres")]
@@ -46,12 +48,14 @@ pub(crate) mod test_model;
 pub(crate) use self::disk::tools::backup::Backup;
 pub(crate) use self::{
     error::StoreError,
+    origin::FirstPlace,
     read::{Damaged, ReadBatch, ReadLimit, up_to_time},
     record::{CursorId, FailureHistory, GroupRow, QueueRow, Record, Settlement, StoredMessage, StreamId},
     snapshot::{CursorSnapshot, DelayQueueSnapshot, GroupSnapshot, QueueSnapshot, Snapshot, StreamSnapshot},
 };
 pub use self::{
     open_error::OpenError,
+    origin::MessageOrigin,
     settings::{FailureCause, RetentionChange, RetentionPolicy},
 };
 

@@ -5,7 +5,10 @@ use std::{ops::Range, sync::Arc};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::store::settings::{FailureCause, RetentionPolicy};
+use crate::store::{
+    origin::MessageOrigin,
+    settings::{FailureCause, RetentionPolicy},
+};
 use dms_protocol::{
     message::DeadLetterInfo,
     queue::{GroupId, ProjectId, QueueId, QueueMode, QueueTag, TagFilter},
@@ -34,6 +37,8 @@ pub(crate) struct StoredMessage {
     pub(crate) tags: Arc<[String]>,
     /// Why and when it became a dead letter.
     pub(crate) dead_letter: Option<Arc<DeadLetterInfo>>,
+    /// Its first place, if that was another one.
+    pub(crate) origin: Option<MessageOrigin>,
 }
 
 impl StoredMessage {

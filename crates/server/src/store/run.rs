@@ -10,7 +10,8 @@
 //! | messages | | | labels, JSON | |
 //!
 //! In a dead letter with a reason the highest bit of the size of its labels is set. Before the labels there are a length (4) and
-//! that number of bytes of JSON, and the size covers both.
+//! that number of bytes of JSON, and the size covers both. In a message that first entered elsewhere the second highest bit is set,
+//! and its origin (18) comes before all of these.
 //!
 //! Versions 2 and 3 wrote messages without checksums, in runs without [`HAS_CHECKSUMS`]. In those, one damaged message makes its whole run
 //! unreadable.
@@ -20,7 +21,7 @@ use std::sync::Arc;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use crate::store::{
-    StoredMessage, StreamId,
+    MessageOrigin, StoredMessage, StreamId,
     position::{Position, Run},
 };
 use dms_protocol::message::DeadLetterInfo;
@@ -38,6 +39,12 @@ pub(crate) const RUN_BYTES: usize = 48 * 1024;
 const HAS_CHECKSUMS: u32 = 1 << 31;
 /// Set in the length of the labels if the dead letter has a reason.
 const HAS_INFO: u32 = 1 << 31;
+/// Set in the length of the labels if the message has an origin.
+const HAS_ORIGIN: u32 = 1 << 30;
+/// The bits of the length itself.
+const LENGTH: u32 = HAS_ORIGIN - 1;
+/// Bytes of an origin.
+const ORIGIN_BYTES: u32 = MessageOrigin::BYTES as u32;
 /// Bytes of the reason before its text.
 const INFO_HEADER: u32 = 4;
 
@@ -212,7 +219,7 @@ impl MessageHeader {
     /// Whether the sizes in these bytes are possible for a message.
     fn fits(bytes: &[u8]) -> bool {
         let mut sizes = &bytes[12..20];
-        let (labels, json) = ((sizes.get_u32_le() & !HAS_INFO) as usize, sizes.get_u32_le() as usize);
+        let (labels, json) = ((sizes.get_u32_le() & LENGTH) as usize, sizes.get_u32_le() as usize);
         json > 0 && labels.saturating_add(json) <= bytes.len() - MESSAGE_HEADER
     }
 
@@ -227,7 +234,7 @@ impl MessageHeader {
         let mut head = bytes.get(..MESSAGE_HEADER)?;
         let sum = checksum_of_head(log, place, head);
         let (entered_ms, _) = (head.get_i64_le(), head.get_u32_le());
-        let (labels, json) = ((head.get_u32_le() & !HAS_INFO) as usize, head.get_u32_le() as usize);
+        let (labels, json) = ((head.get_u32_le() & LENGTH) as usize, head.get_u32_le() as usize);
         let found = Self { entered_ms, labels, json, checksum: head.get_u32_le() };
         (head.get_u32_le() == sum).then_some(found)
     }
@@ -249,7 +256,7 @@ impl MessageHeader {
 pub(crate) fn old_entry_time(head: &[u8; MESSAGE_HEADER]) -> (i64, u64) {
     let mut head = &head[..];
     let (entered_ms, _body) = (head.get_i64_le(), head.get_u32_le());
-    let (labels, json) = (u64::from(head.get_u32_le() & !HAS_INFO), u64::from(head.get_u32_le()));
+    let (labels, json) = (u64::from(head.get_u32_le() & LENGTH), u64::from(head.get_u32_le()));
     (entered_ms, OLD_MESSAGE_HEADER as u64 + labels + json)
 }
 
@@ -264,9 +271,13 @@ fn put_message(
     bytes.put_i64_le(message.entered_ms);
     bytes.put_u32_le(four_bytes(message.body_bytes));
     let labels = four_bytes(labels_length(message));
-    bytes.put_u32_le(info.as_ref().map_or(labels, |info| (labels + INFO_HEADER + four_bytes(info.len())) | HAS_INFO));
+    let labels = info.as_ref().map_or(labels, |info| (labels + INFO_HEADER + four_bytes(info.len())) | HAS_INFO);
+    bytes.put_u32_le(message.origin.map_or(labels, |_| (labels + ORIGIN_BYTES) | HAS_ORIGIN));
     bytes.put_u32_le(four_bytes(message.json.len()));
     bytes.put_bytes(0, 8);
+    if let Some(origin) = &message.origin {
+        bytes.put_slice(origin.as_bytes());
+    }
     if let Some(info) = info {
         bytes.put_u32_le(four_bytes(info.len()));
         bytes.put_slice(&info);
@@ -289,8 +300,9 @@ fn take_message(bytes: &mut Bytes, head_bytes: usize, seq: u64) -> Result<Stored
     let mut head = take(bytes, head_bytes)?;
     let (entered_ms, body_bytes) = (head.get_i64_le(), head.get_u32_le() as usize);
     let (labels, json) = (head.get_u32_le(), head.get_u32_le() as usize);
-    let has_info = labels & HAS_INFO > 0;
-    let mut labels = take(bytes, (labels & !HAS_INFO) as usize)?;
+    let (has_info, has_origin) = (labels & HAS_INFO > 0, labels & HAS_ORIGIN > 0);
+    let mut labels = take(bytes, (labels & LENGTH) as usize)?;
+    let origin = if has_origin { Some(take_origin(&mut labels)?) } else { None };
     let dead_letter: Option<DeadLetterInfo> = if has_info {
         let length = labels.try_get_u32_le().map_err(|_| Corrupt)? as usize;
         Some(serde_json::from_slice(&take(&mut labels, length)?).map_err(|_| Corrupt)?)
@@ -308,7 +320,14 @@ fn take_message(bytes: &mut Bytes, head_bytes: usize, seq: u64) -> Result<Stored
         body_bytes,
         tags,
         dead_letter: dead_letter.map(Arc::new),
+        origin,
     })
+}
+
+fn take_origin(bytes: &mut Bytes) -> Result<MessageOrigin, Corrupt> {
+    let mut origin = [0; MessageOrigin::BYTES];
+    origin.copy_from_slice(&take(bytes, MessageOrigin::BYTES)?);
+    Ok(MessageOrigin::from_bytes(origin))
 }
 
 /// The next `length` bytes, if there are enough.

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use crate::store::{QueueRow, ReadLimit, Record, Snapshot, Store, StoredMessage, StreamId, memory::MemoryStore};
+use crate::store::{FirstPlace, MessageOrigin, QueueRow, ReadLimit, Record, Snapshot, Store, StoredMessage, StreamId, memory::MemoryStore};
 use dms_protocol::{message::DeadLetterInfo, queue::QueueMode};
 
 /// A read without a limit.
@@ -26,7 +26,7 @@ pub(crate) fn queue(number: u32) -> QueueRow {
     }
 }
 
-/// A message; some have labels, and every fourth is a dead letter.
+/// A message; some have labels, every fourth is a dead letter, and every fifth came from elsewhere.
 pub(crate) fn message(seq: u64, size: usize, entered_ms: i64) -> Arc<StoredMessage> {
     let tags: Vec<String> = (0..seq % 3).map(|label| format!("label{label}")).collect();
     let json = format!("{seq}:{}", "x".repeat(size));
@@ -36,6 +36,7 @@ pub(crate) fn message(seq: u64, size: usize, entered_ms: i64) -> Arc<StoredMessa
         info
     };
     let dead_letter = seq.is_multiple_of(4).then(|| Arc::new(info()));
+    let origin = seq.is_multiple_of(5).then(|| MessageOrigin::new("9bf46390-38a2", FirstPlace::DelayQueue, seq, 5));
     Arc::new(StoredMessage {
         seq,
         entered_ms,
@@ -43,6 +44,7 @@ pub(crate) fn message(seq: u64, size: usize, entered_ms: i64) -> Arc<StoredMessa
         json: json.into(),
         tags: tags.into(),
         dead_letter,
+        origin,
     })
 }
 

@@ -11,6 +11,7 @@ use crate::{
 };
 use dms_protocol::{
     internal::json::one_line,
+    message::MessageId,
     queue::{SourcePath, Stream},
 };
 use dms_worker::client::{PeekState, PeekedMessage};
@@ -85,6 +86,7 @@ fn line(message: &PeekedMessage) -> String {
     if !message.attributes.is_empty() {
         line = line.raw("attributes", &one_line(&message.attributes.to_json()));
     }
+    line = line.some_text("id", message.message_id().as_ref().map(MessageId::as_str));
     if !message.tags.is_empty() {
         line = line.texts("tags", &message.tags);
     }

@@ -55,7 +55,7 @@ fn a_purge_asks_for_confirmation_and_reports_its_result() {
     assert_eq!((&purged["queue"], &purged["group"]), (&"q".into(), &"a".into()), "{purged}");
     assert_eq!((&purged["purged_messages"], &purged["purged_delayed_messages"]), (&3.into(), &0.into()), "{purged}");
     assert_eq!(dms(&["receive", "--ack", "q", "a", "--wait", "1s"]).ok(), "");
-    assert_eq!(dms(&["receive", "--ack", "q", "b", "--wait", "1s", "--max", "1"]).ok(), "{\"body\":1}\n");
+    assert_eq!(dms(&["receive", "--ack", "q", "b", "--wait", "1s", "--max", "1"]).received(), "{\"body\":1}\n");
 
     let purged = dms(&["queue", "purge", "q", "--yes"]);
     assert!(purged.stderr.contains("purged 4 messages of queue q"), "{}", purged.stderr);

@@ -30,7 +30,7 @@ fn a_server_keeps_its_messages_through_sigterm() {
     let server = program.serve(&["--data-dir", &data]);
     let received =
         program.run(&["--endpoint", &server.url("serving on "), "receive", "--ack", "q", "g", "--wait", "5s"]);
-    assert_eq!(received.ok(), "{\"body\":1}\n");
+    assert_eq!(received.received(), "{\"body\":1}\n");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The requests that an application receives, and the meaning of its answers (the table of the README's sidecar chapter).
 
-use dms_worker::message::Message;
+use dms_worker::{client::SendOptions, message::Message};
 use hmac::{Hmac, KeyInit, Mac};
 use serde_json::{Value, json};
 use sha2::Sha256;
@@ -33,6 +33,23 @@ async fn a_message_is_one_post_with_its_properties_in_headers() {
     assert_eq!(app.next().await.body, json!("plain"), "a text is a JSON string");
     sidecar.until(|group| group.consumed_messages == 2).await;
     assert!(sidecar.stop().await.drained);
+}
+
+/// What the send returned is in the header, at each delivery.
+#[tokio::test]
+async fn an_application_sees_the_id_of_the_message() {
+    let mut app = App::start().await;
+    let handler = format!("{{http: {{url: 'http://{}/'}}}}", app.address);
+    let sidecar = Running::start(3, &worker(&handler, "")).await;
+    let queue = sidecar.client.find_queue("orders").await.unwrap().id;
+    let options = SendOptions::new().return_ids(true);
+    let sent = sidecar.client.send_with(&queue, &[message(&json!({"status": 500}))], options).await.unwrap();
+    let id = sent[0].as_ref().unwrap().as_ref().unwrap().as_str();
+    for _ in 0..3 {
+        assert_eq!(app.next().await.header("dms-message-id"), Some(id));
+    }
+    sidecar.until(|group| group.produced_dead_letters == Some(1)).await;
+    sidecar.stop().await;
 }
 
 #[tokio::test]
@@ -97,7 +114,7 @@ async fn a_message_can_be_a_cloud_event() {
     assert_eq!(got.body, json!({"n": 1}));
     assert_eq!((got.header("ce-specversion"), got.header("ce-source")), (Some("1.0"), Some("/dms/local/orders")));
     assert_eq!((got.header("ce-type"), got.header("ce-tenant")), (Some("order%20created"), Some("7")));
-    assert!(got.header("ce-id").is_some_and(|id| id.len() == 32));
+    assert_eq!((got.header("ce-id"), got.header("ce-id").map(str::len)), (got.header("dms-message-id"), Some(24)));
     assert!(got.header("ce-datacontenttype").is_none() && got.header("ce-not-one").is_none());
     sidecar.stop().await;
 }

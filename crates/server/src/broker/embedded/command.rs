@@ -6,7 +6,7 @@ use tokio::sync::oneshot;
 
 use crate::{
     broker::{
-        BrokerError, NewMessage, RetentionChange,
+        Appended, BrokerError, NewMessage, RetentionChange,
         embedded::state::{label_filter::LabelFilter, lease::LeaseEnd},
     },
     store::{CursorId, QueueRow, Settlement, StoredMessage, StreamId},
@@ -99,6 +99,8 @@ impl Command {
 pub(crate) struct Request {
     /// The change.
     pub(crate) command: Command,
+    /// Where the prepared change appends messages.
+    pub(crate) appended: Appended,
     /// Receives the outcome.
-    pub(crate) reply: oneshot::Sender<Result<(), BrokerError>>,
+    pub(crate) reply: oneshot::Sender<Result<Appended, BrokerError>>,
 }

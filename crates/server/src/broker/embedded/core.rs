@@ -6,7 +6,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::{
     broker::{
-        AlreadyLogged, BrokerError,
+        AlreadyLogged, Appended, BrokerError,
         embedded::{
             command::{Command, Request},
             config::EmbeddedConfig,
@@ -99,7 +99,7 @@ impl Core {
     pub(crate) fn submit(&self, command: Command) -> Pending {
         let (reply, answer) = oneshot::channel();
         // If the committer is gone the request is dropped, and `Pending` reports that the broker is closed.
-        let _ = self.requests.send(Request { command, reply });
+        let _ = self.requests.send(Request { command, appended: Appended::default(), reply });
         Pending(answer)
     }
 
@@ -140,11 +140,16 @@ impl Core {
 
 /// A command under way. Dropping it does not withdraw the command.
 #[derive(Debug)]
-pub(crate) struct Pending(oneshot::Receiver<Result<(), BrokerError>>);
+pub(crate) struct Pending(oneshot::Receiver<Result<Appended, BrokerError>>);
 
 impl Pending {
     /// How the command went.
     pub(crate) async fn outcome(self) -> Result<(), BrokerError> {
+        self.appended().await.map(drop)
+    }
+
+    /// How it went, and where it appended messages.
+    pub(crate) async fn appended(self) -> Result<Appended, BrokerError> {
         self.0.await.unwrap_or(Err(BrokerError::Closed))
     }
 }

@@ -36,7 +36,7 @@ use crate::store::postgres::PgStore;
 pub use crate::store::postgres::{PostgresConfig, PostgresError};
 use crate::{
     broker::{
-        Ack, AckCounts, Broker, BrokerError, BrokerStats, DamagedMessage, GroupList, GroupPath, LeaseRequest,
+        Ack, AckCounts, Appended, Broker, BrokerError, BrokerStats, DamagedMessage, GroupList, GroupPath, LeaseRequest,
         LeasedMessage, NewMessage, Peeked, Purged, QueueOverview, Quotas, RetentionChange, StorageTrouble, Stream,
         Usage,
         embedded::{
@@ -278,7 +278,12 @@ impl Broker for EmbeddedBroker {
         self.core.delete_group(path).await
     }
 
-    async fn append(&self, project: &ProjectId, queue: &QueueId, messages: Vec<NewMessage>) -> Result<(), BrokerError> {
+    async fn append(
+        &self,
+        project: &ProjectId,
+        queue: &QueueId,
+        messages: Vec<NewMessage>,
+    ) -> Result<Appended, BrokerError> {
         operations::append::append(&self.core, project, queue, messages).await
     }
 

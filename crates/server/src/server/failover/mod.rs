@@ -18,7 +18,7 @@ use self::supervisor::Supervisor;
 use crate::{
     auth::project::Project,
     broker::{
-        Ack, AckCounts, BackedUp, Broker, BrokerError, BrokerStats, DamagedMessage, GroupList, GroupPath, LeaseRequest,
+        Ack, AckCounts, Appended, BackedUp, Broker, BrokerError, BrokerStats, DamagedMessage, GroupList, GroupPath, LeaseRequest,
         LeasedMessage, NewMessage, Peeked, Purged, QueueOverview, Quotas, RetentionChange, StorageTrouble, Stream,
         Usage,
         embedded::{EmbeddedBroker, EmbeddedConfig},
@@ -153,7 +153,12 @@ impl Broker for FailoverBroker {
         self.active()?.delete_group(path).await
     }
 
-    async fn append(&self, project: &ProjectId, queue: &QueueId, messages: Vec<NewMessage>) -> Result<(), BrokerError> {
+    async fn append(
+        &self,
+        project: &ProjectId,
+        queue: &QueueId,
+        messages: Vec<NewMessage>,
+    ) -> Result<Appended, BrokerError> {
         self.active()?.append(project, queue, messages).await
     }
 

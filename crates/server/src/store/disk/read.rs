@@ -252,8 +252,8 @@ impl ReadBuilder {
 impl StoredMessage {
     /// The same message in memory of its own.
     fn copied(&self) -> Self {
-        let Self { seq, entered_ms, body_bytes, .. } = *self;
+        let Self { seq, entered_ms, body_bytes, origin, .. } = *self;
         let (json, tags) = (Bytes::copy_from_slice(&self.json), self.tags.clone());
-        Self { seq, entered_ms, json, body_bytes, tags, dead_letter: self.dead_letter.clone() }
+        Self { seq, entered_ms, json, body_bytes, tags, dead_letter: self.dead_letter.clone(), origin }
     }
 }

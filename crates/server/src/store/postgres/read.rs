@@ -396,9 +396,9 @@ impl Gathered {
 }
 
 fn copied(message: &StoredMessage) -> StoredMessage {
-    let StoredMessage { seq, entered_ms, body_bytes, .. } = *message;
+    let StoredMessage { seq, entered_ms, body_bytes, origin, .. } = *message;
     let (json, tags) = (Bytes::copy_from_slice(&message.json), message.tags.clone());
-    StoredMessage { seq, entered_ms, json, body_bytes, tags, dead_letter: message.dead_letter.clone() }
+    StoredMessage { seq, entered_ms, json, body_bytes, tags, dead_letter: message.dead_letter.clone(), origin }
 }
 
 fn chunk(stream: StreamId, row: &Row) -> Result<Chunk, StoreError> {

@@ -239,6 +239,7 @@ pub(crate) fn message(text: &str, tags: &[&str], delay: Duration) -> NewMessage 
         body_bytes: body.len(),
         tags: tags.iter().map(|&tag| tag.into()).collect(),
         delay,
+        origin: None,
     }
 }
 

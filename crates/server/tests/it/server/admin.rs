@@ -118,6 +118,7 @@ async fn redeliveries_dead_letters_and_syncs_are_counted() {
         body_bytes: 1,
         tags: Vec::new(),
         delay: Duration::ZERO,
+        origin: None,
     };
     broker.append(&project, &queue, vec![message.clone(), message]).await.unwrap();
     let path = GroupPath { project, queue, group };
@@ -169,6 +170,7 @@ async fn damaged_messages_are_shown_and_skipped() {
         body_bytes: 9,
         tags: Vec::new(),
         delay: Duration::ZERO,
+        origin: None,
     };
     server.broker().append(&project, &queue, vec![message("first"), message("second")]).await.unwrap();
     server.close().await;

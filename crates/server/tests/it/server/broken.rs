@@ -14,7 +14,7 @@ use dms_protocol::queue::{CreatedQueue, GroupId, NewQueue, ProjectId, ProjectTag
 use dms_server::{
     Server, ServerConfig,
     broker::{
-        Ack, AckCounts, Broker, BrokerError, BrokerStats, GroupList, GroupPath, LeaseRequest, LeasedMessage,
+        Ack, AckCounts, Appended, Broker, BrokerError, BrokerStats, GroupList, GroupPath, LeaseRequest, LeasedMessage,
         NewMessage, Peeked, QueueOverview, Quotas, Stream, Usage,
     },
 };
@@ -57,7 +57,7 @@ impl Broker for Broken {
     async fn delete_group(&self, _: &GroupPath) -> Result<(), BrokerError> {
         Err(full())
     }
-    async fn append(&self, _: &ProjectId, _: &QueueId, _: Vec<NewMessage>) -> Result<(), BrokerError> {
+    async fn append(&self, _: &ProjectId, _: &QueueId, _: Vec<NewMessage>) -> Result<Appended, BrokerError> {
         Err(BrokerError::Closed)
     }
     async fn lease(&self, _: &GroupPath, _: Stream, _: LeaseRequest) -> Result<Vec<LeasedMessage>, BrokerError> {

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::{Answer, Api, PROJECT, guarded, vector_clock};
 
 /// What a server announces.
-const ALL: &str = "end-poll, release, reject, reason, overview, peek";
+const ALL: &str = "end-poll, release, reject, reason, overview, peek, message-id";
 
 /// A consume call with a name.
 async fn poll(api: &Api, group: &str, id: &str, seconds: u32) -> Answer {
@@ -369,4 +369,70 @@ async fn a_server_without_extensions_accepts_only_success_and_fail() {
     s.say(&batch, &[r#""status":"fail","reason":7,"error":[]"#]).await.expect(200);
     let dead = s.dead().await;
     assert!(dead.text.contains("body") && !dead.text.contains("dead_letter"), "{dead:?}");
+}
+
+/// Asks for the ids of messages, and returns each body with the member `id`.
+async fn ids(api: &Api, path: &str) -> Vec<(Value, Value)> {
+    let uri = format!("/v2/{PROJECT}{path}?time_wait=1");
+    let request = Request::get(uri).header("x-dms-extensions", "message-id, reason").body(Body::empty()).unwrap();
+    let answer = api.raw(request).await.expect(200);
+    let one = |message: &Value| (message["message"]["body"].clone(), message["id"].clone());
+    answer.as_array().unwrap().iter().map(one).collect()
+}
+
+/// What a send returns is what every consumer sees, through delay, redelivery and death.
+#[tokio::test(start_paused = true)]
+async fn a_message_has_one_id_for_its_whole_life() {
+    let api = Api::start().await;
+    let create = r#"{"name":"q","redrive_policy":"enable","max_consume_count":2}"#;
+    let queue = format!("/queues/{}", api.post("/queues", create).await.expect(201)["id"].as_str().unwrap());
+    let created = api.post(&format!("{queue}/groups"), r#"{"groups":[{"name":"g"}]}"#).await.expect(201);
+    let group = format!("{queue}/groups/{}", created["groups"][0]["id"].as_str().unwrap());
+    let body = r#"{"messages":[{"body":1},{"body":2,"delay_time":5000},{"body":3},{"body":4,"delay_time":3000}],"return_id":true}"#;
+    let sent = api.post(&format!("{queue}/messages"), body).await.expect(201);
+    let id = |body: usize| sent["messages"][body - 1]["id"].clone();
+    let distinct: std::collections::BTreeSet<_> = (1..=4).map(|body| id(body).to_string()).collect();
+    assert_eq!(distinct.len(), 4, "{sent}");
+    assert!(id(1).as_str().is_some_and(|id| id.len() == 24), "{sent}");
+
+    let seen = |bodies: &[usize]| bodies.iter().map(|body| (json!(body), id(*body))).collect::<Vec<_>>();
+    let messages = format!("{group}/messages");
+    assert_eq!(ids(&api, &messages).await, seen(&[1, 3]));
+    tokio::time::sleep(Duration::from_secs(31)).await;
+    assert_eq!(ids(&api, &messages).await, seen(&[1, 3, 4, 2]), "redelivered, and after their delays");
+    tokio::time::sleep(Duration::from_secs(31)).await;
+    let dead = format!("{group}/deadletters");
+    assert_eq!(ids(&api, &dead).await, seen(&[1, 3]), "two leases have ended");
+    assert_eq!(ids(&api, &messages).await, seen(&[4, 2]));
+    tokio::time::sleep(Duration::from_secs(31)).await;
+    assert_eq!(ids(&api, &dead).await, seen(&[1, 3, 4, 2]));
+    tokio::time::sleep(Duration::from_secs(31)).await;
+    let plain = api.get(&format!("{dead}?time_wait=1")).await;
+    assert!(plain.text.contains("body") && !plain.text.contains("\"id\""), "{plain:?}");
+}
+
+/// A copy names the message that it was made from, and keeps its id.
+#[tokio::test(start_paused = true)]
+async fn a_copy_keeps_the_id_of_its_message() {
+    let api = Api::start().await;
+    let (queue, group) = api.queue_and_group("q").await;
+    let send = async |message: String| {
+        let body = format!(r#"{{"messages":[{message}],"return_id":true}}"#);
+        api.post(&format!("{queue}/messages"), &body).await.expect(201)["messages"][0]["id"].clone()
+    };
+    let first = send(r#"{"body":1}"#.to_owned()).await;
+    let copy = send(format!(r#"{{"body":2,"attributes":{{"dms-message-id":{first}}},"delay_time":2000}}"#)).await;
+    let other = send(r#"{"body":3,"attributes":{"dms-message-id":"order 7"}}"#.to_owned()).await;
+    assert_eq!(copy, first);
+    assert_ne!(other, first);
+    let messages = format!("{group}/messages");
+    assert_eq!(ids(&api, &messages).await, [(json!(1), first.clone()), (json!(3), other)]);
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(ids(&api, &messages).await, [(json!(2), first)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_without_extensions_shows_no_ids_to_consumers() {
+    let s = Scene::with(ServerConfig::default().extensions(false), 1, 1).await;
+    assert_eq!(ids(&s.api, &format!("{}/messages", s.group)).await, [(json!(1), Value::Null)]);
 }

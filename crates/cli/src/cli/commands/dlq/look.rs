@@ -28,7 +28,7 @@ use crate::cli::{
 };
 use dms_protocol::{
     internal::{private, visible::visible},
-    message::{Attributes, Body, DeadLetterInfo, ReceivedMessage},
+    message::{Attributes, Body, DeadLetterInfo, MessageId, ReceivedMessage},
     queue::{ConsumerGroup, SourcePath},
 };
 use dms_worker::{
@@ -75,6 +75,7 @@ pub(super) struct DumpArgs {
 
 /// A row of `dlq show`.
 struct Row {
+    id: Option<MessageId>,
     place: Option<u64>,
     /// What the server says of it, where it was asked.
     state: Option<(&'static str, u32)>,
@@ -116,7 +117,7 @@ pub(super) async fn show(client: &Client, args: ShowArgs, context: &Context) -> 
         None => consumed(client, &args, context).await?,
     };
     let mut table = Table::new(&[
-        "PLACE",
+        "ID",
         "STATE",
         "REASON",
         "ERROR",
@@ -145,6 +146,7 @@ async fn peeked(
         peeked => peeked?,
     };
     let row = |peeked: PeekedMessage| Row {
+        id: peeked.message_id(),
         place: Some(peeked.sequence),
         body: peeked.body,
         attributes: peeked.attributes,
@@ -159,6 +161,7 @@ async fn consumed(client: &Client, args: &ShowArgs, context: &Context) -> Result
     let mut rows = Vec::new();
     let see = |messages: &[ReceivedMessage]| {
         rows.extend(messages.iter().map(|message| Row {
+            id: message.message_id(),
             place: message.sequence,
             state: None,
             body: message.body.clone(),
@@ -185,7 +188,7 @@ fn cells(row: &Row) -> [String; 9] {
         text.map_or_else(|| "-".to_owned(), |text| shortened(&text))
     };
     [
-        row.place.map_or_else(|| "-".to_owned(), |place| place.to_string()),
+        row.id.as_ref().map_or_else(|| "-".to_owned(), |id| visible(id.as_str()).into_owned()),
         row.state.as_ref().map_or_else(|| "-".to_owned(), |(state, _)| (*state).to_owned()),
         cell(REASON, died.map(|died| died.reason.clone())),
         cell(ERROR, died.and_then(|died| died.error.clone())),
@@ -200,6 +203,8 @@ fn cells(row: &Row) -> [String; 9] {
 /// A row for programs: body and attributes in their own text; of a message that cannot be read its text and the reason.
 #[derive(Serialize)]
 struct ShownRow<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<&'a str>,
     place: Option<u64>,
     state: Option<&'a str>,
     failures: Option<u32>,
@@ -222,6 +227,7 @@ fn shown(row: &Row) -> ShownRow<'_> {
         (None, Err(error)) => (None, Some(error.to_string())),
     };
     ShownRow {
+        id: row.id.as_ref().map(MessageId::as_str),
         place: row.place,
         state: row.state.as_ref().map(|(state, _)| *state),
         failures: row.state.as_ref().map(|(_, failures)| *failures),

@@ -227,6 +227,7 @@ async fn from_file(client: &Client, args: &RedriveArgs, file: &Path, context: &C
         true => (send::Input::file(file, common, 0, 0).await?, None),
         false => send::open_file(file, args.journal.as_deref(), args.resume, task, common).await?,
     };
+    input.keep_ids();
     let mut report = Report::new(context, input.size());
     if let Some(journal) = journal.as_ref().filter(|journal| journal.is_resumed()) {
         report.resume(journal.progress());

@@ -18,7 +18,7 @@ use crate::{
 use dms_protocol::{
     internal::json::one_line,
     limits,
-    message::ReceivedMessage,
+    message::{MessageId, ReceivedMessage},
     queue::{SourcePath, Stream, TagFilter, TagMode},
 };
 use dms_worker::client::ConsumeOptions;
@@ -141,6 +141,7 @@ pub(super) fn line(message: &ReceivedMessage, with_handler: bool) -> String {
     if !message.attributes.is_empty() {
         line = line.raw("attributes", &one_line(&message.attributes.to_json()));
     }
+    line = line.some_text("id", message.message_id().as_ref().map(MessageId::as_str));
     if let Some(Ok(info)) = message.dead_letter.as_ref().map(serde_json::to_string) {
         line = line.raw("dead_letter", &info);
     }

@@ -46,6 +46,7 @@ pub(crate) struct Input {
     offset: u64,
     size: Option<u64>,
     keeps_texts: bool,
+    keeps_ids: bool,
 }
 
 enum InputSource {
@@ -57,7 +58,12 @@ impl Input {
     /// Bodies from the command line: JSON where they are JSON and not to be `text`.
     pub(crate) fn arguments(bodies: &[String], text: bool, common: Message) -> Self {
         let source = InputSource::Arguments { bodies: bodies.iter().cloned().collect(), text };
-        Self { source, common, number: 0, offset: 0, size: None, keeps_texts: false }
+        Self { source, common, number: 0, offset: 0, size: None, keeps_texts: false, keeps_ids: false }
+    }
+
+    /// Makes the messages copies of those that the lines name by their `id`.
+    pub(crate) fn keep_ids(&mut self) {
+        self.keeps_ids = true;
     }
 
     /// Keeps the text of each line with its message.
@@ -91,7 +97,7 @@ impl Input {
 
     fn lines(reader: impl AsyncBufRead + Unpin + Send + 'static, name: &str, common: Message) -> Self {
         let source = InputSource::Lines { reader: Box::new(reader), name: name.to_owned() };
-        Self { source, common, number: 0, offset: 0, size: None, keeps_texts: false }
+        Self { source, common, number: 0, offset: 0, size: None, keeps_texts: false, keeps_ids: false }
     }
 
     /// The size of the source in bytes, where it is known.
@@ -121,7 +127,13 @@ impl Input {
                     match (bytes, text) {
                         (0, _) => return Ok(None),
                         (bytes, Some(text)) if text.trim_ascii().is_empty() => (bytes, None, None),
-                        (bytes, Some(text)) => (bytes, Some(line::parse(&text, &self.common)), Some(text)),
+                        (bytes, Some(text)) => {
+                            let message = match self.keeps_ids {
+                                true => line::parse_copy(&text, &self.common),
+                                false => line::parse(&text, &self.common),
+                            };
+                            (bytes, Some(message), Some(text))
+                        },
                         (bytes, None) => (bytes, Some(Err(too_long(bytes))), None),
                     }
                 }

@@ -9,6 +9,7 @@ use crate::{
     message_json::object::Object,
     sidecar::deliver::{http::cloudevents, verdict::Verdict},
 };
+use dms_protocol::message::MessageId;
 use dms_worker::worker::{Delivery, HandlerError};
 
 /// The messages as one JSON array, with its content type in `headers`.
@@ -28,7 +29,8 @@ fn item(delivery: &Delivery) -> String {
         .raw("body", delivery.body().as_str())
         .raw("attributes", &delivery.attributes().to_json())
         .texts("tags", delivery.tags())
-        .raw("attempt", &delivery.attempt().to_string());
+        .raw("attempt", &delivery.attempt().to_string())
+        .some_text("message_id", delivery.id().as_ref().map(MessageId::as_str));
     object.finish()
 }
 

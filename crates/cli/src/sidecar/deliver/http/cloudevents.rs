@@ -52,7 +52,7 @@ fn attributes(delivery: &Delivery, source: &str) -> BTreeMap<String, String> {
     let mut event = BTreeMap::new();
     let own = [
         ("specversion", "1.0"),
-        ("id", &fingerprint(delivery)),
+        ("id", &id(delivery)),
         ("source", source),
         ("type", "dms.message"),
         ("dmsqueue", delivery.queue()),
@@ -93,10 +93,11 @@ fn text_type(delivery: &Delivery) -> Option<Cow<'_, str>> {
     delivery.attribute("ce-datacontenttype").filter(|text| text.starts_with("text/"))
 }
 
-/// An identifier of this delivery: the service tells a consumer no message id. A consumer that drops what it has seen
-/// loses nothing by it, for no two deliveries are equal.
-fn fingerprint(delivery: &Delivery) -> String {
-    hex(&Sha256::digest(delivery.handle().as_str())[..16])
+/// The id of the message. Services other than this project's tell a consumer none: there it is one of this delivery. A consumer that
+/// drops what it has seen loses nothing by it, for no two deliveries are equal.
+fn id(delivery: &Delivery) -> String {
+    let of_delivery = || hex(&Sha256::digest(delivery.handle().as_str())[..16]);
+    delivery.id().map_or_else(of_delivery, |id| id.to_string())
 }
 
 /// Names of attributes are lower-case letters and digits.

@@ -18,6 +18,9 @@ use dms_worker::worker::Delivery;
 pub(crate) fn headers(delivery: &Delivery, budget: Duration, common: &HeaderMap) -> HeaderMap {
     let mut headers = shared(delivery, budget, common);
     put(&mut headers, "dms-attempt", &delivery.attempt().to_string());
+    if let Some(id) = delivery.id() {
+        put(&mut headers, "dms-message-id", id.as_str());
+    }
     if !delivery.tags().is_empty() {
         put(&mut headers, "dms-tags", &delivery.tags().join(","));
     }

@@ -15,7 +15,7 @@ use crate::{
     message_json::object::Object,
     sidecar::{backpressure::throttle::Backpressure, deliver::program::process::Program},
 };
-use dms_protocol::internal::json::one_line;
+use dms_protocol::{internal::json::one_line, message::MessageId};
 use dms_worker::worker::{Delivery, Handler, HandlerError};
 
 /// The exit code for "try again later", as in sysexits.h.
@@ -98,7 +98,8 @@ pub(super) fn line(delivery: &Delivery, timeout: Option<Duration>, id: Option<u6
         .raw("attributes", &one_line(&delivery.attributes().to_json()))
         .texts("tags", delivery.tags())
         .raw("attempt", &delivery.attempt().to_string())
-        .raw("deadline_ms", &deadline.to_string());
+        .raw("deadline_ms", &deadline.to_string())
+        .some_text("message_id", delivery.id().as_ref().map(MessageId::as_str));
     object.finish() + "\n"
 }
 

@@ -143,7 +143,8 @@ fn answer(core: &Core, mut state: MutexGuard<'_, State>, requests: Vec<Request>,
     for request in requests {
         let logged = |error: StoreError| BrokerError::Store(Arc::new(AlreadyLogged(error.cause().clone())));
         // The caller may be gone; the change is made all the same.
-        let _ = request.reply.send(outcome.clone().map_err(logged));
+        let outcome = outcome.clone().map(|()| request.appended).map_err(logged);
+        let _ = request.reply.send(outcome);
     }
 }
 
@@ -154,9 +155,12 @@ fn prepare(core: &Core, group: Vec<Request>) -> (Vec<Request>, Arc<Vec<Record>>)
     let mut accepted = Vec::with_capacity(group.len());
     let mut refused = Vec::new();
     let mut records = Vec::new();
-    for request in group {
+    for mut request in group {
         match preparer.prepare(&request.command) {
             Ok(more) => {
+                if is_send(&request) {
+                    request.appended = preparer.appended(&more);
+                }
                 records.extend(more);
                 accepted.push(request);
             }

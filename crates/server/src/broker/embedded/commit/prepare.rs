@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
     broker::{
-        BrokerError, NewMessage,
+        Appended, BrokerError, NewMessage,
         embedded::{
             command::{AdminCommand, Command},
             config::{EmbeddedConfig, StartPosition},
@@ -16,7 +16,7 @@ use crate::{
         },
     },
     clock::whole_ms,
-    store::{CursorId, GroupRow, QueueRow, Record, StoredMessage, StreamId},
+    store::{CursorId, FirstPlace, GroupRow, MessageOrigin, QueueRow, Record, StoredMessage, StreamId},
 };
 use dms_protocol::{
     message::DeadLetterInfo,
@@ -80,6 +80,21 @@ impl<'a> Preparer<'a> {
         Ok(messages.iter().map(|message| self.append_one(queue, message)).collect())
     }
 
+    /// Where the records of a send put its messages.
+    pub(crate) fn appended(&self, records: &[Record]) -> Appended {
+        let mut appended = Appended { now_ms: self.now_ms, ..Appended::default() };
+        for record in records.iter().rev() {
+            match record {
+                Record::Appended(_, message) => {
+                    (appended.first, appended.entered_ms) = (message.seq, message.entered_ms);
+                }
+                Record::Delayed(_, message) => appended.first_delayed = message.seq,
+                _ => {}
+            }
+        }
+        appended
+    }
+
     fn append_one(&mut self, queue: &QueueRow, message: &NewMessage) -> Record {
         let delay = whole_ms(message.delay);
         let stream = if delay > 0 { queue.delay_queue() } else { queue.stream() };
@@ -93,6 +108,7 @@ impl<'a> Preparer<'a> {
                 // The default slice is shared: no allocation.
                 tags: if message.tags.is_empty() { Arc::default() } else { message.tags.as_slice().into() },
                 dead_letter: None,
+                origin: message.origin,
             })
         };
         if delay > 0 {
@@ -131,7 +147,8 @@ impl<'a> Preparer<'a> {
             settlement.head = cursor.durable_head();
             for (position, info) in dead_letters {
                 if let (Some((stream, _)), Some(entry)) = (cursor.dead, ended.entries.get(position)) {
-                    records.push(self.dead_letter(stream, &entry.message, info));
+                    let origin = self.origin(cursor.stream, &entry.message);
+                    records.push(self.dead_letter(stream, &entry.message, origin, info));
                 }
             }
             records.push(Record::Settled { cursor: *number, lease: Some(*lease), histories, settlement });
@@ -140,23 +157,47 @@ impl<'a> Preparer<'a> {
     }
 
     /// The record that makes a message a dead letter. It is a copy, because it outlives the message.
-    fn dead_letter(&mut self, stream: StreamId, message: &StoredMessage, info: DeadLetterInfo) -> Record {
+    fn dead_letter(
+        &mut self,
+        stream: StreamId,
+        message: &StoredMessage,
+        origin: Option<MessageOrigin>,
+        info: DeadLetterInfo,
+    ) -> Record {
         let (seq, entered_ms) = self.place(stream);
         let json = without_labels(message);
         let (tags, body_bytes, dead_letter) = (Arc::default(), message.body_bytes, Some(Arc::new(info)));
-        Record::Appended(stream, Arc::new(StoredMessage { seq, entered_ms, json, body_bytes, tags, dead_letter }))
+        Record::Appended(stream, Arc::new(StoredMessage { seq, entered_ms, json, body_bytes, tags, dead_letter, origin }))
+    }
+
+    /// The queue that owns a stream.
+    fn owner(&self, stream: StreamId) -> Option<&'a QueueId> {
+        let mut queues = self.state.queues.values().map(|queue| &queue.row);
+        queues.find(|row| row.stream() == stream).map(|row| &row.id)
+    }
+
+    /// The origin of a message in the stream of a queue.
+    fn origin(&self, stream: StreamId, message: &StoredMessage) -> Option<MessageOrigin> {
+        let StoredMessage { seq, entered_ms, .. } = *message;
+        let own = |queue: &QueueId| MessageOrigin::new(queue.as_str(), FirstPlace::Queue, seq, entered_ms);
+        message.origin.or_else(|| self.owner(stream).map(own))
     }
 
     fn end_delays(&mut self, delay_queue: StreamId, stream: StreamId, due: &[Arc<StoredMessage>]) -> Vec<Record> {
         let Some(queue) = self.state.delay_queues.get(&delay_queue) else { return Vec::new() };
         let mut records = Vec::with_capacity(due.len() * 2);
+        let owner = self.owner(stream);
         // Messages that were purged while they were being read stay purged.
         for message in due.iter().filter(|message| message.seq >= queue.low) {
             let (seq, entered_ms) = self.place(stream);
             let StoredMessage { body_bytes, .. } = **message;
             let (json, tags) = (message.json.clone(), message.tags.clone());
             records.push(Record::DelayEnded(delay_queue, message.entered_ms, message.seq));
-            let stored = StoredMessage { seq, entered_ms, json, body_bytes, tags, dead_letter: None };
+            let first = |queue: &QueueId| {
+                MessageOrigin::new(queue.as_str(), FirstPlace::DelayQueue, message.seq, message.entered_ms)
+            };
+            let origin = message.origin.or_else(|| owner.map(first));
+            let stored = StoredMessage { seq, entered_ms, json, body_bytes, tags, dead_letter: None, origin };
             records.push(Record::Appended(stream, Arc::new(stored)));
         }
         records
@@ -316,6 +357,7 @@ mod tests {
                 body_bytes: 1,
                 tags,
                 dead_letter: None,
+                origin: None,
             })
         };
         assert_eq!(

@@ -1,7 +1,7 @@
 //! Sending (API reference 5.3.1).
 
 use crate::broker::{
-    BrokerError, NewMessage,
+    Appended, BrokerError, NewMessage,
     embedded::{command::Command, core::Core},
 };
 use dms_protocol::queue::{ProjectId, QueueId};
@@ -12,7 +12,7 @@ pub(crate) async fn append(
     project: &ProjectId,
     queue: &QueueId,
     messages: Vec<NewMessage>,
-) -> Result<(), BrokerError> {
+) -> Result<Appended, BrokerError> {
     let pending = {
         let state = core.open()?;
         let row = &state.queue(project, queue)?.row;
@@ -26,5 +26,5 @@ pub(crate) async fn append(
         }
         core.submit(Command::Append(queue.clone(), messages))
     };
-    pending.outcome().await
+    pending.appended().await
 }

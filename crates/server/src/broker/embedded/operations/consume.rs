@@ -266,6 +266,7 @@ fn answer(lease: &Lease) -> Vec<LeasedMessage> {
         failures: entry.failures,
         entered_ms: entry.message.entered_ms,
         dead_letter: entry.message.dead_letter.clone(),
+        origin: entry.message.origin,
     };
     lease.entries.iter().zip(lease.receipts()).map(leased).collect()
 }

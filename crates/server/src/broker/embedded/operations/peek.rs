@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, sync::Arc};
 use tokio::time::Instant;
 
 use crate::{
-    broker::{BrokerError, GroupPath, PeekState, Peeked, Stream, embedded::core::Core},
-    store::{CursorId, ReadLimit, StoredMessage, StreamId},
+    broker::{BrokerError, GroupPath, MessageOrigin, PeekState, Peeked, Stream, embedded::core::Core},
+    store::{CursorId, FirstPlace, ReadLimit, StoredMessage, StreamId},
 };
 
 /// Delayed messages come after all others; their sequence numbers are shown from here on.
@@ -16,6 +16,10 @@ const MAX_PEEKED: ReadLimit = ReadLimit { messages: 1_000, bytes: 16 * 1024 * 10
 
 /// The position of a group, as far as a call needs it.
 struct PeekView {
+    /// The group.
+    path: GroupPath,
+    /// Its messages or its dead letters.
+    which: Stream,
     /// The cursor, whose label filter applies.
     cursor: CursorId,
     /// The stream.
@@ -46,12 +50,12 @@ pub(crate) async fn peek(
     let state = |message: &StoredMessage| sketch.known.get(&message.seq).copied();
     shown.extend(
         core.passing(sketch.cursor, &found)
-            .filter_map(|message| state(message).map(|(state, failures)| show(message, message.seq, state, failures))),
+            .filter_map(|message| state(message).map(|(state, failures)| sketch.show(message, message.seq, state, failures))),
     );
     if shown.len() < max && from < DELAYED_BASE {
         let (place, limit) = (sketch.head.max(from), ReadLimit { messages: max - shown.len(), ..MAX_PEEKED });
         let found = core.read_store(move |store| store.read(number, place, limit)).await?.messages;
-        let available = |message: &StoredMessage| show(message, message.seq, PeekState::Available, 0);
+        let available = |message: &StoredMessage| sketch.show(message, message.seq, PeekState::Available, 0);
         shown.extend(core.passing(sketch.cursor, &found).map(available));
     }
     if let Some(delay_queue) = sketch.delay_queue.filter(|_| shown.len() < max) {
@@ -62,7 +66,7 @@ pub(crate) async fn peek(
         for message in found {
             let left = u64::try_from(message.entered_ms.saturating_sub(now_ms)).unwrap_or(0);
             let state = PeekState::Delayed(std::time::Duration::from_millis(left));
-            shown.push(show(&message, DELAYED_BASE + message.seq, state, 0));
+            shown.push(sketch.show_delayed(&message, state));
         }
     }
     Ok(shown)
@@ -96,10 +100,21 @@ fn sketch(core: &Core, path: &GroupPath, which: Stream, from: u64, max: usize) -
         }
     }
     let delay_queue = (which == Stream::Messages).then(|| queue.row.delay_queue());
-    Ok(PeekView { cursor: number, stream: cursor.stream, delay_queue, known, head: cursor.head() })
+    let path = path.clone();
+    Ok(PeekView { path, which, cursor: number, stream: cursor.stream, delay_queue, known, head: cursor.head() })
 }
 
-fn show(message: &StoredMessage, sequence: u64, state: PeekState, failures: u32) -> Peeked {
-    let (json, dead_letter) = (message.json.clone(), message.dead_letter.clone());
-    Peeked { sequence, json, state, failures, entered_ms: message.entered_ms, dead_letter }
+impl PeekView {
+    fn show(&self, message: &StoredMessage, sequence: u64, state: PeekState, failures: u32) -> Peeked {
+        let id = message.origin.unwrap_or_else(|| self.path.origin(self.which, message.seq, message.entered_ms));
+        let (json, dead_letter) = (message.json.clone(), message.dead_letter.clone());
+        Peeked { sequence, json, state, failures, entered_ms: message.entered_ms, dead_letter, id }
+    }
+
+    fn show_delayed(&self, message: &StoredMessage, state: PeekState) -> Peeked {
+        let queue = self.path.queue.as_str();
+        let own = MessageOrigin::new(queue, FirstPlace::DelayQueue, message.seq, message.entered_ms);
+        let id = message.origin.unwrap_or(own);
+        Peeked { id, ..self.show(message, DELAYED_BASE + message.seq, state, 0) }
+    }
 }

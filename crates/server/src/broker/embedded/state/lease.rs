@@ -242,6 +242,7 @@ mod tests {
                 body_bytes: 1,
                 tags: Arc::from(Vec::new()),
                 dead_letter: None,
+                origin: None,
             }),
             failures: *failures,
             history: FailureHistory::default(),

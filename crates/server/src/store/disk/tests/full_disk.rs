@@ -42,14 +42,14 @@ fn dies(seq: u64) -> [Record; 2] {
     let Record::Appended(_, message) = appended(1, seq, 1_000) else { unreachable!() };
     let StoredMessage { entered_ms, ref json, body_bytes, .. } = *message;
     let dead_letter = Some(Arc::new(DeadLetterInfo::default()));
-    let copy = StoredMessage { seq, entered_ms, json: json.clone(), body_bytes, tags: Arc::default(), dead_letter };
+    let copy = StoredMessage { seq, entered_ms, json: json.clone(), body_bytes, tags: Arc::default(), dead_letter, origin: None };
     let settlement = Settlement { dead: vec![seq], head: seq + 1, ..Settlement::default() };
     [Record::Appended(StreamId(4), Arc::new(copy)), settled(settlement)]
 }
 
 fn delayed(seq: u64, size: usize) -> Record {
     let (json, tags) = ("x".repeat(size).into(), Arc::default());
-    let message = StoredMessage { seq, entered_ms: 9, json, body_bytes: size, tags, dead_letter: None };
+    let message = StoredMessage { seq, entered_ms: 9, json, body_bytes: size, tags, dead_letter: None, origin: None };
     Record::Delayed(StreamId(2), Arc::new(message))
 }
 

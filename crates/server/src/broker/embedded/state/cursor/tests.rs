@@ -19,6 +19,7 @@ fn message(seq: u64, tag: &str) -> Arc<StoredMessage> {
         body_bytes: 10,
         tags: tags.into(),
         dead_letter: None,
+        origin: None,
     })
 }
 

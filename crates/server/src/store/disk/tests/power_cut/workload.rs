@@ -145,6 +145,7 @@ fn message(seq: u64, entered_ms: i64, rng: &mut fastrand::Rng) -> Arc<StoredMess
         json: json.into(),
         tags: tags.into(),
         dead_letter: None,
+        origin: None,
     })
 }
 
