@@ -14,7 +14,7 @@ use tokio::{
 };
 
 use super::{AccessKey, AuthError, Generation, encode};
-use crate::{queue::ProjectId, secret_url::SecretUrl, transport::Transport, wire::error::ErrorBody};
+use crate::{queue::ProjectId, secret_url::SecretUrl, text::brief, transport::Transport, wire::error::ErrorBody};
 
 /// The timeout of IAM's answer.
 const TIMEOUT: Duration = Duration::from_secs(15);
@@ -167,7 +167,7 @@ impl Iam {
                 Some(token) if error.is_retryable() || error.is_refused() => {
                     let retry_in = if error.is_refused() { REFUSED_PAUSE } else { RENEWAL_PAUSE };
                     token.renew_at = Instant::now() + retry_in;
-                    tracing::warn!(%error, ?retry_in, "the IAM token could not be renewed yet: the old one is used until it ends");
+                    tracing::warn!(%error, retry_in = %brief(retry_in), "the IAM token could not be renewed yet: the old one is used until it ends");
                     Ok(state)
                 }
                 _ => Err(error),

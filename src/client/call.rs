@@ -32,6 +32,7 @@ use crate::{
     queue::ProjectId,
     retry::RetryPolicy,
     retry_after::RetryAfter,
+    text::brief,
     transport::Transport,
     wire::{Dialect, error::ErrorBody},
 };
@@ -200,7 +201,7 @@ impl Inner {
             };
             let reason = error.to_string();
             let pause = tries.failed(error, Instant::now(), self.recently_created(call.path))?;
-            tracing::debug!(reason, ?pause, "the call is repeated");
+            tracing::debug!(reason, pause = %brief(pause), "the call is repeated");
             tokio::time::sleep(pause).await;
         }
     }
@@ -283,7 +284,7 @@ impl Inner {
                 tracing::warn!(
                     endpoint,
                     %error,
-                    ?retry_in,
+                    retry_in = %brief(retry_in),
                     "the key is refused: nothing is sent until then, when one request tries it again"
                 );
                 error.waiting(retry_in)
@@ -360,8 +361,8 @@ impl Inner {
             let wait = retry_after.wait();
             tracing::warn!(
                 operation,
-                ?asked,
-                ?wait,
+                asked = %brief(asked),
+                wait = %brief(wait),
                 "the service asks for a very long pause (Retry-After): a shorter one is made"
             );
         }

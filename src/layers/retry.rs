@@ -8,6 +8,7 @@ use tower::Layer;
 use super::around::{Around, AroundService};
 use crate::{
     retry::RetryPolicy,
+    text::brief,
     worker::{Delivery, DeliveryService, FailureKind, HandlerError},
 };
 
@@ -62,7 +63,7 @@ impl Around for Retry {
             let Some(pause) = pause.filter(|pause| pause.saturating_add(longest) < delivery.remaining()) else {
                 return Err(error);
             };
-            tracing::debug!(queue = delivery.queue(), retry, %error, ?pause, "the handler failed: it is called again");
+            tracing::debug!(queue = delivery.queue(), retry, %error, pause = %brief(pause), "the handler failed: it is called again");
             sleep(pause).await;
             (service, retry) = (next, retry.saturating_add(1));
         }

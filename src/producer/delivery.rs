@@ -20,6 +20,7 @@ use crate::{
     queue::QueueId,
     retry::RetryPolicy,
     spans,
+    text::brief,
 };
 
 /// A message, and the receipt that waits for its result.
@@ -151,7 +152,7 @@ impl Delivery {
                 spans::failed(&tracing::Span::current(), error.kind());
                 return Err(error);
             };
-            tracing::debug!(%error, ?pause, messages = batch.len(), "the messages are sent again");
+            tracing::debug!(%error, pause = %brief(pause), messages = batch.len(), "the messages are sent again");
             tokio::select! {
                 () = tokio::time::sleep(pause) => self.counters.retried(),
                 () = self.abandon.cancelled() => return Err(error),

@@ -7,6 +7,7 @@ use tokio::time::{Instant, sleep};
 use crate::{
     client::Error,
     retry::{RetryPolicy, Schedule},
+    text::brief,
     worker::{error::WorkerError, pipeline::context::Context, setup::Setup, targets::Targets},
 };
 
@@ -140,8 +141,8 @@ fn report_failure(setup: &Setup, error: &WorkerError, retry_in: Duration) {
     };
     let worker = &setup.control.name;
     if setup.control.set_failure(Some(reason.clone())).as_ref() == Some(&reason) {
-        tracing::debug!(worker, %error, ?retry_in, "the queue is still being looked up");
+        tracing::debug!(worker, %error, retry_in = %brief(retry_in), "the queue is still being looked up");
     } else {
-        tracing::warn!(worker, %error, ?retry_in, "the worker cannot continue and keeps looking up its queue and group");
+        tracing::warn!(worker, %error, retry_in = %brief(retry_in), "the worker cannot continue and keeps looking up its queue and group");
     }
 }

@@ -269,7 +269,8 @@ fn copy_of(message: &ReceivedMessage) -> Message {
     copy
 }
 
-fn reason(outcome: &HandlerOutcome<'_>) -> &'static str {
+/// The word for the failure of a message.
+pub(crate) fn reason(outcome: &HandlerOutcome<'_>) -> &'static str {
     match outcome {
         HandlerOutcome::Failed(error) if error.kind() == FailureKind::Undecodable => UNDECODABLE,
         other => other.name(),

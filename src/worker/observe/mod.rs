@@ -2,5 +2,6 @@
 
 pub(crate) mod event;
 pub(crate) mod latency;
+pub(crate) mod log;
 pub(crate) mod report;
 pub(crate) mod spans;

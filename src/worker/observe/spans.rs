@@ -10,6 +10,7 @@ use tracing::{Span, field::Empty};
 
 use crate::{
     client::Error,
+    message::MessageId,
     spans::{failed, messaging_span},
     trace_context::{TRACEPARENT, TRACESTATE},
     worker::{
@@ -53,6 +54,7 @@ pub(crate) fn process(delivery: &Delivery) -> Span {
         "process", kind: "consumer", operation: "process", queue: origin.queue,
         messaging.consumer.group.name = origin.group,
         messaging.message.body.size = delivery.body().len(),
+        messaging.message.id = delivery.id().as_ref().map(MessageId::as_str),
         messaging.huawei_dms.message.sequence = delivery.sequence(),
         messaging.huawei_dms.message.attempt = delivery.attempt(),
         link.traceparent = delivery.attribute(TRACEPARENT).as_deref(),

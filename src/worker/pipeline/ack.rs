@@ -13,7 +13,7 @@ use crate::{
         dedup::redelivery::Redelivery,
         fetch::polls::PollScope,
         handler::{
-            delivery::{Deliveries, Failure},
+            delivery::{Deliveries, Failure, Origin},
             outcome::HandlerOutcome,
         },
         isolation::{
@@ -240,31 +240,36 @@ fn classify(answer: &Result<Acked, Error>) -> AckResult<'_> {
 }
 
 fn log(context: &Context, result: AckResult<'_>, reported: Settlement) {
-    let (worker, Settlement { done, rest, .. }) = (context.settings.name.as_str(), reported);
+    let Settlement { done, rest, .. } = reported;
+    let Origin { worker, queue, group, .. } = &*context.origin;
     if rest > 0 && context.control.interrupt.is_cancelled() {
-        tracing::info!(worker, rest, "the grace period is over, so these messages are redelivered to another worker");
+        tracing::info!(worker, queue, group, rest, "the grace period is over, so these messages are redelivered to another worker");
     }
     match result {
         AckResult::Answered { success, .. } if success < done => tracing::warn!(
             worker,
+            queue,
+            group,
             done,
             success,
             "the service settled fewer messages than were done; the others are redelivered"
         ),
         AckResult::Answered { success, fail } => {
-            tracing::debug!(worker, success, fail, released = reported.released(), "acknowledged");
+            tracing::debug!(worker, queue, group, success, fail, released = reported.released(), "acknowledged");
         }
         AckResult::Late => {
-            tracing::warn!(worker, done, rest, "the acknowledgement arrived too late, so the batch is redelivered");
+            tracing::warn!(worker, queue, group, done, rest, "the acknowledgement arrived too late, so the batch is redelivered");
         }
         AckResult::Unknown => tracing::warn!(
             worker,
+            queue,
+            group,
             done,
             rest,
             "the reply to the acknowledgement was lost, so the batch may be redelivered"
         ),
         AckResult::Refused(error) => {
-            tracing::warn!(worker, done, rest, %error, "the acknowledgement was refused, so the batch is redelivered");
+            tracing::warn!(worker, queue, group, done, rest, %error, "the acknowledgement was refused, so the batch is redelivered");
         }
     }
 }

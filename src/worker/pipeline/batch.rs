@@ -15,12 +15,13 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use crate::{
     contain::panic_text,
     message::ReceivedMessage,
+    text::brief,
     worker::{
         dedup::{in_progress::AfterAck, redelivery::Redelivery},
         dispatch::key_queues::{StopGuard, Ticket},
         handler::delivery::{Deliveries, Delivery, Signals, failed_attempts},
         limit::inflight::{BatchPermits, InflightPermit},
-        observe::event::Event,
+        observe::{event::Event, log::log_message},
         pipeline::{
             ack,
             context::Context,
@@ -218,20 +219,24 @@ impl BatchRun {
 
     /// Reports handlers that continue although they were stopped.
     fn report_stuck(&mut self) {
-        let worker = self.context.settings.name.as_str();
         for (position, started) in self.started.iter().enumerate() {
             if self.ledger.verdict(position).is_some() || !self.stuck.insert(position) {
                 continue;
             }
             let (age, policy) = (started.elapsed(), self.context.settings.on_stuck);
-            tracing::error!(
-                worker,
-                ?age,
-                ?policy,
+            let delivery = self.deliveries.at(position);
+            log_message!(
+                error,
+                delivery,
+                age = %brief(age),
+                capacity = match policy {
+                    OnStuck::KeepPermit => "kept",
+                    OnStuck::FreePermit => "freed",
+                },
                 "a handler continues after it was stopped, because it blocks its thread"
             );
             self.context.control.stuck.fetch_add(1, Relaxed);
-            self.context.emit(&Event::Stuck { delivery: &self.deliveries.at(position), age });
+            self.context.emit(&Event::Stuck { delivery: &delivery, age });
             if let Some(permits) = &self.permits {
                 permits.free(position);
             }
@@ -334,7 +339,8 @@ impl BatchRun {
         self.ledger.record(position, ended.verdict);
         if self.stuck.remove(&position) {
             self.context.control.stuck.fetch_sub(1, Relaxed);
-            tracing::warn!(worker = self.context.settings.name, "a stuck handler has ended");
+            let delivery = self.deliveries.at(position);
+            log_message!(warn, delivery, "a stuck handler has ended");
         }
         if let Some(stop_guard) = self.stop_guards.get_mut(position) {
             *stop_guard = None;

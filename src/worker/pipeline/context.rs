@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
+use crate::text::brief;
 use crate::worker::{
     control::Control,
     dedup::{records::MessageRecords, redelivery::Redelivery},
@@ -17,7 +18,10 @@ use crate::worker::{
     },
     isolation::{FetchMode, Isolation},
     limit::acks::Acks,
-    observe::event::{Event, Observers},
+    observe::{
+        event::{Event, Observers},
+        log::log_message,
+    },
     settings::{Settings, warnings},
 };
 
@@ -83,10 +87,10 @@ impl Context {
     /// Reports why a message was redelivered, if it was.
     pub(crate) fn explain(&self, delivery: &Delivery) {
         let Some(reason) = self.records.explain(delivery.message()) else { return };
-        tracing::info!(
-            worker = self.settings.name,
+        log_message!(
+            info,
+            delivery,
             sequence = delivery.sequence(),
-            attempt = delivery.attempt(),
             reason = reason.name(),
             "a message was redelivered: {reason}"
         );
@@ -110,11 +114,11 @@ impl Context {
         let message = delivery.message();
         let pause = self.failure.pauses.record(self.records.identity(message), message.attempt);
         if let Some(messages) = self.failure.pauses.due_warning() {
-            tracing::warn!(
-                worker = self.settings.name,
+            log_message!(
+                warn,
+                delivery,
                 messages,
-                attempt = delivery.attempt(),
-                ?pause,
+                pause = %brief(pause),
                 "rejected messages are redelivered, because {}: {}",
                 self.failure.why_it_loops(),
                 warnings::REMEDY

@@ -9,6 +9,7 @@ use tokio::{
 
 use crate::{
     client::Error,
+    text::brief,
     worker::{fetch::polls::PollScope, pipeline::context::Context},
 };
 
@@ -33,7 +34,7 @@ pub(crate) async fn drain(context: &Context, pollers: JoinSet<Result<(), Error>>
         () = all.as_mut() => true,
         () = context.control.interrupt.cancelled() => false,
         () = sleep(context.settings.grace) => {
-            tracing::warn!(worker = context.settings.name, grace = ?context.settings.grace, "the grace period is over, so running handlers are stopped");
+            tracing::warn!(worker = context.settings.name, grace = %brief(context.settings.grace), "the grace period is over, so running handlers are stopped");
             false
         }
     };

@@ -13,11 +13,13 @@ use crate::{
     limits::MAX_MESSAGES,
     message::ReceivedMessage,
     retry::{RetryPolicy, Schedule},
+    text::brief,
     worker::{
         fetch::{
             concurrency::{PollConcurrency, batch_size},
             polls::{InFlightPoll, PollScope},
         },
+        handler::delivery::Origin,
         limit::inflight::Reservation,
         observe::{event::Event, spans},
         pipeline::{
@@ -86,7 +88,7 @@ async fn keep_polling(context: &Arc<Context>, pollers: &mut JoinSet<Result<(), E
                     context.polling.pollers.set(pollers.len());
                     let _trying = context.control.health.trying();
                     let pause = restarts.next(Instant::now());
-                    tracing::error!(worker = context.settings.name, %panic, ?pause, "a poller panicked and is restarted");
+                    tracing::error!(worker = context.settings.name, %panic, pause = %brief(pause), "a poller panicked and is restarted");
                     tokio::select! {
                         () = context.control.stopping.cancelled() => return Ok(()),
                         () = sleep(pause) => {}
@@ -289,7 +291,8 @@ impl Poller {
             false => self.backoff.next_delay().unwrap_or(MAX_OUTAGE),
         };
         let retry_in = error.retry_after().map_or(delay, |asked| delay.max(asked));
-        tracing::warn!(worker = context.settings.name, %error, ?retry_in, "a poll failed");
+        let Origin { worker, queue, group, .. } = &*context.origin;
+        tracing::warn!(worker, queue, group, %error, retry_in = %brief(retry_in), "a poll failed");
         context.emit(&Event::PollFailed { error: &error, retry_in });
         let _ = context.control.stopping.run_until_cancelled(sleep(retry_in)).await;
         Ok(())

@@ -9,6 +9,7 @@ use tracing::Span;
 use crate::{
     contain::panic_text,
     message::FailureReport,
+    text::brief,
     worker::{
         dedup::{
             in_progress::ActiveRun,
@@ -18,14 +19,14 @@ use crate::{
             collector::Slot,
             key_queues::{KeyGuard, Ticket},
         },
-        failure::Resolution,
+        failure::{self, Resolution},
         handler::{
             delivery::{Delivery, Failure, Signals},
             error::{FailureKind, HandlerError},
             kind::HandlerKind,
             outcome::{CallEnd, CallOutcome, HandlerOutcome},
         },
-        observe::{event::Event, spans},
+        observe::{event::Event, log::log_message, spans},
         pipeline::{call, context::Context},
         settlement::ledger::Verdict,
     },
@@ -56,9 +57,10 @@ pub(crate) async fn run(context: &Arc<Context>, mut job: Job) -> Verdict {
 
 /// The verdict of a run that panicked outside of its handler.
 fn panicked(context: &Context, delivery: &Delivery, panic: Box<dyn Any + Send>) -> Verdict {
-    let (worker, panic) = (context.settings.name.as_str(), panic_text(panic));
-    tracing::error!(
-        worker,
+    let panic = panic_text(panic);
+    log_message!(
+        error,
+        delivery,
         panic,
         "processing a message panicked outside of its handler, so the message counts as failed"
     );
@@ -217,7 +219,7 @@ fn unless_passed_on<'a>(context: &Context, delivery: &Delivery, run: Option<Acti
 async fn settle(context: &Context, delivery: &Delivery, CallOutcome { ended, took, span }: CallOutcome) -> Verdict {
     let outcome = ended.outcome(context.control.interrupt.is_cancelled());
     spans::processed(&span, &outcome);
-    span.in_scope(|| log(context, &outcome, took));
+    span.in_scope(|| log(delivery, &outcome, took));
     context.emit(&Event::Handled { delivery, outcome, took });
     let verdict = match outcome {
         HandlerOutcome::Done => Verdict::Done,
@@ -243,9 +245,10 @@ async fn resolve(context: &Context, delivery: &Delivery, outcome: &HandlerOutcom
 
 /// Fails a message whose last attempt has failed before, without calling the handler.
 fn fail_again(context: &Context, delivery: &Delivery, report: FailureReport) -> Verdict {
-    let worker = context.settings.name.as_str();
-    tracing::info!(
-        worker,
+    log_message!(
+        info,
+        delivery,
+        reason = &*report.reason,
         "a message whose attempts are used up was redelivered, so it fails again without being handled"
     );
     context.emit(&Event::Skipped { delivery });
@@ -266,20 +269,30 @@ fn record_resolution(context: &Context, delivery: &Delivery, resolved: Resolutio
     verdict
 }
 
-fn log(context: &Context, outcome: &HandlerOutcome<'_>, took: Duration) {
-    let worker = context.settings.name.as_str();
+fn log(delivery: &Delivery, outcome: &HandlerOutcome<'_>, took: Duration) {
+    let (took, reason) = (brief(took), failure::reason(outcome));
+    let outcome_name = outcome.name();
     match outcome {
-        HandlerOutcome::Done => tracing::debug!(worker, ?took, "handled"),
-        HandlerOutcome::Failed(error) if error.kind() == FailureKind::Release => {
-            tracing::info!(worker, ?took, %error, "the handler released the message");
+        HandlerOutcome::Done => log_message!(debug, delivery, outcome = outcome_name, %took, "handled"),
+        HandlerOutcome::Failed(error) => match error.kind() {
+            // The handler says that the message is all right.
+            FailureKind::Release => {
+                log_message!(info, delivery, outcome = outcome_name, %took, %error, "the handler released the message");
+            }
+            FailureKind::Defer(_) => {
+                log_message!(info, delivery, outcome = outcome_name, %took, %error, "the handler deferred the message");
+            }
+            _ => log_message!(warn, delivery, outcome = outcome_name, reason, %took, %error, "the handler failed"),
+        },
+        HandlerOutcome::Panicked(panic) => {
+            log_message!(error, delivery, outcome = outcome_name, reason, %took, panic, "the handler panicked");
         }
-        HandlerOutcome::Failed(error) => {
-            tracing::warn!(worker, ?took, outcome = outcome.name(), %error, "the handler failed")
+        HandlerOutcome::TimedOut => {
+            log_message!(warn, delivery, outcome = outcome_name, reason, %took, "the handler was stopped at its deadline");
         }
-        HandlerOutcome::Panicked(panic) => tracing::error!(worker, ?took, panic, "the handler panicked"),
-        HandlerOutcome::TimedOut => tracing::warn!(worker, ?took, "the handler was stopped at its deadline"),
-        HandlerOutcome::Interrupted => {
-            tracing::warn!(worker, ?took, "the handler was stopped at the end of the grace period")
-        }
+        HandlerOutcome::Interrupted => log_message!(
+            warn, delivery, outcome = outcome_name, reason, %took,
+            "the handler was stopped at the end of the grace period"
+        ),
     }
 }

@@ -10,6 +10,7 @@ mod dlq;
 mod documented;
 mod errors;
 mod help;
+mod log_lines;
 mod overview;
 mod purge;
 mod rotation;

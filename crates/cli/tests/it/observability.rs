@@ -40,6 +40,46 @@ fn no_log_line_has_a_field_that_is_called_message() {
     assert!(seen > 100);
 }
 
+/// The sources of all packages.
+fn sources() -> Vec<(String, String)> {
+    let mut folders = vec!["src".to_owned(), "crates".to_owned()];
+    let mut sources = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(&folder)).unwrap() {
+            let entry = entry.unwrap();
+            let path = format!("{folder}/{}", entry.file_name().display());
+            if entry.file_type().unwrap().is_dir() {
+                folders.push(path);
+            } else if path.ends_with(".rs") && path.contains("src/") {
+                let text = file(&path);
+                sources.push((path, text));
+            }
+        }
+    }
+    sources
+}
+
+/// Log lines are for people: a value is shown by its `Display`, not by its `Debug`.
+#[test]
+fn no_log_line_shows_debug_output() {
+    let sources = sources();
+    let mut seen = 0;
+    for (path, text) in &sources {
+        for level in ["error", "warn", "info", "debug", "trace"] {
+            for (at, call) in text.match_indices(&format!("tracing::{level}!(")) {
+                seen += 1;
+                // Up to the end of the call, as rustfmt ends it.
+                let rest = &text[at + call.len()..];
+                let end = rest.find(");").or(rest.find("),")).or(rest.find(")\n")).unwrap_or(rest.len());
+                let fields = &rest[..end];
+                let shows = [" ?", "(?", "\n?", ":?}"].iter().any(|debug| fields.contains(debug)) || fields.starts_with('?');
+                assert!(!shows, "{path}: {fields}");
+            }
+        }
+    }
+    assert!(sources.len() > 100 && seen > 100, "{} {seen}", sources.len());
+}
+
 /// The rows of the tables of a section, without their heads: the cells of each, without backticks.
 fn rows(path: &str, section: &str) -> Vec<Vec<String>> {
     let text = file(path);

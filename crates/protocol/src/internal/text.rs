@@ -1,7 +1,7 @@
 //! Text: cut to a length, and read from files. Files are UTF-8, with or without the byte order mark that some editors
 //! write.
 
-use std::{fs, io, path::Path};
+use std::{fmt, fs, io, path::Path, time::Duration};
 
 /// The byte order mark of UTF-8.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
@@ -37,6 +37,37 @@ pub fn cut(text: &str, most: usize) -> &str {
     &text[..end]
 }
 
+/// A duration as text, such as `1.25s` or `20ms`: at most three decimals, and no nanoseconds.
+pub fn brief(duration: Duration) -> impl fmt::Display + fmt::Debug + Copy {
+    Brief(duration)
+}
+
+#[derive(Clone, Copy)]
+struct Brief(Duration);
+
+impl fmt::Display for Brief {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(duration) = *self;
+        let (secs, millis) = (duration.as_secs(), duration.as_millis());
+        let (whole, thousandths, unit) = match () {
+            () if secs >= 1 => (u128::from(secs), duration.subsec_millis(), "s"),
+            () if millis >= 1 => (millis, duration.subsec_micros() % 1_000, "ms"),
+            () => (duration.as_micros(), 0, "µs"),
+        };
+        let decimals = format!("{thousandths:03}");
+        match decimals.trim_end_matches('0') {
+            "" => write!(f, "{whole}{unit}"),
+            decimals => write!(f, "{whole}.{decimals}{unit}"),
+        }
+    }
+}
+
+impl fmt::Debug for Brief {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
 /// The bytes of a text without its byte order mark.
 ///
 /// # Errors
@@ -68,6 +99,21 @@ fn decode(bytes: &[u8]) -> Result<String, NotUtf8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn durations_are_brief() {
+        for (nanos, text) in [
+            (0, "0µs"),
+            (45_678, "45µs"),
+            (1_000_000, "1ms"),
+            (20_340_999, "20.34ms"),
+            (1_234_567_891, "1.234s"),
+            (20_000_000_001, "20s"),
+            (300_050_000_000, "300.05s"),
+        ] {
+            assert_eq!(brief(Duration::from_nanos(nanos)).to_string(), text);
+        }
+    }
 
     #[test]
     fn texts_are_cut_between_characters() {

@@ -28,6 +28,7 @@ use crate::{
     net::connection_state::ConnectionState,
     state::AppState,
 };
+use dms_protocol::internal::text::brief;
 
 /// The header of the request id, in requests and answers.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -52,7 +53,7 @@ pub(crate) async fn wrap(app: &AppState, connection: Option<&ConnectionState>, r
                 .catch_unwind()
                 .await
                 .unwrap_or_else(|_| {
-                    tracing::error!(operation, request_id = ?id, "a request handler panicked; the request was answered with 500");
+                    tracing::error!(operation, request_id = id.to_str().unwrap_or_default(), "a request handler panicked; the request was answered with 500");
                     codes::INTERNAL.plain().into_response()
                 })
         }
@@ -64,7 +65,7 @@ pub(crate) async fn wrap(app: &AppState, connection: Option<&ConnectionState>, r
     }
     let (status, took) = (response.status().as_u16(), started.elapsed());
     let code = refused.as_ref().map(|error| error.code().name);
-    tracing::debug!(operation, status, code, ?took, request_id = ?id, "answered");
+    tracing::debug!(operation, status, code, took = %brief(took), request_id = id.to_str().unwrap_or_default(), "answered");
     app.metrics.answered(operation, status, took);
     response.headers_mut().insert(REQUEST_ID, id);
     if app.extensions && target.is_none_or(|target| target.project.is_some()) {

@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 
 use crate::config::LogHandler;
+use dms_protocol::message::MessageId;
 use dms_worker::worker::{Delivery, Handler, HandlerError};
 
 /// Logs messages.
@@ -22,10 +23,11 @@ impl LogDelivery {
 impl Handler for LogDelivery {
     async fn handle(&self, delivery: Delivery) -> Result<(), HandlerError> {
         let (queue, group, bytes) = (delivery.queue(), delivery.group(), delivery.body().len());
-        let tags = delivery.tags().join(",");
+        let (tags, id, attempt) = (delivery.tags().join(","), delivery.id(), delivery.attempt());
+        let message_id = id.as_ref().map(MessageId::as_str);
         match self.settings.body {
-            true => tracing::info!(queue, group, tags, bytes, body = delivery.body().as_str(), "message"),
-            false => tracing::info!(queue, group, tags, bytes, "message"),
+            true => tracing::info!(queue, group, message_id, attempt, tags, bytes, body = delivery.body().as_str(), "message"),
+            false => tracing::info!(queue, group, message_id, attempt, tags, bytes, "message"),
         }
         Ok(())
     }

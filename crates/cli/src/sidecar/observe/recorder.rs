@@ -11,10 +11,12 @@ use tokio::{sync::watch, time::Instant};
 
 use crate::sidecar::observe::rate_window::Window;
 use dms_protocol::internal::clock;
-use dms_worker::worker::{AckResult, Event, HandlerOutcome, Observer, Origin};
+use dms_worker::worker::{AckResult, Event, FailureKind, HandlerOutcome, Observer, Origin};
 
 /// How many errors are remembered.
 const MAX_ERRORS: usize = 5;
+/// Messages that were handed back. The last one stands for all.
+const RELEASED: &str = "released";
 /// How much of an error's text is kept, in characters.
 const MAX_CHARS: usize = 300;
 
@@ -73,6 +75,10 @@ impl Recorder {
         let now: Timestamp = clock::now();
         let seen = Seen { at: now.to_string(), what, error: error.chars().take(MAX_CHARS).collect() };
         let mut errors = self.errors.lock().unwrap_or_else(PoisonError::into_inner);
+        // Every message that was in flight is released for the same reason, which must not displace other errors.
+        if what == RELEASED {
+            errors.retain(|seen| seen.what != RELEASED);
+        }
         if errors.len() == MAX_ERRORS {
             errors.remove(0);
         }
@@ -95,7 +101,12 @@ impl Observer for Recorder {
         match event {
             Event::PollFailed { error, .. } => self.record("poll", &error.to_string()),
             Event::Handled { outcome, .. } => match outcome {
-                HandlerOutcome::Failed(error) => self.record("handler", &error.to_string()),
+                HandlerOutcome::Failed(error) => match error.kind() {
+                    // The application asked for the message later: nothing went wrong.
+                    FailureKind::Defer(_) => {}
+                    FailureKind::Release => self.record(RELEASED, &error.to_string()),
+                    _ => self.record("handler", &error.to_string()),
+                },
                 HandlerOutcome::Panicked(text) => self.record("panic", text),
                 HandlerOutcome::TimedOut => self.record("handler", "stopped at its deadline"),
                 _ => {}
@@ -106,5 +117,20 @@ impl Observer for Recorder {
             }
             _ => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn released_messages_do_not_displace_errors() {
+        let recorder = Recorder::default();
+        recorder.record("handler", "no such account");
+        (0..20).for_each(|n| recorder.record(RELEASED, &format!("the application is down {n}")));
+        let seen: Vec<_> = recorder.errors().into_iter().map(|seen| (seen.what, seen.error)).collect();
+        let expected = [(RELEASED, "the application is down 19"), ("handler", "no such account")];
+        assert_eq!(seen, expected.map(|(what, error)| (what, error.to_owned())));
     }
 }

@@ -114,6 +114,16 @@ pub(crate) enum Verdict {
     Dead,
 }
 
+impl Verdict {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Alive => "alive",
+            Self::Free => "free",
+            Self::Dead => "dead",
+        }
+    }
+}
+
 /// Decides by this server's own clock, and by nothing else, that an owner is dead.
 #[derive(Debug)]
 pub(crate) struct Watch {

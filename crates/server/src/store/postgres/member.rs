@@ -210,7 +210,7 @@ impl Member {
             }
             observe(&view);
             if matches!(view.verdict, Some(Verdict::Free | Verdict::Dead)) {
-                tracing::info!(verdict = ?view.verdict, "this server takes over the messages");
+                tracing::info!(verdict = view.verdict.map(Verdict::as_str), "this server takes over the messages");
                 if let Some(duty) = self.take_away(&view).await? {
                     return Ok(Some(duty));
                 }

@@ -26,7 +26,7 @@ use crate::{
         throttle::Backpressure,
     },
 };
-use dms_protocol::internal::clock;
+use dms_protocol::internal::{clock, text::brief};
 use dms_worker::worker::{BatchHandler, Delivery, Handler, HandlerError};
 
 /// How long before its deadline a message stops waiting for an application that is down, at least: a connection that does not come
@@ -198,8 +198,8 @@ impl HttpDelivery {
                 let pause = asked.wait();
                 // Once for all the messages that are on their way.
                 if self.backpressure.pause_for(pause) {
-                    let asked = asked.shortened().map(tracing::field::debug);
-                    tracing::warn!(queue, %status, ?pause, asked, "the application asks for a pause");
+                    let asked = asked.shortened().map(brief).map(tracing::field::display);
+                    tracing::warn!(queue, %status, pause = %brief(pause), asked, "the application asks for a pause");
                 }
                 Err(HandlerError::defer(pause))
             }

@@ -15,7 +15,10 @@ use crate::{
     message_json::object::Object,
     sidecar::{backpressure::throttle::Backpressure, deliver::program::process::Program},
 };
-use dms_protocol::{internal::json::one_line, message::MessageId};
+use dms_protocol::{
+    internal::{json::one_line, text::brief},
+    message::MessageId,
+};
 use dms_worker::worker::{Delivery, Handler, HandlerError};
 
 /// The exit code for "try again later", as in sysexits.h.
@@ -77,7 +80,7 @@ pub(super) fn spawn(run: &ProgramCommand, stdout: Stdio, backpressure: &Backpres
         command.env_remove(name);
     }
     Program::start(&mut command).map_err(|error| {
-        tracing::error!(program = path, %error, pause = ?START_FAILURE_PAUSE, "the program cannot be started: nothing is fetched for a while");
+        tracing::error!(program = path, %error, pause = %brief(START_FAILURE_PAUSE), "the program cannot be started: nothing is fetched for a while");
         backpressure.pause_for(START_FAILURE_PAUSE);
         HandlerError::release(format!("the program cannot be started: {error}"))
     })

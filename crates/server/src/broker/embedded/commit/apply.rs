@@ -13,9 +13,12 @@ use crate::{
             state::{QueueState, State, cursor::Cursor, delay_queue::DelayQueue, stream::Stream},
         },
     },
-    store::{CursorId, CursorSnapshot, GroupRow, QueueRow, Record, Settlement, StreamId},
+    store::{CursorId, CursorSnapshot, GroupRow, QueueRow, Record, Settlement, StoredMessage, StreamId},
 };
-use dms_protocol::queue::{GroupId, QueueId};
+use dms_protocol::{
+    message::DeadLetterInfo,
+    queue::{GroupId, QueueId},
+};
 
 /// The streams and cursors on which messages may have become available.
 #[derive(Debug, Default)]
@@ -59,6 +62,7 @@ impl State {
             Record::Appended(number, message) => {
                 if let Some(info) = &message.dead_letter {
                     self.dead_letter_reasons.add(&info.reason);
+                    self.log_dead_letter(*number, message, info);
                 }
                 if let Some(stream) = self.streams.get_mut(number) {
                     self.timer_is_stale |= stream.oldest.is_none();
@@ -174,6 +178,27 @@ impl State {
             }
         }
         unread.into_iter().for_each(|(cursor, count)| self.log_expired_unread(cursor, count));
+    }
+
+    /// Logs a message that became a dead letter, within limits for each group.
+    fn log_dead_letter(&self, stream: StreamId, message: &StoredMessage, info: &DeadLetterInfo) {
+        let warnings = self.streams.get(&stream).map(|stream| &stream.dead_letter_warnings);
+        let Some(suppressed) = warnings.and_then(|warnings| warnings.admit(Instant::now())) else { return };
+        let mut groups = self.queues.values().flat_map(|queue| queue.groups.iter().map(move |group| (queue, group)));
+        let Some((queue, group)) = groups.find(|(_, group)| group.dead_letters() == stream) else { return };
+        let message_id = message.origin.map(tracing::field::display);
+        tracing::warn!(
+            project = %queue.row.project,
+            queue = queue.row.name,
+            group = group.name,
+            message_id,
+            attempts = info.attempts,
+            reason = info.reason,
+            error = info.error,
+            worker = info.worker,
+            suppressed,
+            "a message became a dead letter"
+        );
     }
 
     /// Logs and counts messages that were deleted before a group had consumed them.

@@ -37,6 +37,7 @@ impl Core {
         };
         let kafka_topic = kafka_topic(&row);
         self.change(AdminCommand::CreateQueue(row)).await?;
+        tracing::info!(%project, queue = queue.name, queue_id = %id, "a queue was created");
         Ok(CreatedQueue::new(id, queue.name, kafka_topic))
     }
 
@@ -53,8 +54,10 @@ impl Core {
     }
 
     pub(crate) async fn delete_queue(&self, project: &ProjectId, queue: &QueueId) -> Result<(), BrokerError> {
-        self.open()?.queue(project, queue)?;
-        self.change(AdminCommand::DeleteQueue(queue.clone())).await
+        let name = self.open()?.queue(project, queue)?.row.name.clone();
+        self.change(AdminCommand::DeleteQueue(queue.clone())).await?;
+        tracing::info!(%project, queue = name, queue_id = %queue, "a queue was deleted");
+        Ok(())
     }
 
     pub(crate) async fn create_groups(
@@ -63,10 +66,13 @@ impl Core {
         queue: &QueueId,
         names: &[String],
     ) -> Result<Vec<GroupId>, BrokerError> {
-        self.open()?.queue(project, queue)?;
+        let queue_name = self.open()?.queue(project, queue)?.row.name.clone();
         let ids: Vec<_> = names.iter().map(|_| GroupId::new(format!("g-{}", Uuid::new_v4()))).collect();
         let groups = ids.iter().cloned().zip(names.iter().cloned()).collect();
         self.change(AdminCommand::CreateGroups(queue.clone(), groups)).await?;
+        for (group, group_id) in names.iter().zip(&ids) {
+            tracing::info!(%project, queue = queue_name, group, %group_id, "a group was created");
+        }
         Ok(ids)
     }
 
@@ -81,8 +87,14 @@ impl Core {
     }
 
     pub(crate) async fn delete_group(&self, path: &GroupPath) -> Result<(), BrokerError> {
-        self.open()?.queue(&path.project, &path.queue)?.group(&path.group)?;
-        self.change(AdminCommand::DeleteGroup(path.queue.clone(), path.group.clone())).await
+        let (queue, group) = {
+            let state = self.open()?;
+            let queue = state.queue(&path.project, &path.queue)?;
+            (queue.row.name.clone(), queue.group(&path.group)?.name.clone())
+        };
+        self.change(AdminCommand::DeleteGroup(path.queue.clone(), path.group.clone())).await?;
+        tracing::info!(project = %path.project, queue, group, group_id = %path.group, "a group was deleted");
+        Ok(())
     }
 
     pub(crate) async fn put_tags(

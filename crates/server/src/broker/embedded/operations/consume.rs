@@ -243,7 +243,7 @@ async fn fetch(core: Arc<Core>, number: CursorId, stream: StreamId, read: ReadRe
             state.log_damaged(number, &damaged);
         }
         Err(error) => {
-            tracing::debug!(%error, ?stream, "messages could not be read");
+            tracing::debug!(%error, stream = stream.0, "messages could not be read");
             cursor.read_error = Some(error);
             cursor.read_done.notify_waiters();
         }

@@ -13,7 +13,7 @@ use crate::{
     },
     store::{CursorId, ReadLimit},
 };
-use dms_protocol::queue::ProjectId;
+use dms_protocol::{internal::text::brief, queue::ProjectId};
 
 /// The maximum number of leases that lapse in one commit, and of the bytes of their messages, because all of them may become dead
 /// letters.
@@ -75,10 +75,10 @@ impl State {
         }
         let (paused, leases) = (pause.length, self.deadlines.len());
         if paused >= LONG_PAUSE {
-            tracing::warn!(?paused, leases, "the process did not run for a while; open leases are extended by as much");
+            tracing::warn!(paused = %brief(paused), leases, "the process did not run for a while; open leases are extended by as much");
         } else {
             tracing::debug!(
-                ?paused,
+                paused = %brief(paused),
                 leases,
                 "the process did not run for a moment; open leases are extended by as much"
             );

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use crate::{
     broker::embedded::config::EffectiveRetention,
+    log_limit::Warnings,
     store::{CursorId, StoredMessage, StreamSnapshot},
 };
 
@@ -41,6 +42,8 @@ pub(crate) struct Stream {
     pub(crate) next_expiry_check: Option<Instant>,
     /// When to check whether every cursor has settled the first messages. `None` if no cursor has settled any since the last check.
     pub(crate) next_settled_check: Option<Instant>,
+    /// Limits the log lines about new dead letters.
+    pub(crate) dead_letter_warnings: Warnings,
     /// The cursors on this stream.
     pub(crate) cursors: Vec<CursorId>,
     /// The newest messages, up to `next`.
@@ -61,6 +64,7 @@ impl Stream {
             entry_time_bound: None,
             next_expiry_check: None,
             next_settled_check: None,
+            dead_letter_warnings: Warnings::default(),
             cursors: Vec::new(),
             tail: VecDeque::new(),
             tail_bytes: 0,

@@ -42,6 +42,7 @@ use crate::sidecar::{
     backpressure::{blame::LazyKey, throttle::Backpressure},
     deliver::program::command::{ProgramCommand, line},
 };
+use dms_protocol::message::MessageId;
 use dms_worker::{
     internal::after,
     worker::{Delivery, Handler, HandlerError},
@@ -209,7 +210,9 @@ impl Handler for LinesDelivery {
                 Err(Lost::EndedWithOthers) => {
                     tracing::warn!(
                         queue = delivery.queue(),
-                        sequence = delivery.sequence(),
+                        group = delivery.group(),
+                        message_id = delivery.id().as_ref().map(MessageId::as_str),
+                        attempt = delivery.attempt(),
                         "the program ended while it had several messages: each is given to the next one alone"
                     );
                     self.suspects.suspect(key.get());
