@@ -115,6 +115,7 @@ pub mod internal {
             http_client::{UnusableAuthorities, certificates},
         },
         ttl_map::TtlMap,
+        worker::internal::{ACK_MARGIN, check_settings, defaults as worker_defaults},
     };
 }
 

@@ -47,7 +47,8 @@ use crate::{
 /// ```
 #[must_use]
 pub struct WorkerBuilder {
-    client: Client,
+    /// `None` in a builder whose settings are only checked.
+    client: Option<Client>,
     queue: String,
     group: String,
     handler: Option<HandlerKind>,
@@ -76,7 +77,13 @@ impl fmt::Debug for WorkerBuilder {
 impl Worker {
     /// Sets up a worker that consumes with this client.
     pub fn builder(client: Client) -> WorkerBuilder {
-        WorkerBuilder {
+        WorkerBuilder::new(Some(client))
+    }
+}
+
+impl WorkerBuilder {
+    fn new(client: Option<Client>) -> Self {
+        Self {
             client,
             queue: String::new(),
             group: String::new(),
@@ -88,9 +95,7 @@ impl Worker {
             observers: Observers::default(),
         }
     }
-}
 
-impl WorkerBuilder {
     /// The queue to consume, by name or id. Required.
     pub fn queue(mut self, queue: impl Into<String>) -> Self {
         self.queue = queue.into();
@@ -280,21 +285,29 @@ impl WorkerBuilder {
     /// [`Worker::warnings`].
     ///
     /// # Errors
-    /// Names the setting that is missing or cannot work, its value, and what is allowed.
+    /// Names the setting that is missing, or every setting that cannot work, with its value and what is allowed.
     pub fn build(self) -> Result<Worker, InvalidSettings> {
         let Self { client, queue, group, handler, layers, name, settings, chosen, observers } = self;
+        let Some(client) = client else { return Err(missing("client")) };
         if queue.is_empty() {
-            return Err(InvalidSettings::Missing("queue"));
+            return Err(missing("queue"));
         }
         if group.is_empty() {
-            return Err(InvalidSettings::Missing("group"));
+            return Err(missing("group"));
         }
-        let Some(handler) = handler else { return Err(InvalidSettings::Missing("handler")) };
+        let Some(handler) = handler else { return Err(missing("handler")) };
         let settings = Settings { name: name.unwrap_or_else(|| queue.clone()), ..settings }.with_defaults(chosen);
         settings.check()?;
         let handler = match handler {
-            HandlerKind::Batch(_) if !layers.is_empty() => return Err(InvalidSettings::LayerOnBatchHandler),
-            HandlerKind::Single(_) if settings.batching.is_some() => return Err(InvalidSettings::BatchingOfSingles),
+            HandlerKind::Batch(_) if !layers.is_empty() => {
+                let problem =
+                    "layers handle one message at a time: set WorkerBuilder::handler instead of batch_handler";
+                return Err(InvalidSettings::one("layer", problem));
+            }
+            HandlerKind::Single(_) if settings.batching.is_some() => {
+                let problem = "needs a batch handler: set WorkerBuilder::batch_handler instead of handler";
+                return Err(InvalidSettings::one("batching", problem));
+            }
             HandlerKind::Batch(handler) => HandlerKind::Batch(handler),
             HandlerKind::Single(handler) => {
                 HandlerKind::Single(layers.into_iter().fold(handler, |handler, layer| layer(handler)))
@@ -305,6 +318,24 @@ impl WorkerBuilder {
         }
         Ok(Worker::new(Setup::new(client, queue, group, handler, settings, observers)))
     }
+}
+
+fn missing(setting: &str) -> InvalidSettings {
+    InvalidSettings::one(setting, format!("is not set: use WorkerBuilder::{setting}"))
+}
+
+/// Checks settings as they are set, without a client. Defaults are not adapted to them.
+///
+/// # Errors
+/// Names every setting that cannot work.
+pub fn check_settings(set: impl FnOnce(WorkerBuilder) -> WorkerBuilder) -> Result<(), InvalidSettings> {
+    let WorkerBuilder { settings, chosen, .. } = set(WorkerBuilder::new(None));
+    let settings = Settings {
+        concurrency: chosen.concurrency.unwrap_or(settings.concurrency),
+        ack_wait: chosen.ack_wait.unwrap_or(settings.ack_wait),
+        ..settings
+    };
+    settings.check()
 }
 
 #[cfg(test)]
@@ -326,7 +357,7 @@ mod tests {
         ];
         for (builder, name) in missing {
             let error = builder.build().unwrap_err();
-            assert_eq!(error, InvalidSettings::Missing(name));
+            assert_eq!(error.all()[0].setting(), name);
             assert!(error.to_string().contains(&format!("WorkerBuilder::{name}")), "{error}");
         }
         let worker = builder().queue("orders").group("billing").handler(handler()).build().unwrap();

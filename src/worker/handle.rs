@@ -76,7 +76,7 @@ impl WorkerHandle {
     /// # Errors
     /// If the number is not 1-10.
     pub fn set_max_messages(&self, messages: MaxMessages) -> Result<(), InvalidSettings> {
-        messages.check()?;
+        messages.check().map_err(InvalidSettings::from)?;
         self.0.set_max_messages(messages);
         Ok(())
     }

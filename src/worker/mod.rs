@@ -94,10 +94,14 @@ pub use self::{
         report::WorkerReport,
     },
     settings::{
-        invalid::InvalidSettings,
+        invalid::{InvalidSetting, InvalidSettings},
         ordering::{KeyFn, Ordering},
         values::{AckWait, MaxMessages, OnStuck},
     },
 };
+/// What the command line shares with the worker.
+pub(crate) mod internal {
+    pub use super::{builder::check_settings, settings::defaults, settlement::lease::MIN_MARGIN as ACK_MARGIN};
+}
 pub(crate) use self::{fetch::rate_limit::TokenBucket, limit::shared::SharedLimit};
 pub use crate::spans::{MESSAGING_SYSTEM, SPANS};

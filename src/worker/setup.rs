@@ -87,7 +87,8 @@ impl Setup {
         let mode = targets.queue.mode;
         let fifo = mode == QueueMode::Fifo;
         if matches!(settings.on_failure, OnFailure::Republish(_)) && (fifo || mode.is_kafka()) {
-            return Err(InvalidSettings::RepublishUnsupported(mode).into());
+            let problem = format!("needs delays and no order, which a {mode} queue does not have: use redeliver");
+            return Err(InvalidSettings::one("republish", problem).into());
         }
         if fifo && settings.ordering.is_none() {
             settings.ordering = Ordering::Batch;

@@ -12,6 +12,19 @@ use crate::{
     },
 };
 
+/// The default of `concurrency`, unless batches are collected.
+pub const CONCURRENCY: usize = 32;
+/// The default of `weight`.
+pub const WEIGHT: u32 = 1;
+/// The default of `max_in_flight_bytes`.
+pub const MAX_IN_FLIGHT_BYTES: usize = 64 * 1024 * 1024;
+/// The default of `poll_wait`.
+pub const POLL_WAIT: Duration = Duration::from_secs(20);
+/// The default of `ack_wait`, unless the handler timeout or the linger needs more.
+pub const ACK_WAIT: Duration = Duration::from_secs(30);
+/// The default of `shutdown_grace`.
+pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(25);
+
 /// Settings whose defaults depend on others; `None` if not set.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct ExplicitSettings {
@@ -41,7 +54,7 @@ impl Settings {
 
     /// 30 s, or more if the handler timeout and the linger need it.
     fn usual_lease(&self) -> Duration {
-        let usual = Duration::from_secs(30);
+        let usual = ACK_WAIT;
         if self.handler_timeout.unwrap_or_default().saturating_add(self.linger()) < handler_budget(usual) {
             return usual;
         }

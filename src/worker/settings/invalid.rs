@@ -1,86 +1,132 @@
 //! [`InvalidSettings`]: settings that cannot work, each with its value and the remedy.
 
-use std::time::Duration;
+use std::{fmt, ops::RangeInclusive, time::Duration};
 
-use crate::{limits::LimitError, queue::QueueMode};
+use dms_protocol::internal::duration;
 
-/// A setting that cannot work, or two that cannot work together.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum InvalidSettings {
-    /// A value outside the service's limits.
-    #[error(transparent)]
-    Limit(#[from] LimitError),
-    /// The handler's timeout does not leave time to acknowledge.
-    #[error(
-        "handler_timeout is {timeout:?}, but a lease of {ack_wait:?} leaves a handler {budget:?}: \
-         leases cannot be extended, so raise ack_wait (at most 300 s) or lower the timeout"
-    )]
-    TimeoutAboveLease {
-        /// The configured timeout.
-        timeout: Duration,
-        /// The configured lease.
-        ack_wait: Duration,
-        /// The longest time that a handler can run.
-        budget: Duration,
-    },
-    /// The queue, the group or the handler was not set.
-    #[error("the worker has no {0}: set it with WorkerBuilder::{0}")]
-    Missing(&'static str),
-    /// Collecting batches needs a batch handler.
-    #[error(
-        "batching is set, but the handler takes one message at a time: set WorkerBuilder::batch_handler instead of handler"
-    )]
-    BatchingOfSingles,
-    /// Layers handle single deliveries.
-    #[error(
-        "a layer was put around a batch handler, but layers handle one message at a time: set WorkerBuilder::handler instead of batch_handler"
-    )]
-    LayerOnBatchHandler,
-    /// A collected batch would never be complete.
-    #[error(
-        "max_messages of a collected batch is {max_messages}, but the concurrency is {concurrency}: a message that waits for \
-         its batch is in flight, so raise the concurrency to {max_messages} at least, or collect fewer"
-    )]
-    CollectAboveConcurrency {
-        /// The configured size of a batch.
-        max_messages: usize,
-        /// The configured concurrency.
-        concurrency: usize,
-    },
-    /// Waiting for a batch would use up the lease.
-    #[error(
-        "a collected batch lingers for {linger:?}, which with a handler_timeout of {timeout:?} is more than the {budget:?} that \
-         a lease of {ack_wait:?} leaves: leases cannot be extended, so raise ack_wait (at most 300 s) or shorten one of the two"
-    )]
-    LingerAboveLease {
-        /// The configured linger.
-        linger: Duration,
-        /// The configured handler timeout, or zero.
-        timeout: Duration,
-        /// The configured lease.
-        ack_wait: Duration,
-        /// The longest time that a message can be in flight.
-        budget: Duration,
-    },
-    /// Dead letters have no labels to filter by.
-    #[error("a dead-letter worker cannot filter by labels: dead letters carry none")]
-    LabelsOfDeadLetters,
-    /// A message whose attempts are used up would be redelivered endlessly.
-    #[error(
-        "on_failure republish ends with `then: fail`, but queue {queue} has no dead letters, so a message would be redelivered \
-         endlessly after its last attempt: create the queue with max_consume_count, or let `then` park or discard it"
-    )]
-    NoDeadLettersForExhausted {
-        /// The queue's name.
-        queue: String,
-    },
-    /// The mode of the queue does not support delayed copies.
-    #[error("on_failure republish needs delays and no order, which a {0} queue does not have: use redeliver")]
-    RepublishUnsupported(QueueMode),
-    /// Copies would break the configured order.
-    #[error(
-        "on_failure republish sends a copy to the end of the queue, which breaks the configured ordering: use redeliver"
-    )]
-    RepublishBreaksOrder,
+use crate::limits::LimitError;
+
+/// The settings of a worker that cannot work: all of them, in the order of the builder's documentation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InvalidSettings(Vec<InvalidSetting>);
+
+/// A setting that cannot work, by itself or together with another one.
+///
+/// It is shown like this: ack_wait: `10s` is not allowed: whole seconds from 15s to 300s.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InvalidSetting {
+    setting: String,
+    value: Option<String>,
+    problem: String,
+}
+
+impl InvalidSettings {
+    /// The settings that cannot work, at least one.
+    pub fn all(&self) -> &[InvalidSetting] {
+        &self.0
+    }
+
+    /// The error of a single setting.
+    pub(crate) fn one(setting: &str, problem: impl Into<String>) -> Self {
+        Self(vec![InvalidSetting { setting: setting.to_owned(), value: None, problem: problem.into() }])
+    }
+}
+
+impl InvalidSetting {
+    /// The name of the setting, such as `ack_wait`, `collect.linger`, `republish.max_delay` or `tags[1]`.
+    pub fn setting(&self) -> &str {
+        &self.setting
+    }
+
+    /// The value, unless the setting is missing or the problem is not about one value.
+    pub fn value(&self) -> Option<&str> {
+        self.value.as_deref()
+    }
+
+    /// What is wrong, and the remedy. Follows the value in a sentence.
+    pub fn problem(&self) -> &str {
+        &self.problem
+    }
+}
+
+impl fmt::Display for InvalidSetting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.value {
+            Some(value) => write!(f, "{}: `{value}` {}", self.setting, self.problem),
+            None => write!(f, "{}: {}", self.setting, self.problem),
+        }
+    }
+}
+
+impl fmt::Display for InvalidSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (place, setting) in self.0.iter().enumerate() {
+            let separator = if place == 0 { "" } else { "; " };
+            write!(f, "{separator}{setting}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for InvalidSettings {}
+
+/// A value outside its limits.
+impl From<LimitError> for InvalidSettings {
+    fn from(error: LimitError) -> Self {
+        let mut checks = SettingChecks::default();
+        checks.limit(error.what, Err(error.clone()));
+        Self(checks.0)
+    }
+}
+
+/// Collects the settings that cannot work.
+#[derive(Debug, Default)]
+pub(crate) struct SettingChecks(Vec<InvalidSetting>);
+
+impl SettingChecks {
+    pub(crate) fn finish(self) -> Result<(), InvalidSettings> {
+        if self.0.is_empty() { Ok(()) } else { Err(InvalidSettings(self.0)) }
+    }
+
+    /// A problem with a value.
+    pub(crate) fn value(&mut self, setting: &str, value: impl ToString, problem: impl Into<String>) {
+        let value = Some(value.to_string());
+        self.0.push(InvalidSetting { setting: setting.to_owned(), value, problem: problem.into() });
+    }
+
+    /// A problem that is not about one value.
+    pub(crate) fn rule(&mut self, setting: &str, problem: impl Into<String>) {
+        self.0.extend(InvalidSettings::one(setting, problem).0);
+    }
+
+    /// The result of a check against a limit.
+    pub(crate) fn limit(&mut self, setting: &str, checked: Result<(), LimitError>) {
+        if let Err(LimitError { value, allowed, .. }) = checked {
+            self.value(setting, value.trim_matches('"'), format!("is not allowed: {allowed}"));
+        }
+    }
+
+    /// A count that must not be zero.
+    pub(crate) fn at_least_one(&mut self, setting: &str, count: u32) {
+        if count == 0 {
+            self.value(setting, count, "is not allowed: 1 or more is needed");
+        }
+    }
+
+    /// A time that the API has in whole seconds.
+    pub(crate) fn whole_seconds(&mut self, setting: &str, time: Duration, range: &RangeInclusive<u64>) {
+        if time.subsec_nanos() > 0 || !range.contains(&time.as_secs()) {
+            let problem = format!("is not allowed: whole seconds from {}s to {}s", range.start(), range.end());
+            self.value(setting, duration::text(time), problem);
+        }
+    }
+
+    /// A time of at most `most`. Returns whether it is.
+    pub(crate) fn at_most(&mut self, setting: &str, time: Duration, most: Duration) -> bool {
+        let fits = time <= most;
+        if !fits {
+            self.value(setting, duration::text(time), format!("is not allowed: at most {}", duration::text(most)));
+        }
+        fits
+    }
 }

@@ -1,6 +1,6 @@
 //! [`Settings`]: the settings of a worker, with their defaults and the rules between them.
 
-pub(crate) mod defaults;
+pub mod defaults;
 pub(crate) mod invalid;
 pub(crate) mod ordering;
 pub(crate) mod values;
@@ -8,15 +8,17 @@ pub(crate) mod warnings;
 
 use std::time::Duration;
 
+use dms_protocol::internal::duration;
+
 use crate::{
-    limits::{self, ACK_WAIT_SECS, MAX_CONCURRENCY, MAX_DELAY, POLL_WAIT_SECS, whole_seconds},
+    limits::{self, ACK_WAIT_SECS, MAX_CONCURRENCY, MAX_DELAY, MAX_LABELS, POLL_WAIT_SECS, whole_seconds},
     queue::TagFilter,
     worker::{
-        failure::policy::{OnFailure, OnReject, OnUndecodable},
+        failure::policy::{OnFailure, OnReject, OnUndecodable, Republish},
         fetch::rate_limit::Rate,
         handler::batch::{Batching, Collect},
         settings::{
-            invalid::InvalidSettings,
+            invalid::{InvalidSettings, SettingChecks},
             ordering::Ordering,
             values::{AckWait, MaxMessages, OnStuck},
         },
@@ -54,15 +56,15 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             name: String::new(),
-            concurrency: 32,
-            weight: 1,
-            max_in_flight_bytes: 64 * 1024 * 1024,
+            concurrency: defaults::CONCURRENCY,
+            weight: defaults::WEIGHT,
+            max_in_flight_bytes: defaults::MAX_IN_FLIGHT_BYTES,
             max_messages: MaxMessages::Auto,
-            poll_wait: Duration::from_secs(20),
-            ack_wait: AckWait::Fixed(Duration::from_secs(30)),
+            poll_wait: defaults::POLL_WAIT,
+            ack_wait: AckWait::Fixed(defaults::ACK_WAIT),
             pollers: None,
             handler_timeout: None,
-            grace: Duration::from_secs(25),
+            grace: defaults::SHUTDOWN_GRACE,
             ordering: Ordering::None,
             batching: None,
             filter: TagFilter::default(),
@@ -79,42 +81,95 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// Checks all rules that depend on the settings alone.
+    /// Checks all rules that do not depend on the queue, and finds everything that cannot work.
+    ///
+    /// The configuration of the command line uses this check, too. It shows `value` and `problem` after its own key.
     pub(crate) fn check(&self) -> Result<(), InvalidSettings> {
-        limits::in_range("concurrency", self.concurrency, &(1..=MAX_CONCURRENCY), "")?;
-        limits::in_range("weight", self.weight, &(1..=1_000), "")?;
-        limits::seconds("poll_wait", self.poll_wait, &POLL_WAIT_SECS)?;
+        let mut checks = SettingChecks::default();
+        let concurrency = limits::in_range("concurrency", self.concurrency, &(1..=MAX_CONCURRENCY), "");
+        checks.limit("concurrency", concurrency);
+        checks.limit("weight", limits::in_range("weight", self.weight, &(1..=1_000), ""));
+        checks.limit("max_messages", self.max_messages.check());
+        checks.whole_seconds("poll_wait", self.poll_wait, &POLL_WAIT_SECS);
         if let AckWait::Fixed(wait) = self.ack_wait {
-            limits::seconds("ack_wait", wait, &ACK_WAIT_SECS)?;
+            checks.whole_seconds("ack_wait", wait, &ACK_WAIT_SECS);
         }
-        self.max_messages.check()?;
         if let Some(pollers) = self.pollers {
-            limits::in_range("pollers", pollers, &(1..=limits::MAX_POLLERS), "")?;
+            checks.limit("pollers", limits::in_range("pollers", pollers, &(1..=limits::MAX_POLLERS), ""));
         }
-        limits::labels(&self.filter.tags)?;
-        let ack_wait = self.lease(None);
-        let budget = handler_budget(ack_wait);
-        match self.handler_timeout {
-            Some(timeout) if timeout >= budget => {
-                return Err(InvalidSettings::TimeoutAboveLease { timeout, ack_wait, budget });
-            }
-            Some(_) | None => {}
+        self.check_labels(&mut checks);
+        self.check_times(&mut checks);
+        if let OnFailure::Republish(republish) = &self.on_failure {
+            self.check_republish(republish, &mut checks);
         }
-        if let Some(Batching::Collected(collect)) = self.batching {
-            self.check_collect(collect, ack_wait)?;
+        checks.finish()
+    }
+
+    fn check_labels(&self, checks: &mut SettingChecks) {
+        for (place, label) in self.filter.tags.iter().enumerate() {
+            checks.limit(&format!("tags[{place}]"), limits::labels(&[label]));
+        }
+        let count = self.filter.tags.len();
+        if count > MAX_LABELS {
+            checks.rule("tags", format!("has {count} labels: at most {MAX_LABELS} are allowed"));
         }
         if self.dead_letters && !self.filter.is_empty() {
-            return Err(InvalidSettings::LabelsOfDeadLetters);
+            checks.rule("tags", "dead letters have no labels: leave it out");
         }
-        if let OnFailure::Republish(republish) = &self.on_failure {
-            limits::in_range("max_attempts of republish", republish.max_attempts, &(1..=u32::MAX), "")?;
-            limits::delay_up_to("max_delay of republish", republish.max_delay, MAX_DELAY)?;
-            limits::delay_up_to("first_delay of republish", republish.first_delay, republish.max_delay)?;
+    }
+
+    /// The handler and the wait for its batch have to fit into the lease, which cannot be extended.
+    fn check_times(&self, checks: &mut SettingChecks) {
+        let ack_wait = self.lease(None);
+        let (timeout, budget) = (self.handler_timeout.unwrap_or_default(), handler_budget(ack_wait));
+        let (lease, most) = (duration::text(ack_wait), duration::text(budget));
+        if timeout >= budget {
+            let problem = format!(
+                "is too long for an ack_wait of {lease}: a lease cannot be extended, so keep the timeout below {most} or \
+                 raise ack_wait (at most 300s)"
+            );
+            checks.value("handler_timeout", duration::text(timeout), problem);
         }
-        if matches!(self.on_failure, OnFailure::Republish(_)) && !self.ordering.is_none() {
-            return Err(InvalidSettings::RepublishBreaksOrder);
+        let Some(Batching::Collected(Collect { max_messages, max_bytes, linger })) = self.batching else { return };
+        let allowed = limits::in_range("max_messages", max_messages, &(1..=MAX_CONCURRENCY), "");
+        checks.limit("collect.max_messages", allowed);
+        if (1..max_messages.min(MAX_CONCURRENCY)).contains(&self.concurrency) {
+            let problem = format!(
+                "is above the concurrency of {}: a message that waits for its batch is in flight, so raise the \
+                 concurrency, or collect fewer",
+                self.concurrency
+            );
+            checks.value("collect.max_messages", max_messages, problem);
         }
-        Ok(())
+        // The default gives way to the bytes in flight; see `with_defaults`.
+        if max_bytes != Collect::default().max_bytes {
+            let bytes = limits::in_range("max_bytes", max_bytes, &(1..=self.max_in_flight_bytes), " bytes");
+            checks.limit("collect.max_bytes", bytes);
+        }
+        if timeout < budget && linger.saturating_add(timeout) >= budget {
+            let problem = format!(
+                "and the timeout of {} are too long for an ack_wait of {lease}: shorten one, or raise ack_wait (at most 300s)",
+                duration::text(timeout)
+            );
+            checks.value("collect.linger", duration::text(linger), problem);
+        }
+    }
+
+    fn check_republish(&self, republish: &Republish, checks: &mut SettingChecks) {
+        let Republish { max_attempts, first_delay, max_delay, .. } = *republish;
+        if !self.ordering.is_none() {
+            let problem =
+                "a message that is sent again goes to the end of the queue, which breaks `ordering`: use redeliver";
+            checks.rule("republish", problem);
+        }
+        checks.at_least_one("republish.max_attempts", max_attempts);
+        let first_fits = checks.at_most("republish.first_delay", first_delay, MAX_DELAY);
+        checks.at_most("republish.max_delay", max_delay, MAX_DELAY);
+        if first_fits && first_delay > max_delay {
+            let problem =
+                format!("is longer than the longest delay, `{}`: raise that as well", duration::text(max_delay));
+            checks.value("republish.first_delay", duration::text(first_delay), problem);
+        }
     }
 
     /// The lease to ask for, given the p99 of recent handler calls.
@@ -150,24 +205,6 @@ impl Settings {
             OnReject::Fail | OnReject::Discard => None,
         })
     }
-
-    fn check_collect(
-        &self,
-        Collect { max_messages, max_bytes, linger }: Collect,
-        ack_wait: Duration,
-    ) -> Result<(), InvalidSettings> {
-        let concurrency = self.concurrency;
-        limits::in_range("max_messages of a collected batch", max_messages, &(1..=MAX_CONCURRENCY), "")?;
-        limits::in_range("max_bytes of a collected batch", max_bytes, &(1..=self.max_in_flight_bytes), " bytes")?;
-        if max_messages > concurrency {
-            return Err(InvalidSettings::CollectAboveConcurrency { max_messages, concurrency });
-        }
-        let (timeout, budget) = (self.handler_timeout.unwrap_or_default(), handler_budget(ack_wait));
-        if linger.saturating_add(timeout) >= budget {
-            return Err(InvalidSettings::LingerAboveLease { linger, timeout, ack_wait, budget });
-        }
-        Ok(())
-    }
 }
 
 #[cfg(test)]
@@ -175,6 +212,31 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
+
+    /// The names of the settings that are refused.
+    fn refused(settings: &Settings) -> Vec<String> {
+        settings.check().unwrap_err().all().iter().map(|setting| setting.setting().to_owned()).collect()
+    }
+
+    #[test]
+    fn all_settings_that_cannot_work_are_named_with_their_values() {
+        let settings = Settings {
+            concurrency: 0,
+            poll_wait: Duration::from_millis(1_500),
+            ack_wait: Duration::ZERO.into(),
+            filter: TagFilter { tags: vec!["a".to_owned(), "b c".to_owned()], ..TagFilter::default() },
+            ..Settings::default()
+        };
+        let error = settings.check().unwrap_err().to_string();
+        for text in [
+            "concurrency: `0` is not allowed: 1 to 100000 are allowed",
+            "poll_wait: `1s500ms` is not allowed: whole seconds from 1s to 60s",
+            "ack_wait: `0s` is not allowed: whole seconds from 15s to 300s",
+            "tags[1]: `b c` is not allowed",
+        ] {
+            assert!(error.contains(text), "{error}");
+        }
+    }
 
     #[test]
     fn a_timeout_that_the_lease_cannot_hold_is_refused_with_the_remedy() {
@@ -192,7 +254,7 @@ mod tests {
             Settings { batching, concurrency, ..Settings::default() }.check().unwrap_err().to_string()
         };
         let error = refused(Collect { max_messages: 50, ..Collect::default() }, 49);
-        assert!(error.contains("is 50") && error.contains("concurrency is 49") && error.contains("raise"), "{error}");
+        assert!(error.contains("50") && error.contains("concurrency of 49") && error.contains("raise"), "{error}");
         let error = refused(Collect { linger: Duration::from_secs(29), ..Collect::default() }, 100);
         assert!(error.contains("29s") && error.contains("30s") && error.contains("raise ack_wait"), "{error}");
         refused(Collect { max_bytes: 0, ..Collect::default() }, 100);
@@ -224,7 +286,8 @@ mod tests {
             Settings { filter: TagFilter { tags: vec!["a b".into()], ..TagFilter::default() }, ..Settings::default() },
         ];
         for settings in bad {
-            assert!(matches!(settings.check(), Err(InvalidSettings::Limit(_))), "{settings:?}");
+            let refused = settings.check().unwrap_err();
+            assert_eq!(refused.all().len(), 1, "{refused}");
         }
     }
 
@@ -232,12 +295,12 @@ mod tests {
     fn the_longest_times_are_refused_or_do_no_harm() {
         let max = Duration::MAX;
         let timeout = Settings { handler_timeout: Some(max), ack_wait: AckWait::Auto, ..Settings::default() };
-        assert!(matches!(timeout.check(), Err(InvalidSettings::TimeoutAboveLease { .. })));
+        assert_eq!(refused(&timeout), ["handler_timeout"]);
         let grace = Settings { grace: max, ..Settings::default() };
         assert_eq!(grace.check(), Ok(()));
         let batching = Some(Batching::Collected(Collect { linger: max, ..Collect::default() }));
         let linger = Settings { batching, concurrency: 100, ..Settings::default() };
-        assert!(matches!(linger.check(), Err(InvalidSettings::LingerAboveLease { .. })));
+        assert_eq!(refused(&linger), ["collect.linger"]);
         assert_eq!(AckWait::Auto.lease(None, Some(max)), Duration::from_secs(300));
     }
 
@@ -248,6 +311,6 @@ mod tests {
             ordering: Ordering::Batch,
             ..Settings::default()
         };
-        assert_eq!(settings.check(), Err(InvalidSettings::RepublishBreaksOrder));
+        assert_eq!(refused(&settings), ["republish"]);
     }
 }

@@ -2,10 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{
-    limits::{self, ACK_WAIT_SECS, MAX_MESSAGES, whole_seconds},
-    worker::settings::invalid::InvalidSettings,
-};
+use crate::limits::{self, ACK_WAIT_SECS, LimitError, MAX_MESSAGES, whole_seconds};
 
 /// The number of messages that a poll asks for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -31,10 +28,10 @@ pub enum AckWait {
 
 impl MaxMessages {
     /// Checks a fixed number against the limits of the service.
-    pub(crate) fn check(self) -> Result<(), InvalidSettings> {
+    pub(crate) fn check(self) -> Result<(), LimitError> {
         match self {
             Self::Auto => Ok(()),
-            Self::Fixed(count) => Ok(limits::in_range("max_messages", count, &(1..=MAX_MESSAGES), "")?),
+            Self::Fixed(count) => limits::in_range("max_messages", count, &(1..=MAX_MESSAGES), ""),
         }
     }
 }

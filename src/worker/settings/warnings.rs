@@ -127,7 +127,14 @@ impl Settings {
     /// Checks the settings against a queue.
     pub(crate) fn check_queue(&self, ground: QueueFacts<'_>) -> Result<(), InvalidSettings> {
         if self.leaves_exhausted() && !self.dead_letters && ground.dead_letters == Some(false) {
-            return Err(InvalidSettings::NoDeadLettersForExhausted { queue: ground.queue.to_owned() });
+            let queue = ground.queue;
+            return Err(InvalidSettings::one(
+                "republish",
+                format!(
+                    "ends with `then: fail`, but queue {queue} has no dead letters, so a message would be redelivered \
+                     endlessly after its last attempt: create the queue with max_consume_count, or let `then` park or discard it"
+                ),
+            ));
         }
         Ok(())
     }

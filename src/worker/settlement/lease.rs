@@ -15,7 +15,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// The least time that is kept for the acknowledgement.
-pub(crate) const MIN_MARGIN: Duration = Duration::from_secs(1);
+pub const MIN_MARGIN: Duration = Duration::from_secs(1);
 /// The longest time between the signal to a handler and its stop; see [`Lease::notice_at`].
 const MAX_NOTICE: Duration = Duration::from_secs(1);
 
@@ -75,7 +75,7 @@ impl Lease {
 
 /// The longest time that a handler can have, with the least margin. A handler timeout must be below it.
 pub(crate) fn handler_budget(ack_wait: Duration) -> Duration {
-    ack_wait - MIN_MARGIN
+    ack_wait.saturating_sub(MIN_MARGIN)
 }
 
 #[cfg(test)]

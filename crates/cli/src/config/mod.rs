@@ -10,6 +10,7 @@
 //! | `source` | the layers: YAML, environment, flags, with the origin of each value |
 //! | `check` | rules between keys, and limits |
 //! | `load` | all of it in order |
+//! | `worker_settings` | a worker's keys as the settings of the library, which checks them |
 //!
 //! Only this module names figment. What the settings mean at run time is the business of the modules that take them.
 
@@ -17,6 +18,7 @@ mod check;
 mod load;
 mod schema;
 mod source;
+pub(crate) mod worker_settings;
 
 pub(crate) use self::{
     check::key_store::{UnusableStore, open as open_key_store},

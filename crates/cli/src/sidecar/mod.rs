@@ -18,7 +18,6 @@ mod reload;
 mod run;
 mod start;
 
-pub(crate) use self::assemble::worker_settings::idle_worker;
 pub use self::{
     error::SidecarError,
     reload::controls::Controls,

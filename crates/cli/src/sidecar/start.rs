@@ -5,14 +5,13 @@ use std::{net::SocketAddr, sync::Arc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    config::{Config, Secret},
+    config::{Config, Secret, worker_settings::idle_worker},
     sidecar::{
         assemble::{
             connect,
             listener::listen,
             server_config,
             unit::{Surroundings, WorkerUnit, unit},
-            worker_settings::idle_worker,
         },
         deliver::{http::target::Target, program::process},
         error::SidecarError,

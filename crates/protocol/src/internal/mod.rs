@@ -12,9 +12,11 @@
 //! | `postgres_tls` | TLS for connections to PostgreSQL, with the feature `postgres-tls` |
 //! | [`current`] | a value that is replaced while others read it |
 //! | [`clock`] | the wall clock |
+//! | [`duration`] | durations as a person writes them |
 
 pub mod clock;
 pub mod current;
+pub mod duration;
 pub mod file_lock;
 pub mod json;
 #[cfg(feature = "postgres-tls")]

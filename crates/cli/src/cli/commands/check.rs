@@ -8,11 +8,10 @@ use crate::{
         context::Context,
         failure::{Failure, Kind},
     },
-    config::{Config, Worker},
+    config::{Config, Worker, worker_settings::idle_worker},
     sidecar::{
         self,
         assemble::{connect, server_config},
-        idle_worker,
     },
 };
 use dms_server::{Tls, TlsError};

@@ -10,12 +10,12 @@ use crate::config::{
     schema::{
         config::Config,
         deduplicate::KeyStore,
-        handler::{Batch, Collect, CommandHandler, HttpHandler},
+        handler::{CommandHandler, HttpHandler},
         server::QueueSpec,
-        values::{Auto, Span},
-        worker::{ACK_MARGIN, OnFailure, OnReject, Ordering, Republish, Source, Then, Worker},
+        worker::{OnFailure, OnReject, Ordering, Source, Then, Worker},
     },
     source::path::KeyPath,
+    worker_settings::invalid_settings,
 };
 use dms_protocol::internal::secret_url::{MASK, SecretUrl};
 use dms_protocol::{
@@ -34,7 +34,7 @@ pub(super) fn check(config: &Config, checker: &mut Checker<'_>) {
             checker.report(&path.child("name"), message);
         }
         check_names(&path, worker, checker);
-        check_flow(&path, worker, checker);
+        check_settings(&path, worker, checker);
         check_handler(&path, worker, checker);
         check_deduplicate(&path.child("deduplicate"), worker, checker);
         check_failures(&path, worker, known_queue(config, &worker.queue), checker);
@@ -61,16 +61,6 @@ fn check_shared(config: &Config, checker: &mut Checker<'_>) {
 fn check_names(path: &KeyPath, worker: &Worker, checker: &mut Checker<'_>) {
     checker.require(path, "queue", &worker.queue);
     checker.require(path, "group", &worker.group);
-    for (place, tag) in worker.tags.iter().enumerate() {
-        checker.limit(&path.child("tags").child(place), limits::labels(&[tag]));
-    }
-    if worker.tags.len() > limits::MAX_LABELS {
-        let message = format!("has {} labels: at most {} are allowed", worker.tags.len(), limits::MAX_LABELS);
-        checker.report(&path.child("tags"), message);
-    }
-    if worker.source == Source::DeadLetters && !worker.tags.is_empty() {
-        checker.report(&path.child("tags"), "dead letters have no labels: leave it out with `source: dead_letters`");
-    }
     if matches!(&worker.ordering, Ordering::KeyAttribute(name) if name.is_empty()) {
         checker.report(&path.child("ordering"), "`key_attribute` needs the name of an attribute");
     }
@@ -79,9 +69,16 @@ fn check_names(path: &KeyPath, worker: &Worker, checker: &mut Checker<'_>) {
     }
 }
 
-fn check_flow(path: &KeyPath, worker: &Worker, checker: &mut Checker<'_>) {
-    let concurrency = limits::in_range("concurrency", worker.concurrency, &(1..=limits::MAX_CONCURRENCY), "");
-    checker.limit(&path.child("concurrency"), concurrency);
+/// The rules of the library, which it states for its own names.
+fn check_settings(path: &KeyPath, worker: &Worker, checker: &mut Checker<'_>) {
+    for invalid in invalid_settings(worker) {
+        let message = match invalid.value() {
+            Some(value) => format!("`{value}` {}", invalid.problem()),
+            None => invalid.problem().to_owned(),
+        };
+        checker.report(&key_of(path, worker, invalid.setting()), message);
+    }
+    // The library only warns, because a program may change the limit while the worker runs.
     if worker.max_in_flight_bytes < limits::MAX_BYTES {
         let message = format!(
             "`{}` is not allowed: {} or more are needed, because a poll may return this many",
@@ -90,31 +87,31 @@ fn check_flow(path: &KeyPath, worker: &Worker, checker: &mut Checker<'_>) {
         );
         checker.report(&path.child("max_in_flight_bytes"), message);
     }
-    checker.limit(&path.child("weight"), limits::in_range("weight", worker.weight, &(1..=1_000), ""));
-    if let Auto::Fixed(pollers) = worker.pollers {
-        checker.limit(&path.child("pollers"), limits::in_range("pollers", pollers, &(1..=limits::MAX_POLLERS), ""));
-    }
-    if let Auto::Fixed(count) = worker.max_messages {
-        let allowed = limits::in_range("max_messages", count, &(1..=limits::MAX_MESSAGES), "");
-        checker.limit(&path.child("max_messages"), allowed);
-    }
     if let Some(rate) = worker.rate_limit
         && let Err(LimitError { allowed, .. }) = worker::Rate::try_new(rate.count(), rate.per())
     {
         checker.report(&path.child("rate_limit"), format!("`{rate}` is not allowed: {allowed}"));
     }
-    check_seconds(&path.child("poll_wait"), worker.poll_wait, &limits::POLL_WAIT_SECS, checker);
-    if let Auto::Fixed(ack_wait) = worker.ack_wait {
-        check_seconds(&path.child("ack_wait"), ack_wait, &limits::ACK_WAIT_SECS, checker);
-    }
 }
 
-/// The wire knows whole seconds only.
-fn check_seconds(path: &KeyPath, span: Span, range: &std::ops::RangeInclusive<u64>, checker: &mut Checker<'_>) {
-    let whole = span.get().subsec_nanos() == 0;
-    if !whole || !range.contains(&span.get().as_secs()) {
-        let message = format!("`{span}` is not allowed: whole seconds from {}s to {}s", range.start(), range.end());
-        checker.report(path, message);
+/// The key of a setting of the library. Most have the same name.
+fn key_of(worker_path: &KeyPath, worker: &Worker, setting: &str) -> KeyPath {
+    let below = |keys: &[&str]| keys.iter().fold(worker_path.clone(), |path, key| path.child(key));
+    let republish = |keys: &[&str]| below(&[&["on_failure", "republish"], keys].concat());
+    let collect = |key| below(&["handler", "http", "batch", "collect", key]);
+    match setting {
+        "handler_timeout" if worker.handler.http.is_some() => below(&["handler", "http", "timeout"]),
+        "handler_timeout" => below(&["handler", "command", "timeout"]),
+        "collect.max_messages" => collect("max_messages"),
+        "collect.linger" => collect("linger"),
+        "republish" => republish(&[]),
+        "republish.max_attempts" => republish(&["max_attempts"]),
+        "republish.first_delay" => republish(&["backoff"]),
+        "republish.max_delay" => republish(&["max_backoff"]),
+        _ => match setting.strip_prefix("tags[").and_then(|place| place.strip_suffix(']')) {
+            Some(place) => below(&["tags", place]),
+            None => below(&[setting]),
+        },
     }
 }
 
@@ -164,19 +161,6 @@ fn check_handler(path: &KeyPath, worker: &Worker, checker: &mut Checker<'_>) {
     if let Some(command) = &worker.handler.command {
         check_command(&path_of_handler.child("command"), command, checker);
     }
-    if let Some(Batch::Collect(collect)) = worker.handler.http.as_ref().and_then(|http| http.batch) {
-        check_collect(&path_of_handler.child("http").child("batch").child("collect"), collect, worker, checker);
-    }
-    let kind = if worker.handler.http.is_some() { "http" } else { "command" };
-    let longest = worker.ack_wait().saturating_sub(ACK_MARGIN);
-    if let Some(timeout) = worker.handler.timeout().filter(|timeout| timeout.get() >= longest) {
-        let message = format!(
-            "`{timeout}` is too long for an ack_wait of {}: a lease cannot be extended, so keep the timeout below {} or raise ack_wait (at most 300s)",
-            Span::from(worker.ack_wait()),
-            Span::from(longest)
-        );
-        checker.report(&path_of_handler.child(kind).child("timeout"), message);
-    }
 }
 
 fn check_http(path: &KeyPath, http: &HttpHandler, checker: &mut Checker<'_>) {
@@ -215,30 +199,6 @@ fn is_https(url: &str) -> bool {
     url.parse::<http::Uri>().is_ok_and(|url| url.scheme_str() == Some("https"))
 }
 
-/// Checks that a collected batch can fill: waiting messages count as in flight, and their lease keeps running.
-fn check_collect(path: &KeyPath, collect: Collect, worker: &Worker, checker: &mut Checker<'_>) {
-    let Collect { max_messages, linger } = collect;
-    let allowed = limits::in_range("max_messages", max_messages, &(1..=limits::MAX_CONCURRENCY), "");
-    checker.limit(&path.child("max_messages"), allowed);
-    if (1..max_messages.min(limits::MAX_CONCURRENCY)).contains(&worker.concurrency) {
-        let message = format!(
-            "`{max_messages}` is above the concurrency of {}: a message that waits for its batch is in flight",
-            worker.concurrency
-        );
-        checker.report(&path.child("max_messages"), message);
-    }
-    let longest = worker.ack_wait().saturating_sub(ACK_MARGIN);
-    let timeout = worker.handler.timeout().map(Span::get).unwrap_or_default();
-    if timeout < longest && linger.get().saturating_add(timeout) >= longest {
-        let message = format!(
-            "`{linger}` and the timeout of {} are too long for an ack_wait of {}: shorten one, or raise ack_wait (at most 300s)",
-            Span::from(timeout),
-            Span::from(worker.ack_wait())
-        );
-        checker.report(&path.child("linger"), message);
-    }
-}
-
 fn check_command(path: &KeyPath, command: &CommandHandler, checker: &mut Checker<'_>) {
     if command.run.first().is_none_or(|program| program.trim().is_empty()) {
         checker.report(path, "names no program: write it like [\"./handle.sh\", \"--fast\"]");
@@ -257,13 +217,9 @@ fn check_failures(path: &KeyPath, worker: &Worker, queue: Option<&QueueSpec>, ch
                 format!("queue `{}` is FIFO and sending again would break its order: use redeliver", worker.queue),
             );
         }
-        if worker.ordering != Ordering::None {
-            checker.report(
-                &path,
-                "a message that is sent again goes to the end of the queue, which breaks `ordering`: use redeliver",
-            );
+        if let Then::Park(target) = &republish.then {
+            check_park(&path.child("then").child("park"), target, &worker.queue, checker);
         }
-        check_republish(&path, republish, &worker.queue, checker);
     }
     if let Some(retry) = &worker.retry {
         let path = path.child("retry");
@@ -276,26 +232,6 @@ fn check_failures(path: &KeyPath, worker: &Worker, queue: Option<&QueueSpec>, ch
     }
     if let OnReject::Park(target) = &worker.on_reject {
         check_park(&path.child("on_reject").child("park"), target, &worker.queue, checker);
-    }
-}
-
-fn check_republish(path: &KeyPath, republish: &Republish, queue: &str, checker: &mut Checker<'_>) {
-    if republish.max_attempts == 0 {
-        checker.report(&path.child("max_attempts"), "`0` is not allowed: 1 or more is needed");
-    }
-    checker.no_longer_than(&path.child("backoff"), republish.backoff, limits::MAX_DELAY);
-    checker.no_longer_than(&path.child("max_backoff"), republish.max_backoff, limits::MAX_DELAY);
-    if republish.backoff > republish.max_backoff && republish.backoff.get() <= limits::MAX_DELAY {
-        checker.report(
-            &path.child("backoff"),
-            format!(
-                "`{}` is longer than max_backoff, `{}`: raise that as well",
-                republish.backoff, republish.max_backoff
-            ),
-        );
-    }
-    if let Then::Park(target) = &republish.then {
-        check_park(&path.child("then").child("park"), target, queue, checker);
     }
 }
 

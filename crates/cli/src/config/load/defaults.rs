@@ -11,11 +11,12 @@ use crate::config::{
         handler::{Batch, Collect},
         server::{QueueSpec, Quotas},
         values::{Auto, Span},
-        worker::{ACK_MARGIN, OnFailure, Republish, Worker},
+        worker::{OnFailure, Republish, Worker},
     },
     source::path::KeyPath,
 };
 use dms_protocol::limits::{ACK_WAIT_SECS, MAX_CONCURRENCY, MAX_DELAY};
+use dms_worker::internal::{ACK_MARGIN, worker_defaults};
 
 /// Whether a layer sets a key.
 pub(crate) type IsSet<'a> = &'a dyn Fn(&KeyPath) -> bool;
@@ -73,7 +74,7 @@ fn follow_lease(worker: &mut Worker, path: &KeyPath, is_set: IsSet<'_>) {
     let timeout_is_set = is_set(&http.child("timeout")) || is_set(&handler.child("command").child("timeout"));
     let linger_is_set = is_set(&http.child("batch").child("collect").child("linger"));
     if !is_set(&path.child("ack_wait")) {
-        let usual = Span::secs(30).get();
+        let usual = worker_defaults::ACK_WAIT;
         worker.ack_wait = Auto::Fixed(Span::from(usual.max(needed_lease(worker, timeout_is_set, linger_is_set))));
     }
     let longest = worker.ack_wait().saturating_sub(ACK_MARGIN);

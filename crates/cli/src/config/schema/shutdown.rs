@@ -15,6 +15,6 @@ pub struct Shutdown {
 
 impl Default for Shutdown {
     fn default() -> Self {
-        Self { grace: Span::secs(25) }
+        Self { grace: dms_worker::internal::worker_defaults::SHUTDOWN_GRACE.into() }
     }
 }

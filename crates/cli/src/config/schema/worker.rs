@@ -11,10 +11,10 @@ use crate::config::schema::{
     values::{Auto, Rate, Span},
 };
 use dms_protocol::{limits::ACK_WAIT_SECS, queue::TagMode};
-use dms_worker::retry::{InvalidRetryPolicy, RetryPolicy};
-
-/// The part of a lease that is reserved for the acknowledgement.
-pub(crate) const ACK_MARGIN: Duration = Duration::from_secs(1);
+use dms_worker::{
+    internal::{ACK_MARGIN, worker_defaults as defaults},
+    retry::{InvalidRetryPolicy, RetryPolicy},
+};
 
 /// A worker: a queue's messages for one group, given to one handler.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -81,11 +81,11 @@ impl Default for Worker {
             group: String::new(),
             source: Source::default(),
             max_messages: Auto::Auto,
-            poll_wait: Span::secs(20),
-            ack_wait: Auto::Fixed(Span::secs(30)),
-            concurrency: 32,
-            max_in_flight_bytes: 64 * 1024 * 1024,
-            weight: 1,
+            poll_wait: defaults::POLL_WAIT.into(),
+            ack_wait: Auto::Fixed(defaults::ACK_WAIT.into()),
+            concurrency: defaults::CONCURRENCY,
+            max_in_flight_bytes: defaults::MAX_IN_FLIGHT_BYTES,
+            weight: defaults::WEIGHT,
             pollers: Auto::Auto,
             ordering: Ordering::default(),
             tags: Vec::new(),
@@ -107,11 +107,11 @@ impl Worker {
     pub fn ack_wait(&self) -> Duration {
         match (self.ack_wait, self.handler.timeout()) {
             (Auto::Fixed(span), _) => span.get(),
-            (Auto::Auto, None) => Duration::from_secs(30),
+            (Auto::Auto, None) => defaults::ACK_WAIT,
             (Auto::Auto, Some(timeout)) => {
-                let held = timeout.get().saturating_add(self.handler.linger());
+                let time = timeout.get().saturating_add(self.handler.linger());
                 // Twice the margin, as the timeout has to stay below the lease less the margin.
-                let needed = held.saturating_add(ACK_MARGIN * 2).as_secs().saturating_add(1);
+                let needed = time.saturating_add(ACK_MARGIN * 2).as_secs().saturating_add(1);
                 Duration::from_secs(needed.clamp(*ACK_WAIT_SECS.start(), *ACK_WAIT_SECS.end()))
             }
         }

@@ -5,4 +5,3 @@ pub(crate) mod deduplicate;
 pub(crate) mod listener;
 pub(crate) mod server_config;
 pub(crate) mod unit;
-pub(crate) mod worker_settings;

@@ -5,12 +5,12 @@ use std::{ffi::OsString, sync::Arc, time::Duration};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    config::{self, CommandMode, Config},
+    config::{
+        self, CommandMode, Config,
+        worker_settings::{batching, rate, settings},
+    },
     sidecar::{
-        assemble::{
-            deduplicate,
-            worker_settings::{batching, rate, settings},
-        },
+        assemble::deduplicate,
         backpressure::{
             app::{App, Watching},
             throttle::{Backpressure, Throttle},
@@ -83,7 +83,7 @@ pub(crate) fn unit(
     let builder = Worker::builder(client.clone()).queue(&worker.queue).group(&worker.group);
     let (builder, app) = with_handler(builder, worker, source, &backpressure, surroundings)?;
     let rate = rate(worker).map_err(|error| SidecarError::Settings(name.clone(), error))?;
-    let builder = settings(builder, worker, config);
+    let builder = settings(builder, worker).shutdown_grace(config.shutdown.grace.get());
     // The outermost layer: a retry within the lease keeps the claim of its key.
     let builder = match deduplicate::layer(worker) {
         Ok(Some(layer)) => builder.layer(layer),

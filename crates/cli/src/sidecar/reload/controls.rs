@@ -1,12 +1,11 @@
 //! [`Controls`]: changes to a running sidecar.
 
 use crate::{
-    config::{self, Config},
-    sidecar::{
-        assemble::worker_settings::{max_messages, rate},
-        backpressure::throttle::Throttle,
-        reload::secrets::LiveSecrets,
+    config::{
+        self, Config,
+        worker_settings::{max_messages, rate},
     },
+    sidecar::{backpressure::throttle::Throttle, reload::secrets::LiveSecrets},
 };
 use dms_server::{Callers, Tls};
 use dms_worker::{client, worker::InvalidSettings};

@@ -136,7 +136,7 @@ fn missing_keys_of_a_worker_are_named() {
 fn settings_that_exclude_each_other_are_refused() {
     check(
         &worker("source: dead_letters\n    tags: [a]"),
-        &["config.yaml:8: workers[0].tags: dead letters have no labels: leave it out with `source: dead_letters`"],
+        &["config.yaml:8: workers[0].tags: dead letters have no labels: leave it out"],
     );
     check(
         &worker("").replace("{log: {}}", "{log: {}, command: [x]}"),

@@ -2,6 +2,7 @@
 
 use std::{borrow::Cow, fmt, str::FromStr, time::Duration};
 
+use dms_protocol::internal::duration::{self, UNITS};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
@@ -10,9 +11,6 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 /// A number without a unit is refused, as nobody can tell seconds from milliseconds by looking at it; `0` is taken.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Span(Duration);
-
-/// The units, longest first, as they are written and in milliseconds.
-const UNITS: [(&str, u64); 5] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
 
 impl Span {
     /// A number of whole seconds.
@@ -45,17 +43,7 @@ impl From<Span> for Duration {
 
 impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut rest = u64::try_from(self.0.as_millis()).unwrap_or(u64::MAX);
-        if rest == 0 {
-            return f.write_str("0s");
-        }
-        for (unit, millis) in UNITS {
-            if rest >= millis {
-                write!(f, "{}{unit}", rest / millis)?;
-                rest %= millis;
-            }
-        }
-        Ok(())
+        f.write_str(&duration::text(self.0))
     }
 }
 
