@@ -50,6 +50,7 @@
 //! | send many messages | [`Producer`] | `examples/producer_batching.rs` |
 //! | run several workers in one process | [`Runtime`] | `examples/many_queues.rs` |
 //! | retry, limit or deduplicate within a lease | [`layers`] | `examples/tower_layers.rs` |
+//! | send and handle messages in database transactions | `postgres::Outbox`, `postgres::Inbox` | `examples/inbox_outbox.rs` |
 //! | send dead letters again | [`Redrive`] | `examples/dead_letter_reprocessing.rs` |
 //! | call a single operation of the API | [`Client`] | `examples/embedded_server.rs` |
 //! | test a handler | `testing::TestServer` (feature `testing`) | the module's documentation |
@@ -69,7 +70,7 @@
 //! | [`producer`] | messages collected into requests |
 //! | [`worker`] | polls, handlers, deadlines, and the ordered acknowledgement |
 //! | [`runtime`] | several workers and producers with one shutdown |
-//! | `postgres` | connections to the application's PostgreSQL |
+//! | `postgres` | inbox and outbox in the application's PostgreSQL |
 //! | [`layers`] | `tower` layers around a handler |
 //! | [`redrive`] | dead letters and parked messages sent again |
 //! | `testing` | a server in memory, for tests of handlers |
@@ -80,7 +81,7 @@
 //!
 //! | feature | adds | default |
 //! |---|---|---|
-//! | `postgres` | `layers::PostgresStore`: deduplication across processes with PostgreSQL | no |
+//! | `postgres` | the module `postgres` with inbox and outbox, and `layers::PostgresStore`: deduplication across processes | no |
 //! | `redis` | `layers::RedisStore`: deduplication across processes with Redis | no |
 //! | `testing` | the module `testing` | no |
 

@@ -2,7 +2,10 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use tokio::{sync::Mutex, time::timeout};
+use tokio::{
+    sync::Mutex,
+    time::{Instant, timeout},
+};
 use tokio_postgres::{
     Client, Config, Row,
     error::SqlState,
@@ -41,7 +44,15 @@ struct Shared {
     config: Config,
     tls: Tls,
     schema: String,
-    client: Mutex<Option<Arc<Client>>>,
+    link: Mutex<Link>,
+}
+
+/// The connection, or why there is none.
+#[derive(Default)]
+struct Link {
+    client: Option<Arc<Client>>,
+    /// When the last attempt to connect failed, and why.
+    failed: Option<(Instant, String)>,
 }
 
 impl Postgres {
@@ -52,7 +63,7 @@ impl Postgres {
     }
 
     pub(super) fn new(config: Config, tls: Tls, schema: String) -> Self {
-        Self(Arc::new(Shared { config, tls, schema, client: Mutex::default() }))
+        Self(Arc::new(Shared { config, tls, schema, link: Mutex::default() }))
     }
 
     /// The schema of the tables.
@@ -106,18 +117,35 @@ impl Postgres {
 
     /// The connection, opened if there is none.
     async fn client(&self) -> Result<Arc<Client>, PostgresError> {
+        let asked = Instant::now();
         // Held while connecting, so that tasks that arrive together open one connection.
-        let mut current = self.0.client.lock().await;
-        if let Some(client) = current.as_ref().filter(|client| !client.is_closed()) {
+        let mut link = self.0.link.lock().await;
+        if let Some(client) = link.client.as_ref().filter(|client| !client.is_closed()) {
             return Ok(client.clone());
         }
-        let client = match timeout(CONNECT_TIMEOUT, self.connect()).await {
-            Ok(connected) => connected.map_err(|error| PostgresError::Unreachable(describe(&error)))?,
-            Err(_) => return Err(PostgresError::Timeout(CONNECT_TIMEOUT)),
-        };
-        let client = Arc::new(client);
-        *current = Some(client.clone());
-        Ok(client)
+        // Each task that has waited for a failed attempt would otherwise wait for another one, one after the other.
+        if let Some((_, reason)) = link.failed.as_ref().filter(|(at, _)| *at >= asked) {
+            return Err(PostgresError::Unreachable(reason.clone()));
+        }
+        match self.dedicated().await {
+            Ok(client) => Ok(link.client.insert(Arc::new(client)).clone()),
+            Err(error) => {
+                let reason = match &error {
+                    PostgresError::Unreachable(reason) => reason.clone(),
+                    other => other.to_string(),
+                };
+                link.failed = Some((Instant::now(), reason));
+                Err(error)
+            }
+        }
+    }
+
+    /// Opens a connection of the caller's own, for transactions.
+    pub(super) async fn dedicated(&self) -> Result<Client, PostgresError> {
+        match timeout(CONNECT_TIMEOUT, self.connect()).await {
+            Ok(connected) => connected.map_err(|error| PostgresError::Unreachable(describe(&error))),
+            Err(_) => Err(PostgresError::Timeout(CONNECT_TIMEOUT)),
+        }
     }
 
     async fn connect(&self) -> Result<Client, tokio_postgres::Error> {
@@ -129,9 +157,9 @@ impl Postgres {
 
     /// Forgets a connection that failed, so that the next statement opens another.
     async fn give_up(&self, failed: &Arc<Client>) {
-        let mut current = self.0.client.lock().await;
-        if current.as_ref().is_some_and(|client| Arc::ptr_eq(client, failed)) {
-            *current = None;
+        let mut link = self.0.link.lock().await;
+        if link.client.as_ref().is_some_and(|client| Arc::ptr_eq(client, failed)) {
+            link.client = None;
         }
     }
 }
@@ -141,7 +169,14 @@ fn is_broken(client: &Client, error: &PostgresError) -> bool {
     match error {
         PostgresError::Timeout(_) => true,
         PostgresError::Statement(error) => {
-            client.is_closed() || error.code() == Some(&SqlState::READ_ONLY_SQL_TRANSACTION)
+            // The last words of a server that ends arrive before the connection counts as closed.
+            let parting = [
+                SqlState::ADMIN_SHUTDOWN,
+                SqlState::CRASH_SHUTDOWN,
+                SqlState::CANNOT_CONNECT_NOW,
+                SqlState::READ_ONLY_SQL_TRANSACTION,
+            ];
+            client.is_closed() || error.code().is_some_and(|code| parting.contains(code))
         }
         _ => false,
     }

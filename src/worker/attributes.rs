@@ -1,4 +1,5 @@
-//! Attributes that a worker writes on the copies it sends: delayed copies of failed or deferred messages, and parked messages.
+//! Attributes that this library writes: on the copies that a worker sends (delayed copies of failed or deferred messages, and
+//! parked messages), and on messages of an outbox.
 
 use crate::message::{Message, ReceivedMessage};
 
@@ -20,6 +21,9 @@ pub const FIRST_FAILURE: &str = "dms-first-failure";
 pub const LAST_FAILURE: &str = "dms-last-failure";
 /// When a handler deferred it (RFC 3339, UTC).
 pub const DEFERRED: &str = "dms-deferred";
+
+/// Identifies a message of an `postgres::Outbox`, which can be sent more than once.
+pub const DEDUPLICATION_KEY: &str = "dms-deduplication-key";
 
 /// The value of [`REASON`] for a message that cannot be decoded.
 pub(crate) const UNDECODABLE: &str = "undecodable";

@@ -11,6 +11,7 @@ mod key_stores;
 mod layers;
 mod log;
 mod longest_durations;
+mod outbox;
 mod pki;
 mod producer;
 mod redelivery;

@@ -21,7 +21,7 @@ mod source;
 pub(crate) mod worker_settings;
 
 pub(crate) use self::{
-    check::key_store::{UnusableStore, open as open_key_store},
+    check::key_store::{UnusableStore, database as open_database, open as open_key_store},
     source::secret_variables::is_secret_variable,
 };
 pub use self::{
@@ -39,6 +39,7 @@ pub use self::{
         json_schema::schema,
         limits::{Limits, Sharing},
         log::{Log, LogFormat},
+        outbox::Outbox,
         publisher::Publisher,
         rights::Rights,
         server::{

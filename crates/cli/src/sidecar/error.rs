@@ -13,7 +13,7 @@ use dms_worker::{
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SidecarError {
-    /// The configuration has neither workers nor publishers.
+    /// The configuration has neither workers nor publishers nor outboxes.
     #[error("there is nothing to run: the configuration has no workers and no publishers")]
     Nothing,
     /// The embedded server does not start.
@@ -28,6 +28,9 @@ pub enum SidecarError {
     /// The store of a worker's keys cannot be used.
     #[error("worker {0}: deduplicate.store.{1}")]
     Deduplicate(String, String),
+    /// The database of an outbox cannot be used.
+    #[error("outboxes[{0}].{1}")]
+    Outbox(usize, String),
     /// The client of the application behind a worker cannot be built.
     #[error("worker {0}: the HTTP client cannot be set up: {1}")]
     Http(String, #[source] Box<dyn std::error::Error + Send + Sync>),

@@ -54,6 +54,7 @@ impl Sidecar {
             client,
             units,
             publishers,
+            relays,
             admin,
             admin_guard,
             metrics,
@@ -94,6 +95,7 @@ impl Sidecar {
         for publisher in publishers {
             runtime = runtime.task("publisher", |runtime| publisher.run(runtime));
         }
+        runtime = relays.add_to(runtime);
         runtime = units.into_iter().fold(runtime, add);
         let report = runtime.build()?.run(stop.cancelled_owned()).await;
 

@@ -10,6 +10,7 @@ use crate::{
         assemble::{
             connect,
             listener::listen,
+            outbox::Relays,
             server_config,
             unit::{Surroundings, WorkerUnit, unit},
         },
@@ -37,6 +38,7 @@ pub struct Sidecar {
     pub(super) client: Client,
     pub(super) units: Vec<WorkerUnit>,
     pub(super) publishers: Vec<PublisherEndpoint>,
+    pub(super) relays: Relays,
     pub(super) admin: Option<Listener>,
     /// Who may use the admin endpoint.
     pub(super) admin_guard: BearerAuth,
@@ -56,7 +58,7 @@ impl Sidecar {
     /// # Errors
     /// When something cannot work, or an address is taken.
     pub async fn start(config: Config) -> Result<Self, SidecarError> {
-        if config.workers.is_empty() && config.publishers.is_empty() {
+        if !config.has_work() {
             return Err(SidecarError::Nothing);
         }
         let stopping = CancellationToken::new();
@@ -82,6 +84,7 @@ impl Sidecar {
             let listener = listener.named("publisher", Audience::Callers, &connections);
             publishers.push(PublisherEndpoint::new(publisher, listener, client.clone(), &producers));
         }
+        let relays = Relays::new(&config, &client)?;
         let admin = match config.admin.listen {
             Some(address) => {
                 let listener = listen(address, config.admin.tls.as_ref()).await?;
@@ -97,6 +100,7 @@ impl Sidecar {
             client,
             units,
             publishers,
+            relays,
             admin,
             admin_guard,
             metrics,

@@ -5,6 +5,7 @@ mod deduplicate;
 mod delivery;
 mod fragile;
 mod outage;
+mod outbox;
 mod programs;
 mod publisher;
 

@@ -82,7 +82,7 @@ async fn online(config: &Config, context: &Context) -> Result<(), Failure> {
     for publisher in &config.publishers {
         missing.extend(absent(client.find_queue(&publisher.queue).await.map(drop), "publisher", &publisher.queue)?);
     }
-    if config.workers.is_empty() && config.publishers.is_empty() {
+    if !config.has_work() {
         client.queues().await?;
     }
     if missing.is_empty() { Ok(()) } else { Err(Failure::new(missing.join("\n  "))) }

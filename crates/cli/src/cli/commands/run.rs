@@ -43,7 +43,7 @@ pub(crate) struct RunArgs {}
 
 /// The sections that this command uses.
 const SECTIONS: &[&str] =
-    &["dms", "server", "workers", "on_worker_failure", "limits", "publishers", "admin", "shutdown", "log"];
+    &["dms", "server", "workers", "on_worker_failure", "limits", "publishers", "outboxes", "admin", "shutdown", "log"];
 
 /// Runs the sidecar.
 pub(crate) async fn run(_: RunArgs, context: &Context) -> Result<ExitCode, Failure> {

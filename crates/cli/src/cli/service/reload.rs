@@ -89,6 +89,7 @@ impl LiveConfig {
             ("on_worker_failure", old.on_worker_failure == new.on_worker_failure),
             ("limits", old.limits == new.limits),
             ("publishers", old.publishers == new.publishers),
+            ("outboxes", old.outboxes == new.outboxes),
             ("admin", old.admin == new.admin),
             ("shutdown", old.shutdown == new.shutdown),
             ("log", old.log == new.log),

@@ -1,4 +1,4 @@
-//! The stores of `deduplicate`, made from their settings.
+//! The stores of `deduplicate` and the databases of `outboxes`, made from their settings.
 
 use std::sync::Arc;
 
@@ -36,21 +36,38 @@ pub(crate) fn open(store: &KeyStore, scope: &str) -> Store {
 
 #[cfg(feature = "postgres")]
 fn postgres(keys: &PostgresKeys, scope: &str) -> Store {
+    Ok(Arc::new(layers::PostgresStore::new(database(keys)?).scope(scope)))
+}
+
+/// The PostgreSQL of an application. Nothing is connected before it is used.
+///
+/// # Errors
+/// If the connection string or the certificates are unusable.
+#[cfg(feature = "postgres")]
+pub(crate) fn database(keys: &PostgresKeys) -> Result<dms_worker::postgres::Postgres, UnusableStore> {
     use dms_worker::postgres::{Postgres, PostgresError};
     let unusable = |key, reason| UnusableStore { store: "postgres", key, reason };
     let mut builder = Postgres::builder(keys.url.as_ref().map_or("", Secret::expose)).schema(&keys.schema);
     if let Some(file) = &keys.ca_file {
         builder = builder.ca_file(file);
     }
-    match builder.build() {
-        Ok(postgres) => Ok(Arc::new(layers::PostgresStore::new(postgres).scope(scope))),
-        Err(PostgresError::Setting { setting, reason }) => Err(unusable(setting, reason)),
-        Err(error) => Err(unusable("ca_file", error.to_string())),
-    }
+    builder.build().map_err(|error| match error {
+        PostgresError::Setting { setting, reason } => unusable(setting, reason),
+        error => unusable("ca_file", error.to_string()),
+    })
 }
 
 #[cfg(not(feature = "postgres"))]
-fn postgres(_: &PostgresKeys, _: &str) -> Store {
+fn postgres(keys: &PostgresKeys, _: &str) -> Store {
+    database(keys).map(|()| Arc::new(MemoryStore::new(1)) as Arc<dyn layers::KeyStore>)
+}
+
+/// Refuses a PostgreSQL.
+///
+/// # Errors
+/// Always.
+#[cfg(not(feature = "postgres"))]
+pub(crate) fn database(_: &PostgresKeys) -> Result<(), UnusableStore> {
     let reason = "this program was built without the feature `postgres`".to_owned();
     Err(UnusableStore { store: "postgres", key: "url", reason })
 }

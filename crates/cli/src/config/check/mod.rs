@@ -7,6 +7,7 @@ pub(crate) mod checker;
 mod credentials;
 pub(crate) mod key_store;
 mod listeners;
+mod outboxes;
 mod service;
 mod workers;
 
@@ -18,5 +19,6 @@ pub(crate) fn check(config: &Config, checker: &mut Checker<'_>) {
     service::check_dms(config, checker);
     service::check_server(config, checker);
     workers::check(config, checker);
+    outboxes::check(config, checker);
     listeners::check(config, checker);
 }

@@ -31,7 +31,7 @@ pub(super) fn check_dms(config: &Config, checker: &mut Checker<'_>) {
         checker.report(&path.child("project_id"), format!("`{}` is not a project id", dms.project_id));
     }
     let ours = || std::iter::once(&config.server.project_id).chain(config.server.projects.iter().map(|p| &p.id));
-    let used = !config.workers.is_empty() || !config.publishers.is_empty();
+    let used = config.has_work();
     if used && dms.is_embedded() && !ours().any(|id| *id == dms.project_id) {
         let known: Vec<_> = ours().map(String::as_str).collect();
         let message =

@@ -110,6 +110,10 @@ fn slots(config: &mut Config) -> Vec<Slot<'_>> {
         let path = KeyPath::dotted("publishers").child(place);
         slots.add(&path, "token", &mut publisher.token, &publisher.token_file);
     }
+    for (place, outbox) in config.outboxes.iter_mut().enumerate() {
+        let path = KeyPath::dotted("outboxes").child(place).child("postgres");
+        slots.add(&path, "url", &mut outbox.postgres.url, &outbox.postgres.url_file);
+    }
     slots.add(&KeyPath::dotted("admin"), "token", &mut config.admin.token, &config.admin.token_file);
     slots.0
 }

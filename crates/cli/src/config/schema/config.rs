@@ -6,8 +6,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::config::schema::{
-    admin::Admin, dms::Dms, limits::Limits, log::Log, publisher::Publisher, server::Server, shutdown::Shutdown,
-    worker::Worker, worker_failure::OnWorkerFailure,
+    admin::Admin, dms::Dms, limits::Limits, log::Log, outbox::Outbox, publisher::Publisher, server::Server,
+    shutdown::Shutdown, worker::Worker, worker_failure::OnWorkerFailure,
 };
 
 /// A whole configuration. Every section may be left out.
@@ -26,6 +26,8 @@ pub struct Config {
     pub limits: Limits,
     /// The endpoints that take messages over HTTP and send them on.
     pub publishers: Vec<Publisher>,
+    /// Tables in PostgreSQL whose rows are sent as messages.
+    pub outboxes: Vec<Outbox>,
     /// Health, metrics and control.
     pub admin: Admin,
     /// How a process ends.
@@ -35,4 +37,11 @@ pub struct Config {
     /// The variables of the environment that the file takes secrets from with `${NAME}`. Programs do not inherit them.
     #[serde(skip)]
     pub secret_variables: BTreeSet<String>,
+}
+
+impl Config {
+    /// Whether there is anything to run besides a server: a worker, a publisher or an outbox.
+    pub(crate) fn has_work(&self) -> bool {
+        !self.workers.is_empty() || !self.publishers.is_empty() || !self.outboxes.is_empty()
+    }
 }

@@ -8,6 +8,7 @@ pub(crate) mod handler;
 pub(crate) mod json_schema;
 pub(crate) mod limits;
 pub(crate) mod log;
+pub(crate) mod outbox;
 pub(crate) mod publisher;
 pub(crate) mod rights;
 pub(crate) mod server;

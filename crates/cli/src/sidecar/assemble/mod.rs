@@ -3,5 +3,6 @@
 pub(crate) mod connect;
 pub(crate) mod deduplicate;
 pub(crate) mod listener;
+pub(crate) mod outbox;
 pub(crate) mod server_config;
 pub(crate) mod unit;

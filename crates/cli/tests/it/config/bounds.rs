@@ -140,6 +140,21 @@ fn the_key_and_the_store_of_deduplication_are_checked() {
 }
 
 #[test]
+fn the_database_of_an_outbox_is_checked() {
+    for (settings, key, reason) in [
+        ("{}", "postgres.url", "is required"),
+        ("{postgres: {url: 'host=db', schema: S}}", "postgres.schema", "lowercase"),
+        ("{postgres: {url: 'nonsense'}}", "postgres.url", "connection string"),
+        ("{postgres: {url: 'host=db'}, poll_interval: 0s}", "poll_interval", "above zero"),
+    ] {
+        let found = mistakes(&format!("outboxes: [{settings}]\n"), &[]);
+        let [only] = found.as_slice() else { panic!("{settings}: one mistake is expected: {found:?}") };
+        assert!(only.contains(&format!("outboxes[0].{key}: ")) && only.contains(reason), "{settings}: {only}");
+    }
+    accepted("outboxes: [{postgres: {url: 'host=db'}}]\n");
+}
+
+#[test]
 fn settings_of_a_handler_have_limits() {
     let http = |setting: &str| worker(&HTTP.replace('}', &format!(", {setting}}}")), "");
     check(

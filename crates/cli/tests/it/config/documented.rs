@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, fs, path::Path};
 
 use dms_worker_cli::config::{
-    AccessKey, Auth, CommandHandler, Config, Deduplicate, HttpHandler, Iam, LogHandler, Postgres, Project, Publisher,
-    QueueSpec, Request, Rights, ServerAuth, Tls, User, Worker, load,
+    AccessKey, Auth, CommandHandler, Config, Deduplicate, HttpHandler, Iam, LogHandler, Outbox, Postgres, PostgresKeys,
+    Project, Publisher, QueueSpec, Request, Rights, ServerAuth, Tls, User, Worker, load,
 };
 use serde_json::Value;
 
@@ -91,6 +91,8 @@ fn defaults() -> Vec<(&'static str, Value)> {
         ("workers.[].handler.command", json(CommandHandler::default())),
         ("workers.[].handler.log", json(LogHandler::default())),
         ("workers.[]", worker),
+        ("outboxes.[].postgres", json(PostgresKeys::default())),
+        ("outboxes.[]", json(Outbox::default())),
         ("publishers.[]", json(Publisher::default())),
         ("limits", config["limits"].clone()),
         ("admin", config["admin"].clone()),

@@ -1,0 +1,319 @@
+//! [`Relay`]: sends the messages of an outbox.
+
+use std::{collections::BTreeMap, future::Future, pin::pin, time::Duration};
+
+use tokio::time::{Instant, sleep};
+use tokio_postgres::{Client as Database, Transaction, types::Type};
+
+use super::{
+    connection::Value,
+    error::PostgresError,
+    outbox::{Outbox, Pending},
+};
+use crate::{
+    client::{Client, Error, SendOptions, check_message},
+    later::after,
+    limits::{MAX_BYTES, MAX_MESSAGES},
+    queue::QueueId,
+    retry::{RetryPolicy, Schedule},
+};
+
+/// How many messages a transaction takes at a time.
+const BATCH: i64 = 100;
+/// How long the relay waits when the outbox is empty.
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
+
+/// How long a batch may take after the shutdown.
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
+
+/// Sends committed messages of an [`Outbox`] to their queues; made by [`Outbox::relay`].
+///
+/// Run one in each replica: one of them is active at a time, and another takes over when its database connection ends.
+/// The messages of one queue are sent in the order in which they were added. A message that the service refuses for good
+/// stays in the table with the reason in its column `refused`; everything else is sent again until it succeeds.
+#[derive(Debug)]
+#[must_use = "a relay sends nothing before `run` is called"]
+pub struct Relay {
+    outbox: Outbox,
+    client: Client,
+    poll_interval: Duration,
+    queues: BTreeMap<String, QueueId>,
+    /// The queues whose last send failed.
+    paused: BTreeMap<String, Paused>,
+}
+
+/// A queue to which nothing is sent for a while.
+#[derive(Debug)]
+struct Paused {
+    until: Instant,
+    pauses: Schedule,
+}
+
+/// What a [`Relay`] did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RelayReport {
+    /// The number of messages that were sent and deleted from the outbox.
+    pub sent: u64,
+    /// The number of messages that the service refused for good.
+    pub refused: u64,
+}
+
+/// The results of the messages of a batch.
+#[derive(Default)]
+struct Results {
+    sent: Vec<i64>,
+    refused: Vec<(i64, String)>,
+}
+
+impl Outbox {
+    /// A relay that sends the messages of this outbox with `client`.
+    pub fn relay(&self, client: Client) -> Relay {
+        Relay {
+            outbox: self.clone(),
+            client,
+            poll_interval: POLL_INTERVAL,
+            queues: BTreeMap::new(),
+            paused: BTreeMap::new(),
+        }
+    }
+}
+
+impl Relay {
+    /// How long the relay waits when the outbox is empty. Default: 200 ms.
+    pub fn poll_interval(mut self, interval: Duration) -> Self {
+        self.poll_interval = interval;
+        self
+    }
+
+    /// Sends messages until `shutdown` resolves, and then finishes the batch in progress, for at most 5 s.
+    ///
+    /// Failures of the database and of the service are logged, and everything is tried again after a growing pause of at
+    /// most 10 s, for each queue on its own.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses no message. Those whose send was under way may be sent again, with the same
+    /// deduplication key.
+    pub async fn run(mut self, shutdown: impl Future<Output = ()>) -> RelayReport {
+        let mut shutdown = pin!(shutdown);
+        let mut report = RelayReport::default();
+        let mut pauses = pauses();
+        let (mut database, mut stopping) = (None, false);
+        loop {
+            let stop = async {
+                shutdown.as_mut().await;
+                stopping = true;
+                sleep(SHUTDOWN_GRACE).await;
+            };
+            let ended = tokio::select! {
+                biased;
+                ended = self.next_batch(&mut database, &mut report) => ended,
+                () = stop => return report,
+            };
+            if stopping {
+                return report;
+            }
+            let pause = self.pause(ended, &mut pauses, &mut database);
+            tokio::select! {
+                biased;
+                () = &mut shutdown => return report,
+                () = sleep(pause) => {}
+            }
+        }
+    }
+
+    /// How long to wait after a batch.
+    fn pause(
+        &self,
+        ended: Result<usize, PostgresError>,
+        pauses: &mut Schedule,
+        database: &mut Option<Database>,
+    ) -> Duration {
+        match ended {
+            Ok(count) => {
+                pauses.reset();
+                if count == 0 { self.poll_interval } else { Duration::ZERO }
+            }
+            Err(error) => {
+                // Its transaction is lost, and perhaps the connection.
+                *database = None;
+                let pause = pauses.next_delay().unwrap_or(POLL_INTERVAL);
+                tracing::warn!(%error, ?pause, "the outbox cannot be read or changed: the relay tries again");
+                pause
+            }
+        }
+    }
+
+    /// Sends the next messages, and returns how many there were.
+    async fn next_batch(
+        &mut self,
+        database: &mut Option<Database>,
+        report: &mut RelayReport,
+    ) -> Result<usize, PostgresError> {
+        self.outbox.set_up().await?;
+        let database = match database {
+            Some(database) => database,
+            // A connection of its own, because others must not take part in its transactions.
+            none => none.insert(self.outbox.postgres().dedicated().await?),
+        };
+        let transaction = database.transaction().await?;
+        if !self.become_active(&transaction).await? {
+            return Ok(0);
+        }
+        let sql = format!(
+            "SELECT {} FROM {} WHERE refused IS NULL AND queue <> ALL ($1) ORDER BY id LIMIT {BATCH}",
+            Pending::COLUMNS,
+            self.outbox.table()
+        );
+        let rows = transaction.query_typed(&sql, &[(&self.paused_queues(), Type::TEXT_ARRAY)]).await?;
+        let pending = rows.iter().map(Pending::read).collect::<Result<Vec<_>, _>>()?;
+        let count = pending.len();
+        let results = self.send(pending).await;
+        self.finish(&transaction, &results).await?;
+        // If the commit fails, the messages are sent again: better twice than never.
+        transaction.commit().await?;
+        report.sent += results.sent.len() as u64;
+        report.refused += results.refused.len() as u64;
+        Ok(count)
+    }
+
+    /// The queues that are paused now. They are left out when messages are read, so that many messages of theirs do not
+    /// keep those of other queues out.
+    fn paused_queues(&self) -> Vec<&str> {
+        let now = Instant::now();
+        self.paused.iter().filter(|(_, paused)| paused.until > now).map(|(queue, _)| queue.as_str()).collect()
+    }
+
+    /// Pauses a queue after a failure, longer each time.
+    fn pause_queue(&mut self, queue: &str, error: &Error, messages: usize) {
+        let paused = self.paused.entry(queue.to_owned());
+        let paused = paused.or_insert_with(|| Paused { until: Instant::now(), pauses: pauses() });
+        let pause = paused.pauses.next_delay().unwrap_or(POLL_INTERVAL).max(error.retry_after().unwrap_or_default());
+        paused.until = after(Instant::now(), pause);
+        // The queue may have been deleted and created again.
+        self.queues.remove(queue);
+        tracing::warn!(queue, messages, %error, ?pause, "messages of the outbox could not be sent: the relay tries again");
+    }
+
+    /// Whether no other relay is active. The lock is held until the transaction ends, with its connection at the latest.
+    async fn become_active(&self, transaction: &Transaction<'_>) -> Result<bool, PostgresError> {
+        let sql = "SELECT pg_try_advisory_xact_lock(hashtext($1))";
+        let rows = transaction.query_typed(sql, &[(&self.outbox.table(), Type::TEXT)]).await?;
+        Ok(rows.first().map_or(Ok(false), |row| row.try_get(0))?)
+    }
+
+    /// Sends messages, those of a queue in order.
+    async fn send(&mut self, pending: Vec<Pending>) -> Results {
+        let mut results = Results::default();
+        let mut queues: BTreeMap<String, Vec<Pending>> = BTreeMap::new();
+        for message in pending {
+            match check_message(&message.message) {
+                Ok(()) => queues.entry(message.queue.clone()).or_default().push(message),
+                Err(error) => results.refused.push((message.id, error.to_string())),
+            }
+        }
+        for (queue, messages) in queues {
+            let before = results.sent.len() + results.refused.len();
+            match self.send_to(&queue, &messages, &mut results).await {
+                Ok(()) => drop(self.paused.remove(&queue)),
+                // Messages after a failed one wait, so that they arrive in order.
+                Err(error) => {
+                    let settled = results.sent.len() + results.refused.len() - before;
+                    self.pause_queue(&queue, &error, messages.len().saturating_sub(settled));
+                }
+            }
+        }
+        results
+    }
+
+    async fn send_to(&mut self, queue: &str, messages: &[Pending], results: &mut Results) -> Result<(), Error> {
+        let id = match self.queues.get(queue) {
+            Some(id) => id.clone(),
+            None => {
+                let id = self.client.find_queue(queue).await?.id;
+                self.queues.insert(queue.to_owned(), id.clone());
+                id
+            }
+        };
+        let mut rest = messages;
+        while !rest.is_empty() {
+            let (chunk, after) = rest.split_at(chunk_len(rest));
+            self.send_chunk(&id, chunk, results).await?;
+            rest = after;
+        }
+        Ok(())
+    }
+
+    /// Sends one request. A message that is refused for good is noted; any other failure is returned.
+    async fn send_chunk(&self, queue: &QueueId, chunk: &[Pending], results: &mut Results) -> Result<(), Error> {
+        // A repeated message has the same deduplication key.
+        let options = SendOptions::new().allow_duplicates(true);
+        let messages: Vec<_> = chunk.iter().map(|pending| pending.message.clone()).collect();
+        match self.client.send_with(queue, &messages, options).await {
+            Ok(outcomes) => {
+                let mut failure = None;
+                for (pending, outcome) in chunk.iter().zip(outcomes) {
+                    match outcome {
+                        Ok(_) => results.sent.push(pending.id),
+                        Err(error) if is_final(&error) => results.refused.push((pending.id, error.to_string())),
+                        // Later messages of the request may be stored all the same.
+                        Err(error) => failure = Some(error),
+                    }
+                }
+                failure.map_or(Ok(()), Err)
+            }
+            Err(error) if is_final(&error) && chunk.len() == 1 => {
+                results.refused.push((chunk[0].id, error.to_string()));
+                Ok(())
+            }
+            Err(error) if is_final(&error) => {
+                // One of them is at fault, so each is sent by itself.
+                for pending in chunk {
+                    Box::pin(self.send_chunk(queue, std::slice::from_ref(pending), results)).await?;
+                }
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Deletes what was sent, and notes why other messages were refused.
+    async fn finish(&self, transaction: &Transaction<'_>, results: &Results) -> Result<(), PostgresError> {
+        let table = self.outbox.table();
+        if !results.sent.is_empty() {
+            let sql = format!("DELETE FROM {table} WHERE id = ANY($1)");
+            transaction.execute_typed(&sql, &[(&results.sent, Type::INT8_ARRAY)]).await?;
+        }
+        for (id, reason) in &results.refused {
+            tracing::warn!(id, reason, "a message of the outbox was refused: it stays in the table with the reason");
+            let sql = format!("UPDATE {table} SET refused = $2 WHERE id = $1");
+            let values: [Value<'_>; 2] = [(id, Type::INT8), (&reason.replace('\0', ""), Type::TEXT)];
+            transaction.execute_typed(&sql, &values).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Pauses of 0.2 s to 10 s, without end.
+fn pauses() -> Schedule {
+    RetryPolicy::default().max_attempts(None).schedule()
+}
+
+/// The number of messages that fit into the next request; at least one.
+fn chunk_len(messages: &[Pending]) -> usize {
+    let mut bytes = 0;
+    let fits = |pending: &&Pending| {
+        bytes += pending.message.body.len();
+        bytes <= MAX_BYTES
+    };
+    messages.iter().take(MAX_MESSAGES).take_while(fits).count().max(1)
+}
+
+/// Whether the message itself is refused, so that the same send can never succeed.
+fn is_final(error: &Error) -> bool {
+    let other = error.is_retryable() || error.is_unsure() || error.is_auth() || error.is_forbidden();
+    !other
+        && !error.is_not_found()
+        && error.status().is_none_or(|status| status == 400)
+        && (error.is_limit() || error.status().is_some())
+}
