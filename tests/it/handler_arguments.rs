@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use dms_worker::{
-    Attributes, Delivery, FromDelivery, Handler, HandlerError, Json, Message, NewQueue, State, handler_fn,
+    Attributes, Delivery, FromDelivery, Handler, HandlerError, Json, Message, MessageId, NewQueue, State, handler_fn,
     message::Body,
     testing::TestServer,
     worker::{
@@ -173,4 +173,28 @@ async fn a_worker_rejects_what_its_function_cannot_decode() {
     assert_eq!((report.done, report.rejected), (1, 1), "{report:?}");
     assert_eq!(seen.all(), ["7"]);
     orders.assert_dead_lettered(["no order"]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_function_takes_the_id_that_the_send_returned() {
+    let server = TestServer::start().await;
+    let orders = server.group(NewQueue::new("orders").dead_letters_after(3), "billing").await;
+    let message = Message::json(&serde_json::json!({ "id": 7 })).unwrap();
+    let options = dms_worker::SendOptions::new().return_ids(true);
+    let sent = server.client().send_with(orders.queue_id(), &[message], options).await.unwrap().remove(0).unwrap();
+    let seen = Seen::default();
+    let handler = handler_fn(|Json(order): Json<Order>, State(seen): State<Seen>, id: MessageId| async move {
+        seen.note(format!("{} {}", order.id, id.as_str()));
+        Ok(())
+    });
+    orders.run(handler.with_state(seen.clone())).await;
+    assert_eq!(seen.all(), [format!("7 {}", sent.unwrap().as_str())]);
+}
+
+#[tokio::test]
+async fn a_message_without_an_id_is_rejected_unless_the_id_is_optional() {
+    let needed = handler_fn(|_: MessageId| async { Ok(()) });
+    assert_eq!(needed.handle(order(7).build()).await.unwrap_err().kind(), FailureKind::Reject);
+    let optional = handler_fn(|id: Option<MessageId>| async move { Ok(assert_eq!(id, None)) });
+    optional.handle(order(7).build()).await.unwrap();
 }

@@ -8,6 +8,7 @@
 //! | [`State<T>`](State) | the state of the handler, or a part of it |
 //! | [`Attributes`](crate::message::Attributes) | all attributes |
 //! | [`TypedAttributes<T>`](TypedAttributes) | the attributes, decoded into a struct; if they do not fit, the message is rejected |
+//! | [`MessageId`](crate::MessageId), or an `Option` of it | the id of the message; see [`Delivery::id`](crate::worker::Delivery::id) |
 //! | [`Tags`] | the labels |
 //! | [`Attempt`] | the number of the attempt |
 //! | `Result<E, HandlerError>` | the extractor `E`, whose failure the function handles itself |

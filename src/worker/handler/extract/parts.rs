@@ -4,7 +4,7 @@ use serde::de::DeserializeOwned;
 
 use super::FromDelivery;
 use crate::{
-    message::{Attributes, Body},
+    message::{Attributes, Body, MessageId},
     worker::handler::{delivery::Delivery, error::HandlerError},
 };
 
@@ -27,6 +27,20 @@ impl<S: Sync> FromDelivery<S> for Body {
 impl<S: Sync> FromDelivery<S> for Attributes {
     async fn from_delivery(delivery: &Delivery, _: &S) -> Result<Self, HandlerError> {
         Ok(delivery.attributes().clone())
+    }
+}
+
+/// The message is [rejected](HandlerError::reject) if it has no id, which happens on other services only. Take
+/// `Option<MessageId>` there.
+impl<S: Sync> FromDelivery<S> for MessageId {
+    async fn from_delivery(delivery: &Delivery, _: &S) -> Result<Self, HandlerError> {
+        delivery.id().ok_or_else(|| HandlerError::reject("the service sent no id with the message"))
+    }
+}
+
+impl<S: Sync> FromDelivery<S> for Option<MessageId> {
+    async fn from_delivery(delivery: &Delivery, _: &S) -> Result<Self, HandlerError> {
+        Ok(delivery.id())
     }
 }
 
