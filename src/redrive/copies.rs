@@ -13,11 +13,16 @@ const HISTORY: [&str; 8] = [ATTEMPTS, DEFERRED, ERROR, REASON, WORKER, ORIGIN, F
 
 /// The copy of a message that was consumed.
 pub(super) fn again(message: &ReceivedMessage) -> Message {
+    older(unchanged(message))
+}
+
+/// The message itself, to be sent elsewhere.
+pub(super) fn unchanged(message: &ReceivedMessage) -> Message {
     let mut copy = Message::new(message.body.clone());
     copy.tags.clone_from(&message.tags);
     copy.attributes.clone_from(&message.attributes);
     keep_id(&mut copy, message);
-    older(copy)
+    copy
 }
 
 /// Turns a message into its copy.

@@ -60,7 +60,11 @@ pub struct Redrive {
     target: Target,
     filter: Option<Filter>,
     transform: Option<Transform>,
+    /// The client that sends; `None` for that of the source.
+    target_client: Option<Client>,
     max_redrives: u32,
+    unchanged: bool,
+    skip_filtered: bool,
     dry_run: bool,
     journal: Option<PathBuf>,
 }
@@ -133,7 +137,10 @@ impl Redrive {
             client,
             filter: None,
             transform: None,
+            target_client: None,
             max_redrives: 3,
+            unchanged: false,
+            skip_filtered: false,
             dry_run: false,
             journal: None,
         }
@@ -142,6 +149,26 @@ impl Redrive {
     /// Sends the copies to this queue.
     pub fn to(mut self, queue: impl Into<QueueId>) -> Self {
         self.target = Target::Queue(queue.into());
+        self
+    }
+
+    /// Sends the copies to this queue with another client, for example to another server.
+    pub fn to_service(mut self, client: Client, queue: impl Into<QueueId>) -> Self {
+        self.target_client = Some(client);
+        self.to(queue)
+    }
+
+    /// Copies messages as they are, to move them; off by default. Without it a copy loses the history of its failures, and its
+    /// redrives are counted and limited.
+    pub fn unchanged(mut self, on: bool) -> Self {
+        self.unchanged = on;
+        self
+    }
+
+    /// Acknowledges messages that the filter excludes, without a copy; off by default. This is for a group that was created for
+    /// this redrive alone: otherwise these messages are lost to the group.
+    pub fn skip_filtered(mut self, on: bool) -> Self {
+        self.skip_filtered = on;
         self
     }
 
@@ -155,8 +182,8 @@ impl Redrive {
     }
 
     /// Redrives only messages for which `wanted` returns true; several filters must all do so. The others stay leased
-    /// until the end of the redrive, for at most five minutes, and are then given back. For parked messages, that
-    /// counts as a failed consumption.
+    /// until the end of the redrive, for at most five minutes, and are then given back. Of parked messages,
+    /// services other than this project's server count that as a failed consumption.
     pub fn only(mut self, filter: impl Fn(&ReceivedMessage) -> bool + Send + Sync + 'static) -> Self {
         self.filter = Some(match self.filter.take() {
             Some(before) => Box::new(move |message| before(message) && filter(message)),
@@ -213,11 +240,14 @@ impl Redrive {
         let report = RedriveReport { earlier: legacy.copied, doubled: legacy.doubled, ..RedriveReport::default() };
         let sweep = self.sweep.at_least(legacy.leased_for);
         let mut sender = Sender {
-            client: self.client,
+            client: self.target_client.unwrap_or(self.client),
             target: self.target,
             filter: self.filter,
             transform: self.transform,
             max_redrives: self.max_redrives,
+            unchanged: self.unchanged,
+            skip_filtered: self.skip_filtered,
+            skipped: 0,
             dry_run: self.dry_run,
             report,
             journal,
@@ -228,7 +258,7 @@ impl Redrive {
         let result = sweep.run(&mut sender, shutdown).await;
         let swept = result.as_ref().map_or_else(|error| error.report, |report| *report);
         let mut report = sender.report;
-        report.redriven += swept.taken;
+        report.redriven += swept.taken.saturating_sub(sender.skipped);
         // A redelivered message that was recognised has a single copy.
         report.doubled += swept.doubled.saturating_sub(sender.memory.recognised());
         if let (Ok(_), Some(journal)) = (&result, sender.journal)

@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{
     Filter, RedriveReport, Target, Transform, Visitor,
-    copies::{again, is_exhausted},
+    copies::{again, is_exhausted, unchanged},
     journal::{Journal, Legacy},
 };
 use crate::{
@@ -35,6 +35,10 @@ pub(super) struct Sender {
     pub(super) filter: Option<Filter>,
     pub(super) transform: Option<Transform>,
     pub(super) max_redrives: u32,
+    pub(super) unchanged: bool,
+    pub(super) skip_filtered: bool,
+    /// Messages that were acknowledged without a copy.
+    pub(super) skipped: u64,
     pub(super) dry_run: bool,
     pub(super) report: RedriveReport,
     pub(super) journal: Option<Journal>,
@@ -98,7 +102,7 @@ impl Sender {
     }
 
     fn is_exhausted(&self, message: &ReceivedMessage) -> bool {
-        is_exhausted(&message.attributes, self.max_redrives)
+        !self.unchanged && is_exhausted(&message.attributes, self.max_redrives)
     }
 
     /// The copies of the next request: those that fit, up to the first one that cannot be sent or has another target.
@@ -107,8 +111,11 @@ impl Sender {
         let mut copies = Vec::new();
         let mut bytes = 0;
         for message in messages {
+            if self.is_filtered(message) {
+                break;
+            }
             let Some(target) = self.target_of(message).await? else { break };
-            let copy = again(message);
+            let copy = if self.unchanged { unchanged(message) } else { again(message) };
             let copy = match &self.transform {
                 Some(change) => change(copy),
                 None => copy,
@@ -204,7 +211,8 @@ pub(super) fn journal_error(error: &io::Error) -> Error {
 #[async_trait]
 impl Visitor for Sender {
     fn wants(&self, message: &ReceivedMessage) -> bool {
-        !self.dry_run && message.undecodable().is_none() && !self.is_filtered(message) && !self.is_exhausted(message)
+        let is_wanted = self.skip_filtered || !self.is_filtered(message);
+        !self.dry_run && message.undecodable().is_none() && is_wanted && !self.is_exhausted(message)
     }
 
     async fn take(&mut self, messages: &[ReceivedMessage]) -> Result<usize, Error> {
@@ -212,6 +220,12 @@ impl Visitor for Sender {
         let known = self.memory.recognise(messages);
         if known > 0 {
             return Ok(known);
+        }
+        let filtered = messages.iter().take_while(|message| self.is_filtered(message)).count();
+        if filtered > 0 {
+            self.report.filtered += filtered as u64;
+            self.skipped += filtered as u64;
+            return Ok(filtered);
         }
         self.take_noted(messages).await
     }

@@ -369,7 +369,10 @@ impl Pass {
             self.give_back(batch, until).await;
             return Ok(());
         }
-        let acks: Vec<_> = batch[..done].iter().map(|message| (message.handle.clone(), AckStatus::Success)).collect();
+        let taken = batch[..done].iter().map(|message| (message.handle.clone(), AckStatus::Success));
+        // Without this line the service would count a failure of the first message that was not taken.
+        let rest = batch.get(done).map(|message| (message.handle.clone(), AckStatus::Release));
+        let acks: Vec<_> = taken.chain(rest).collect();
         let settled = self.sweep.client.acknowledge_until(&self.sweep.source, &acks, until).await;
         let success = match settled {
             Ok(outcome) => outcome.success.min(done),
@@ -394,10 +397,10 @@ impl Pass {
         self.leased.extend(batch.iter().map(|message| (message.handle.clone(), until)));
     }
 
-    /// Gives a batch back, so that it can be consumed again at once. If that fails, it is redelivered when its lease
+    /// Gives a batch back, so that it can be consumed again at once, without a failure where the service can do that. If that fails, it is redelivered when its lease
     /// ends.
     async fn give_back(&mut self, batch: &[ReceivedMessage], until: Instant) {
-        let acks: Vec<_> = batch.iter().map(|message| (message.handle.clone(), AckStatus::Fail)).collect();
+        let acks: Vec<_> = batch.iter().map(|message| (message.handle.clone(), AckStatus::Release)).collect();
         if let Err(error) = self.sweep.client.acknowledge_until(&self.sweep.source, &acks, until).await {
             tracing::debug!(%error, messages = batch.len(), "the messages come again when their lease ends");
             self.wait_until(until + 2 * MARGIN);
@@ -409,7 +412,7 @@ impl Pass {
         let now = Instant::now();
         let leased: Vec<_> = self.leased.drain(..).filter(|(_, until)| *until > now).collect();
         for chunk in leased.chunks(MAX_MESSAGES) {
-            let acks: Vec<_> = chunk.iter().map(|(handle, _)| (handle.clone(), AckStatus::Fail)).collect();
+            let acks: Vec<_> = chunk.iter().map(|(handle, _)| (handle.clone(), AckStatus::Release)).collect();
             let until = chunk.iter().map(|(_, until)| *until).max().unwrap_or(now);
             if let Err(error) = self.sweep.client.acknowledge_until(&self.sweep.source, &acks, until).await {
                 tracing::debug!(%error, messages = chunk.len(), "the messages come again when their lease ends");

@@ -57,7 +57,7 @@ pub(crate) enum Command {
         after_help = "Examples:\n  dms-worker config show --origin\n  dms-worker config schema > dms-worker.schema.json"
     )]
     Config(config::ConfigArgs),
-    /// Create, list, show, update, purge and delete queues
+    /// Create, list, show, update, purge, move, copy and delete queues
     #[command(after_help = "Examples:\n  dms-worker queue create orders --group billing\n  dms-worker queue list")]
     Queue(queue::QueueArgs),
     /// Create, list and delete consumer groups

@@ -22,6 +22,7 @@ mod terminal;
 mod tls;
 #[cfg(feature = "otel")]
 mod traces;
+mod transfer;
 
 use std::{
     io::{BufRead, BufReader},

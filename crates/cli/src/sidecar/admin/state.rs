@@ -15,7 +15,7 @@ use crate::{
     config::Config,
     sidecar::{
         assemble::{listener::host_check, unit::WorkerUnit},
-        backpressure::throttle::Throttle,
+        backpressure::{app::App, throttle::Throttle},
         observe::recorder::Recorder,
         reload::log_control::LogControl,
     },
@@ -51,7 +51,8 @@ pub(super) struct WatchedWorker {
     pub(super) name: String,
     pub(super) throttle: Throttle,
     pub(super) recorder: Arc<Recorder>,
-    pub(super) has_app: bool,
+    /// The application behind its handler, if that is one that can be down.
+    pub(super) app: Option<Arc<App>>,
     pub(super) dead_letters: bool,
     pub(super) stale_after: Duration,
     /// It has begun, for `/startupz`.
@@ -72,7 +73,7 @@ impl AdminState {
             name: unit.name.clone(),
             throttle: unit.throttle.clone(),
             recorder: unit.recorder.clone(),
-            has_app: unit.app.is_some(),
+            app: unit.app.as_ref().map(|watched| Arc::clone(&watched.app)),
             dead_letters: unit.dead_letters,
             stale_after: unit.stale_after,
             begun: AtomicBool::new(false),

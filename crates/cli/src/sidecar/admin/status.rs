@@ -17,6 +17,10 @@ use crate::sidecar::admin::state::{AdminState, WatchedWorker, answer};
 use dms_worker::{client::Error, worker::Status};
 
 impl WatchedWorker {
+    fn is_app_down(&self) -> bool {
+        self.app.is_some() && self.throttle.is_app_down()
+    }
+
     /// Why the worker is not ready; `None` when it is.
     fn trouble(&self) -> Option<String> {
         let status = self.throttle.worker().status();
@@ -28,7 +32,11 @@ impl WatchedWorker {
         }
         match status.last_poll_age {
             _ if status.stopping => Some("stopping".to_owned()),
-            _ if self.has_app && self.throttle.is_app_down() => Some("the application cannot be reached".to_owned()),
+            _ if self.is_app_down() => {
+                let outage = self.app.as_ref().and_then(|app| app.outage());
+                let why = outage.map_or_else(String::new, |outage| format!(": {outage}"));
+                Some(format!("the application cannot be reached{why}"))
+            }
             _ if status.paused => None,
             // It waits for messages in flight.
             Some(_) if !status.polling => None,
@@ -61,9 +69,7 @@ pub(super) async fn ready(State(admin): State<Arc<AdminState>>) -> Response {
 pub(super) async fn started(State(admin): State<Arc<AdminState>>) -> Response {
     let has_begun = |watch: &WatchedWorker| {
         let worker = watch.throttle.worker();
-        let has_begun = worker.status().last_poll_age.is_some()
-            || worker.failure().is_some()
-            || (watch.has_app && watch.throttle.is_app_down());
+        let has_begun = worker.status().last_poll_age.is_some() || worker.failure().is_some() || watch.is_app_down();
         watch.begun.fetch_or(has_begun, Relaxed) || has_begun
     };
     let waiting = admin.workers.iter().find(|watch| !has_begun(watch));

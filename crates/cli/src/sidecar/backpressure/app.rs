@@ -10,10 +10,12 @@
 //! [`blame`](super::blame).
 
 use std::{
+    fmt,
     sync::{Mutex as StdMutex, MutexGuard as StdMutexGuard, PoisonError, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
+use jiff::Timestamp;
 use tokio::{
     sync::{Mutex, MutexGuard, OnceCell, RwLock, RwLockReadGuard, RwLockWriteGuard, watch},
     time::{Instant, sleep, timeout},
@@ -25,6 +27,7 @@ use crate::sidecar::backpressure::{
     blame::{Blame, Break, Flight, MessageKey, SAME_CAUSE_WINDOW},
     throttle::Throttle,
 };
+use dms_protocol::internal::clock;
 
 /// Health checks in a row without an answer that take an application down.
 const MAX_FAILURES: u32 = 3;
@@ -32,14 +35,30 @@ const MAX_FAILURES: u32 = 3;
 const MAX_PAUSE: Duration = Duration::from_secs(30);
 
 /// The result of a health check.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Health {
     /// It is healthy.
     Well,
-    /// It refuses connections, or reports that it is not healthy.
-    Ill,
-    /// It did not answer in time: it may be busy.
-    Silent,
+    /// It refuses connections, or reports that it is not healthy: what was asked, and what came of it.
+    Ill(String),
+    /// It did not answer in time, because it is busy perhaps: what was asked.
+    Silent(String),
+}
+
+/// Why an application is down.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Outage {
+    /// When it was first noticed.
+    since: Timestamp,
+    /// What was asked last, and what came of it.
+    reason: String,
+}
+
+impl fmt::Display for Outage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // No fraction of a second.
+        write!(f, "{}, since {}", self.reason, self.since.strftime("%Y-%m-%dT%H:%M:%SZ"))
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,6 +129,8 @@ pub(crate) struct App {
     in_flight: RwLock<()>,
     blame: StdMutex<Blame>,
     throttle: OnceCell<Throttle>,
+    /// The current outage, or one that may begin: what went wrong since it was last healthy.
+    outage: StdMutex<Option<Outage>>,
 }
 
 /// The permission to post a message to the application. While it is being tried out, there is one at a time.
@@ -142,6 +163,7 @@ impl App {
             in_flight: RwLock::new(()),
             blame: StdMutex::default(),
             throttle: OnceCell::new(),
+            outage: StdMutex::default(),
         }
     }
 
@@ -198,8 +220,31 @@ impl App {
     }
 
     /// No connection to the application came about.
-    pub(crate) fn unreachable(&self) {
+    pub(crate) fn unreachable(&self, reason: String) {
+        self.note(reason);
         self.change(Availability::lost);
+    }
+
+    /// Why the application is down, and since when; `None` if it is not, or if that is not known yet.
+    pub(crate) fn outage(&self) -> Option<Outage> {
+        self.outage.lock().unwrap_or_else(PoisonError::into_inner).clone().filter(|_| self.state() == AppStatus::Down)
+    }
+
+    /// Remembers what went wrong last. An outage began with the first of them.
+    fn note(&self, reason: String) {
+        let mut outage = self.outage.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = outage.as_ref().map_or_else(clock::now, |outage| outage.since);
+        *outage = Some(Outage { since, reason });
+    }
+
+    /// Remembers what a look has shown. Returns whether the application is healthy.
+    fn is_well(&self, health: Health) -> bool {
+        match health {
+            Health::Well => *self.outage.lock().unwrap_or_else(PoisonError::into_inner) = None,
+            Health::Ill(reason) => self.note(reason),
+            Health::Silent(asked) => self.note(format!("{asked}: no answer in time")),
+        }
+        self.outage.lock().unwrap_or_else(PoisonError::into_inner).is_none()
     }
 
     /// The application did not answer a message in time. Slowness says nothing about an application that is up, and that
@@ -239,7 +284,11 @@ impl App {
         let only_post =
             matches!(turn._in_flight, InFlightLock::Exclusive(_)) || self.blame().was_only_post(turn.flight);
         let proven = self.state() == AppStatus::Up;
-        let crashed = look.await == Health::Ill;
+        let health = look.await;
+        let crashed = matches!(health, Health::Ill(_));
+        if let Health::Ill(reason) = health {
+            self.note(reason);
+        }
         if !only_post {
             sleep(SAME_CAUSE_WINDOW).await;
         }
@@ -271,13 +320,13 @@ impl App {
             loop {
                 self.until_down(watching, &look).await;
                 if known {
-                    tell_down(&name);
+                    self.tell_down(&name);
                 }
                 let pause = self.known.borrow().pause(watching.interval);
                 sleep(pause).await;
-                while look().await != Health::Well {
+                while !self.is_well(look().await) {
                     if !known {
-                        tell_down(&name);
+                        self.tell_down(&name);
                     }
                     known = true;
                     sleep(watching.interval).await;
@@ -308,15 +357,23 @@ impl App {
             if timeout(watching.interval, down).await.is_ok() {
                 return;
             }
-            silent = match look().await {
+            let health = look().await;
+            silent = match health {
                 Health::Well => 0,
-                Health::Ill => MAX_FAILURES,
-                Health::Silent => silent + 1,
+                Health::Ill(_) => MAX_FAILURES,
+                Health::Silent(_) => silent + 1,
             };
+            self.is_well(health);
             if silent >= MAX_FAILURES {
                 self.change(Availability::lost);
             }
         }
+    }
+
+    fn tell_down(&self, worker: &str) {
+        let outage = self.outage();
+        let (error, since) = outage.map(|outage| (outage.reason, outage.since.to_string())).unzip();
+        tracing::warn!(worker, error, since, "the application is down: nothing is fetched until it is back");
     }
 
     fn state(&self) -> AppStatus {
@@ -341,10 +398,6 @@ impl App {
     }
 }
 
-fn tell_down(worker: &str) {
-    tracing::warn!(worker, "the application is down: nothing is fetched until it is back");
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -361,7 +414,7 @@ mod tests {
         app.answered(&LazyKey::of(&[]));
         drop(turn);
         assert!(waits(Duration::from_secs(1)).await.is_ok());
-        app.unreachable();
+        app.unreachable("no connection".to_owned());
         app.answered(&LazyKey::of(&[]));
         assert!(waits(Duration::from_secs(60)).await.is_err(), "a late answer does not bring it back");
     }
@@ -403,12 +456,41 @@ mod tests {
             let looks = std::cell::Cell::new(0);
             let look = || {
                 looks.set(looks.get() + 1);
-                std::future::ready(health)
+                std::future::ready(health.clone())
             };
             timeout(Duration::from_secs(60), app.until_down(watching, look)).await.is_ok().then(|| looks.get())
         };
-        assert_eq!(down_after(Health::Ill).await, Some(1));
-        assert_eq!(down_after(Health::Silent).await, Some(3));
+        assert_eq!(down_after(Health::Ill("503".to_owned())).await, Some(1));
+        assert_eq!(down_after(Health::Silent("GET /health".to_owned())).await, Some(3));
         assert_eq!(down_after(Health::Well).await, None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_outage_has_its_first_time_and_its_last_reason() {
+        let app = App::new();
+        assert_eq!(app.outage(), None, "nobody has looked yet");
+        assert!(!app.is_well(Health::Ill("connection refused".to_owned())));
+        let first = app.outage().map(|outage| outage.since);
+        assert!(!app.is_well(Health::Silent("GET /health".to_owned())));
+        let outage = app.outage();
+        assert_eq!(outage.as_ref().map(|outage| outage.since), first);
+        assert!(outage.is_some_and(|outage| outage.to_string().starts_with("GET /health: no answer in time, since 2")));
+        app.change(Availability::found);
+        assert_eq!(app.outage(), None, "it is being tried out");
+        app.is_well(Health::Well);
+        app.unreachable("refused".to_owned());
+        assert_eq!(app.outage().map(|outage| outage.reason).as_deref(), Some("refused"));
+    }
+
+    /// A slow message is no outage, neither of an application that is up nor of one that is tried out.
+    #[tokio::test(start_paused = true)]
+    async fn one_slow_message_takes_no_application_down() {
+        let app = App::new();
+        app.change(Availability::found);
+        app.silent(MessageKey::numbered(1));
+        assert_eq!(app.state(), AppStatus::TryingOut);
+        app.answered(&LazyKey::of(&[]));
+        app.silent(MessageKey::numbered(1));
+        assert_eq!(app.state(), AppStatus::Up);
     }
 }

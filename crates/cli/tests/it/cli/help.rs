@@ -5,7 +5,7 @@ use std::{io::Read, process::Stdio};
 use super::Program;
 
 /// The commands, and their commands.
-pub(super) const COMMANDS: [&[&str]; 41] = [
+pub(super) const COMMANDS: [&[&str]; 43] = [
     &["run"],
     &["serve"],
     &["demo"],
@@ -17,6 +17,8 @@ pub(super) const COMMANDS: [&[&str]; 41] = [
     &["queue", "show"],
     &["queue", "update"],
     &["queue", "purge"],
+    &["queue", "move"],
+    &["queue", "copy"],
     &["queue", "delete"],
     &["group", "create"],
     &["group", "list"],

@@ -35,12 +35,12 @@ fn pointer(text: &str) -> Result<(String, Box<RawValue>), String> {
 
 impl Filter {
     /// Whether every message passes.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.attributes.is_empty() && self.tags.is_empty() && self.bodies.is_empty()
     }
 
     /// Whether a message that was consumed passes.
-    pub(super) fn passes(&self, message: &ReceivedMessage) -> bool {
+    pub(crate) fn passes(&self, message: &ReceivedMessage) -> bool {
         self.holds(&message.body, &message.attributes, &message.tags)
     }
 

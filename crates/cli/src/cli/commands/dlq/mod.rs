@@ -3,9 +3,9 @@
 pub(super) mod filter;
 mod look;
 pub(super) mod peek;
-mod redrive;
+pub(super) mod redrive;
 mod selection;
-mod sweep_bar;
+pub(super) mod sweep_bar;
 mod visitors;
 
 use std::process::ExitCode;

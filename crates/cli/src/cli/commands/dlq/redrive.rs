@@ -29,7 +29,6 @@ use dms_protocol::{
     auth::canonical::hex,
     internal::private,
     message::{Body, Message},
-    queue::SourcePath,
 };
 use dms_worker::{
     client::Client,
@@ -131,11 +130,10 @@ pub(super) async fn redrive(client: &Client, args: RedriveArgs, context: &Contex
 
 async fn from_group(client: &Client, args: &RedriveArgs, which: &Selection, context: &Context) -> Result<(), Failure> {
     let source = which.source(client).await?;
-    let journal = match &args.journal {
-        None if args.dry_run => None,
-        None => state_file(&source, context).filter(|path| is_usable(path, context)),
-        named => named.clone(),
-    };
+    let endpoint = context.endpoint().unwrap_or_default();
+    let project = context.global.project_id.as_deref().unwrap_or_default();
+    let about = format!("{endpoint} {project} {source:?}");
+    let journal = journal_file("redrive", &about, args.journal.as_deref(), args.dry_run, context);
     let progress = SweepBar::new(context);
     let mut shown = progress.clone();
     let mut redrive =
@@ -159,20 +157,32 @@ async fn from_group(client: &Client, args: &RedriveArgs, which: &Selection, cont
     print(&result?, args.dry_run, context)
 }
 
-/// A file in the user's state directory that is about these messages alone: `$STATE_DIRECTORY`, or
-/// `${XDG_STATE_HOME:-~/.local/state}/dms-worker`.
-fn state_file(source: &SourcePath, context: &Context) -> Option<PathBuf> {
+/// The journal of a run: the one that was named, or one in the user's state directory that is about this task alone; `None` for a
+/// dry run, and where there can be none.
+pub(crate) fn journal_file(
+    kind: &str,
+    about: &str,
+    named: Option<&Path>,
+    dry_run: bool,
+    context: &Context,
+) -> Option<PathBuf> {
+    match named {
+        None if dry_run => None,
+        None => state_file(kind, about).filter(|path| is_usable(path, context)),
+        Some(named) => Some(named.to_owned()),
+    }
+}
+
+/// A file of `$STATE_DIRECTORY`, or of `${XDG_STATE_HOME:-~/.local/state}/dms-worker`.
+fn state_file(kind: &str, about: &str) -> Option<PathBuf> {
     let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let state = || {
         let home = variable("XDG_STATE_HOME").or_else(|| variable("HOME").map(|home| home.join(".local/state")));
         home.map(|home| home.join("dms-worker"))
     };
     let directory = variable("STATE_DIRECTORY").or_else(state)?;
-    let endpoint = context.endpoint().unwrap_or_default();
-    let project = context.global.project_id.as_deref().unwrap_or_default();
-    let about = format!("{endpoint} {project} {source:?}");
     let hash = hex(&Sha256::digest(about)[..8]);
-    Some(directory.join(format!("redrive-{hash}.journal")))
+    Some(directory.join(format!("{kind}-{hash}.journal")))
 }
 
 /// Whether a journal can be there. Without one a redrive still loses nothing.

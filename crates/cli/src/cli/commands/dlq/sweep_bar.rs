@@ -14,21 +14,21 @@ const LINE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Shows how far a sweep is.
 #[derive(Clone, Debug)]
-pub(super) struct SweepBar {
+pub(crate) struct SweepBar {
     bar: ProgressBar,
     /// When the next line is due, where lines are written.
     due: Option<Instant>,
 }
 
 impl SweepBar {
-    pub(super) fn new(context: &Context) -> Self {
+    pub(crate) fn new(context: &Context) -> Self {
         let lines = !context.shows_progress() && !context.global.quiet;
         let bar = bar(context, None, "{bar:40} {pos}/{len}  {per_sec}  {elapsed}  {eta} left");
         Self { bar, due: lines.then(|| Instant::now() + LINE_INTERVAL) }
     }
 
     /// The sweep is so far.
-    pub(super) fn show(&mut self, report: &SweepReport) {
+    pub(crate) fn show(&mut self, report: &SweepReport) {
         self.bar.set_length(report.expected);
         self.bar.set_position(report.taken + report.passed_over);
         let now = Instant::now();
@@ -45,7 +45,7 @@ impl SweepBar {
     }
 
     /// Ends the drawing.
-    pub(super) fn clear(&self) {
+    pub(crate) fn clear(&self) {
         self.bar.finish_and_clear();
     }
 }

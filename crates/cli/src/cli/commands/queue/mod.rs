@@ -1,13 +1,17 @@
 //! `queue`: create, list, show, change, purge and delete queues.
 
 mod on_server;
+mod transfer;
 
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use self::on_server::{PurgeArgs, UpdateArgs};
+use self::{
+    on_server::{PurgeArgs, UpdateArgs},
+    transfer::{CopyArgs, MoveArgs},
+};
 use crate::{
     cli::{
         commands::{
@@ -84,6 +88,26 @@ Leased messages are purged too: their acknowledgements are answered as usual, an
 they are not redelivered. Without --group, delayed messages are deleted as well.
 Dead letters stay; `dlq discard` deletes them.")]
     Purge(PurgeArgs),
+    /// Move the backlog of a group into another queue, of this service or of another server
+    #[command(after_help = "\
+Examples:
+  dms-worker queue move orders orders-eu --group billing --match region=eu
+  dms-worker queue move orders orders --to-endpoint http://10.0.0.2:9400 --rate 100/s
+  dms-worker queue move orders orders --to-config new-server.yaml
+
+Each message is acknowledged once its copy is stored, so it is sent at least once. A move that was stopped or killed is
+continued by the same command. Other groups keep their messages; delayed ones stay until they are due.")]
+    Move(MoveArgs),
+    /// Copy the messages that a queue keeps into another queue, of this service or of another server
+    #[command(after_help = "\
+Examples:
+  dms-worker queue copy orders orders-test --max 1000
+  dms-worker queue copy orders orders --to-endpoint http://10.0.0.2:9400
+
+The copy consumes with a group of its own, `copy-…`, which it deletes in the end; groups and messages of the queue
+stay as they are. Messages that were consumed and are still kept are copied too, delayed ones are not. A copy that was
+stopped or killed is continued by the same command.")]
+    Copy(CopyArgs),
     /// Delete a queue with all its messages and groups
     #[command(visible_alias = "rm", after_help = "Examples:\n  dms-worker queue delete orders --yes")]
     Delete {
@@ -129,6 +153,8 @@ pub(crate) async fn run(args: QueueArgs, context: &Context) -> Result<(), Failur
         QueueCommand::List => list(&context.client()?, context).await,
         QueueCommand::Show { queue } => show(&context.client()?, &queue, context).await,
         QueueCommand::Update(args) => on_server::update(&args, context).await,
+        QueueCommand::Move(args) => transfer::run_move(&args, context).await,
+        QueueCommand::Copy(args) => transfer::run_copy(&args, context).await,
         QueueCommand::Purge(args) => on_server::purge(&args, context).await,
         QueueCommand::Delete { queue, yes } => delete(&context.client()?, &queue, yes, context).await,
     }

@@ -15,7 +15,7 @@ use crate::{
     },
     config::Span,
 };
-use dms_protocol::limits;
+use dms_protocol::{internal::suggest::nearest, limits};
 
 /// Options of `queue purge`.
 #[derive(Debug, Args)]
@@ -157,11 +157,12 @@ async fn find(admin: &AdminClient, wanted: &str, context: &Context) -> Result<Ad
     let project = context.global.project_id.as_deref();
     let parameters: Vec<_> = project.map(|project| ("project", Cow::from(project))).into_iter().collect();
     let queues: Vec<AdminQueue> = admin.ask(Method::GET, "/admin/queues", &parameters).await?;
+    let names: Vec<String> = queues.iter().map(|queue| queue.name.clone()).collect();
     let mut found: Vec<AdminQueue> =
         queues.into_iter().filter(|queue| queue.id == wanted || queue.name == wanted).collect();
     match (found.pop(), found.is_empty()) {
         (Some(only), true) => Ok(only),
-        (None, _) => Err(Failure::new(format!("the server has no queue {wanted}"))),
+        (None, _) => Err(Failure::new(format!("the server has no queue {wanted}{}", meant(wanted, names.iter())))),
         (Some(last), false) => {
             let projects: Vec<_> = found.iter().chain([&last]).map(|queue| queue.project.as_str()).collect();
             let text = format!(
@@ -177,6 +178,14 @@ impl AdminQueue {
     /// The group of this name or id.
     fn group(&self, wanted: &str) -> Result<&AdminGroup, Failure> {
         let found = self.groups.iter().find(|group| group.id == wanted || group.name == wanted);
-        found.ok_or_else(|| Failure::new(format!("queue {} has no group {wanted}", self.name)))
+        let names = || self.groups.iter().map(|group| &group.name);
+        found
+            .ok_or_else(|| Failure::new(format!("queue {} has no group {wanted}{}", self.name, meant(wanted, names()))))
     }
+}
+
+/// The name that was probably meant, as the end of a sentence.
+fn meant<'a>(wanted: &str, names: impl Iterator<Item = &'a String>) -> String {
+    let names: Vec<&str> = names.map(String::as_str).collect();
+    nearest(wanted, &names).map(|name| format!("; did you mean {name}?")).unwrap_or_default()
 }

@@ -120,7 +120,7 @@ impl HttpDelivery {
                 NoAnswer::NotReached(error) => {
                     tracing::debug!(queue, %error, "the application cannot be reached");
                     // It has seen nothing of the message: once it is back, the message is tried again.
-                    self.app.unreachable();
+                    self.app.unreachable(self.target.unreached(&error));
                 }
                 NoAnswer::TimedOut(time) => {
                     self.app.silent(key.get());

@@ -1,7 +1,7 @@
 //! The application as an HTTP client sees it: posts, and probes whether it is there. Only this file and `probe` of the
 //! sidecar name reqwest.
 
-use std::{error::Error as StdError, path::PathBuf, time::Duration};
+use std::{error::Error as StdError, io, path::PathBuf, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
@@ -12,7 +12,10 @@ use crate::{
     config::HttpHandler,
     sidecar::{backpressure::app::Health, deliver::http::credentials::Credentials},
 };
-use dms_protocol::internal::{current::Current, secret_url::SecretUrl};
+use dms_protocol::internal::{
+    current::Current,
+    secret_url::{SecretUrl, without_secrets},
+};
 use dms_worker::internal::certificates;
 
 /// How much of an answer's body is read: enough for the connection to be used again, for an error text, and for the verdicts
@@ -134,24 +137,50 @@ impl Target {
     /// How the application is: what its health URL answers, or else whether it takes a connection.
     pub(crate) async fn look(&self) -> Health {
         let Some(url) = &self.health_url else {
-            let connected = timeout(self.connect_timeout, self.connects()).await;
-            return if connected.unwrap_or(false) { Health::Well } else { Health::Ill };
+            return match timeout(self.connect_timeout, self.connect()).await {
+                Ok(Ok(())) => Health::Well,
+                Ok(Err(error)) => Health::Ill(self.unreached(&error)),
+                Err(_) => Health::Ill(format!("{}: no connection within {:?}", self.address(), self.connect_timeout)),
+            };
         };
+        let asked = format!("GET {}", without_secrets(url.expose()));
         match self.client.get(url.expose()).timeout(self.connect_timeout.max(HEALTH_TIMEOUT)).send().await {
             Ok(answer) if answer.status().is_success() => Health::Well,
-            Err(error) if error.is_timeout() && !error.is_connect() => Health::Silent,
-            Ok(_) | Err(_) => Health::Ill,
+            Ok(answer) => Health::Ill(format!("{asked} answered {}", answer.status())),
+            Err(error) if error.is_timeout() && !error.is_connect() => Health::Silent(asked),
+            Err(error) => Health::Ill(format!("{asked}: {}", root(&error.without_url()))),
         }
     }
 
-    async fn connects(&self) -> bool {
+    /// The text of a connection that did not come about, with the address.
+    pub(crate) fn unreached(&self, error: &(dyn StdError + 'static)) -> String {
+        format!("{}: {}", self.address(), root(error))
+    }
+
+    fn address(&self) -> String {
+        match &self.unix_socket {
+            Some(path) => path.display().to_string(),
+            None => without_secrets(self.url.expose()),
+        }
+    }
+
+    async fn connect(&self) -> io::Result<()> {
         #[cfg(unix)]
         if let Some(path) = &self.unix_socket {
-            return tokio::net::UnixStream::connect(path).await.is_ok();
+            return tokio::net::UnixStream::connect(path).await.map(drop);
         }
-        let Ok(uri) = self.url.expose().parse::<http::Uri>() else { return false };
+        let uri = self.url.expose().parse::<http::Uri>().map_err(io::Error::other)?;
         let port = uri.port_u16().unwrap_or(if uri.scheme_str() == Some("https") { 443 } else { 80 });
         let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
-        TcpStream::connect((host, port)).await.is_ok()
+        TcpStream::connect((host, port)).await.map(drop)
     }
+}
+
+/// The first cause of an error, which says what happened: the errors around it say only where.
+fn root(error: &(dyn StdError + 'static)) -> String {
+    let mut cause = error;
+    while let Some(next) = cause.source() {
+        cause = next;
+    }
+    cause.to_string()
 }

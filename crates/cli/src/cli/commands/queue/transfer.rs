@@ -1,0 +1,260 @@
+//! `queue move` and `queue copy`: messages of a queue into another one, of this service or of another server.
+//!
+//! Both are a redrive that leaves the messages as they are. A move takes the backlog of a group. A copy consumes with a group of its
+//! own, which is deleted in the end: the other groups notice nothing, and a copy that was stopped continues where that group stands.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use serde_json::json;
+use sha2::{Digest, Sha256};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    cli::{
+        commands::dlq::{filter::Filter, redrive::journal_file, sweep_bar::SweepBar},
+        service::signals,
+        support::{
+            context::Context,
+            failure::{Failure, Kind},
+        },
+    },
+    config::Rate,
+};
+use dms_protocol::{
+    auth::canonical::hex,
+    queue::{ConsumerGroup, Queue, SourcePath},
+};
+use dms_worker::{
+    client::Client,
+    redrive::{Redrive, RedriveReport},
+};
+
+/// Options of `queue move`.
+#[derive(Debug, Args)]
+pub(super) struct MoveArgs {
+    #[command(flatten)]
+    transfer: Transfer,
+    /// The group whose backlog is moved, by name or id; required if the queue has several
+    #[arg(long)]
+    group: Option<String>,
+}
+
+/// Options of `queue copy`.
+#[derive(Debug, Args)]
+pub(super) struct CopyArgs {
+    #[command(flatten)]
+    transfer: Transfer,
+}
+
+/// What both have.
+#[derive(Debug, Args)]
+struct Transfer {
+    /// The queue that messages are taken from, by name or id
+    source: String,
+    /// The queue that they are sent to, by name or id
+    target: String,
+    /// The address of the target's server, with the credentials of this one [default: the same service]
+    #[arg(long, value_name = "URL")]
+    to_endpoint: Option<String>,
+    /// The project of the target [default: the same]
+    #[arg(long, value_name = "ID")]
+    to_project_id: Option<String>,
+    /// A configuration whose section `dms` has the target's address and credentials
+    #[arg(long, value_name = "FILE")]
+    to_config: Option<PathBuf>,
+    #[command(flatten)]
+    filter: Filter,
+    /// Maximum number of messages
+    #[arg(long, value_name = "COUNT")]
+    max: Option<u64>,
+    /// Limit the rate, as in 20/s
+    #[arg(long, value_name = "RATE")]
+    rate: Option<Rate>,
+    /// The journal of messages in flight; a file in the user's state directory by default
+    #[arg(long, value_name = "FILE")]
+    journal: Option<PathBuf>,
+    /// Send nothing; print how many messages would be sent
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// Where messages go.
+struct Target {
+    client: Client,
+    endpoint: String,
+    queue: Queue,
+}
+
+/// Moves the backlog of a group.
+pub(super) async fn run_move(args: &MoveArgs, context: &Context) -> Result<(), Failure> {
+    let client = context.client()?;
+    let source = client.find_queue(&args.transfer.source).await?;
+    let group = match &args.group {
+        Some(group) => client.find_group(&source.id, group).await?,
+        None => only_group(&source, client.groups(&source.id).await?)?,
+    };
+    let target = args.transfer.target(&client, &source, context).await?;
+    let path = SourcePath::messages(source.id.clone(), group.id);
+    let (report, _) = args.transfer.send(&client, path, &target, false, context).await?;
+    print("moved", &report, args.transfer.dry_run, context)
+}
+
+/// Copies what a queue keeps.
+pub(super) async fn run_copy(args: &CopyArgs, context: &Context) -> Result<(), Failure> {
+    let client = context.client()?;
+    let source = client.find_queue(&args.transfer.source).await?;
+    let target = args.transfer.target(&client, &source, context).await?;
+    let group = own_group(&client, &source, &target, context).await?;
+    let path = SourcePath::messages(source.id.clone(), group.id.clone());
+    match args.transfer.send(&client, path, &target, true, context).await {
+        Ok((report, true)) => {
+            client.delete_group(&source.id, &group.id).await?;
+            print("copied", &report, args.transfer.dry_run, context)
+        }
+        Ok((report, false)) => {
+            print("copied", &report, args.transfer.dry_run, context)?;
+            context.say(&unfinished(&source, &group));
+            Ok(())
+        }
+        Err(failure) => {
+            context.say(&unfinished(&source, &group));
+            Err(failure)
+        }
+    }
+}
+
+fn unfinished(source: &Queue, group: &ConsumerGroup) -> String {
+    format!(
+        "not finished: the same command continues; to give up, delete group {} of queue {}",
+        group.name, source.name
+    )
+}
+
+/// The group of a move that names none.
+fn only_group(source: &Queue, mut groups: Vec<ConsumerGroup>) -> Result<ConsumerGroup, Failure> {
+    match (groups.len(), groups.pop()) {
+        (1, Some(only)) => Ok(only),
+        (_, None) => Err(Failure::new(format!(
+            "queue {} has no group, so its messages cannot be consumed; `queue copy` copies them",
+            source.name
+        ))),
+        (_, Some(last)) => {
+            let names: Vec<_> = groups.iter().chain([&last]).map(|group| group.name.as_str()).collect();
+            let text =
+                format!("queue {} has several groups: name one of {} with --group", source.name, names.join(", "));
+            Err(Failure::of(Kind::Usage, text))
+        }
+    }
+}
+
+/// The group with which this copy consumes: a new one, or that of a copy that was not finished.
+async fn own_group(
+    client: &Client,
+    source: &Queue,
+    target: &Target,
+    context: &Context,
+) -> Result<ConsumerGroup, Failure> {
+    let about = format!("{} {}", target.endpoint, target.queue.id);
+    let name = format!("copy-{}", hex(&Sha256::digest(about)[..8]));
+    let found = |groups: Vec<ConsumerGroup>| groups.into_iter().find(|group| group.name == name);
+    if let Some(group) = found(client.groups(&source.id).await?) {
+        context.say(&format!("continuing the copy of group {name}"));
+        return Ok(group);
+    }
+    client.create_groups(&source.id, &[&name]).await.map_err(|error| {
+        let failure = Failure::from(error);
+        Failure::of(failure.kind(), format!("a copy needs a group of its own in queue {}: {failure}", source.name))
+    })?;
+    let group = client.find_group(&source.id, &name).await?;
+    if group.available_messages == 0 && group.produced_messages > 0 {
+        context.say("new groups of this service get later messages only (`new_group_starts: end`): there may be nothing to copy");
+    }
+    Ok(group)
+}
+
+impl Transfer {
+    async fn target(&self, client: &Client, source: &Queue, context: &Context) -> Result<Target, Failure> {
+        let elsewhere = self.to_endpoint.is_some() || self.to_project_id.is_some() || self.to_config.is_some();
+        if !elsewhere {
+            let queue = client.find_queue(&self.target).await?;
+            if queue.id == source.id {
+                return Err(Failure::of(Kind::Usage, format!("{} is the source and the target", queue.name)));
+            }
+            let endpoint = context.endpoint().unwrap_or_default().to_owned();
+            return Ok(Target { client: client.clone(), endpoint, queue });
+        }
+        let mut global = context.global.clone();
+        if self.to_config.is_some() {
+            // What was said of the source does not hold for another configuration.
+            (global.config, global.endpoint, global.project_id) = (self.to_config.clone(), None, None);
+        }
+        global.endpoint = self.to_endpoint.clone().or(global.endpoint);
+        global.project_id = self.to_project_id.clone().or(global.project_id);
+        let context = Context::new(global);
+        let client = context.client()?;
+        let queue = client.find_queue(&self.target).await?;
+        Ok(Target { client, endpoint: context.endpoint().unwrap_or_default().to_owned(), queue })
+    }
+
+    /// Sends the messages. Returns the report, and whether the work was finished and not interrupted.
+    async fn send(
+        &self,
+        client: &Client,
+        source: SourcePath,
+        target: &Target,
+        skips_filtered: bool,
+        context: &Context,
+    ) -> Result<(RedriveReport, bool), Failure> {
+        let about =
+            format!("{} {source:?} to {} {}", context.endpoint().unwrap_or_default(), target.endpoint, target.queue.id);
+        let journal = journal_file("transfer", &about, self.journal.as_deref(), self.dry_run, context);
+        let progress = SweepBar::new(context);
+        let mut shown = progress.clone();
+        let mut redrive = Redrive::new(client.clone(), source)
+            .to_service(target.client.clone(), target.queue.id.clone())
+            .unchanged(true)
+            .skip_filtered(skips_filtered)
+            .dry_run(self.dry_run)
+            .sweep(|sweep| {
+                let sweep = sweep.max(self.max).rate(self.rate.map(Rate::per_second));
+                sweep.on_progress(move |report| shown.show(report))
+            });
+        if let Some(journal) = journal {
+            redrive = redrive.journal(journal);
+        }
+        if !self.filter.is_empty() {
+            let filter = self.filter.clone();
+            redrive = redrive.only(move |message| filter.passes(message));
+        }
+        let stopped = CancellationToken::new();
+        let stop = async {
+            signals::first().await;
+            stopped.cancel();
+        };
+        let result = redrive.run(stop).await;
+        progress.clear();
+        Ok((result?, !stopped.is_cancelled()))
+    }
+}
+
+fn print(verb: &str, report: &RedriveReport, dry_run: bool, context: &Context) -> Result<(), Failure> {
+    let would = if dry_run { "would be " } else { "" };
+    let earlier = match report.earlier {
+        0 => String::new(),
+        copies => format!(" after {copies} by earlier runs that were not finished"),
+    };
+    let text = format!(
+        "{} {would}{verb}{earlier}, {} did not match, {} cannot be sent, {} may be there twice",
+        report.redriven, report.filtered, report.refused, report.doubled
+    );
+    let json = json!({
+        verb: report.redriven,
+        "filtered": report.filtered,
+        "refused": report.refused,
+        "doubled": report.doubled,
+        "earlier": report.earlier,
+        "dry_run": dry_run,
+    });
+    Ok(context.printer().print(&text, &json)?)
+}
