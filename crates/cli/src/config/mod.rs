@@ -20,8 +20,10 @@ mod schema;
 mod source;
 pub(crate) mod worker_settings;
 
+#[cfg(feature = "postgres")]
+pub(crate) use self::check::key_store::database as open_database;
 pub(crate) use self::{
-    check::key_store::{UnusableStore, database as open_database, open as open_key_store},
+    check::key_store::{UnusableStore, open as open_key_store},
     source::secret_variables::is_secret_variable,
 };
 pub use self::{

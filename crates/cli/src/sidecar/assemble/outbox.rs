@@ -1,7 +1,5 @@
 //! The relays of `outboxes`.
 
-use tokio_util::sync::CancellationToken;
-
 use crate::{config::Config, sidecar::error::SidecarError};
 use dms_worker::{client::Client, runtime::RuntimeBuilder};
 
@@ -36,7 +34,7 @@ impl Relays {
         #[cfg(feature = "postgres")]
         return self.0.into_iter().fold(runtime, |runtime, relay| {
             runtime.task("outbox", |runtime| async move {
-                let report = relay.run(CancellationToken::cancelled_owned(runtime.stop_token())).await;
+                let report = relay.run(runtime.stop_token().cancelled_owned()).await;
                 tracing::info!(sent = report.sent, refused = report.refused, "the relay of an outbox has ended");
             })
         });
