@@ -77,6 +77,7 @@ impl Memtable {
                 Change::Appended(run, _) => drop(self.runs.insert((run.stream, run.first), *run)),
                 change => self.delay_queues.extend(delay_queue_of(change)),
             }
+            // An ended delay deletes one message. If it counted, each would cause a transaction of its own.
             self.deleted |= deletes(change) && !matches!(change, Change::Other(Record::DelayEnded(..)));
         }
         self.batch.changes.extend(changes);

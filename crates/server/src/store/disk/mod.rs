@@ -105,6 +105,7 @@ impl DiskStore {
     fn open_with(dir: &Path, segment_bytes: u64) -> Result<(Self, Snapshot), OpenError> {
         let mut step = 0;
         loop {
+            // In small, growing parts: where other programs fill the disk up again, the reserve has to last for many starts.
             match Self::open_once(dir, segment_bytes) {
                 Err(OpenError::Full { reason, .. }) if reserve::give_up(dir, segment_bytes, step).unwrap_or(false) => {
                     tracing::warn!(dir = %dir.display(), reason, "the disk is full: the data directory is opened with a part of the room that is reserved for that");
@@ -301,6 +302,7 @@ impl Store for DiskStore {
         // Cleared before the work: a commit that needs maintenance meanwhile sets it again.
         self.maintenance_due.store(false, Ordering::Relaxed);
         let tidied = self.maintenance_step();
+        // There is more to do, or this step failed and has to be tried again.
         if !matches!(tidied, Ok(false)) {
             self.maintenance_due.store(true, Ordering::Relaxed);
         }

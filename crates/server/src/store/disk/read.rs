@@ -62,6 +62,7 @@ impl DiskStore {
                 pile.found.damaged.extend(self.missing_from_index(stream, place..place + 1)?);
                 continue;
             };
+            // Places close to each other are usually in one run, which is read only once.
             last = match last.take_if(|(known, _)| *known == run) {
                 Some(known) => Some(known),
                 None => self.content(run)?,
@@ -119,6 +120,7 @@ impl DiskStore {
             let (file, reason) = (file.clone(), reason.clone());
             Damaged { seq, entered_ms: None, file, offset: 0, reason, is_unreadable: false }
         };
+        // Bounded, because a lost file may leave a gap of millions of messages.
         Ok(places.take(MAX_DAMAGED).map(missing_from_index).collect())
     }
 

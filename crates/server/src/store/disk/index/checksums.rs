@@ -61,6 +61,7 @@ fn add(sum: &mut crc32fast::Hasher, value: ValueRef<'_>) {
         }
         ValueRef::Real(number) => sum.update(&number.to_le_bytes()),
         ValueRef::Text(bytes) | ValueRef::Blob(bytes) => {
+            // With the type and the length, so that bytes cannot move from one column to the next unnoticed.
             sum.update(&[2]);
             sum.update(&(bytes.len() as u64).to_le_bytes());
             sum.update(bytes);

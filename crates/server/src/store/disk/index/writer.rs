@@ -224,6 +224,7 @@ impl Writer {
         )?;
         self.create_stream(row.stream())?;
         self.create_stream(row.delay_queue())?;
+        // A queue has two numbers: one for its stream, one for its delay queue.
         self.set_next_number(row.number + 2)
     }
 
@@ -313,6 +314,7 @@ impl Writer {
     fn settle(&mut self, number: CursorId, settlement: &Settlement) -> IndexResult<()> {
         let cursor = self.cursor(number)?;
         cursor.consumed += settlement.done.len() as u64;
+        // Never backwards, because expiry and purges advance the head, too.
         cursor.head = cursor.head.max(settlement.head);
         for place in settlement.done.iter().chain(&settlement.dead) {
             let (page, place) = locate(*place);
@@ -350,6 +352,7 @@ impl Writer {
             .prepare_cached("SELECT number FROM readers WHERE stream = ?1")?
             .query_map([stream.0], |row| row.get(0))?
             .collect::<Result<_, _>>()?;
+        // Otherwise the pages of expired messages would stay in the index, because nothing settles them any more.
         for number in cursors.into_iter().map(CursorId) {
             self.advance_cursor(number, low)?;
         }
@@ -404,6 +407,7 @@ impl Writer {
                 row,
             )?;
         }
+        // Pages before cursors: a page that has become full advances its cursor, whose row is then written below.
         for (cursor, page) in std::mem::take(&mut self.dirty.pages) {
             let (bits, failures) = match self.pages.get(&(cursor, page)) {
                 Some(page) => page.encode(),
@@ -492,6 +496,7 @@ impl Writer {
     }
 
     pub(crate) fn run(&self, sql: &str, values: impl rusqlite::Params) -> IndexResult<()> {
+        // A batch repeats a few statements thousands of times, so each is compiled once.
         self.conn.prepare_cached(sql)?.execute(values)?;
         Ok(())
     }

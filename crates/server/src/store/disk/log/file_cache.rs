@@ -187,6 +187,7 @@ impl FileCache {
         for place in run.first..run.end() {
             let mut head = [0; MESSAGE_HEADER];
             read(&mut head, at)?;
+            // Headers of version 0.1 have no checksum. Their sizes are believed as far as the run reaches.
             let found = match run::MessageHeader::read_head(self.directory.log, (run.stream, place), &head) {
                 Some(head) => Some((head.entered_ms, head.size() as u64)),
                 None => (!checked).then(|| run::old_entry_time(&head)),
@@ -215,6 +216,7 @@ impl FileCache {
         if content.damaged.is_empty() {
             return Vec::new();
         }
+        // Read again: if the disk returns the bytes they are wrong, and if it does not its error is the reason.
         let (reason, is_unreadable) = match self.bytes(run) {
             Ok(_) => (Corrupt.to_string(), false),
             Err(error) => (error.to_string(), self.fault().is_some_and(|fault| fault == error.to_string())),

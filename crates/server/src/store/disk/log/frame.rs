@@ -71,6 +71,8 @@ impl FrameHeader {
 
 /// The checksum of a frame.
 pub(crate) fn frame_checksum(log: u32, number: u64, items: &[u8]) -> u32 {
+    // The number of the log is part of the sum, so that a frame from another directory does not fit. Length and number of the frame
+    // are, too, because nothing else protects the header.
     let mut sum = crc32fast::Hasher::new_with_initial(log);
     sum.update(&(items.len() as u64).to_le_bytes());
     sum.update(&number.to_le_bytes());
@@ -152,6 +154,7 @@ impl Frame {
         messages: impl Iterator<Item = &'a Arc<StoredMessage>>,
     ) -> Result<Run, serde_json::Error> {
         self.has_messages = true;
+        // The length is known only once the messages are encoded; it is filled in below.
         self.begin_item(kind, 0);
         let begin = self.bytes.len();
         let count = run::put(&mut self.bytes, self.log, (stream, first), messages)?;

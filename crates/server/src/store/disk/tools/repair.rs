@@ -94,7 +94,9 @@ pub fn repair(dir: &Path, skip: Skip, keep: &Path) -> Result<Vec<Dropped>, Repai
             give_up(&directory, one)?;
         }
     }
+    // Opening takes the lock of the directory itself.
     drop(held);
+    // Shows that recovery accepts the log now, and brings the index up to its end.
     let (store, _) = DiskStore::open(dir)?;
     store.release(true).map_err(|error| RepairError::Impossible(error.to_string()))?;
     Ok(plan)
@@ -158,6 +160,7 @@ impl DamageSearch<'_> {
             self.number += 1;
             return Ok(true);
         }
+        // `next` may have gone past an intact frame with another number.
         frames.offset = at.offset;
         let next = frames.next_whole(at.offset)?;
         let bytes = frames.bytes_until(at.offset, next)?;
@@ -208,6 +211,7 @@ impl DamageSearch<'_> {
 
 /// Writes what is given up to a file: one line for each part, its bytes in hexadecimal without trailing zeros.
 fn keep_bytes(directory: &LogDirectory, plan: &[Dropped], keep: &Path) -> io::Result<()> {
+    // A new file, so that a second repair does not overwrite what the first one kept.
     let mut kept = private().write(true).create_new(true).open(keep)?;
     for one in plan {
         let mut bytes = vec![0; usize::try_from(one.bytes).unwrap_or(0)];
@@ -247,6 +251,7 @@ fn nothing(log: u32, one: &Dropped) -> Option<BytesMut> {
     let spare = length.checked_sub(least.checked_mul(usize::try_from(one.commits).ok()?)?)?;
     let mut bytes = BytesMut::with_capacity(length);
     for number in one.commit..one.commit + one.commits {
+        // The frames have to cover every byte up to the next intact one. JSON ignores blanks after a value.
         let blanks = if number + 1 == one.commit + one.commits { spare } else { 0 };
         let mut items = BytesMut::new();
         items.put_u8(frame::RECORD);

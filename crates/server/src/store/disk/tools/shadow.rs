@@ -46,6 +46,7 @@ impl Shadow {
         for name in [DATABASE, "dms.db-wal", LOCK, "log/answered"] {
             copy_if_there(&dir.join(name), &shadow.path.join(name))?;
         }
+        // Asked of the copy, because SQLite would create files beside the original.
         let known = known(&shadow.path.join(DATABASE));
         shadow.log = known.map(|(log, _)| log);
         let written = known.map_or(0, |(_, segment)| segment);
@@ -54,6 +55,7 @@ impl Shadow {
             let (from, to) = (entry.path(), shadow.path.join(LOG).join(entry.file_name()));
             let number = from.file_stem().and_then(|stem| stem.to_str()?.parse::<u64>().ok());
             match number {
+                // Recovery only reads the segments that are in the index completely; the others it may write to.
                 Some(number) if number < written => link(&from, &to)?,
                 Some(_) => drop(std::fs::copy(&from, &to)?),
                 None => {}
