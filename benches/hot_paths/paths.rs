@@ -118,7 +118,7 @@ fn verify() -> Run {
     headers.insert(DATE_HEADER, HeaderValue::from_static("20261122T203300Z"));
     let text = "SDK-HMAC-SHA256 Access=EXAMPLEKEY, SignedHeaders=host;x-sdk-date, Signature=00";
     let (secret, body) = ("a secret key".to_owned().into(), vec![b'x'; BATCH * SIZE]);
-    let now = "2026-11-22T20:33:00Z".parse().expect("a time");
+    let now: jiff::Timestamp = "2026-11-22T20:33:00Z".parse().expect("a time");
     Box::new(move |count| {
         for _ in 0..count {
             let request = RequestParts {
@@ -130,7 +130,7 @@ fn verify() -> Run {
             };
             let authorization = Authorization::parse(text).expect("a header");
             // The signature is wrong, which takes as long to find out.
-            authorization.verify(&secret, &request, now).expect_err("another signature");
+            authorization.verify(&secret, &request, now.into()).expect_err("another signature");
         }
     })
 }

@@ -148,7 +148,7 @@ pub(crate) fn sign(
     let bad_header = |_| SignatureError::Malformed("a header has characters that HTTP does not allow");
     let headers = request.headers_mut();
     // Signatures alone need the wall clock.
-    let date = signer::format_date(crate::clock::now());
+    let date = signer::format_date(crate::clock::now().into());
     headers.insert(signer::DATE_HEADER, HeaderValue::try_from(date).map_err(bad_header)?);
     if let Some(project) = project {
         headers.insert("x-project-id", HeaderValue::try_from(project.as_str()).map_err(bad_header)?);

@@ -20,7 +20,7 @@ mod plain;
 mod tests;
 
 pub use http_client::{HttpOptions, HttpTransport};
-pub use in_process::InProcess;
+pub use in_process::{InProcess, InProcessBody};
 
 /// The largest answer that is accepted. A consume answer with ten messages is well below it.
 pub const MAX_ANSWER_BYTES: usize = 8 * 1024 * 1024;

@@ -226,7 +226,17 @@ impl ReceivedMessage {
     /// A message with the parts that every service sends.
     pub fn new(body: Body, attributes: Attributes, tags: Vec<String>, handle: impl Into<Box<str>>) -> Self {
         let handle = AckHandle::new(handle);
-        Self { body, attributes, tags, handle, sequence: None, attempt: None, entered_ms: None, dead_letter: None, id: None }
+        Self {
+            body,
+            attributes,
+            tags,
+            handle,
+            sequence: None,
+            attempt: None,
+            entered_ms: None,
+            dead_letter: None,
+            id: None,
+        }
     }
 }
 

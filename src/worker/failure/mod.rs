@@ -14,7 +14,9 @@ use crate::{
     limits::MAX_DELAY,
     message::{Attributes, FailureReport, Message, ReceivedMessage},
     worker::{
-        attributes::{self, ATTEMPTS, DEFERRED, ERROR, FIRST_FAILURE, LAST_FAILURE, ORIGIN, REASON, UNDECODABLE, WORKER},
+        attributes::{
+            self, ATTEMPTS, DEFERRED, ERROR, FIRST_FAILURE, LAST_FAILURE, ORIGIN, REASON, UNDECODABLE, WORKER,
+        },
         failure::{
             exhausted::ExhaustedMessages,
             parking::ParkingQueues,

@@ -243,7 +243,13 @@ fn log(context: &Context, result: AckResult<'_>, reported: Settlement) {
     let Settlement { done, rest, .. } = reported;
     let Origin { worker, queue, group, .. } = &*context.origin;
     if rest > 0 && context.control.interrupt.is_cancelled() {
-        tracing::info!(worker, queue, group, rest, "the grace period is over, so these messages are redelivered to another worker");
+        tracing::info!(
+            worker,
+            queue,
+            group,
+            rest,
+            "the grace period is over, so these messages are redelivered to another worker"
+        );
     }
     match result {
         AckResult::Answered { success, .. } if success < done => tracing::warn!(
@@ -258,7 +264,14 @@ fn log(context: &Context, result: AckResult<'_>, reported: Settlement) {
             tracing::debug!(worker, queue, group, success, fail, released = reported.released(), "acknowledged");
         }
         AckResult::Late => {
-            tracing::warn!(worker, queue, group, done, rest, "the acknowledgement arrived too late, so the batch is redelivered");
+            tracing::warn!(
+                worker,
+                queue,
+                group,
+                done,
+                rest,
+                "the acknowledgement arrived too late, so the batch is redelivered"
+            );
         }
         AckResult::Unknown => tracing::warn!(
             worker,

@@ -102,7 +102,8 @@ mod tests {
 
     #[test]
     fn a_copy_keeps_the_id_of_its_line() {
-        let copy = |line: &str| parse_copy(line.as_bytes(), &Message::text("")).unwrap().attributes.to_json().into_owned();
+        let copy =
+            |line: &str| parse_copy(line.as_bytes(), &Message::text("")).unwrap().attributes.to_json().into_owned();
         assert_eq!(copy(r#"{"body":1,"id":"m_R"}"#), r#"{"dms-message-id":"m_R"}"#);
         assert_eq!(copy(r#"{"body":1,"id":"m_R","attributes":{"dms-message-id":"a"}}"#), r#"{"dms-message-id":"a"}"#);
         for line in [r#"{"body":1,"id":7}"#, r#"{"body":1}"#] {

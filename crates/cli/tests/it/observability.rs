@@ -72,7 +72,8 @@ fn no_log_line_shows_debug_output() {
                 let rest = &text[at + call.len()..];
                 let end = rest.find(");").or(rest.find("),")).or(rest.find(")\n")).unwrap_or(rest.len());
                 let fields = &rest[..end];
-                let shows = [" ?", "(?", "\n?", ":?}"].iter().any(|debug| fields.contains(debug)) || fields.starts_with('?');
+                let shows =
+                    [" ?", "(?", "\n?", ":?}"].iter().any(|debug| fields.contains(debug)) || fields.starts_with('?');
                 assert!(!shows, "{path}: {fields}");
             }
         }

@@ -2,7 +2,10 @@
 //!
 //! The functions are pure. The rules are those of the vendor's SDKs (API reference 3.2).
 
-use std::{collections::HashSet, time::Duration};
+use std::{
+    collections::HashSet,
+    time::{Duration, SystemTime},
+};
 
 use crate::secret::Secret;
 use hmac::{Hmac, KeyInit, Mac};
@@ -106,7 +109,7 @@ impl Authorization {
         &self,
         secret_key: &Secret,
         request: &RequestParts<'_>,
-        now: Timestamp,
+        now: SystemTime,
     ) -> Result<(), SignatureError> {
         self.check_date(request.headers, now)?;
         self.verify_request(secret_key, request)
@@ -116,7 +119,7 @@ impl Authorization {
     ///
     /// # Errors
     /// When it is missing, malformed or off.
-    pub fn check_date(&self, headers: &HeaderMap, now: Timestamp) -> Result<(), SignatureError> {
+    pub fn check_date(&self, headers: &HeaderMap, now: SystemTime) -> Result<(), SignatureError> {
         check_skew(date_header(headers)?, now)
     }
 
@@ -157,9 +160,9 @@ pub fn sign(access_key: &str, secret_key: &Secret, request: &RequestParts<'_>) -
     Ok(header)
 }
 
-/// The time in the format of `X-Sdk-Date`.
-pub fn format_date(time: Timestamp) -> String {
-    time.strftime(DATE_FORMAT).to_string()
+/// The time in the format of `X-Sdk-Date`. Years beyond 9999 are written as the end of 9999.
+pub fn format_date(time: SystemTime) -> String {
+    Timestamp::try_from(time).unwrap_or(Timestamp::MAX).strftime(DATE_FORMAT).to_string()
 }
 
 fn mac(secret_key: &Secret, date: &str, canonical: &CanonicalRequest) -> Hmac<Sha256> {
@@ -194,17 +197,17 @@ fn date_header(headers: &HeaderMap) -> Result<&str, SignatureError> {
 ///
 /// # Errors
 /// When the header is missing or malformed.
-pub fn signed_at(headers: &HeaderMap) -> Result<Timestamp, SignatureError> {
+pub fn signed_at(headers: &HeaderMap) -> Result<SystemTime, SignatureError> {
     read_date(date_header(headers)?)
 }
 
-fn read_date(date: &str) -> Result<Timestamp, SignatureError> {
+fn read_date(date: &str) -> Result<SystemTime, SignatureError> {
     let signed = DateTime::strptime(DATE_FORMAT, date).and_then(|date| date.to_zoned(TimeZone::UTC));
-    signed.map(|signed| signed.timestamp()).map_err(|_| SignatureError::BadDate)
+    signed.map(|signed| signed.timestamp().into()).map_err(|_| SignatureError::BadDate)
 }
 
-fn check_skew(date: &str, now: Timestamp) -> Result<(), SignatureError> {
-    let skew = now.duration_since(read_date(date)?).unsigned_abs();
+fn check_skew(date: &str, now: SystemTime) -> Result<(), SignatureError> {
+    let skew = now.duration_since(read_date(date)?).unwrap_or_else(|signed_later| signed_later.duration());
     if skew > MAX_SKEW { Err(SignatureError::Expired(whole_seconds(skew))) } else { Ok(()) }
 }
 

@@ -53,7 +53,11 @@ pub(crate) async fn wrap(app: &AppState, connection: Option<&ConnectionState>, r
                 .catch_unwind()
                 .await
                 .unwrap_or_else(|_| {
-                    tracing::error!(operation, request_id = id.to_str().unwrap_or_default(), "a request handler panicked; the request was answered with 500");
+                    tracing::error!(
+                        operation,
+                        request_id = id.to_str().unwrap_or_default(),
+                        "a request handler panicked; the request was answered with 500"
+                    );
                     codes::INTERNAL.plain().into_response()
                 })
         }

@@ -190,6 +190,7 @@ impl SignedClaim {
             return Ok(());
         }
         let made = signed_at(headers).map_err(|error| refused(&error))?;
+        let made = Timestamp::try_from(made).map_err(|_| refused(&SignatureError::BadDate))?;
         let text = match replays.record(&self.authorization.access_key, self.authorization.signature(), made, now) {
             SignatureUse::First => return Ok(()),
             SignatureUse::Again => "This signature was used before: sign every request again, with another X-Sdk-Date.",
@@ -283,7 +284,7 @@ impl Key {
         if !self.has_token_of(headers) {
             return Err(SignatureError::Malformed("X-Security-Token is not the one of this access key"));
         }
-        authorization.check_date(headers, now)
+        authorization.check_date(headers, now.into())
     }
 
     /// Whether the request has the security token of the key, or none if the key has none.

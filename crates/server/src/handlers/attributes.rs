@@ -77,7 +77,9 @@ mod tests {
         let id = "m_RjkDiiQaIPJBFSAAAAAAAR";
         let named = |json: &str| origin(json.as_bytes()).map(|origin| origin.to_string());
         assert_eq!(named(&format!(r#"{{"a":"dms-message-id","dms-message-id":"{id}"}}"#)).as_deref(), Some(id));
-        for none in ["{}", r#"{"dms-message-id":7}"#, r#"{"dms-message-id":"order 5"}"#, r#"{"a":{"dms-message-id":"x"}}"#] {
+        for none in
+            ["{}", r#"{"dms-message-id":7}"#, r#"{"dms-message-id":"order 5"}"#, r#"{"a":{"dms-message-id":"x"}}"#]
+        {
             assert_eq!(named(none), None, "{none}");
         }
     }

@@ -132,7 +132,9 @@ fn filter(query: &Query) -> Result<TagFilter, ApiError> {
 /// call then knows that the lease began no earlier than this much later.
 fn answer(leased: &[LeasedMessage], waited: Duration, place: (&GroupPath, Stream), asked: Asked) -> Response {
     let labels_size = |message: &LeasedMessage| message.tags.iter().map(|tag| tag.len() + 12).sum::<usize>();
-    let size = |message| labels_size(message) + message.json.len() + message.receipt.len() + 28 + if asked.ids { 32 } else { 0 };
+    let size = |message| {
+        labels_size(message) + message.json.len() + message.receipt.len() + 28 + if asked.ids { 32 } else { 0 }
+    };
     let mut text = Vec::with_capacity(leased.iter().map(size).sum::<usize>() + 2);
     text.push(b'[');
     for (at, message) in leased.iter().enumerate() {

@@ -15,7 +15,8 @@ use dms_protocol::internal::text::cut;
 /// The header that announces the extensions in answers, and requests them in some requests.
 pub(crate) const EXTENSIONS: HeaderName = HeaderName::from_static("x-dms-extensions");
 /// The extensions that every answer of the message API announces.
-pub(crate) const ANNOUNCED: HeaderValue = HeaderValue::from_static("end-poll, release, reject, reason, overview, peek, message-id");
+pub(crate) const ANNOUNCED: HeaderValue =
+    HeaderValue::from_static("end-poll, release, reject, reason, overview, peek, message-id");
 /// The header of a consume request with the name of the call, by which it can be ended.
 const POLL: HeaderName = HeaderName::from_static("x-dms-poll");
 /// The longest name of a consume call, in bytes.

@@ -148,7 +148,13 @@ mod tests {
 
     #[test]
     fn other_texts_are_no_ids() {
-        for text in ["", "m_RjkDiiQaIPJBFSAAAAAAA", "m_RjkDiiQaIPJBFSAAAAAAARA", "m_RjkDiiQaIPJB+SAAAAAAAR", "m_RjkDii_____________AAR"] {
+        for text in [
+            "",
+            "m_RjkDiiQaIPJBFSAAAAAAA",
+            "m_RjkDiiQaIPJBFSAAAAAAARA",
+            "m_RjkDiiQaIPJB+SAAAAAAAR",
+            "m_RjkDii_____________AAR",
+        ] {
             assert_eq!(MessageOrigin::parse(text), None, "{text}");
         }
     }

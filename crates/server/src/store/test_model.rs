@@ -3,7 +3,10 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use crate::store::{FirstPlace, MessageOrigin, QueueRow, ReadLimit, Record, Snapshot, Store, StoredMessage, StreamId, memory::MemoryStore};
+use crate::store::{
+    FirstPlace, MessageOrigin, QueueRow, ReadLimit, Record, Snapshot, Store, StoredMessage, StreamId,
+    memory::MemoryStore,
+};
 use dms_protocol::{message::DeadLetterInfo, queue::QueueMode};
 
 /// A read without a limit.

@@ -26,7 +26,16 @@ impl Handler for LogDelivery {
         let (tags, id, attempt) = (delivery.tags().join(","), delivery.id(), delivery.attempt());
         let message_id = id.as_ref().map(MessageId::as_str);
         match self.settings.body {
-            true => tracing::info!(queue, group, message_id, attempt, tags, bytes, body = delivery.body().as_str(), "message"),
+            true => tracing::info!(
+                queue,
+                group,
+                message_id,
+                attempt,
+                tags,
+                bytes,
+                body = delivery.body().as_str(),
+                "message"
+            ),
             false => tracing::info!(queue, group, message_id, attempt, tags, bytes, "message"),
         }
         Ok(())

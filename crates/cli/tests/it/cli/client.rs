@@ -147,7 +147,10 @@ fn lines_may_begin_with_a_byte_order_mark_and_utf_16_is_named() {
     let file = program.file("lines.jsonl", "\u{feff}{\"body\":1}\n{\"body\":2}\n");
     dms(&["send", "q", "--file", &file]).ok();
     program.run_with(&["--endpoint", &url, "send", "q", "-"], "\u{feff}{\"body\":3}\n").ok();
-    assert_eq!(dms(&["receive", "--ack", "q", "g", "--wait", "1s"]).received(), "{\"body\":1}\n{\"body\":2}\n{\"body\":3}\n");
+    assert_eq!(
+        dms(&["receive", "--ack", "q", "g", "--wait", "1s"]).received(),
+        "{\"body\":1}\n{\"body\":2}\n{\"body\":3}\n"
+    );
 
     let wide: Vec<u8> = "\u{feff}{\"body\":1}\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
     std::fs::write(&file, wide).unwrap();

@@ -108,7 +108,8 @@ fn dumped_dead_letters_can_be_redriven_from_the_file() {
     let lines = dlq.run(&["receive", "--ack", "q", "g", "--wait", "1s"]).ok();
     // A copy keeps the id of the message that the line was made from.
     let id = |n: usize| {
-        let line: Value = serde_json::from_str(std::fs::read_to_string(&file).unwrap().lines().nth(n).unwrap()).unwrap();
+        let line: Value =
+            serde_json::from_str(std::fs::read_to_string(&file).unwrap().lines().nth(n).unwrap()).unwrap();
         line["id"].as_str().unwrap().to_owned()
     };
     let mended = |n: usize| {

@@ -86,6 +86,7 @@ log: {format: json, filter: 'info,dms_worker=debug,dms_server=debug'}
         assert_eq!(line.map(|line| line["level"].clone()), Some("INFO".into()), "{change}: {log}");
     }
     let debug = ["Some(", "None", "Ok(", "Err(", " { "];
-    let shown = log.lines().filter(|line| line.starts_with('{')).find(|line| debug.iter().any(|text| line.contains(text)));
+    let shown =
+        log.lines().filter(|line| line.starts_with('{')).find(|line| debug.iter().any(|text| line.contains(text)));
     assert_eq!(shown, None);
 }

@@ -146,7 +146,8 @@ impl Scene {
     }
 
     pub(crate) async fn send(&self, text: &str, delay: Duration) -> Result<(), BrokerError> {
-        let message = NewMessage { json: text.to_owned().into(), body_bytes: text.len(), tags: Vec::new(), delay, origin: None };
+        let message =
+            NewMessage { json: text.to_owned().into(), body_bytes: text.len(), tags: Vec::new(), delay, origin: None };
         self.broker.append(&self.path.project, &self.path.queue, vec![message]).await.map(drop)
     }
 

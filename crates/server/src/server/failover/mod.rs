@@ -18,9 +18,9 @@ use self::supervisor::Supervisor;
 use crate::{
     auth::project::Project,
     broker::{
-        Ack, AckCounts, Appended, BackedUp, Broker, BrokerError, BrokerStats, DamagedMessage, GroupList, GroupPath, LeaseRequest,
-        LeasedMessage, NewMessage, Peeked, Purged, QueueOverview, Quotas, RetentionChange, StorageTrouble, Stream,
-        Usage,
+        Ack, AckCounts, Appended, BackedUp, Broker, BrokerError, BrokerStats, DamagedMessage, GroupList, GroupPath,
+        LeaseRequest, LeasedMessage, NewMessage, Peeked, Purged, QueueOverview, Quotas, RetentionChange,
+        StorageTrouble, Stream, Usage,
         embedded::{EmbeddedBroker, EmbeddedConfig},
     },
     clock::Clock,

@@ -26,7 +26,13 @@ async fn on_server(broker: EmbeddedConfig, scene: impl AsyncFn(SocketAddr, Arc<d
 }
 
 async fn send(broker: &Arc<dyn Broker>, count: usize, delay: Duration) {
-    let message = NewMessage { json: r#"{"body":1,"attributes":{}}"#.into(), body_bytes: 1, tags: Vec::new(), delay, origin: None };
+    let message = NewMessage {
+        json: r#"{"body":1,"attributes":{}}"#.into(),
+        body_bytes: 1,
+        tags: Vec::new(),
+        delay,
+        origin: None,
+    };
     let queue = broker.overview()[0].queue.id.clone();
     broker.append(&PROJECT.into(), &queue, vec![message; count]).await.unwrap();
 }

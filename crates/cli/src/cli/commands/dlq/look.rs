@@ -116,17 +116,8 @@ pub(super) async fn show(client: &Client, args: ShowArgs, context: &Context) -> 
         Some(rows) => rows,
         None => consumed(client, &args, context).await?,
     };
-    let mut table = Table::new(&[
-        "ID",
-        "STATE",
-        "REASON",
-        "ERROR",
-        "ATTEMPTS",
-        "FIRST FAILURE",
-        "LAST FAILURE",
-        "WORKER",
-        "BODY",
-    ]);
+    let mut table =
+        Table::new(&["ID", "STATE", "REASON", "ERROR", "ATTEMPTS", "FIRST FAILURE", "LAST FAILURE", "WORKER", "BODY"]);
     for row in &rows {
         table.row(cells(row));
     }

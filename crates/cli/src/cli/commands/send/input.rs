@@ -133,7 +133,7 @@ impl Input {
                                 false => line::parse(&text, &self.common),
                             };
                             (bytes, Some(message), Some(text))
-                        },
+                        }
                         (bytes, None) => (bytes, Some(Err(too_long(bytes))), None),
                     }
                 }

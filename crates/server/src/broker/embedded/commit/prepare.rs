@@ -167,7 +167,10 @@ impl<'a> Preparer<'a> {
         let (seq, entered_ms) = self.place(stream);
         let json = without_labels(message);
         let (tags, body_bytes, dead_letter) = (Arc::default(), message.body_bytes, Some(Arc::new(info)));
-        Record::Appended(stream, Arc::new(StoredMessage { seq, entered_ms, json, body_bytes, tags, dead_letter, origin }))
+        Record::Appended(
+            stream,
+            Arc::new(StoredMessage { seq, entered_ms, json, body_bytes, tags, dead_letter, origin }),
+        )
     }
 
     /// The queue that owns a stream.

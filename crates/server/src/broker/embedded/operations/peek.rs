@@ -48,10 +48,9 @@ pub(crate) async fn peek(
     let found = core.read_store(move |store| store.read_these(number, &asked, MAX_PEEKED.bytes)).await;
     let found = found?.messages;
     let state = |message: &StoredMessage| sketch.known.get(&message.seq).copied();
-    shown.extend(
-        core.passing(sketch.cursor, &found)
-            .filter_map(|message| state(message).map(|(state, failures)| sketch.show(message, message.seq, state, failures))),
-    );
+    shown.extend(core.passing(sketch.cursor, &found).filter_map(|message| {
+        state(message).map(|(state, failures)| sketch.show(message, message.seq, state, failures))
+    }));
     if shown.len() < max && from < DELAYED_BASE {
         let (place, limit) = (sketch.head.max(from), ReadLimit { messages: max - shown.len(), ..MAX_PEEKED });
         let found = core.read_store(move |store| store.read(number, place, limit)).await?.messages;

@@ -146,7 +146,15 @@ fn message(seq: u64, size: usize, reason: Option<&str>) -> Arc<StoredMessage> {
     let info = reason.map(|reason| Arc::new(DeadLetterInfo::new(reason)));
     let tags = if seq.is_multiple_of(2) { vec!["a".to_owned()].into() } else { Arc::default() };
     let entered_ms = 1_000 + i64::try_from(seq).unwrap();
-    Arc::new(StoredMessage { seq, entered_ms, body_bytes: size, json: json.into(), tags, dead_letter: info, origin: None })
+    Arc::new(StoredMessage {
+        seq,
+        entered_ms,
+        body_bytes: size,
+        json: json.into(),
+        tags,
+        dead_letter: info,
+        origin: None,
+    })
 }
 
 /// Tries every byte of small frames, and some of large ones. A changed bit damages one message at most, except in headers of files.
@@ -196,7 +204,15 @@ fn a_changed_sector_takes_what_is_in_it() {
 
 fn short(seq: u64) -> Arc<StoredMessage> {
     let json = format!("{{\"body\":\"{seq}:yyyyyyyyyyyy\"}}").into();
-    Arc::new(StoredMessage { seq, entered_ms: 1_000, body_bytes: 16, json, tags: Arc::default(), dead_letter: None, origin: None })
+    Arc::new(StoredMessage {
+        seq,
+        entered_ms: 1_000,
+        body_bytes: 16,
+        json,
+        tags: Arc::default(),
+        dead_letter: None,
+        origin: None,
+    })
 }
 
 /// Compaction moves damaged messages too, so that the segment can be deleted.

@@ -42,7 +42,15 @@ fn dies(seq: u64) -> [Record; 2] {
     let Record::Appended(_, message) = appended(1, seq, 1_000) else { unreachable!() };
     let StoredMessage { entered_ms, ref json, body_bytes, .. } = *message;
     let dead_letter = Some(Arc::new(DeadLetterInfo::default()));
-    let copy = StoredMessage { seq, entered_ms, json: json.clone(), body_bytes, tags: Arc::default(), dead_letter, origin: None };
+    let copy = StoredMessage {
+        seq,
+        entered_ms,
+        json: json.clone(),
+        body_bytes,
+        tags: Arc::default(),
+        dead_letter,
+        origin: None,
+    };
     let settlement = Settlement { dead: vec![seq], head: seq + 1, ..Settlement::default() };
     [Record::Appended(StreamId(4), Arc::new(copy)), settled(settlement)]
 }

@@ -690,7 +690,15 @@ fn the_time_of_damaged_messages_is_that_of_the_next() {
         let json = format!("body-{seq}").into();
         Record::Appended(
             StreamId(1),
-            Arc::new(StoredMessage { seq, entered_ms, json, body_bytes: 6, tags: Arc::default(), dead_letter: None, origin: None }),
+            Arc::new(StoredMessage {
+                seq,
+                entered_ms,
+                json,
+                body_bytes: 6,
+                tags: Arc::default(),
+                dead_letter: None,
+                origin: None,
+            }),
         )
     };
     for (seq, entered_ms) in [(1, 10), (2, 20), (3, 30)] {

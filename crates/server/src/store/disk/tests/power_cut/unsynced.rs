@@ -22,8 +22,15 @@ const CUTS: u64 = 24;
 
 fn append(seq: u64, size: usize) -> [Record; 1] {
     let json = "x".repeat(size);
-    let message =
-        StoredMessage { seq, entered_ms: 1, body_bytes: size, json: json.into(), tags: [].into(), dead_letter: None, origin: None };
+    let message = StoredMessage {
+        seq,
+        entered_ms: 1,
+        body_bytes: size,
+        json: json.into(),
+        tags: [].into(),
+        dead_letter: None,
+        origin: None,
+    };
     [Record::Appended(StreamId(1), Arc::new(message))]
 }
 
