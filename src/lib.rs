@@ -126,7 +126,7 @@ use dms_protocol::{
     internal::{clock, current, json, private, secret_url, suggest, text, visible},
     secret,
 };
-pub use dms_protocol::{limits, message, queue, trace_context};
+pub use dms_protocol::{limits, message, message_places, queue, trace_context};
 
 pub use client::{Client, ClientBuilder, ConsumeOptions, Error, ErrorCode, SendOptions};
 pub use message::{Attributes, Message, MessageId};

@@ -46,7 +46,8 @@ mod tests {
         assert!(announced.get().release(), "an error from a proxy says nothing");
         announced.note(true, &headers(None));
         assert_eq!(announced.get(), Extensions::NONE);
-        announced.note(false, &headers(Some("end-poll, release, reject, reason, overview, peek, message-id")));
+        announced
+            .note(false, &headers(Some("end-poll, release, reject, reason, overview, peek, message-id, messages")));
         assert_eq!(announced.get(), Extensions::ALL);
     }
 }

@@ -15,6 +15,7 @@ mod extensions;
 mod groups;
 mod key_guard;
 mod messages;
+mod messages_by_id;
 mod overview;
 mod queues;
 mod tags;
@@ -31,6 +32,7 @@ pub use extensions::PollId;
 pub use groups::GroupsOptions;
 pub use messages::{AckOutcome, ConsumeOptions, SendOptions, SendOutcome};
 pub(crate) use messages::{Acked, Consumed, check_message};
+pub use messages_by_id::Resolved;
 
 /// A client of one project. Cloning is cheap: clones share connections, tokens and the stop after a refused key.
 ///

@@ -25,12 +25,13 @@ const REASON: u8 = 8;
 const OVERVIEW: u8 = 16;
 const PEEK: u8 = 32;
 const MESSAGE_ID: u8 = 64;
+const MESSAGES: u8 = 128;
 
 impl Extensions {
     /// No extensions.
     pub const NONE: Self = Self(0);
     /// Every extension of this version.
-    pub const ALL: Self = Self(END_POLL | RELEASE | REJECT | REASON | OVERVIEW | PEEK | MESSAGE_ID);
+    pub const ALL: Self = Self(END_POLL | RELEASE | REJECT | REASON | OVERVIEW | PEEK | MESSAGE_ID | MESSAGES);
 
     /// Returns whether a waiting consume call can be ended.
     pub fn end_poll(self) -> bool {
@@ -67,6 +68,11 @@ impl Extensions {
         self.0 & MESSAGE_ID > 0
     }
 
+    /// Returns whether messages can be found, retried and discarded by their ids.
+    pub fn messages(self) -> bool {
+        self.0 & MESSAGES > 0
+    }
+
     /// Reads the announcement in the headers of an answer; `None` if there is none. Unknown names are ignored.
     pub(crate) fn announced(headers: &HeaderMap) -> Option<Self> {
         headers.get(EXTENSIONS).map(|value| Self::parse(value.as_bytes()))
@@ -81,6 +87,7 @@ impl Extensions {
             b"overview" => OVERVIEW,
             b"peek" => PEEK,
             b"message-id" => MESSAGE_ID,
+            b"messages" => MESSAGES,
             _ => 0,
         };
         Self(list.split(|byte| *byte == b',').fold(0, |all, name| all | bit(name)))
@@ -118,7 +125,7 @@ mod tests {
     #[test]
     fn announcements_are_read_with_tolerance() {
         let parse = |text: &str| Extensions::parse(text.as_bytes());
-        assert_eq!(parse("end-poll, release, reject, reason, overview, peek, message-id"), Extensions::ALL);
+        assert_eq!(parse("end-poll, release, reject, reason, overview, peek, message-id, messages"), Extensions::ALL);
         assert_eq!(parse(" reason ,fly,,release"), Extensions(RELEASE | REASON));
         assert_eq!(parse(""), Extensions::NONE);
         assert_eq!(Extensions::announced(&HeaderMap::new()), None);

@@ -19,6 +19,7 @@
 //! | module | content |
 //! |---|---|
 //! | [`queue`], [`message`], [`attributes`], [`trace_context`] | queues, groups, messages and traces, as plain values |
+//! | [`message_places`] | where a message is, as the server of this project answers it |
 //! | [`limits`] | the limits of the API and their checks, the same for client and server |
 //! | [`auth`] | the AK/SK signature of requests |
 //! | [`secret`] | a secret key, password or token, which no log shows |
@@ -27,6 +28,7 @@ pub mod attributes;
 pub mod auth;
 pub mod limits;
 pub mod message;
+pub mod message_places;
 pub mod queue;
 pub mod secret;
 pub mod trace_context;

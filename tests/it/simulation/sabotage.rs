@@ -75,7 +75,8 @@ impl Sabotage {
             }
             Self::Boasting => {
                 let mut answer = carry(request).await?;
-                let all = HeaderValue::from_static("end-poll, release, reject, reason, overview, peek, message-id");
+                let all =
+                    HeaderValue::from_static("end-poll, release, reject, reason, overview, peek, message-id, messages");
                 answer.headers_mut().insert("x-dms-extensions", all);
                 Ok(answer)
             }

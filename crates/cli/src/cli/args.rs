@@ -4,7 +4,7 @@ use clap::{Parser, Subcommand};
 
 use crate::cli::{
     commands::{
-        bench, check, completions, config, data, demo, dlq, group, health, man, peek, queue, receive, run, send, serve,
+        bench, check, completions, config, data, demo, dlq, group, health, man, message, peek, queue, receive, run, send, serve,
         stats, tag, top,
     },
     support::global_options::Global,
@@ -84,6 +84,11 @@ pub(crate) enum Command {
         after_help = "Examples:\n  dms-worker dlq show orders billing\n  dms-worker dlq redrive orders billing --dry-run"
     )]
     Dlq(dlq::DlqArgs),
+    /// Find a message by its id, give a dead letter back to its group, or settle a message
+    #[command(
+        after_help = "Examples:\n  dms-worker message show m_RjkDiiQaIPJBFSAAAAAAAR\n  dms-worker message retry m_RjkDiiQaIPJBFSAAAAAAAR"
+    )]
+    Message(message::MessageArgs),
     /// Check, repair and back up a server's data directory, and handle damaged messages
     #[command(
         after_help = "Examples:\n  dms-worker data check ./dms-data\n  dms-worker data backup ./dms-data /backup/monday"

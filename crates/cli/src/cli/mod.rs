@@ -17,7 +17,7 @@ use clap::{CommandFactory, FromArgMatches};
 use self::{
     args::{Cli, Command},
     commands::{
-        bench, check, completions, config, data, demo, dlq, group, health, man, peek, queue, quota, receive, run, send,
+        bench, check, completions, config, data, demo, dlq, group, health, man, message, peek, queue, quota, receive, run, send,
         serve, stats, tag, top,
     },
     support::{context::Context, failure::Failure, global_options::Color, terminal},
@@ -79,6 +79,7 @@ async fn perform(command: Command, context: &Context) -> Result<ExitCode, Failur
         Command::Peek(args) => peek::run(args, context).await?,
         Command::Stats(args) => stats::run(args, context).await?,
         Command::Top(args) => top::run(args, context).await?,
+        Command::Message(args) => message::run(args, context).await?,
         Command::Data(args) => return data::run(args, context).await,
         Command::Dlq(args) => return dlq::run(args, context).await,
         Command::Health(args) => health::run(args, context).await?,

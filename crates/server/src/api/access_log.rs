@@ -37,6 +37,8 @@ pub(crate) struct ChangeRecord<'a> {
     project: &'a str,
     queue: String,
     group: Option<String>,
+    /// The id of the message that is changed. Then there is no queue.
+    message_id: Option<&'a str>,
 }
 
 impl<'a> ChangeRecord<'a> {
@@ -49,10 +51,13 @@ impl<'a> ChangeRecord<'a> {
             Operation::CreateGroups => (operation.as_str(), queue_name(request).await, Some(new_groups(request.body))),
             Operation::DeleteGroup => (operation.as_str(), queue_name(request).await, Some(group_name(request).await)),
             Operation::Tags if changes_tags(request) => ("change_tags", queue_name(request).await, None),
+            Operation::RetryMessage | Operation::DiscardMessage => (operation.as_str(), String::new(), None),
             _ => return None,
         };
+        let message_id = matches!(operation, Operation::RetryMessage | Operation::DiscardMessage)
+            .then(|| cut(request.params[0], MAX_SHOWN));
         let ApiRequest { sender, caller, project, .. } = *request;
-        Some(Self { action, caller, peer: sender.peer, project, queue, group })
+        Some(Self { action, caller, peer: sender.peer, project, queue, group, message_id })
     }
 
     /// Logs the change and its outcome.
@@ -61,12 +66,14 @@ impl<'a> ChangeRecord<'a> {
             Caller::Known(principal) => principal.name.parts(),
             Caller::Anyone => (None, None, None),
         };
-        let (action, project, queue) = (self.action, self.project, cut(&self.queue, MAX_SHOWN));
+        let (action, project, message_id) = (self.action, self.project, self.message_id);
+        // A message is in any number of queues, and the id tells which.
+        let queue = Some(cut(&self.queue, MAX_SHOWN)).filter(|_| message_id.is_none());
         let group = self.group.as_deref().map(|group| cut(group, MAX_SHOWN));
         let peer = self.peer.map(tracing::field::display);
         let code = result.as_ref().err().map(|error| error.code().name);
         let outcome = outcome(result.as_ref().is_ok_and(|response| response.status().is_success()));
-        tracing::info!(target: TARGET, action, access_key, user, domain, peer, project, queue, group, outcome, code, "access");
+        tracing::info!(target: TARGET, action, access_key, user, domain, peer, project, queue, group, message_id, outcome, code, "access");
     }
 }
 

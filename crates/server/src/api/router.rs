@@ -13,8 +13,8 @@ use crate::{
         rights::Right,
     },
     handlers::{
-        ack, consume, end_polls, groups, iam, overview, peek, queues, quotas, request::ApiRequest, send, tag_search,
-        tags,
+        ack, consume, end_polls, groups, iam, message, overview, peek, queues, quotas, request::ApiRequest, send,
+        tag_search, tags,
     },
     http::{codes, error::ApiError, operation::Operation},
 };
@@ -64,6 +64,9 @@ routes! {
     PeekMessages:    GET    ["queues", "{queue}", "groups", "{group}", "peek"]              => Peek,               Access::Queue(Right::Consume), peek::messages;
     ShowOverview:    GET    ["overview"]                                                    => Overview,           Access::Project,               overview::show;
     EndPolls:        POST   ["polls", "end"]                                                => EndPolls,           Access::AnyQueue(Right::Consume), end_polls::end;
+    ShowMessage:     GET    ["messages", "{message}"]                                       => ShowMessage,        Access::AnyQueue(Right::Consume), message::show;
+    RetryMessage:    POST   ["messages", "{message}", "retry"]                              => RetryMessage,       Access::AnyQueue(Right::Consume), message::retry;
+    DiscardMessage:  POST   ["messages", "{message}", "discard"]                            => DiscardMessage,     Access::AnyQueue(Right::Consume), message::discard;
 
     CreateQueue:     POST   ["queues"]                                                      => CreateQueue,        Access::Project,               queues::create;
     ListQueues:      GET    ["queues"]                                                      => ListQueues,         Access::Project,               queues::list;
@@ -178,7 +181,15 @@ impl<'a> Path<'a> {
 impl Route {
     /// Whether the documented API does not have it.
     fn is_extension(&self) -> bool {
-        matches!(self.operation, Operation::EndPolls | Operation::Overview | Operation::Peek)
+        matches!(
+            self.operation,
+            Operation::EndPolls
+                | Operation::Overview
+                | Operation::Peek
+                | Operation::ShowMessage
+                | Operation::RetryMessage
+                | Operation::DiscardMessage
+        )
     }
 }
 
@@ -279,6 +290,8 @@ mod tests {
     #[test]
     fn extensions_can_be_switched_off() {
         assert!(Target::find(&Method::POST, "/v2/p/polls/end", false).is_none());
+        assert!(Target::find(&Method::GET, "/v2/p/messages/m", false).is_none());
+        assert!(Target::find(&Method::POST, "/v2/p/messages/m/retry", false).is_none());
         assert!(Target::find(&Method::GET, "/v2/p/polls/end", false).is_none());
     }
 }

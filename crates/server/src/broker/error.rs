@@ -35,6 +35,9 @@ pub enum BrokerError {
     /// The configuration sets this property and takes precedence.
     #[error("the configuration of the server sets {0} of this queue: change it there")]
     Configured(&'static str),
+    /// An operator's change of one message is not possible now. The text says why.
+    #[error("{0}")]
+    NotAvailable(&'static str),
     /// No such message is set aside.
     #[error("no damaged message is set aside there")]
     NotDamaged,

@@ -29,6 +29,75 @@ pub struct Peeked {
     pub id: MessageOrigin,
 }
 
+/// The places where a message and its copies are.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FoundMessage {
+    /// Whether everything was searched.
+    pub complete: bool,
+    /// The places.
+    pub places: Vec<FoundPlace>,
+}
+
+/// One place of a message.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FoundPlace {
+    /// The queue.
+    pub queue: QueueId,
+    /// The queue's name.
+    pub queue_name: String,
+    /// The kind of place.
+    pub found_in: FoundIn,
+    /// Its sequence number there.
+    pub sequence: u64,
+    /// When it entered, in Unix milliseconds. In a delay queue: when its delay ends.
+    pub entered_ms: i64,
+    /// As [`NewMessage::json`](crate::broker::NewMessage::json).
+    pub json: Bytes,
+    /// As [`LeasedMessage::dead_letter`](crate::broker::LeasedMessage::dead_letter).
+    pub dead_letter: Option<Arc<DeadLetterInfo>>,
+    /// Its state for each group; for a dead letter, only for its group.
+    pub groups: Vec<GroupStanding>,
+}
+
+/// The kind of a place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FoundIn {
+    /// A queue.
+    Queue,
+    /// The delayed messages of a queue.
+    Delayed,
+    /// The dead letters of a group.
+    DeadLetters,
+}
+
+/// The state of a message for a group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupStanding {
+    /// The group.
+    pub group: GroupId,
+    /// The group's name.
+    pub name: String,
+    /// The state.
+    pub standing: Standing,
+    /// The number of failures so far.
+    pub failures: u32,
+}
+
+/// What a group has done with a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It can be consumed.
+    Available,
+    /// It is leased for this much longer.
+    Leased(Duration),
+    /// It was acknowledged, or became a dead letter.
+    Settled,
+    /// The label filter skips it, or it is for another group.
+    Skipped,
+    /// It is damaged and set aside.
+    Damaged,
+}
+
 /// A damaged message. It is set aside, and later messages are delivered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DamagedMessage {

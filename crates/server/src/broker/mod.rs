@@ -23,7 +23,10 @@ pub(crate) use self::error::AlreadyLogged;
 use self::sealed::Sealed;
 pub use self::{
     error::BrokerError,
-    inspection::{BackedUp, DamagedIn, DamagedMessage, PeekState, Peeked, Purged},
+    inspection::{
+        BackedUp, DamagedIn, DamagedMessage, FoundIn, FoundMessage, FoundPlace, GroupStanding, PeekState, Peeked,
+        Purged, Standing,
+    },
     messages::{Ack, AckCounts, Appended, GroupPath, LeaseRequest, LeasedMessage, NewMessage},
     overview::{BrokerStats, GroupList, GroupOverview, QueueOverview, Quotas, Usage},
     storage::{StoragePart, StorageTrouble},
@@ -128,6 +131,31 @@ pub trait Broker: Sealed + fmt::Debug + Send + Sync + 'static {
 
     /// Returns at most `max` messages of a group from `from` on, without leasing them.
     async fn peek(&self, path: &GroupPath, stream: Stream, from: u64, max: usize) -> Result<Vec<Peeked>, BrokerError>;
+
+    /// Finds a message and its copies by its id, in these queues of a project.
+    async fn find_message(
+        &self,
+        _project: &ProjectId,
+        _queues: &[QueueId],
+        _id: MessageOrigin,
+    ) -> Result<FoundMessage, BrokerError> {
+        Err(BrokerError::NotOffered("finding messages by their ids"))
+    }
+
+    /// Delivers a dead letter to its group again, as a new message with this id. Other groups do not get it.
+    async fn retry_dead_letter(
+        &self,
+        _path: &GroupPath,
+        _sequence: u64,
+        _id: MessageOrigin,
+    ) -> Result<(), BrokerError> {
+        Err(BrokerError::NotOffered("retrying dead letters"))
+    }
+
+    /// Settles a message or a dead letter of a group.
+    async fn discard_message(&self, _path: &GroupPath, _stream: Stream, _sequence: u64) -> Result<(), BrokerError> {
+        Err(BrokerError::NotOffered("discarding messages"))
+    }
 
     /// The damaged messages that were set aside.
     fn damaged(&self) -> Vec<DamagedMessage> {

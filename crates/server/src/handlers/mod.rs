@@ -10,6 +10,7 @@ pub(crate) mod end_polls;
 pub(crate) mod extensions;
 pub(crate) mod groups;
 pub(crate) mod iam;
+pub(crate) mod message;
 pub(crate) mod overview;
 pub(crate) mod peek;
 pub(crate) mod queues;

@@ -136,6 +136,7 @@ impl From<BrokerError> for ApiError {
             BrokerError::NoBackup(_) | BrokerError::NotOffered(_) | BrokerError::Configured(_) => {
                 codes::REQUEST_FORMAT.saying(sentence(&error.to_string()))
             }
+            BrokerError::NotAvailable(_) => codes::REQUEST_FORMAT.saying(sentence(&error.to_string())),
             BrokerError::NotDamaged => codes::URL_NOT_FOUND.saying(sentence(&error.to_string())),
             BrokerError::BeingCreated => codes::BEING_CREATED.plain(),
             BrokerError::NoDeadLetters => codes::REQUEST_FORMAT.because(error),

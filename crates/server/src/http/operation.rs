@@ -40,6 +40,12 @@ pub enum Operation {
     Overview,
     /// Looking at messages without leasing them: an extension.
     Peek,
+    /// Finding a message by its id: an extension.
+    ShowMessage,
+    /// Giving a dead letter back to its group: an extension.
+    RetryMessage,
+    /// Settling a message: an extension.
+    DiscardMessage,
     /// The identity service.
     Identity,
     /// A path that is not of the API, or a method that the path does not have.
@@ -47,7 +53,7 @@ pub enum Operation {
 }
 
 /// All operations with their names.
-const NAMES: [(Operation, &str); 19] = [
+const NAMES: [(Operation, &str); 22] = [
     (Operation::CreateQueue, "create_queue"),
     (Operation::ListQueues, "list_queues"),
     (Operation::ShowQueue, "show_queue"),
@@ -65,6 +71,9 @@ const NAMES: [(Operation, &str); 19] = [
     (Operation::EndPolls, "end_polls"),
     (Operation::Overview, "overview"),
     (Operation::Peek, "peek"),
+    (Operation::ShowMessage, "show_message"),
+    (Operation::RetryMessage, "retry_message"),
+    (Operation::DiscardMessage, "discard_message"),
     (Operation::Identity, "identity"),
     (Operation::Unknown, "unknown"),
 ];

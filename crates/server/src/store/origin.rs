@@ -59,7 +59,6 @@ impl MessageOrigin {
         &self.0
     }
 
-    #[cfg(test)]
     /// Whether the message first entered a queue, or a group's dead letters, with this id.
     pub(crate) fn is_of(&self, owner: &str) -> bool {
         self.0[..6] == digits(owner)
@@ -75,13 +74,11 @@ impl MessageOrigin {
         }
     }
 
-    #[cfg(test)]
     /// Its sequence number at its first place.
     pub(crate) fn sequence(&self) -> u64 {
         six(&self.0[12..])
     }
 
-    #[cfg(test)]
     /// When it entered its first place, in Unix milliseconds.
     pub(crate) fn entered_ms(&self) -> i64 {
         i64::try_from(self.time() & ((1 << TIME_BITS) - 1)).unwrap_or(i64::MAX)

@@ -39,6 +39,8 @@ pub(crate) struct StoredMessage {
     pub(crate) dead_letter: Option<Arc<DeadLetterInfo>>,
     /// Its first place, if that was another one.
     pub(crate) origin: Option<MessageOrigin>,
+    /// The cursor of the only group that gets it: a dead letter that goes back to its group.
+    pub(crate) only_for: Option<CursorId>,
 }
 
 impl StoredMessage {

@@ -11,7 +11,8 @@
 //!
 //! In a dead letter with a reason the highest bit of the size of its labels is set. Before the labels there are a length (4) and
 //! that number of bytes of JSON, and the size covers both. In a message that first entered elsewhere the second highest bit is set,
-//! and its origin (18) comes before all of these.
+//! and its origin (18) comes before all of these. In a message for one
+//! group alone the third highest bit is set, and the number of its cursor (4) comes first.
 //!
 //! Versions 2 and 3 wrote messages without checksums, in runs without [`HAS_CHECKSUMS`]. In those, one damaged message makes its whole run
 //! unreadable.
@@ -21,7 +22,7 @@ use std::sync::Arc;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use crate::store::{
-    MessageOrigin, StoredMessage, StreamId,
+    CursorId, MessageOrigin, StoredMessage, StreamId,
     position::{Position, Run},
 };
 use dms_protocol::message::DeadLetterInfo;
@@ -41,8 +42,12 @@ const HAS_CHECKSUMS: u32 = 1 << 31;
 const HAS_INFO: u32 = 1 << 31;
 /// Set in the length of the labels if the message has an origin.
 const HAS_ORIGIN: u32 = 1 << 30;
+/// Set in the length of the labels if the message is for one group alone.
+const HAS_GROUP: u32 = 1 << 29;
 /// The bits of the length itself.
-const LENGTH: u32 = HAS_ORIGIN - 1;
+const LENGTH: u32 = HAS_GROUP - 1;
+/// Bytes of the number of a cursor.
+const GROUP_BYTES: u32 = 4;
 /// Bytes of an origin.
 const ORIGIN_BYTES: u32 = MessageOrigin::BYTES as u32;
 /// Bytes of the reason before its text.
@@ -272,9 +277,13 @@ fn put_message(
     bytes.put_u32_le(four_bytes(message.body_bytes));
     let labels = four_bytes(labels_length(message));
     let labels = info.as_ref().map_or(labels, |info| (labels + INFO_HEADER + four_bytes(info.len())) | HAS_INFO);
-    bytes.put_u32_le(message.origin.map_or(labels, |_| (labels + ORIGIN_BYTES) | HAS_ORIGIN));
+    let labels = message.origin.map_or(labels, |_| (labels + ORIGIN_BYTES) | HAS_ORIGIN);
+    bytes.put_u32_le(message.only_for.map_or(labels, |_| (labels + GROUP_BYTES) | HAS_GROUP));
     bytes.put_u32_le(four_bytes(message.json.len()));
     bytes.put_bytes(0, 8);
+    if let Some(CursorId(group)) = message.only_for {
+        bytes.put_u32_le(group);
+    }
     if let Some(origin) = &message.origin {
         bytes.put_slice(origin.as_bytes());
     }
@@ -300,8 +309,12 @@ fn take_message(bytes: &mut Bytes, head_bytes: usize, seq: u64) -> Result<Stored
     let mut head = take(bytes, head_bytes)?;
     let (entered_ms, body_bytes) = (head.get_i64_le(), head.get_u32_le() as usize);
     let (labels, json) = (head.get_u32_le(), head.get_u32_le() as usize);
-    let (has_info, has_origin) = (labels & HAS_INFO > 0, labels & HAS_ORIGIN > 0);
+    let (has_info, has_origin, has_group) = (labels & HAS_INFO > 0, labels & HAS_ORIGIN > 0, labels & HAS_GROUP > 0);
     let mut labels = take(bytes, (labels & LENGTH) as usize)?;
+    let only_for = match has_group {
+        true => Some(CursorId(labels.try_get_u32_le().map_err(|_| Corrupt)?)),
+        false => None,
+    };
     let origin = if has_origin { Some(take_origin(&mut labels)?) } else { None };
     let dead_letter: Option<DeadLetterInfo> = if has_info {
         let length = labels.try_get_u32_le().map_err(|_| Corrupt)? as usize;
@@ -321,6 +334,7 @@ fn take_message(bytes: &mut Bytes, head_bytes: usize, seq: u64) -> Result<Stored
         tags,
         dead_letter: dead_letter.map(Arc::new),
         origin,
+        only_for,
     })
 }
 

@@ -4,7 +4,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use crate::store::{
-    FirstPlace, MessageOrigin, QueueRow, ReadLimit, Record, Snapshot, Store, StoredMessage, StreamId,
+    CursorId, FirstPlace, MessageOrigin, QueueRow, ReadLimit, Record, Snapshot, Store, StoredMessage, StreamId,
     memory::MemoryStore,
 };
 use dms_protocol::{message::DeadLetterInfo, queue::QueueMode};
@@ -48,6 +48,7 @@ pub(crate) fn message(seq: u64, size: usize, entered_ms: i64) -> Arc<StoredMessa
         tags: tags.into(),
         dead_letter,
         origin,
+        only_for: seq.is_multiple_of(7).then_some(CursorId(9)),
     })
 }
 

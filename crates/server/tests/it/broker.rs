@@ -8,6 +8,7 @@ mod durability;
 mod kill;
 mod labels;
 mod model;
+mod operator;
 mod purge;
 mod queues;
 mod retention;

@@ -10,6 +10,7 @@ pub(crate) mod dlq;
 pub(crate) mod group;
 pub(crate) mod health;
 pub(crate) mod man;
+pub(crate) mod message;
 pub(crate) mod overview;
 pub(crate) mod peek;
 pub(crate) mod queue;

@@ -82,6 +82,31 @@ fn redriven_messages_are_delivered_again() {
 }
 
 #[test]
+fn one_dead_letter_is_found_given_back_and_discarded_by_its_id() {
+    let dlq = Dlq::new();
+    let reasons = dlq.run(&["-o", "json", "dlq", "list", "q", "--by-reason"]).json();
+    let reason = ["group", "reason", "dead_letters"].map(|key| reasons[0][key].clone());
+    assert_eq!(reason, [json!("g"), json!("failed"), json!(4)]);
+    let shown = dlq.run(&["-o", "json", "dlq", "show", "q", "g"]).json();
+    let [second, third] = [1, 2].map(|n| shown[n]["id"].as_str().unwrap().to_owned());
+    let found = dlq.run(&["-o", "json", "message", "show", &second]).json();
+    let places: Vec<_> = found["places"].as_array().unwrap().iter().map(|place| place["place"].clone()).collect();
+    assert_eq!((places, &found["id"]), (vec![json!("queue"), json!("dead_letters")], &json!(second)));
+    assert!(dlq.run(&["message", "show", &second]).ok().contains("dead_letters"));
+
+    assert_eq!(dlq.run(&["message", "retry", &second]).ok(), "given back to its group in 1 place\n");
+    assert_eq!(dlq.left(), 3);
+    let again = dlq.run(&["receive", "--ack", "q", "g", "--wait", "1s"]).json();
+    assert_eq!((&again["body"], &again["id"]), (&json!(1), &json!(second)));
+
+    assert!(dlq.run(&["message", "discard", &third]).failed(2).contains("add --yes"));
+    dlq.run(&["message", "discard", &third, "--queue", "q", "--group", "g", "--yes"]).ok();
+    assert_eq!(dlq.left(), 2);
+    let gone = dlq.run(&["message", "retry", &third]);
+    assert!(gone.code != Some(0) && gone.stderr.contains("There is no dead letter with the id"), "{}", gone.stderr);
+}
+
+#[test]
 fn discarding_asks_for_confirmation() {
     let dlq = Dlq::new();
     assert!(dlq.run(&["dlq", "discard", "q", "g"]).failed(2).contains("add --yes"));

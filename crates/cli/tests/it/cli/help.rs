@@ -5,7 +5,7 @@ use std::{io::Read, process::Stdio};
 use super::Program;
 
 /// The commands, and their commands.
-pub(super) const COMMANDS: [&[&str]; 43] = [
+pub(super) const COMMANDS: [&[&str]; 46] = [
     &["run"],
     &["serve"],
     &["demo"],
@@ -39,6 +39,9 @@ pub(super) const COMMANDS: [&[&str]; 43] = [
     &["dlq", "dump"],
     &["dlq", "redrive"],
     &["dlq", "discard"],
+    &["message", "show"],
+    &["message", "retry"],
+    &["message", "discard"],
     &["data", "check"],
     &["data", "repair"],
     &["data", "backup"],

@@ -9,7 +9,7 @@ use crate::{
         Appended, BrokerError, NewMessage, RetentionChange,
         embedded::state::{label_filter::LabelFilter, lease::LeaseEnd},
     },
-    store::{CursorId, QueueRow, Settlement, StoredMessage, StreamId},
+    store::{CursorId, MessageOrigin, QueueRow, Settlement, StoredMessage, StreamId},
 };
 use dms_protocol::queue::{GroupId, QueueId, QueueTag};
 
@@ -20,6 +20,14 @@ pub(crate) enum Command {
     Append(QueueId, Vec<NewMessage>),
     /// Leases end. Each of them is marked as ending.
     EndLeases(Vec<(CursorId, u64, LeaseEnd)>),
+    /// A dead letter goes back to its group: a message for that group alone enters the queue, and the lease of the dead letter ends.
+    Retry {
+        stream: StreamId,
+        group: CursorId,
+        message: Arc<StoredMessage>,
+        origin: MessageOrigin,
+        end: (CursorId, u64, LeaseEnd),
+    },
     /// A cursor skipped many messages.
     Skip(CursorId, Settlement),
     /// Messages whose delay has ended move from the delay queue into the stream.
@@ -73,7 +81,7 @@ impl Command {
         match self {
             Self::Append(..) => CommandKind::Send,
             Self::EndDelays { .. } | Self::DropDelayed(..) => CommandKind::Delay,
-            Self::EndLeases(_) | Self::Skip(..) => CommandKind::Settle,
+            Self::EndLeases(_) | Self::Skip(..) | Self::Retry { .. } => CommandKind::Settle,
             Self::Expire { .. } | Self::DropSettled(_) => CommandKind::Expire,
             Self::Admin(_) | Self::Stop => CommandKind::Admin,
         }
@@ -88,6 +96,7 @@ impl Command {
     pub(crate) fn bytes(&self) -> usize {
         match self {
             Self::Append(_, messages) => messages.iter().map(|message| message.json.len()).sum(),
+            Self::Retry { message, .. } => message.json.len(),
             Self::EndDelays { due, .. } => due.iter().map(|message| message.json.len()).sum(),
             _ => 0,
         }

@@ -36,12 +36,13 @@ use crate::store::postgres::PgStore;
 pub use crate::store::postgres::{PostgresConfig, PostgresError};
 use crate::{
     broker::{
-        Ack, AckCounts, Appended, Broker, BrokerError, BrokerStats, DamagedMessage, GroupList, GroupPath, LeaseRequest,
-        LeasedMessage, NewMessage, Peeked, Purged, QueueOverview, Quotas, RetentionChange, StorageTrouble, Stream,
-        Usage,
+        Ack, AckCounts, Appended, Broker, BrokerError, BrokerStats, DamagedMessage, FoundMessage, GroupList, GroupPath,
+        LeaseRequest, LeasedMessage, MessageOrigin, NewMessage, Peeked, Purged, QueueOverview, Quotas, RetentionChange,
+        StorageTrouble, Stream, Usage,
         embedded::{
             command::{Command, Request},
             core::Core,
+            operations::resolve::Resolve,
             state::State,
             state::pause::{PauseClock, PauseDetector},
         },
@@ -353,6 +354,23 @@ impl Broker for EmbeddedBroker {
 
     async fn peek(&self, path: &GroupPath, stream: Stream, from: u64, max: usize) -> Result<Vec<Peeked>, BrokerError> {
         operations::peek::peek(&self.core, path, stream, from, max).await
+    }
+
+    async fn find_message(
+        &self,
+        project: &ProjectId,
+        queues: &[QueueId],
+        id: MessageOrigin,
+    ) -> Result<FoundMessage, BrokerError> {
+        operations::find::find(&self.core, project, queues, id).await
+    }
+
+    async fn retry_dead_letter(&self, path: &GroupPath, sequence: u64, id: MessageOrigin) -> Result<(), BrokerError> {
+        operations::resolve::resolve(&self.core, path, Stream::DeadLetters, sequence, Resolve::Retry(id)).await
+    }
+
+    async fn discard_message(&self, path: &GroupPath, stream: Stream, sequence: u64) -> Result<(), BrokerError> {
+        operations::resolve::resolve(&self.core, path, stream, sequence, Resolve::Discard).await
     }
 
     fn damaged(&self) -> Vec<DamagedMessage> {

@@ -18,9 +18,9 @@ use self::supervisor::Supervisor;
 use crate::{
     auth::project::Project,
     broker::{
-        Ack, AckCounts, Appended, BackedUp, Broker, BrokerError, BrokerStats, DamagedMessage, GroupList, GroupPath,
-        LeaseRequest, LeasedMessage, NewMessage, Peeked, Purged, QueueOverview, Quotas, RetentionChange,
-        StorageTrouble, Stream, Usage,
+        Ack, AckCounts, Appended, BackedUp, Broker, BrokerError, BrokerStats, DamagedMessage, FoundMessage, GroupList,
+        GroupPath, LeaseRequest, LeasedMessage, MessageOrigin, NewMessage, Peeked, Purged, QueueOverview, Quotas,
+        RetentionChange, StorageTrouble, Stream, Usage,
         embedded::{EmbeddedBroker, EmbeddedConfig},
     },
     clock::Clock,
@@ -202,6 +202,23 @@ impl Broker for FailoverBroker {
 
     async fn peek(&self, path: &GroupPath, stream: Stream, from: u64, max: usize) -> Result<Vec<Peeked>, BrokerError> {
         self.active()?.peek(path, stream, from, max).await
+    }
+
+    async fn find_message(
+        &self,
+        project: &ProjectId,
+        queues: &[QueueId],
+        id: MessageOrigin,
+    ) -> Result<FoundMessage, BrokerError> {
+        self.active()?.find_message(project, queues, id).await
+    }
+
+    async fn retry_dead_letter(&self, path: &GroupPath, sequence: u64, id: MessageOrigin) -> Result<(), BrokerError> {
+        self.active()?.retry_dead_letter(path, sequence, id).await
+    }
+
+    async fn discard_message(&self, path: &GroupPath, stream: Stream, sequence: u64) -> Result<(), BrokerError> {
+        self.active()?.discard_message(path, stream, sequence).await
     }
 
     async fn skip_damaged(&self, which: &DamagedMessage) -> Result<(), BrokerError> {

@@ -254,8 +254,8 @@ impl ReadBuilder {
 impl StoredMessage {
     /// The same message in memory of its own.
     fn copied(&self) -> Self {
-        let Self { seq, entered_ms, body_bytes, origin, .. } = *self;
+        let Self { seq, entered_ms, body_bytes, origin, only_for, .. } = *self;
         let (json, tags) = (Bytes::copy_from_slice(&self.json), self.tags.clone());
-        Self { seq, entered_ms, json, body_bytes, tags, dead_letter: self.dead_letter.clone(), origin }
+        Self { seq, entered_ms, json, body_bytes, tags, dead_letter: self.dead_letter.clone(), origin, only_for }
     }
 }

@@ -396,9 +396,18 @@ impl Gathered {
 }
 
 fn copied(message: &StoredMessage) -> StoredMessage {
-    let StoredMessage { seq, entered_ms, body_bytes, origin, .. } = *message;
+    let StoredMessage { seq, entered_ms, body_bytes, origin, only_for, .. } = *message;
     let (json, tags) = (Bytes::copy_from_slice(&message.json), message.tags.clone());
-    StoredMessage { seq, entered_ms, json, body_bytes, tags, dead_letter: message.dead_letter.clone(), origin }
+    StoredMessage {
+        seq,
+        entered_ms,
+        json,
+        body_bytes,
+        tags,
+        dead_letter: message.dead_letter.clone(),
+        origin,
+        only_for,
+    }
 }
 
 fn chunk(stream: StreamId, row: &Row) -> Result<Chunk, StoreError> {

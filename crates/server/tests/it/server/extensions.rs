@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::{Answer, Api, PROJECT, guarded, vector_clock};
 
 /// What a server announces.
-const ALL: &str = "end-poll, release, reject, reason, overview, peek, message-id";
+const ALL: &str = "end-poll, release, reject, reason, overview, peek, message-id, messages";
 
 /// A consume call with a name.
 async fn poll(api: &Api, group: &str, id: &str, seconds: u32) -> Answer {

@@ -15,6 +15,7 @@ mod half_closed;
 mod hostile;
 mod identity;
 mod intake;
+mod message;
 mod overview;
 mod queue_admin;
 mod rights;

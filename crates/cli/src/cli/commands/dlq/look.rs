@@ -37,6 +37,21 @@ use dms_worker::{
     worker::attributes::{ATTEMPTS, ERROR, FIRST_FAILURE, LAST_FAILURE, REASON, WORKER},
 };
 
+/// Options of `dlq list`.
+#[derive(Debug, Args)]
+pub(super) struct ListArgs {
+    /// The queue's name or id
+    pub(super) queue: String,
+    /// Only this group, by name or id
+    pub(super) group: Option<String>,
+    /// Count the dead letters by reason, with the last error of each
+    #[arg(long)]
+    pub(super) by_reason: bool,
+    /// The server's admin address, which shows dead letters without leasing them [config: server.admin]
+    #[arg(long, value_name = "URL", requires = "by_reason")]
+    pub(super) admin: Option<String>,
+}
+
 /// Options of `dlq show`.
 #[derive(Debug, Args)]
 pub(super) struct ShowArgs {
@@ -74,20 +89,20 @@ pub(super) struct DumpArgs {
 }
 
 /// A row of `dlq show`.
-struct Row {
+pub(super) struct Row {
     id: Option<MessageId>,
     place: Option<u64>,
     /// What the server says of it, where it was asked.
     state: Option<(&'static str, u32)>,
     body: Body,
-    attributes: Attributes,
-    died: Option<DeadLetterInfo>,
+    pub(super) attributes: Attributes,
+    pub(super) died: Option<DeadLetterInfo>,
 }
 
 /// Lists the groups of a queue with their numbers of dead letters.
-pub(super) async fn list(client: &Client, queue: &str, group: Option<&str>, context: &Context) -> Result<(), Failure> {
-    let queue = client.find_queue(queue).await?;
-    let groups = match group {
+pub(super) async fn list(client: &Client, args: &ListArgs, context: &Context) -> Result<(), Failure> {
+    let queue = client.find_queue(&args.queue).await?;
+    let groups = match &args.group {
         Some(group) => vec![client.find_group(&queue.id, group).await?],
         None => client.groups(&queue.id).await?,
     };
@@ -111,28 +126,53 @@ pub(super) async fn list(client: &Client, queue: &str, group: Option<&str>, cont
 
 /// Shows messages in a table.
 pub(super) async fn show(client: &Client, args: ShowArgs, context: &Context) -> Result<(), Failure> {
-    let source = args.which.source(client).await?;
-    let rows = match peeked(client, &args, &source, context).await? {
-        Some(rows) => rows,
-        None => consumed(client, &args, context).await?,
-    };
-    let mut table =
-        Table::new(&["ID", "STATE", "REASON", "ERROR", "ATTEMPTS", "FIRST FAILURE", "LAST FAILURE", "WORKER", "BODY"]);
+    let look = Look { which: &args.which, filter: &args.filter, max: args.max, admin: args.admin.as_deref() };
+    let rows = look.rows(client, context).await?;
+    let mut table = Table::new(&[
+        "ID",
+        "STATE",
+        "REASON",
+        "ERROR",
+        "ATTEMPTS",
+        "FIRST FAILURE",
+        "LAST FAILURE",
+        "WORKER",
+        "BODY",
+    ]);
     for row in &rows {
         table.row(cells(row));
     }
     Ok(context.printer().table(&table, &rows.iter().map(shown).collect::<Vec<_>>())?)
 }
 
+/// A look at messages that takes none.
+pub(super) struct Look<'a> {
+    pub(super) which: &'a Selection,
+    pub(super) filter: &'a Filter,
+    pub(super) max: u64,
+    pub(super) admin: Option<&'a str>,
+}
+
+impl Look<'_> {
+    /// The messages: shown by the server, or leased for the look.
+    pub(super) async fn rows(&self, client: &Client, context: &Context) -> Result<Vec<Row>, Failure> {
+        let source = self.which.source(client).await?;
+        match peeked(client, self, &source, context).await? {
+            Some(rows) => Ok(rows),
+            None => consumed(client, self, context).await,
+        }
+    }
+}
+
 /// The rows of a server that can be asked for a look. An admin address that the configuration names need not be there.
 async fn peeked(
     client: &Client,
-    args: &ShowArgs,
+    args: &Look<'_>,
     source: &SourcePath,
     context: &Context,
 ) -> Result<Option<Vec<Row>>, Failure> {
-    let Some(peeker) = Peeker::of(args.admin.as_deref(), client, context)? else { return Ok(None) };
-    let peeked = match peeker.first(source, &args.filter, args.max).await {
+    let Some(peeker) = Peeker::of(args.admin, client, context)? else { return Ok(None) };
+    let peeked = match peeker.first(source, args.filter, args.max).await {
         Err(failure) if args.admin.is_none() && failure.kind() == Kind::Unavailable => return Ok(None),
         peeked => peeked?,
     };
@@ -148,7 +188,7 @@ async fn peeked(
 }
 
 /// The rows of a service that cannot be asked for a look: they are leased meanwhile.
-async fn consumed(client: &Client, args: &ShowArgs, context: &Context) -> Result<Vec<Row>, Failure> {
+async fn consumed(client: &Client, args: &Look<'_>, context: &Context) -> Result<Vec<Row>, Failure> {
     let mut rows = Vec::new();
     let see = |messages: &[ReceivedMessage]| {
         rows.extend(messages.iter().map(|message| Row {
@@ -161,7 +201,7 @@ async fn consumed(client: &Client, args: &ShowArgs, context: &Context) -> Result
         }));
         Ok(())
     };
-    look(client, &args.which, &args.filter, args.max, false, see).await?;
+    look(client, args.which, args.filter, args.max, false, see).await?;
     context.say(&format!(
         "{} of {} leased for the look, and given back; this service cannot show messages otherwise",
         args.which.what(),

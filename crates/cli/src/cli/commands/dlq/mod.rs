@@ -3,6 +3,7 @@
 pub(super) mod filter;
 mod look;
 pub(super) mod peek;
+mod reasons;
 pub(super) mod redrive;
 mod selection;
 pub(super) mod sweep_bar;
@@ -13,7 +14,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 
 use self::{
-    look::{DumpArgs, ShowArgs},
+    look::{DumpArgs, ListArgs, ShowArgs},
     redrive::{DiscardArgs, RedriveArgs},
 };
 use crate::cli::support::{context::Context, failure::Failure};
@@ -29,13 +30,11 @@ pub(crate) struct DlqArgs {
 #[derive(Debug, Subcommand)]
 enum DlqCommand {
     /// List the groups of a queue with the number of their dead letters
-    #[command(visible_alias = "ls", after_help = "Examples:\n  dms-worker dlq list orders")]
-    List {
-        /// The queue's name or id
-        queue: String,
-        /// Only this group, by name or id
-        group: Option<String>,
-    },
+    #[command(
+        visible_alias = "ls",
+        after_help = "Examples:\n  dms-worker dlq list orders\n  dms-worker dlq list orders --by-reason --admin http://127.0.0.1:9401"
+    )]
+    List(ListArgs),
     /// Show dead letters in a table, without taking them
     #[command(after_help = "\
 Examples:
@@ -75,7 +74,8 @@ in place, so that none circulates forever (--max-redrives).")]
 pub(crate) async fn run(args: DlqArgs, context: &Context) -> Result<ExitCode, Failure> {
     let client = context.client()?;
     match args.command {
-        DlqCommand::List { queue, group } => look::list(&client, &queue, group.as_deref(), context).await?,
+        DlqCommand::List(args) if args.by_reason => reasons::list(&client, &args, context).await?,
+        DlqCommand::List(args) => look::list(&client, &args, context).await?,
         DlqCommand::Show(args) => look::show(&client, args, context).await?,
         DlqCommand::Dump(args) => look::dump(&client, args, context).await?,
         DlqCommand::Redrive(args) => return redrive::redrive(&client, args, context).await,

@@ -10,7 +10,7 @@ use crate::{
         embedded::{
             command::Command,
             config::{EffectiveRetention, EmbeddedConfig},
-            state::{QueueState, State, cursor::Cursor, delay_queue::DelayQueue, stream::Stream},
+            state::{QueueState, State, cursor::Cursor, delay_queue::DelayQueue, lease::LeaseEnd, stream::Stream},
         },
     },
     store::{CursorId, CursorSnapshot, GroupRow, QueueRow, Record, Settlement, StoredMessage, StreamId},
@@ -231,19 +231,20 @@ impl State {
         }
     }
 
+    /// Makes a lease whose end could not be committed open again: it can be acknowledged, or lapses when its deadline comes.
+    fn reopen(&mut self, (cursor, lease, _): &(CursorId, u64, LeaseEnd)) {
+        let cursor = self.cursors.get_mut(cursor);
+        if let Some(lease) = cursor.and_then(|cursor| cursor.leases.get_mut(lease)) {
+            lease.is_ending = false;
+        }
+    }
+
     /// Undoes the reservations of a command that could not be committed.
     pub(crate) fn roll_back(&mut self, command: &Command) {
         self.timer_is_stale = true;
         match command {
-            Command::EndLeases(leases) => {
-                for (cursor, lease, _) in leases {
-                    let cursor = self.cursors.get_mut(cursor);
-                    if let Some(lease) = cursor.and_then(|cursor| cursor.leases.get_mut(lease)) {
-                        // The lease can be acknowledged again, or lapses when its deadline comes.
-                        lease.is_ending = false;
-                    }
-                }
-            }
+            Command::EndLeases(leases) => leases.iter().for_each(|end| self.reopen(end)),
+            Command::Retry { end, .. } => self.reopen(end),
             Command::DropSettled(stream) => {
                 self.schedule_settled_check(*stream);
             }

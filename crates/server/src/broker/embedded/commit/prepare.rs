@@ -49,6 +49,11 @@ impl<'a> Preparer<'a> {
         match command {
             Command::Append(queue, messages) => self.append(queue, messages),
             Command::EndLeases(leases) => self.end(leases),
+            Command::Retry { stream, group, message, origin, end } => {
+                let mut records = self.end(std::slice::from_ref(end))?;
+                records.push(self.retried(*stream, *group, message, *origin));
+                Ok(records)
+            }
             Command::Skip(cursor, settlement) => Ok(match self.state.cursors.get(cursor) {
                 Some(_) => vec![Record::Settled {
                     cursor: *cursor,
@@ -109,6 +114,7 @@ impl<'a> Preparer<'a> {
                 tags: if message.tags.is_empty() { Arc::default() } else { message.tags.as_slice().into() },
                 dead_letter: None,
                 origin: message.origin,
+                only_for: None,
             })
         };
         if delay > 0 {
@@ -169,8 +175,17 @@ impl<'a> Preparer<'a> {
         let (tags, body_bytes, dead_letter) = (Arc::default(), message.body_bytes, Some(Arc::new(info)));
         Record::Appended(
             stream,
-            Arc::new(StoredMessage { seq, entered_ms, json, body_bytes, tags, dead_letter, origin }),
+            Arc::new(StoredMessage { seq, entered_ms, json, body_bytes, tags, dead_letter, origin, only_for: None }),
         )
+    }
+
+    /// The record that puts a dead letter back into its queue, for one group alone.
+    fn retried(&mut self, stream: StreamId, group: CursorId, message: &StoredMessage, origin: MessageOrigin) -> Record {
+        let (seq, entered_ms) = self.place(stream);
+        let (json, tags, body_bytes) = (message.json.clone(), message.tags.clone(), message.body_bytes);
+        let (dead_letter, origin, only_for) = (None, Some(origin), Some(group));
+        let stored = StoredMessage { seq, entered_ms, json, body_bytes, tags, dead_letter, origin, only_for };
+        Record::Appended(stream, Arc::new(stored))
     }
 
     /// The queue that owns a stream.
@@ -193,14 +208,14 @@ impl<'a> Preparer<'a> {
         // Messages that were purged while they were being read stay purged.
         for message in due.iter().filter(|message| message.seq >= queue.low) {
             let (seq, entered_ms) = self.place(stream);
-            let StoredMessage { body_bytes, .. } = **message;
+            let StoredMessage { body_bytes, only_for, .. } = **message;
             let (json, tags) = (message.json.clone(), message.tags.clone());
             records.push(Record::DelayEnded(delay_queue, message.entered_ms, message.seq));
             let first = |queue: &QueueId| {
                 MessageOrigin::new(queue.as_str(), FirstPlace::DelayQueue, message.seq, message.entered_ms)
             };
             let origin = message.origin.or_else(|| owner.map(first));
-            let stored = StoredMessage { seq, entered_ms, json, body_bytes, tags, dead_letter: None, origin };
+            let stored = StoredMessage { seq, entered_ms, json, body_bytes, tags, dead_letter: None, origin, only_for };
             records.push(Record::Appended(stream, Arc::new(stored)));
         }
         records
@@ -361,6 +376,7 @@ mod tests {
                 tags,
                 dead_letter: None,
                 origin: None,
+                only_for: None,
             })
         };
         assert_eq!(

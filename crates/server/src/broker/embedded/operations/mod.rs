@@ -6,6 +6,8 @@
 //! | `consume` | lease messages, with long polling |
 //! | `ack` | settle leased messages |
 //! | `oldest` | the age of each backlog |
+//! | `find` | find a message by its id |
+//! | `resolve` | retry or discard one message |
 //! | `peek` | look at messages without leasing them |
 //! | `purge`, `retention` | delete messages, set how long they are kept |
 //! | `damaged` | list and skip damaged messages |
@@ -16,7 +18,9 @@ mod admin_ops;
 pub(crate) mod append;
 pub(crate) mod consume;
 mod damaged;
+pub(crate) mod find;
 pub(crate) mod oldest;
 pub(crate) mod peek;
 mod purge;
+pub(crate) mod resolve;
 mod retention;

@@ -13,13 +13,16 @@ use std::{
 use tokio::sync::Notify;
 
 use crate::{
+    broker::BrokerError,
     broker::embedded::state::{
         label_filter::LabelFilter,
         lease::{Lease, LeasedEntry},
         set_aside::SetAside,
         stream::Stream,
     },
-    store::{CursorSnapshot, FailureHistory, ReadBatch, ReadLimit, Settlement, StoreError, StoredMessage, StreamId},
+    store::{
+        CursorId, CursorSnapshot, FailureHistory, ReadBatch, ReadLimit, Settlement, StoreError, StoredMessage, StreamId,
+    },
 };
 
 /// How much a cursor reads at once, and keeps ready ahead of its consumers.
@@ -31,11 +34,16 @@ const MAX_READY_BYTES: usize = 256 * 1024;
 /// The maximum number of messages that the label filter skips in one go.
 const MAX_SKIPPED: usize = 1_024;
 
+/// The maximum number of messages that become ready ones because a later message is taken.
+const MAX_PASSED: u64 = 10_000;
+
 /// The position of a group on a stream.
 #[derive(Debug)]
 pub(crate) struct Cursor {
     /// The stream.
     pub(crate) stream: StreamId,
+    /// Its own number, for messages that are for one group alone.
+    pub(crate) number: Option<CursorId>,
     /// The dead-letter stream, and the number of failures after which a message goes there.
     pub(crate) dead: Option<(StreamId, u32)>,
     /// Whether nothing is leased while a batch is leased (FIFO).
@@ -168,6 +176,7 @@ impl Cursor {
         let ready = mark.ready.into_iter().map(|(seq, failures)| (seq, Ready::new(failures))).collect();
         Self {
             stream,
+            number: None,
             dead: None,
             exclusive: false,
             rule: mark.rule.as_ref().map(LabelFilter::new),
@@ -215,6 +224,40 @@ impl Cursor {
         }
         let skipped = self.take_skipped(stream.low, &draft.entries);
         Take::Batch(draft.entries, skipped)
+    }
+
+    /// Takes one message, whatever is before it. Also returns the ranges that were skipped before.
+    ///
+    /// # Errors
+    /// When the message is leased, settled or damaged, or too many messages before it were never leased.
+    pub(crate) fn take_one(
+        &mut self,
+        stream: &Stream,
+        message: &Arc<StoredMessage>,
+    ) -> Result<(LeasedEntry, Vec<Range<u64>>), BrokerError> {
+        let seq = message.seq;
+        self.advance_to(self.head.max(stream.low));
+        if seq < stream.low.max(self.purged) || self.set_aside.contains(seq) {
+            return Err(BrokerError::NotAvailable("the message was deleted or is damaged"));
+        }
+        let entry = |failures, history| LeasedEntry { message: message.clone(), failures, history };
+        if seq < self.head {
+            let ready = self.take_ready(seq);
+            let Ready { failures, history, .. } =
+                ready.ok_or(BrokerError::NotAvailable("the message is leased or settled"))?;
+            return Ok((entry(failures, history), self.take_skipped(stream.low, &[])));
+        }
+        if seq - self.head > MAX_PASSED {
+            return Err(BrokerError::NotAvailable("more than 10000 messages before the message were never consumed"));
+        }
+        // Recorded first, because the messages that are passed now must not count as skipped.
+        let skipped = self.take_skipped(stream.low, &[]);
+        for passed in (self.head..seq).filter(|passed| !self.set_aside.contains(*passed)) {
+            self.ready.insert(passed, Ready::new(0));
+        }
+        self.advance_to(seq + 1);
+        self.recorded_head = self.head;
+        Ok((entry(0, FailureHistory::default()), skipped))
     }
 
     fn draft_ready(&mut self, draft: &mut BatchBuilder) -> Drafted {
@@ -455,7 +498,11 @@ impl Cursor {
 
     /// Whether a message passes the label filter.
     pub(crate) fn passes(&self, message: &StoredMessage) -> bool {
-        self.rule.as_ref().is_none_or(|rule| rule.passes(&message.tags))
+        match message.only_for {
+            // A dead letter has lost its labels, so the rule says nothing about it.
+            Some(group) => self.number == Some(group),
+            None => self.rule.as_ref().is_none_or(|rule| rule.passes(&message.tags)),
+        }
     }
 
     /// Whether nothing may be leased until a batch ends. A batch of which every message was purged does not count: nothing that comes

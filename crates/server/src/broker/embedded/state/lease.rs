@@ -243,6 +243,7 @@ mod tests {
                 tags: Arc::from(Vec::new()),
                 dead_letter: None,
                 origin: None,
+                only_for: None,
             }),
             failures: *failures,
             history: FailureHistory::default(),

@@ -141,6 +141,7 @@ impl State {
         let exclusive = config.fifo_blocks && queue.row.mode == QueueMode::Fifo;
         messages.exclusive = exclusive;
         dead.exclusive = exclusive;
+        messages.number = Some(row.cursor());
         messages.dead = queue.row.max_consume_count.map(|count| (row.dead_letters(), count));
         for (number, cursor) in [(row.cursor(), messages), (row.dead_letter_cursor(), dead)] {
             if let Some(stream) = self.streams.get_mut(&cursor.stream) {

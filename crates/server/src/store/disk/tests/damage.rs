@@ -154,6 +154,7 @@ fn message(seq: u64, size: usize, reason: Option<&str>) -> Arc<StoredMessage> {
         tags,
         dead_letter: info,
         origin: None,
+        only_for: None,
     })
 }
 
@@ -212,6 +213,7 @@ fn short(seq: u64) -> Arc<StoredMessage> {
         tags: Arc::default(),
         dead_letter: None,
         origin: None,
+        only_for: None,
     })
 }
 

@@ -36,7 +36,16 @@ pub(crate) fn appended(stream: u32, seq: u64, size: usize) -> Record {
     let tags = Arc::from(["a".to_owned(), "b".to_owned()]);
     Record::Appended(
         StreamId(stream),
-        Arc::new(StoredMessage { seq, entered_ms: 5, json, body_bytes: size, tags, dead_letter: None, origin: None }),
+        Arc::new(StoredMessage {
+            seq,
+            entered_ms: 5,
+            json,
+            body_bytes: size,
+            tags,
+            dead_letter: None,
+            origin: None,
+            only_for: None,
+        }),
     )
 }
 
@@ -340,6 +349,7 @@ fn what_is_left_in_a_file_is_moved() {
         tags: Arc::from([]),
         dead_letter: None,
         origin: None,
+        only_for: None,
     };
     store.commit(&[Record::Delayed(StreamId(2), Arc::new(delayed))]).unwrap();
     store.commit(&[appended(1, 1_001, 60_000)]).unwrap();
@@ -370,6 +380,7 @@ fn a_lot_is_read_as_it_is() {
             tags: Arc::from([]),
             dead_letter: None,
             origin: None,
+            only_for: None,
         };
         Record::Delayed(StreamId(2), Arc::new(message))
     };
@@ -657,6 +668,7 @@ fn entry_times_are_read_without_bodies() {
                 tags: Arc::default(),
                 dead_letter: None,
                 origin: None,
+                only_for: None,
             }),
         )
     };
@@ -698,6 +710,7 @@ fn the_time_of_damaged_messages_is_that_of_the_next() {
                 tags: Arc::default(),
                 dead_letter: None,
                 origin: None,
+                only_for: None,
             }),
         )
     };

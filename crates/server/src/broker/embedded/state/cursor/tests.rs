@@ -20,6 +20,7 @@ fn message(seq: u64, tag: &str) -> Arc<StoredMessage> {
         tags: tags.into(),
         dead_letter: None,
         origin: None,
+        only_for: None,
     })
 }
 

@@ -30,6 +30,7 @@ fn append(seq: u64, size: usize) -> [Record; 1] {
         tags: [].into(),
         dead_letter: None,
         origin: None,
+        only_for: None,
     };
     [Record::Appended(StreamId(1), Arc::new(message))]
 }

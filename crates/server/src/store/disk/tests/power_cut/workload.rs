@@ -146,6 +146,7 @@ fn message(seq: u64, entered_ms: i64, rng: &mut fastrand::Rng) -> Arc<StoredMess
         tags: tags.into(),
         dead_letter: None,
         origin: None,
+        only_for: None,
     })
 }
 

@@ -1,0 +1,239 @@
+//! Finds a message by its id: where it is, and its state for each group.
+//!
+//! An id names the first place of the message. Copies, dead letters and messages whose delay has ended carry the id. They entered their
+//! streams no earlier than the message did, so the search begins there.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use crate::{
+    broker::{
+        BrokerError, FoundIn, FoundMessage, GroupStanding, MessageOrigin, Standing,
+        embedded::{core::Core, state::State},
+    },
+    store::{CursorId, FirstPlace, GroupRow, QueueRow, ReadLimit, StoredMessage, StreamId},
+};
+use dms_protocol::queue::{ProjectId, QueueId};
+
+/// The maximum number of messages of a stream that one search reads.
+const MAX_SEARCHED: u64 = 10_000;
+/// What is read at once.
+const PAGE: ReadLimit = ReadLimit { messages: 500, bytes: 4 * 1024 * 1024 };
+
+/// A stream to search.
+struct Place {
+    stream: StreamId,
+    /// Numbers the messages that have always been in this stream.
+    owner: String,
+    kind: FirstPlace,
+    /// The messages `low..next`.
+    low: u64,
+    next: u64,
+    /// Every group has settled the messages below this one.
+    settled_below: u64,
+}
+
+/// The places of a queue.
+struct QueuePlaces {
+    row: QueueRow,
+    groups: Vec<GroupRow>,
+    messages: Place,
+    delayed: Place,
+    dead_letters: Vec<Place>,
+}
+
+/// Messages with the id that was searched, and whether all messages were looked at.
+struct Hits {
+    messages: Vec<Arc<StoredMessage>>,
+    complete: bool,
+}
+
+/// Finds a message in these queues.
+pub(crate) async fn find(
+    core: &Core,
+    project: &ProjectId,
+    queues: &[QueueId],
+    id: MessageOrigin,
+) -> Result<FoundMessage, BrokerError> {
+    let mut found = FoundMessage { complete: true, places: Vec::new() };
+    for queue in queues {
+        let places = {
+            let state = core.open()?;
+            match state.queue(project, queue) {
+                Ok(_) => state.places(queue),
+                // It was deleted meanwhile.
+                Err(_) => None,
+            }
+        };
+        if let Some(places) = places {
+            places.search(core, id, &mut found).await?;
+        }
+    }
+    Ok(found)
+}
+
+impl QueuePlaces {
+    async fn search(&self, core: &Core, id: MessageOrigin, found: &mut FoundMessage) -> Result<(), BrokerError> {
+        let Hits { messages, complete } = self.messages.search(core, id).await?;
+        found.complete &= complete;
+        for message in messages {
+            let groups = self.standings(core, &message);
+            found.places.push(self.place(&message, FoundIn::Queue, groups));
+        }
+        let Hits { messages, complete } = self.delayed.search(core, id).await?;
+        found.complete &= complete;
+        found.places.extend(messages.iter().map(|message| self.place(message, FoundIn::Delayed, Vec::new())));
+        for (group, place) in self.groups.iter().zip(&self.dead_letters) {
+            let Hits { messages, complete } = place.search(core, id).await?;
+            found.complete &= complete;
+            for message in messages {
+                let standing = core.lock().standing(group.dead_letter_cursor(), &message);
+                let Some((standing, failures)) = standing.filter(|(standing, _)| *standing != Standing::Settled) else {
+                    continue;
+                };
+                let group = GroupStanding { group: group.id.clone(), name: group.name.clone(), standing, failures };
+                found.places.push(self.place(&message, FoundIn::DeadLetters, vec![group]));
+            }
+        }
+        Ok(())
+    }
+
+    fn place(
+        &self,
+        message: &StoredMessage,
+        found_in: FoundIn,
+        groups: Vec<GroupStanding>,
+    ) -> crate::broker::FoundPlace {
+        crate::broker::FoundPlace {
+            queue: self.row.id.clone(),
+            queue_name: self.row.name.clone(),
+            found_in,
+            sequence: message.seq,
+            entered_ms: message.entered_ms,
+            json: message.json.clone(),
+            dead_letter: message.dead_letter.clone(),
+            groups,
+        }
+    }
+
+    fn standings(&self, core: &Core, message: &StoredMessage) -> Vec<GroupStanding> {
+        let state = core.lock();
+        let of = |group: &GroupRow| {
+            let (standing, failures) = state.standing(group.cursor(), message)?;
+            Some(GroupStanding { group: group.id.clone(), name: group.name.clone(), standing, failures })
+        };
+        self.groups.iter().filter_map(of).collect()
+    }
+}
+
+impl State {
+    /// What has to be searched for a queue.
+    fn places(&self, queue: &QueueId) -> Option<QueuePlaces> {
+        let queue = self.queues.get(queue)?;
+        let place = |stream: StreamId, owner: &str, kind| {
+            let of = self.streams.get(&stream)?;
+            let settled = of.cursors.iter().filter_map(|cursor| self.cursors.get(cursor));
+            let settled_below = settled.map(|cursor| cursor.settled_below()).min().unwrap_or(of.low).max(of.low);
+            Some(Place { stream, owner: owner.to_owned(), kind, low: of.low, next: of.next, settled_below })
+        };
+        let delay_queue = self.delay_queues.get(&queue.row.delay_queue())?;
+        let id = queue.row.id.as_str();
+        let dead =
+            queue.groups.iter().map(|group| place(group.dead_letters(), group.id.as_str(), FirstPlace::DeadLetters));
+        Some(QueuePlaces {
+            messages: place(queue.row.stream(), id, FirstPlace::Queue)?,
+            delayed: Place {
+                stream: queue.row.delay_queue(),
+                owner: id.to_owned(),
+                kind: FirstPlace::DelayQueue,
+                low: delay_queue.low,
+                next: delay_queue.next,
+                settled_below: delay_queue.low,
+            },
+            dead_letters: dead.collect::<Option<_>>()?,
+            row: queue.row.clone(),
+            groups: queue.groups.clone(),
+        })
+    }
+
+    /// The state of a message for a cursor, and the number of failures.
+    fn standing(&self, cursor: CursorId, message: &StoredMessage) -> Option<(Standing, u32)> {
+        let cursor = self.cursors.get(&cursor)?;
+        let now = Instant::now();
+        for lease in cursor.leases.values() {
+            if let Some(entry) = lease.entries.iter().find(|entry| entry.message.seq == message.seq) {
+                return Some((Standing::Leased(lease.deadline.saturating_duration_since(now)), entry.failures));
+            }
+        }
+        Some(match cursor.ready_from(message.seq).next().filter(|(seq, _)| *seq == message.seq) {
+            _ if cursor.set_aside.contains(message.seq) => (Standing::Damaged, 0),
+            _ if !cursor.passes(message) => (Standing::Skipped, 0),
+            Some((_, failures)) => (Standing::Available, failures),
+            None if message.seq >= cursor.head() => (Standing::Available, 0),
+            None => (Standing::Settled, 0),
+        })
+    }
+}
+
+impl Place {
+    fn is_it(&self, message: &StoredMessage, id: MessageOrigin) -> bool {
+        let own = || MessageOrigin::new(&self.owner, self.kind, message.seq, message.entered_ms);
+        message.origin.unwrap_or_else(own) == id
+    }
+
+    async fn search(&self, core: &Core, id: MessageOrigin) -> Result<Hits, BrokerError> {
+        let mut hits = Hits { messages: Vec::new(), complete: true };
+        let first = id.is_of(&self.owner) && id.place() == Some(self.kind);
+        if first {
+            let (stream, seqs) = (self.stream, [id.sequence()]);
+            let read = core.read_store(move |store| store.read_these(stream, &seqs, PAGE.bytes)).await?;
+            hits.messages.extend(read.messages.into_iter().filter(|message| self.is_it(message, id)));
+        }
+        if self.kind == FirstPlace::DelayQueue {
+            self.scan(core, id, self.low, &mut hits).await?;
+            return Ok(hits);
+        }
+        let entered = self.first_since(core, id.entered_ms()).await?;
+        // A message whose delay has ended is near its due time, also if every group has settled it.
+        if hits.messages.is_empty() && self.kind == FirstPlace::Queue && id.place() == Some(FirstPlace::DelayQueue) {
+            let near = Self { next: self.next.min(entered + PAGE.messages as u64), owner: self.owner.clone(), ..*self };
+            near.scan(core, id, entered, &mut hits).await?;
+        }
+        self.scan(core, id, entered.max(self.settled_below), &mut hits).await?;
+        Ok(hits)
+    }
+
+    /// Looks at the messages from `from` on.
+    async fn scan(&self, core: &Core, id: MessageOrigin, from: u64, hits: &mut Hits) -> Result<(), BrokerError> {
+        let end = self.next.min(from.saturating_add(MAX_SEARCHED));
+        let (mut at, stream) = (from, self.stream);
+        while at < end {
+            let read = core.read_store(move |store| store.read(stream, at, PAGE)).await?;
+            let Some(last) = read.messages.last() else { break };
+            at = last.seq + 1;
+            for message in read.messages.into_iter().filter(|message| message.seq < end) {
+                let known = hits.messages.iter().any(|hit| hit.seq == message.seq);
+                if !known && self.is_it(&message, id) {
+                    hits.messages.push(message);
+                }
+            }
+        }
+        hits.complete &= end == self.next;
+        Ok(())
+    }
+
+    /// The first message that entered at `time` or later.
+    async fn first_since(&self, core: &Core, time: i64) -> Result<u64, BrokerError> {
+        let (mut low, mut high, stream) = (self.low, self.next, self.stream);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            let read = core.read_store(move |store| store.entered(stream, middle, 1, i64::MAX)).await?;
+            match read.first() {
+                Some((seq, entered)) if *entered < time => low = seq + 1,
+                _ => high = middle,
+            }
+        }
+        Ok(low)
+    }
+}

@@ -1,0 +1,114 @@
+//! Messages by their ids, against the literal texts of `docs/api.md`.
+
+use dms_server::{Project, Rights};
+use http::Request;
+use serde_json::{Value, json};
+
+use super::{Answer, Api, PROJECT, guarded};
+
+/// When the clock of the server starts.
+const NOW: u64 = 1_795_379_580_000;
+const DEADLY: &str = r#"{"name":"orders","redrive_policy":"enable","max_consume_count":1}"#;
+
+/// A queue with the groups `billing` and `audit`, and one message that is a dead letter of `billing`: the queue, the groups, the id.
+async fn one_dead(api: &Api) -> (String, [String; 2], String) {
+    let queue = api.queue(DEADLY).await;
+    let groups = [api.group(&queue, "billing").await, api.group(&queue, "audit").await];
+    let body = r#"{"messages":[{"body":{"order":1}}],"return_id":true}"#;
+    let sent = api.post(&format!("{queue}/messages"), body).await.expect(201);
+    let batch = api.consume(&groups[0], "").await;
+    let line = r#""status":"fail","reason":"timed_out","error":"no answer after 20 s","worker":"w""#;
+    let failed = format!(r#"{{"message":[{{"handler":{},{line}}}]}}"#, batch[0]["handler"]);
+    api.post(&format!("{}/ack", groups[0]), &failed).await.expect(200);
+    (queue, groups, sent["messages"][0]["id"].as_str().unwrap().to_owned())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_is_shown_with_its_state_for_each_group() {
+    let api = Api::start().await;
+    let (queue, groups, id) = one_dead(&api).await;
+    let ids = [&groups[0], &groups[1]].map(|group| group.rsplit('/').next().unwrap());
+    let queue = queue.rsplit('/').next().unwrap();
+    let shown = api.get(&format!("/messages/{id}")).await.expect(200);
+    let message = json!({ "body": { "order": 1 }, "attributes": {} });
+    let info = json!({ "reason": "timed_out", "error": "no answer after 20 s", "worker": "w", "attempts": 1,
+        "first_failure": NOW, "last_failure": NOW });
+    let expected = json!({ "id": id, "complete": true, "places": [
+        { "place": "queue", "queue_id": queue, "queue": "orders", "sequence": 1, "entered": NOW, "message": message, "groups": [
+            { "group_id": ids[0], "group": "billing", "state": "settled", "failures": 0 },
+            { "group_id": ids[1], "group": "audit", "state": "available", "failures": 0 } ] },
+        { "place": "dead_letters", "queue_id": queue, "queue": "orders", "sequence": 1, "entered": NOW, "message": message, "groups": [
+            { "group_id": ids[0], "group": "billing", "state": "available", "failures": 0, "dead_letter": info } ] } ] });
+    assert_eq!(shown, expected);
+    let unknown = api.get("/messages/m_RjkDiiQaIPJBFSAAAAAAAR").await.expect(200);
+    assert_eq!(unknown["places"], json!([]));
+    let said = api.get("/messages/order-7").await.refused(400, "DMS.10540010");
+    assert!(said.contains("is no id of a message"), "{said}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_letter_goes_back_to_its_group() {
+    let api = Api::start().await;
+    let (_, groups, id) = one_dead(&api).await;
+    api.ack(&groups[1], &api.consume(&groups[1], "").await, "success").await.expect(200);
+    let retry = format!("/messages/{id}/retry");
+    let other = groups[1].rsplit('/').next().unwrap();
+    api.post(&format!("{retry}?group_id={other}"), "").await.refused(404, "DMS.10240406");
+    assert_eq!(api.post(&retry, "").await.text, r#"{"retried":1,"leased":0,"delayed":0}"#);
+    api.post(&retry, "").await.refused(404, "DMS.10240406");
+    assert_eq!(api.consume(&groups[1], "?time_wait=1").await, json!([]));
+    let again = api.consume(&groups[0], "").await;
+    assert_eq!(again[0]["message"]["body"], json!({ "order": 1 }));
+    assert_eq!(
+        api.post(&format!("/messages/{id}/discard"), "").await.text,
+        r#"{"discarded":0,"leased":1,"delayed":0}"#
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_is_discarded_wherever_it_waits() {
+    let api = Api::start().await;
+    let (_, groups, id) = one_dead(&api).await;
+    let discard = format!("/messages/{id}/discard");
+    assert_eq!(api.post(&discard, "").await.text, r#"{"discarded":2,"leased":0,"delayed":0}"#);
+    api.post(&discard, "").await.refused(404, "DMS.10240406");
+    assert_eq!(api.consume(&groups[1], "?time_wait=1").await, json!([]));
+    assert_eq!(api.get(&format!("{}/deadletters?time_wait=1", groups[0])).await.expect(200), json!([]));
+}
+
+async fn call(api: &Api, user: &str, method: &str, path: &str, body: &str) -> Answer {
+    let identity = json!({ "methods": ["password"], "password": { "user": { "name": user, "password": "pass", "domain": { "name": "d" } } } });
+    let log_in = json!({ "auth": { "identity": identity, "scope": { "project": { "id": PROJECT } } } }).to_string();
+    let answer = api.raw(Request::post("/v3/auth/tokens").body(log_in.into()).unwrap()).await;
+    let token = answer.headers["x-subject-token"].clone();
+    let request = Request::builder().method(method).uri(format!("/v2/{PROJECT}{path}")).header("X-Auth-Token", token);
+    api.raw(request.body(body.to_owned().into()).unwrap()).await
+}
+
+/// Who may not consume a queue sees none of its messages, and changes none.
+#[tokio::test(start_paused = true)]
+async fn messages_are_found_with_the_right_to_consume_alone() {
+    let mut project = Project::new(PROJECT);
+    let consume = |queue: &str| Rights::none().consume(vec![queue.to_owned()]);
+    let send = Rights::none().send(vec!["*".to_owned()]);
+    for (user, rights) in
+        [("all", Rights::default()), ("mine", consume("orders")), ("other", consume("x*")), ("sender", send)]
+    {
+        project = project.user(user, "pass", "d");
+        project.users.last_mut().unwrap().rights = rights;
+    }
+    let api = Api::with(guarded().projects(vec![project])).await;
+    let queue = call(&api, "all", "POST", "/queues", DEADLY).await.expect(201)["id"].as_str().unwrap().to_owned();
+    let groups = format!("/queues/{queue}/groups");
+    call(&api, "all", "POST", &groups, r#"{"groups":[{"name":"g"}]}"#).await.expect(201);
+    let body = r#"{"messages":[{"body":1}],"return_id":true}"#;
+    let sent = call(&api, "all", "POST", &format!("/queues/{queue}/messages"), body).await.expect(201);
+    let path = format!("/messages/{}", sent["messages"][0]["id"].as_str().unwrap());
+    let places = async |user| call(&api, user, "GET", &path, "").await.expect(200)["places"].as_array().map(Vec::len);
+    assert_eq!((places("mine").await, places("other").await), (Some(1), Some(0)));
+    call(&api, "sender", "GET", &path, "").await.refused(403, "DMS.10240311");
+    let discard = format!("{path}/discard");
+    call(&api, "sender", "POST", &discard, "").await.refused(403, "DMS.10240311");
+    call(&api, "other", "POST", &discard, "").await.refused(404, "DMS.10240406");
+    assert_eq!(call(&api, "mine", "POST", &discard, "").await.expect(200)["discarded"], Value::from(1));
+}
