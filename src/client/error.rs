@@ -360,7 +360,7 @@ impl fmt::Display for Refusal {
         if !self.message.is_empty() {
             write!(f, " {}", visible(self.message.trim_end_matches('.')))?;
         }
-        if let Some(id) = &self.request_id {
+        if let Some(id) = self.request_id.as_ref().filter(|id| !id.is_empty()) {
             write!(f, " (request {})", visible(id))?;
         }
         match remedy(self.class, &self.message) {

@@ -4,8 +4,8 @@ use clap::{Parser, Subcommand};
 
 use crate::cli::{
     commands::{
-        bench, check, completions, config, data, demo, dlq, group, health, man, message, peek, queue, receive, run, send, serve,
-        stats, tag, top,
+        bench, check, completions, config, context, data, demo, dlq, group, health, man, message, peek, queue,
+        receive, run, send, serve, stats, tag, top,
     },
     support::global_options::Global,
 };
@@ -57,6 +57,11 @@ pub(crate) enum Command {
         after_help = "Examples:\n  dms-worker config show --origin\n  dms-worker config schema > dms-worker.schema.json"
     )]
     Config(config::ConfigArgs),
+    /// Save services under names, and choose the one that commands use
+    #[command(
+        after_help = "Examples:\n  dms-worker context add prod --endpoint https://dms.example.com --use\n  dms-worker context list"
+    )]
+    Context(context::ContextArgs),
     /// Create, list, show, update, purge, move, copy and delete queues
     #[command(after_help = "Examples:\n  dms-worker queue create orders --group billing\n  dms-worker queue list")]
     Queue(queue::QueueArgs),

@@ -37,7 +37,9 @@ pub use self::{
         config::Config,
         deduplicate::{Deduplicate, KeyStore, PostgresKeys, RedisKeys},
         dms::{ApiVersion, Auth, Dms, Iam},
-        handler::{Batch, BodyFormat, Collect, CommandHandler, CommandMode, Handler, HttpHandler, LogHandler},
+        handler::{
+            Batch, BodyFormat, Collect, CommandHandler, CommandMode, Handler, HttpHandler, LogHandler, TextBodies,
+        },
         json_schema::schema,
         limits::{Limits, Sharing},
         log::{Log, LogFormat},

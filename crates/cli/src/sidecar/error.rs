@@ -38,8 +38,8 @@ pub enum SidecarError {
     #[error("worker {0}: handler.command: {1}")]
     Program(String, String),
     /// An address cannot be listened on.
-    #[error("cannot listen on {0}: {1}")]
-    Listen(SocketAddr, #[source] std::io::Error),
+    #[error("cannot listen on {0}: {2}; choose another address in {1}")]
+    Listen(SocketAddr, String, #[source] std::io::Error),
     /// A certificate cannot be used.
     #[error("TLS: {0}")]
     Tls(#[from] TlsError),

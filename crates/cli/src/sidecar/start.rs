@@ -21,7 +21,7 @@ use crate::{
     },
 };
 use dms_server::{
-    Server,
+    Server, ServerError,
     internal::{
         bearer::BearerAuth,
         connection_limit::{Audience, ConnectionMetrics},
@@ -64,7 +64,8 @@ impl Sidecar {
         let stopping = CancellationToken::new();
         let (server, client) = match config.dms.is_embedded() {
             true => {
-                let server = Server::bind(server_config::settings(&config.server)).await?;
+                let bound = Server::bind(server_config::settings(&config.server)).await;
+                let server = bound.map_err(|error| named(error, &config))?;
                 let client = connect::in_process(&config, Arc::new(InProcess::new(server.service())))?;
                 (Some(server), client)
             }
@@ -79,15 +80,16 @@ impl Sidecar {
         let units = config.workers.iter().map(|worker| unit(worker, &config, &client, &metrics, &surroundings));
         let units = units.collect::<Result<Vec<_>, _>>()?;
         let mut publishers = Vec::new();
-        for publisher in &config.publishers {
-            let listener = listen(publisher.listen, publisher.tls.as_ref()).await?;
+        for (place, publisher) in config.publishers.iter().enumerate() {
+            let key = format!("publishers[{place}].listen");
+            let listener = listen(publisher.listen, &key, publisher.tls.as_ref()).await?;
             let listener = listener.named("publisher", Audience::Callers, &connections);
             publishers.push(PublisherEndpoint::new(publisher, listener, client.clone(), &producers));
         }
         let relays = Relays::new(&config, &client)?;
         let admin = match config.admin.listen {
             Some(address) => {
-                let listener = listen(address, config.admin.tls.as_ref()).await?;
+                let listener = listen(address, "admin.listen", config.admin.tls.as_ref()).await?;
                 Some(listener.named("admin", Audience::Operators, &connections))
             }
             None => None,
@@ -174,7 +176,18 @@ impl Sidecar {
     }
 }
 
-/// Checks a configuration as [`Sidecar::start`] does, without starting anything: authorities and settings of workers.
+/// Names the key of an address of the embedded server that cannot be listened on.
+fn named(error: ServerError, config: &Config) -> SidecarError {
+    match error {
+        ServerError::Listen { address, source } => {
+            let key = if config.server.admin == Some(address) { "server.admin" } else { "server.listen" };
+            SidecarError::Listen(address, key.to_owned(), source)
+        }
+        other => other.into(),
+    }
+}
+
+/// Checks a configuration as [`Sidecar::start`] does, without starting anything: authorities, settings and programs of workers.
 ///
 /// # Errors
 /// When something cannot work; the first is named.
@@ -185,6 +198,9 @@ pub fn check(config: &Config) -> Result<(), SidecarError> {
         idle_worker(&client, worker, config).map_err(refused)?;
         if let Some(http) = &worker.handler.http {
             Target::new(http, 1).map_err(|error| SidecarError::Http(worker.label(), error))?;
+        }
+        if let Some(command) = &worker.handler.command {
+            process::find(&command.run).map_err(|error| SidecarError::Program(worker.label(), error))?;
         }
     }
     Ok(())

@@ -2,6 +2,7 @@
 
 mod alerts;
 mod client;
+mod contexts;
 mod dashboard;
 mod data;
 mod deploy;
@@ -9,6 +10,7 @@ mod deploy_health;
 mod dlq;
 mod documented;
 mod errors;
+mod findings;
 mod help;
 mod log_lines;
 mod overview;

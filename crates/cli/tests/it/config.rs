@@ -32,6 +32,6 @@ fn mistakes(yaml: &str, variables: &[(&str, &str)]) -> Vec<String> {
 /// A worker that passes every check, and the server that it needs; `extra` is set in the worker.
 fn worker(extra: &str) -> String {
     format!(
-        "server:\n  queues: [{{name: q, groups: [g]}}]\nworkers:\n  - queue: q\n    group: g\n    handler: {{log: {{}}}}\n    {extra}\n"
+        "server:\n  queues: [{{name: q, groups: [g], max_consume_count: 3}}]\nworkers:\n  - queue: q\n    group: g\n    handler: {{log: {{}}}}\n    {extra}\n"
     )
 }

@@ -7,6 +7,7 @@ use crate::{
     cli::support::{
         context::Context,
         failure::{Failure, Kind},
+        logging,
     },
     config::{Config, Worker, worker_settings::idle_worker},
     sidecar::{
@@ -14,7 +15,7 @@ use crate::{
         assemble::{connect, server_config},
     },
 };
-use dms_server::{Tls, TlsError};
+use dms_server::Tls;
 use dms_worker::client::Client;
 
 /// Options of `check`.
@@ -32,7 +33,8 @@ pub(crate) struct CheckArgs {
 /// Checks the configuration.
 pub(crate) async fn run(args: CheckArgs, context: &Context) -> Result<(), Failure> {
     let config = context.load()?.config;
-    certificates(&config).map_err(|error| Failure::of(Kind::Config, format!("TLS: {error}")))?;
+    certificates(&config)?;
+    logging::check(&config.log)?;
     server_config::settings(&config.server)
         .check()
         .map_err(|error| Failure::of(Kind::Config, format!("server: {error}")))?;
@@ -58,10 +60,19 @@ pub(crate) async fn run(args: CheckArgs, context: &Context) -> Result<(), Failur
 }
 
 /// Opens every certificate that a listener would show.
-fn certificates(config: &Config) -> Result<(), TlsError> {
-    let publishers = config.publishers.iter().filter_map(|publisher| publisher.tls.as_ref());
-    let all = config.server.tls.iter().chain(&config.server.admin_tls).chain(&config.admin.tls).chain(publishers);
-    all.map(server_config::tls).try_for_each(|files| Tls::load(files).map(drop))
+fn certificates(config: &Config) -> Result<(), Failure> {
+    let own = [
+        ("server.tls".to_owned(), &config.server.tls),
+        ("server.admin_tls".to_owned(), &config.server.admin_tls),
+        ("admin.tls".to_owned(), &config.admin.tls),
+    ];
+    let publishers = config.publishers.iter().enumerate();
+    let publishers = publishers.map(|(place, publisher)| (format!("publishers[{place}].tls"), &publisher.tls));
+    for (key, tls) in own.into_iter().chain(publishers) {
+        let Some(tls) = tls else { continue };
+        Tls::load(server_config::tls(tls)).map_err(|error| Failure::of(Kind::Config, format!("{key}: {error}")))?;
+    }
+    Ok(())
 }
 
 fn counted(count: usize, what: &str) -> String {

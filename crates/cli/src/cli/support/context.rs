@@ -6,13 +6,14 @@ use serde_json::Value;
 
 use crate::{
     cli::support::{
+        contexts::{Contexts, SavedContext},
         failure::{Failure, Kind},
         global_options::{Color, Format, Global},
         logging,
         output::Printer,
         terminal,
     },
-    config::{Loaded, Request, load, search},
+    config::{Config, Loaded, Request, ServerAuth, load, search},
     sidecar::assemble::connect,
 };
 use dms_protocol::internal::secret_url::without_secrets;
@@ -91,12 +92,15 @@ impl Context {
     /// The layers of the configuration, as this command line asks for them; `here`: whether `./config.yaml` is one.
     pub(crate) fn request(&self, here: bool) -> Request {
         let file = self.global.config.clone().or_else(|| search(here));
+        self.flags(Request::new().file(file).environment())
+    }
+
+    fn flags(&self, request: Request) -> Request {
         let flags = [
             ("--endpoint", "dms.endpoint", &self.global.endpoint),
             ("--project-id", "dms.project_id", &self.global.project_id),
             ("--api-version", "dms.api_version", &self.global.api_version),
         ];
-        let request = Request::new().file(file).environment();
         flags.into_iter().fold(request, |request, (flag, key, value)| match value {
             Some(value) => request.flag(flag, key, value),
             None => request,
@@ -106,17 +110,47 @@ impl Context {
     /// The configuration for a command that talks to a service; logs are set up for such a command.
     pub(crate) fn load(&self) -> Result<Loaded, Failure> {
         let loaded = load(&self.request(true))?;
-        logging::for_command(&self.global, self.colored, QUIETLY);
-        remark_on(&loaded);
+        self.log(&loaded);
         Ok(loaded)
+    }
+
+    fn log(&self, loaded: &Loaded) {
+        logging::for_command(&self.global, self.colored, QUIETLY);
+        remark_on(loaded);
+    }
+
+    /// As [`request`](Self::request), with the context in use. A context stands for a whole configuration: it takes the place of a file
+    /// that nobody named, and credentials of such a file never go to the context's service.
+    fn client_request(&self) -> Result<Request, Failure> {
+        let Some((name, saved)) = self.context_in_use()? else { return Ok(self.request(true)) };
+        let file = self.global.config.clone().or_else(|| saved.config.clone());
+        let request = self.flags(Request::new().file(file).environment());
+        Ok(saved.settings().into_iter().fold(request, |request, (key, value)| request.context(&name, key, value)))
+    }
+
+    /// The context that `--context` or `DMS_WORKER_CONTEXT` names; else the current one, unless a file is named.
+    fn context_in_use(&self) -> Result<Option<(String, SavedContext)>, Failure> {
+        if let Some(name) = self.global.context.as_ref().filter(|name| !name.is_empty()) {
+            let saved = Contexts::read()?.get(name)?.clone();
+            return Ok(Some((name.clone(), saved)));
+        }
+        if self.global.config.is_some() || std::env::var_os("DMS_WORKER_CONFIG").is_some_and(|file| !file.is_empty()) {
+            return Ok(None);
+        }
+        let contexts = Contexts::read()?;
+        let Some(name) = &contexts.current else { return Ok(None) };
+        Ok(Some((name.clone(), contexts.get(name)?.clone())))
     }
 
     /// A client of the configured service. For an embedded one that is the server of a running `run` or `serve`.
     pub(crate) fn client(&self) -> Result<Client, Failure> {
-        let config = self.load()?.config;
+        let mut loaded = load(&self.client_request()?)?;
+        self.log(&loaded);
+        adopt_project(&mut loaded);
+        let config = loaded.config;
         // Set once: a command makes one client.
         let _ = self.endpoint.set(without_secrets(&connect::endpoint(&config)));
-        Ok(connect::to_service(&config)?)
+        connect::to_service(&config).map_err(|error| Failure::of(Kind::Config, error.to_string()).because(error))
     }
 
     /// The address of the service that the command talked to, if it did.
@@ -137,6 +171,9 @@ impl Context {
 
     fn report_text(&self, failure: &Failure) {
         let hint = match (failure.kind(), self.endpoint()) {
+            (_, Some(endpoint)) if failure.is_foreign() => {
+                format!("; is {endpoint} the address of a DMS service, and not of its admin address or another server?")
+            }
             (Kind::Unavailable, Some(endpoint)) if !failure.is_about_certificate() => {
                 format!("; is a service running at {endpoint}? (--endpoint names another)")
             }
@@ -147,6 +184,24 @@ impl Context {
         if self.global.verbose > 0 {
             failure.causes().iter().for_each(|cause| terminal::tell(&format!("  caused by: {cause}")));
         }
+    }
+}
+
+/// The project of a client of the default endpoint that names none: that of the vendor's variables, or else, with the configuration of
+/// a server, the first project that has a key where the server's own has none.
+fn adopt_project(loaded: &mut Loaded) {
+    if !loaded.config.dms.is_embedded() || loaded.is_set("dms.project_id") || loaded.is_set("server.project_id") {
+        return;
+    }
+    let Config { dms, server, .. } = &mut loaded.config;
+    let has_key = |auth: &Option<ServerAuth>| auth.as_ref().is_some_and(|auth| !auth.access_keys.is_empty());
+    if has_key(&server.auth) {
+        return;
+    }
+    let keyed = server.projects.iter().find(|project| has_key(&project.auth)).map(|project| project.id.clone());
+    let vendor = || std::env::var("HUAWEICLOUD_SDK_PROJECT_ID").ok().filter(|project| !project.is_empty());
+    if let Some(project) = keyed.or_else(vendor) {
+        dms.project_id = project;
     }
 }
 

@@ -12,6 +12,8 @@ use dms_worker::{client, internal::certificate_in_words};
 pub(crate) struct Failure {
     kind: Kind,
     message: String,
+    /// Whether an HTTP server answered, and not as the DMS API does.
+    about_http: bool,
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
 
@@ -72,7 +74,7 @@ impl Failure {
 
     /// A failure of this kind.
     pub(crate) fn of(kind: Kind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), source: None }
+        Self { kind, message: message.into(), about_http: false, source: None }
     }
 
     /// The same with its cause, which `-v` shows.
@@ -89,6 +91,11 @@ impl Failure {
     /// Whether a server answered whose certificate is not accepted.
     pub(crate) fn is_about_certificate(&self) -> bool {
         self.message.contains("certificate is not accepted")
+    }
+
+    /// Whether an HTTP server answered without an error code of the DMS API.
+    pub(crate) fn is_foreign(&self) -> bool {
+        self.about_http
     }
 
     /// What caused it, outermost first.
@@ -143,7 +150,24 @@ impl From<client::Error> for Failure {
             () if error.is_auth() || error.is_forbidden() => Kind::Refused,
             () => Kind::Failed,
         };
-        Self::of(kind, error.to_string()).because(error)
+        let text = error.to_string();
+        let text = match text.split_once("invalid HTTP version parsed") {
+            Some((before, _)) => {
+                format!("{before}this port does not speak plain HTTP: if it speaks HTTPS, write https://")
+            }
+            None => text,
+        };
+        Self { about_http: is_foreign(&error), ..Self::of(kind, text).because(error) }
+    }
+}
+
+/// Whether an answer is one that another server gives: a page, a redirect, or an unknown path.
+fn is_foreign(error: &client::Error) -> bool {
+    let status = error.status().map_or(0, |status| status.as_u16());
+    match error.code() {
+        // The server's own admin address answers so.
+        Some(code) => code.to_string() == "DMS.10240406",
+        None => matches!(status, 200..=399 | 404 | 405),
     }
 }
 

@@ -3,6 +3,7 @@
 pub(crate) mod admin_client;
 pub(crate) mod confirm;
 pub(crate) mod context;
+pub(crate) mod contexts;
 pub(crate) mod failure;
 pub(crate) mod global_options;
 pub(crate) mod logging;

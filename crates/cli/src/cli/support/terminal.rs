@@ -23,6 +23,16 @@ pub(crate) fn has_colors() -> bool {
     !matches!(anstream::AutoStream::choice(&stderr()), anstream::ColorChoice::Never)
 }
 
+/// Standard output as a file, to look at it: what is written goes through the functions below.
+///
+/// # Errors
+/// When it is closed.
+#[cfg(unix)]
+pub(crate) fn output() -> io::Result<std::fs::File> {
+    use std::os::fd::AsFd;
+    stdout().as_fd().try_clone_to_owned().map(std::fs::File::from)
+}
+
 /// Writes text of one or several lines to standard output.
 ///
 /// # Errors

@@ -1,6 +1,6 @@
 //! [`Checker`]: collects the mistakes in a configuration.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, fs::File, path::Path, time::Duration};
 
 use crate::config::{
     schema::values::Span,
@@ -66,6 +66,16 @@ impl<'a> Checker<'a> {
     pub(super) fn no_longer_than(&mut self, path: &KeyPath, span: Span, most: Duration) {
         if span.get() > most {
             self.report(path, format!("`{span}` is not allowed: at most {}", Span::from(most)));
+        }
+    }
+
+    /// Reports a file that cannot be opened; its content is checked where it is used.
+    pub(super) fn readable(&mut self, path: &KeyPath, file: &Path) {
+        if file.as_os_str().is_empty() {
+            return self.report(path, "is required and missing");
+        }
+        if let Err(error) = File::open(file) {
+            self.report(path, format!("`{}` cannot be read: {error}", file.display()));
         }
     }
 

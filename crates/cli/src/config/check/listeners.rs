@@ -1,6 +1,6 @@
 //! Rules of everything that listens: publishers, the admin endpoint, certificates, and all addresses together.
 
-use std::{collections::BTreeMap, fs::File, net::SocketAddr, path::Path};
+use std::{collections::BTreeMap, net::SocketAddr};
 
 use crate::config::{
     check::checker::Checker,
@@ -19,15 +19,23 @@ pub(super) fn check(config: &Config, checker: &mut Checker<'_>) {
     let memory_only = config.dms.is_embedded() && !config.server.is_durable();
     for (place, publisher) in config.publishers.iter().enumerate() {
         let path = KeyPath::dotted("publishers").child(place);
-        checker.require(&path, "queue", &publisher.queue);
+        if publisher.queues.is_empty() {
+            checker.require(&path, "queue", &publisher.queue);
+        }
+        for (place, queue) in publisher.queues.iter().enumerate().filter(|(_, queue)| queue.trim().is_empty()) {
+            checker.report(&path.child("queues").child(place), format!("`{queue}` is not the name of a queue"));
+        }
         check_tls(&path.child("tls"), publisher.tls.as_ref(), checker);
         let pending = limits::in_range("max_pending", publisher.max_pending, &(1..=limits::MAX_PENDING), "");
         checker.limit(&path.child("max_pending"), pending);
         checker.no_longer_than(&path.child("linger"), publisher.linger, limits::MAX_LINGER);
-        let known = config.server.queues.iter().any(|queue| queue.name == publisher.queue);
-        if memory_only && !known && !publisher.queue.is_empty() {
-            let message = format!("the embedded server has no queue `{}`: add it to server.queues", publisher.queue);
-            checker.report(&path.child("queue"), message);
+        let further = publisher.queues.iter().enumerate();
+        let further = further.map(|(place, queue)| (path.child("queues").child(place), queue));
+        for (path, queue) in std::iter::once((path.child("queue"), &publisher.queue)).chain(further) {
+            let known = config.server.queues.iter().any(|known| known.name == *queue);
+            if memory_only && !known && !queue.is_empty() {
+                checker.report(&path, format!("the embedded server has no queue `{queue}`: add it to server.queues"));
+            }
         }
         let has_token = publisher.token.is_some() || publisher.token_file.is_some();
         check_hosts(&path, &publisher.hosts, checker);
@@ -78,18 +86,8 @@ fn check_server_admin(server: &Server, checker: &mut Checker<'_>) {
 
 fn check_tls(path: &KeyPath, tls: Option<&Tls>, checker: &mut Checker<'_>) {
     let Some(tls) = tls else { return };
-    check_file(&path.child("certificate"), &tls.certificate, checker);
-    check_file(&path.child("key"), &tls.key, checker);
-}
-
-/// Checks that a required file can be opened; its content is checked where it is used.
-fn check_file(path: &KeyPath, file: &Path, checker: &mut Checker<'_>) {
-    if file.as_os_str().is_empty() {
-        return checker.report(path, "is required and missing");
-    }
-    if let Err(error) = File::open(file) {
-        checker.report(path, format!("`{}` cannot be read: {error}", file.display()));
-    }
+    checker.readable(&path.child("certificate"), &tls.certificate);
+    checker.readable(&path.child("key"), &tls.key);
 }
 
 /// No two listeners of one process have one address.

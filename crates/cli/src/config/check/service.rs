@@ -27,6 +27,9 @@ pub(super) fn check_dms(config: &Config, checker: &mut Checker<'_>) {
         checker.report(&path.child("endpoint"), message);
     }
     checker.above_zero(&path.child("connect_timeout"), dms.connect_timeout);
+    if let Some(file) = &dms.ca_file {
+        checker.readable(&path.child("ca_file"), file);
+    }
     if dms.project_id.trim().is_empty() || dms.project_id.contains('/') {
         checker.report(&path.child("project_id"), format!("`{}` is not a project id", dms.project_id));
     }
@@ -203,8 +206,13 @@ fn check_callers(path: &KeyPath, auth: &ServerAuth, checker: &mut Checker<'_>) {
     if auth.access_keys.is_empty() && auth.users.is_empty() {
         checker.report(path, "lets nobody in: add access_keys or users, or leave it out");
     }
+    let mut keys = BTreeSet::new();
     for (place, key) in auth.access_keys.iter().enumerate() {
         let path = path.child("access_keys").child(place);
+        if !key.access_key.is_empty() && !keys.insert(&key.access_key) {
+            let message = format!("there is another access key `{}` in this project", key.access_key);
+            checker.report(&path.child("access_key"), message);
+        }
         checker.require(&path, "access_key", &key.access_key);
         check_access_key(&path, &key.access_key, checker);
         if key.secret_key.is_none() && key.secret_key_file.is_none() {

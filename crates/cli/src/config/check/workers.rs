@@ -10,7 +10,7 @@ use crate::config::{
     schema::{
         config::Config,
         deduplicate::KeyStore,
-        handler::{CommandHandler, HttpHandler},
+        handler::{BodyFormat, CommandHandler, HttpHandler, TextBodies},
         server::QueueSpec,
         worker::{OnFailure, OnReject, Ordering, Source, Then, Worker},
     },
@@ -39,6 +39,8 @@ pub(super) fn check(config: &Config, checker: &mut Checker<'_>) {
         check_deduplicate(&path.child("deduplicate"), worker, checker);
         check_failures(&path, worker, known_queue(config, &worker.queue), checker);
         check_existence(&path, config, worker, checker);
+        check_parking(&path, config, worker, checker);
+        check_dead_letters(&path, config, worker, checker);
     }
     check_label_rules(&config.workers, checker);
     check_shared(config, checker);
@@ -171,12 +173,19 @@ fn check_http(path: &KeyPath, http: &HttpHandler, checker: &mut Checker<'_>) {
     if let Some(url) = &http.health_url {
         checker.http_address(&path.child("health_url"), url);
     }
+    if http.text_bodies == TextBodies::Plain && (http.batch.is_some() || http.format == BodyFormat::Cloudevents) {
+        let message = "`plain` is not allowed: it needs `format: raw` and a request for each message, without `batch`";
+        checker.report(&path.child("text_bodies"), message);
+    }
     for (key, span) in [
         ("timeout", http.timeout),
         ("connect_timeout", http.connect_timeout),
         ("health_interval", http.health_interval),
     ] {
         checker.above_zero(&path.child(key), span);
+    }
+    if let Some(file) = http.ca_file.as_ref().filter(|_| urls(http).any(is_https)) {
+        checker.readable(&path.child("ca_file"), file);
     }
     if let Some(file) = http.ca_file.as_ref().filter(|_| !urls(http).any(is_https)) {
         let message = format!("`{}` is never used: `url` is not https; leave it out, or change `url`", file.display());
@@ -267,6 +276,42 @@ fn check_existence(path: &KeyPath, config: &Config, worker: &Worker, checker: &m
             checker.report(&path.child("group"), message);
         }
         Some(_) => {}
+    }
+}
+
+/// The queues that a worker parks messages in have to be there, too.
+fn check_parking(path: &KeyPath, config: &Config, worker: &Worker, checker: &mut Checker<'_>) {
+    if !config.dms.is_embedded() || config.server.is_durable() {
+        return;
+    }
+    let rejected = match &worker.on_reject {
+        OnReject::Park(target) => Some((path.child("on_reject").child("park"), target)),
+        _ => None,
+    };
+    let given_up = match &worker.on_failure {
+        OnFailure::Republish(Republish { then: Then::Park(target), .. }) => {
+            Some((path.child("on_failure").child("republish").child("then").child("park"), target))
+        }
+        _ => None,
+    };
+    for (path, target) in rejected.into_iter().chain(given_up) {
+        if !target.is_empty() && *target != worker.queue && known_queue(config, target).is_none() {
+            checker.report(&path, format!("the embedded server has no queue `{target}`: add it to server.queues"));
+        }
+    }
+}
+
+/// A group has dead letters only if its queue counts consumptions. A durable server may have the queue with other settings.
+fn check_dead_letters(path: &KeyPath, config: &Config, worker: &Worker, checker: &mut Checker<'_>) {
+    if worker.source != Source::DeadLetters || config.server.is_durable() {
+        return;
+    }
+    if let Some(queue) = known_queue(config, &worker.queue).filter(|queue| queue.max_consume_count.is_none()) {
+        let message = format!(
+            "`dead_letters` is not allowed: queue `{}` has none; set its max_consume_count in server.queues",
+            queue.name
+        );
+        checker.report(&path.child("source"), message);
     }
 }
 

@@ -28,6 +28,11 @@ impl fmt::Debug for Loaded {
 }
 
 impl Loaded {
+    /// Whether a layer sets this key.
+    pub(crate) fn is_set(&self, key: &str) -> bool {
+        self.tree.is_set(&KeyPath::dotted(key))
+    }
+
     /// The variables that look like settings and are not: Kubernetes sets them for each Service whose name begins with `dms-worker`.
     pub fn service_links(&self) -> &[String] {
         &self.service_links
@@ -66,6 +71,20 @@ impl Loaded {
         settings
     }
 
+    /// Where a value was set; a secret that was read from a file, where the file was named.
+    fn origin(&self, path: &KeyPath, value: &Value) -> Origin {
+        match (self.tree.origin(path), path.parent(), path.last()) {
+            (Origin::Default, Some(parent), Some(key)) if !value.is_null() => {
+                let header = parent.parent().map(|http| http.child("header_files").child(key));
+                match (parent.last(), header) {
+                    (Some("headers"), Some(header)) => self.tree.origin(&header),
+                    _ => self.tree.origin(&parent.child(format!("{key}_file"))),
+                }
+            }
+            (origin, ..) => origin,
+        }
+    }
+
     fn collect(&self, path: &KeyPath, value: Value, settings: &mut Vec<Setting>) {
         match value {
             Value::Object(map) if !map.is_empty() => {
@@ -77,7 +96,10 @@ impl Loaded {
                     .enumerate()
                     .for_each(|(place, item)| self.collect(&path.child(place), item, settings));
             }
-            value => settings.push(Setting { key: path.to_string(), value, origin: self.tree.origin(path) }),
+            value => {
+                let origin = self.origin(path, &value);
+                settings.push(Setting { key: path.to_string(), value, origin });
+            }
         }
     }
 }

@@ -7,6 +7,9 @@ pub(crate) mod request;
 pub(crate) mod secret_files;
 mod suggest;
 
+use figment::value::Value;
+use serde_json::Value as Json;
+
 use self::{defaults::follow, extract::extract, loaded::Loaded, request::Request};
 use crate::config::{
     check::{check, checker::Checker},
@@ -15,7 +18,7 @@ use crate::config::{
         environment::{overrides, passed_over},
         layer::Override,
         path::KeyPath,
-        problem::{ConfigError, Origin},
+        problem::{ConfigError, Origin, Problem},
         tree::Tree,
     },
 };
@@ -30,12 +33,14 @@ pub fn load(request: &Request) -> Result<Loaded, ConfigError> {
     if let Some(file) = &request.file {
         problems.extend(tree.add_file(file, &|name| request.variable(name)));
     }
+    problems.extend(request.context.iter().filter_map(|setting| tree.add(setting)));
     let variables = overrides(&request.variables);
     problems.extend(variables.iter().chain(&request.flags).filter_map(|setting| tree.add(setting)));
     problems.extend(vendor_project(&tree, request).and_then(|setting| tree.add(&setting)));
 
     let extracted = extract::<Config>(&tree);
     problems.extend(extracted.problems);
+    problems.extend(mistyped(&tree, &extracted.value));
     let mut config = extracted.value;
     config.secret_variables.clone_from(tree.secret_variables());
     follow(&mut config, &|path| tree.is_set(path));
@@ -49,6 +54,40 @@ pub fn load(request: &Request) -> Result<Loaded, ConfigError> {
         }
         problems => Err(ConfigError::new(problems)),
     }
+}
+
+/// Numbers for `true` or `false`, and the other way round: figment converts them, because variables have texts only.
+fn mistyped(tree: &Tree, config: &Config) -> Vec<Problem> {
+    let mut found = Vec::new();
+    let read = serde_json::to_value(config).unwrap_or_default();
+    let written = Value::from(tree.settings().clone());
+    find_mistyped(tree, &KeyPath::default(), &written, &read, &mut found);
+    found
+}
+
+fn find_mistyped(tree: &Tree, path: &KeyPath, written: &Value, read: &Json, found: &mut Vec<Problem>) {
+    let message = match (written, read) {
+        (Value::Dict(_, dict), Json::Object(map)) => {
+            for (key, written) in dict {
+                map.get(key).into_iter().for_each(|read| find_mistyped(tree, &path.child(key), written, read, found));
+            }
+            return;
+        }
+        (Value::Array(_, items), Json::Array(values)) => {
+            for (place, (written, read)) in items.iter().zip(values).enumerate() {
+                find_mistyped(tree, &path.child(place), written, read, found);
+            }
+            return;
+        }
+        (Value::Num(_, number), Json::Bool(_)) => {
+            let number =
+                serde_json::to_value(number).map_or_else(|_| "a number".to_owned(), |number| format!("`{number}`"));
+            format!("{number} is not allowed: true or false is needed")
+        }
+        (Value::Bool(_, value), Json::Number(_)) => format!("`{value}` is not allowed: a number is needed"),
+        _ => return,
+    };
+    found.push(Problem::new(tree.nearest_origin(path), path, message));
 }
 
 /// The project of the vendor's variables, for a service of which the configuration names none.

@@ -14,6 +14,8 @@ pub struct Request {
     pub(super) file: Option<PathBuf>,
     pub(super) variables: Vec<(String, String)>,
     pub(super) flags: Vec<Override>,
+    /// The settings of the context that is in use.
+    pub(super) context: Vec<Override>,
     /// The secrets of files that are in force.
     pub(super) in_force: FileSecrets,
 }
@@ -61,6 +63,16 @@ impl Request {
         self.flags.push(Override {
             path: KeyPath::dotted(key),
             origin: Origin::Flag(name.to_owned()),
+            value: value.into(),
+        });
+        self
+    }
+
+    /// Sets `key` by the context of this name, over the file and under the variables.
+    pub fn context(mut self, name: &str, key: &str, value: impl Into<String>) -> Self {
+        self.context.push(Override {
+            path: KeyPath::dotted(key),
+            origin: Origin::Flag(format!("context {name}")),
             value: value.into(),
         });
         self

@@ -61,6 +61,8 @@ pub struct HttpHandler {
     pub ca_file: Option<PathBuf>,
     /// How a message is written; `raw` by default.
     pub format: BodyFormat,
+    /// How a body that is a JSON string is written; `json` by default.
+    pub text_bodies: TextBodies,
     /// Which messages share a request; by default each has its own.
     pub batch: Option<Batch>,
     /// Headers of every request; none by default. Their values are secrets.
@@ -87,6 +89,7 @@ impl Default for HttpHandler {
             unix_socket: None,
             ca_file: None,
             format: BodyFormat::default(),
+            text_bodies: TextBodies::default(),
             batch: None,
             headers: BTreeMap::new(),
             header_files: BTreeMap::new(),
@@ -134,6 +137,17 @@ pub enum BodyFormat {
     Raw,
     /// CloudEvents 1.0 in binary mode.
     Cloudevents,
+}
+
+/// How a body that is a JSON string is written into a request of its own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum TextBodies {
+    /// As JSON, with its quotes. The default.
+    #[default]
+    Json,
+    /// As `text/plain` in UTF-8, without quotes and escapes.
+    Plain,
 }
 
 /// Delivery to a program: one process per message, or one that stays and speaks JSON lines.

@@ -10,10 +10,10 @@ use crate::config::schema::{
     values::{Secret, Span},
 };
 
-/// An endpoint that takes messages: `POST /` with one or an array, answered when the service has them.
+/// An endpoint that takes messages: `POST /` or `POST /QUEUE` with one or an array, answered when the service has them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-#[schemars(extend("required" = ["queue"]))]
+#[schemars(extend("anyOf" = [{"required": ["queue"]}, {"required": ["queues"]}]))]
 pub struct Publisher {
     /// Where it listens; `127.0.0.1:9403` by default.
     pub listen: SocketAddr,
@@ -21,8 +21,12 @@ pub struct Publisher {
     pub hosts: Vec<String>,
     /// Its certificate; plain HTTP by default.
     pub tls: Option<Tls>,
-    /// The name or identifier of the queue that messages go to; required.
+    /// The name or identifier of the queue that messages of `POST /` go to; required unless `queues` is set.
     pub queue: String,
+    /// The names or identifiers of queues that messages of `POST /QUEUE` go to, besides `queue`; none by default.
+    pub queues: Vec<String>,
+    /// Whether messages are stored in the order in which they arrived; by default only those of FIFO queues are.
+    pub ordered: bool,
     /// Messages taken and not yet sent; more are answered 503. 10 000 by default.
     #[schemars(range(min = 1))]
     pub max_pending: usize,
@@ -41,6 +45,8 @@ impl Default for Publisher {
             hosts: Vec::new(),
             tls: None,
             queue: String::new(),
+            queues: Vec::new(),
+            ordered: false,
             max_pending: 10_000,
             linger: Span::millis(5),
             token: None,

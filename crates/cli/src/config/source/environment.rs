@@ -8,6 +8,8 @@ use crate::config::source::{layer::Override, path::KeyPath, problem::Origin};
 const PREFIX: &str = "DMS_WORKER_";
 /// The variable that names the configuration file.
 pub(crate) const FILE_VARIABLE: &str = "DMS_WORKER_CONFIG";
+/// The variable that names a saved context; no setting.
+const CONTEXT_VARIABLE: &str = "DMS_WORKER_CONTEXT";
 /// The protocols of a port in Kubernetes.
 const PROTOCOLS: [&str; 3] = ["TCP", "UDP", "SCTP"];
 
@@ -36,7 +38,7 @@ pub(crate) fn passed_over(variables: &[(String, String)]) -> Vec<String> {
 /// The key that a variable of this name and value sets.
 pub(crate) fn key(name: &str, value: &str) -> Option<KeyPath> {
     let rest = name.strip_prefix(PREFIX)?;
-    let ours = name != FILE_VARIABLE && !is_service_link(name, value);
+    let ours = name != FILE_VARIABLE && name != CONTEXT_VARIABLE && !is_service_link(name, value);
     ours.then(|| KeyPath::new(rest.to_lowercase().split("__")))
 }
 

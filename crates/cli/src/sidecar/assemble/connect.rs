@@ -18,7 +18,19 @@ use dms_worker::{
 /// # Errors
 /// When the client cannot be built: a CA file that cannot be read, a malformed key.
 pub(crate) fn to_service(config: &Config) -> Result<Client, Error> {
-    authorized(Client::builder(endpoint(config), project(config)), config)
+    let builder = Client::builder(endpoint(config), project(config));
+    let alone = config.dms.auth.is_none() && (!config.dms.is_embedded() || own_key(config).is_none());
+    if alone && has_vendor_key() {
+        return settings(builder.credentials_from_env(), config).build();
+    }
+    authorized(builder, config)
+}
+
+/// Whether the vendor's variables or its credentials file have a key. One variable alone counts, because a request must not go out
+/// unsigned for a key that was forgotten: the client then says what is missing.
+fn has_vendor_key() -> bool {
+    let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    is_set("HUAWEICLOUD_SDK_AK") || is_set("HUAWEICLOUD_SDK_SK") || VendorCredentials::find().is_ok()
 }
 
 /// The address of the service; of an embedded one, where a process that runs it listens.
@@ -45,6 +57,20 @@ fn project(config: &Config) -> ProjectId {
 
 /// Adds credentials and settings of the connection.
 fn authorized(builder: ClientBuilder, config: &Config) -> Result<Client, Error> {
+    let builder = settings(builder, config);
+    match &config.dms.auth {
+        Some(auth) => with(builder, auth, config),
+        None if config.dms.is_embedded() => match own_key(config) {
+            Some(key) => with_own(builder, key),
+            None => builder,
+        },
+        None => builder,
+    }
+    .build()
+}
+
+/// Adds the settings of the connection.
+fn settings(builder: ClientBuilder, config: &Config) -> ClientBuilder {
     let version = match config.dms.api_version {
         config::ApiVersion::V2 => ApiVersion::V2,
         config::ApiVersion::V1 => ApiVersion::V1_0,
@@ -53,13 +79,7 @@ fn authorized(builder: ClientBuilder, config: &Config) -> Result<Client, Error> 
     if let Some(file) = &config.dms.ca_file {
         builder = builder.ca_file(file);
     }
-    match &config.dms.auth {
-        Some(auth) => with(builder, auth, config),
-        None if config.dms.is_embedded() => own_key(builder, config),
-        None if VendorCredentials::find().is_ok() => builder.credentials_from_env(),
-        None => builder,
-    }
-    .build()
+    builder
 }
 
 fn with(builder: ClientBuilder, auth: &config::Auth, config: &Config) -> ClientBuilder {
@@ -88,10 +108,13 @@ fn with(builder: ClientBuilder, auth: &config::Auth, config: &Config) -> ClientB
 }
 
 /// The first key that the embedded server itself lets in.
-fn own_key(builder: ClientBuilder, config: &Config) -> ClientBuilder {
+fn own_key(config: &Config) -> Option<&config::AccessKey> {
     let further = config.server.projects.iter().find(|project| project.id == config.dms.project_id);
     let auth = further.map_or(config.server.auth.as_ref(), |project| project.auth.as_ref());
-    let Some(key) = auth.and_then(|auth| auth.access_keys.first()) else { return builder };
+    auth?.access_keys.first().filter(|key| key.secret_key.is_some())
+}
+
+fn with_own(builder: ClientBuilder, key: &config::AccessKey) -> ClientBuilder {
     let Some(secret_key) = &key.secret_key else { return builder };
     let builder = builder.access_key(&key.access_key, secret(secret_key));
     match &key.security_token {

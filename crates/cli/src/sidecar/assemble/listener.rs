@@ -15,13 +15,17 @@ use dms_server::{
     },
 };
 
-/// Listens on an address.
+/// Listens on the address that `key` of the configuration names.
 ///
 /// # Errors
 /// When it is taken, or not this machine's, or when the certificate cannot be used.
-pub(crate) async fn listen(address: SocketAddr, tls: Option<&config::Tls>) -> Result<Listener, SidecarError> {
+pub(crate) async fn listen(
+    address: SocketAddr,
+    key: &str,
+    tls: Option<&config::Tls>,
+) -> Result<Listener, SidecarError> {
     let tls = tls.map(|tls| Tls::load(server_config::tls(tls))).transpose()?;
-    Listener::bind(address, tls).await.map_err(|error| SidecarError::Listen(address, error))
+    Listener::bind(address, tls).await.map_err(|error| SidecarError::Listen(address, key.to_owned(), error))
 }
 
 /// By which names callers may call a listener, and whether web pages may; `keys` stand for it in refusals.

@@ -7,6 +7,7 @@
 //! | 400, 413 | none could be sent: malformed, or above a limit, which is named |
 //! | 401 | without the token |
 //! | 403, 421 | without a token configured: a web page, a foreign `Host` |
+//! | 404, 405 | no queue of this publisher has this path; another method than POST |
 //! | 422 | the `Idempotency-Key` stood on another request |
 //! | 503 with `Retry-After` | none was taken: too many are waiting, or the service is not there |
 //! | 504 | nobody knows whether the service has them |
@@ -18,10 +19,17 @@ mod list;
 mod parse;
 mod results;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use axum::{Extension, Router, body::Body, extract::State, middleware, response::Response, routing::post};
-use http::HeaderMap;
+use axum::{
+    Extension, Router,
+    body::Body,
+    extract::{Path, State},
+    middleware,
+    response::{IntoResponse, Response},
+    routing::post,
+};
+use http::{HeaderMap, HeaderValue, Uri, header};
 use tokio::sync::OnceCell;
 
 use self::{
@@ -35,6 +43,7 @@ use crate::{
 };
 use dms_protocol::{
     message::Message,
+    queue::QueueMode,
     trace_context::{TRACEPARENT, TRACESTATE, TraceContext},
 };
 use dms_server::internal::{
@@ -65,17 +74,28 @@ pub(crate) struct PublisherEndpoint {
     guard: BearerAuth,
 }
 
-/// What turns requests into messages.
+/// The intakes of a publisher.
+#[derive(Debug)]
+struct Intakes {
+    /// That of `POST /`.
+    first: Option<Arc<Intake>>,
+    /// Those of `POST /QUEUE`.
+    by_queue: BTreeMap<String, Arc<Intake>>,
+}
+
+/// What turns requests into messages of one queue.
 #[derive(Debug)]
 struct Intake {
     client: Client,
+    queue: String,
     settings: config::Publisher,
     metrics: ProducerMetrics,
     /// Made with the first message: the service need not be there when the process starts.
     producer: OnceCell<Producer>,
     /// Closes the producer when everything ends.
     runtime: RuntimeHandle,
-    room: BodyMemory,
+    /// Shared by all queues of the publisher.
+    room: Arc<BodyMemory>,
     memory: IdempotencyMemory,
 }
 
@@ -106,30 +126,84 @@ impl PublisherEndpoint {
         let rule = host_check(self.settings.token.as_ref(), &self.settings.hosts, KEYS);
         let guarded = self.settings.token.is_some();
         let stop = runtime.stop_token();
-        let intake = Intake {
-            client: self.client,
-            settings: self.settings,
-            metrics: self.metrics,
-            producer: OnceCell::new(),
-            runtime,
-            room: body::room(),
-            memory: IdempotencyMemory::default(),
-        };
+        let guard = self.guard.clone();
+        let (listener, intakes) = self.intakes(&runtime);
         let router = Router::new()
-            .route("/", post(publish))
-            .layer(middleware::from_fn_with_state(self.guard, bearer::check))
+            .route("/", post(publish_first))
+            .route("/{queue}", post(publish_to))
+            .fallback(no_queue)
+            .method_not_allowed_fallback(not_posted)
+            .layer(middleware::from_fn_with_state(guard, bearer::check))
             .layer(middleware::from_fn_with_state(rule, host_check::check))
-            .with_state(Arc::new(intake));
-        self.listener.run(router, limits(1024, guarded, Duration::from_secs(10)), stop).await;
+            .with_state(Arc::new(intakes));
+        listener.run(router, limits(1024, guarded, Duration::from_secs(10)), stop).await;
+    }
+
+    fn intakes(self, runtime: &RuntimeHandle) -> (Listener, Intakes) {
+        let Self { listener, client, settings, metrics, .. } = self;
+        let room = Arc::new(body::room());
+        let intake = |queue: &String| {
+            let intake = Intake {
+                client: client.clone(),
+                queue: queue.clone(),
+                settings: settings.clone(),
+                metrics: metrics.clone(),
+                producer: OnceCell::new(),
+                runtime: runtime.clone(),
+                room: Arc::clone(&room),
+                memory: IdempotencyMemory::default(),
+            };
+            (queue.clone(), Arc::new(intake))
+        };
+        let named = std::iter::once(&settings.queue).chain(&settings.queues).filter(|queue| !queue.is_empty());
+        let by_queue: BTreeMap<_, _> = named.map(intake).collect();
+        (listener, Intakes { first: by_queue.get(&settings.queue).cloned(), by_queue })
     }
 }
 
-async fn publish(
-    State(intake): State<Arc<Intake>>,
+async fn publish_first(
+    State(intakes): State<Arc<Intakes>>,
     Extension(connection): Extension<Arc<ConnectionState>>,
     headers: HeaderMap,
     body: Body,
 ) -> Response {
+    match &intakes.first {
+        Some(intake) => publish(Arc::clone(intake), connection, headers, body).await,
+        None => unknown(&intakes, "/"),
+    }
+}
+
+async fn publish_to(
+    State(intakes): State<Arc<Intakes>>,
+    Path(queue): Path<String>,
+    Extension(connection): Extension<Arc<ConnectionState>>,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
+    match intakes.by_queue.get(&queue) {
+        Some(intake) => publish(Arc::clone(intake), connection, headers, body).await,
+        None => unknown(&intakes, &format!("/{queue}")),
+    }
+}
+
+async fn no_queue(State(intakes): State<Arc<Intakes>>, uri: Uri) -> Response {
+    unknown(&intakes, uri.path())
+}
+
+async fn not_posted() -> Response {
+    let mut response = Response::from(PublishAnswer::not_posted());
+    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
+    response.into_response()
+}
+
+/// The paths of this publisher are named: a caller that may send knows the queues anyway.
+fn unknown(intakes: &Intakes, path: &str) -> Response {
+    let first = intakes.first.iter().map(|_| "/".to_owned());
+    let paths: Vec<_> = first.chain(intakes.by_queue.keys().map(|queue| format!("/{queue}"))).collect();
+    PublishAnswer::unknown_path(path, &paths).into()
+}
+
+async fn publish(intake: Arc<Intake>, connection: Arc<ConnectionState>, headers: HeaderMap, body: Body) -> Response {
     let request = match body::read(body, &intake.room, Some(connection.peer())).await {
         Ok(request) => request,
         Err(answer) => return answer.into(),
@@ -209,14 +283,16 @@ impl Intake {
     }
 
     async fn connect(&self) -> Result<Producer, Error> {
-        let queue = self.client.find_queue(&self.settings.queue).await?;
+        let queue = self.client.find_queue(&self.queue).await?;
+        let ordered = self.settings.ordered || queue.mode == QueueMode::Fifo;
         let producer = ProducerBuilder::of(self.client.clone(), queue)
             .metrics(&self.metrics)
             .linger(self.settings.linger.get())
             .max_pending(self.settings.max_pending, 64 * 1024 * 1024)
+            .ordered(ordered)
             .return_ids(true);
         let producer = producer.build().map_err(|error| Error::limit("publish", error))?;
-        self.runtime.add_producer(format!("publisher of {}", self.settings.queue), producer.clone());
+        self.runtime.add_producer(format!("publisher of {}", self.queue), producer.clone());
         Ok(producer)
     }
 }

@@ -78,6 +78,18 @@ impl PublishAnswer {
         Self::new(&[PublishOutcome::refused(reason)], true)
     }
 
+    /// A path without a queue.
+    pub(super) fn unknown_path(path: &str, paths: &[String]) -> Self {
+        let reason = format!("this publisher has no queue at `{}`: POST to {}", path, paths.join(" or "));
+        Self::new(&[PublishOutcome::Refused(StatusCode::NOT_FOUND, reason)], true)
+    }
+
+    /// Another method than POST.
+    pub(super) fn not_posted() -> Self {
+        let reason = "messages are sent with POST".to_owned();
+        Self::new(&[PublishOutcome::Refused(StatusCode::METHOD_NOT_ALLOWED, reason)], true)
+    }
+
     /// A request that is too large.
     pub(super) fn too_large(reason: String) -> Self {
         Self::new(&[PublishOutcome::Refused(StatusCode::PAYLOAD_TOO_LARGE, reason)], true)

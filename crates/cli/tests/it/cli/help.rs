@@ -5,13 +5,18 @@ use std::{io::Read, process::Stdio};
 use super::Program;
 
 /// The commands, and their commands.
-pub(super) const COMMANDS: [&[&str]; 46] = [
+pub(super) const COMMANDS: [&[&str]; 51] = [
     &["run"],
     &["serve"],
     &["demo"],
     &["check"],
     &["config", "show"],
     &["config", "schema"],
+    &["context", "add"],
+    &["context", "list"],
+    &["context", "use"],
+    &["context", "show"],
+    &["context", "remove"],
     &["queue", "create"],
     &["queue", "list"],
     &["queue", "show"],

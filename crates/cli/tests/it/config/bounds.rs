@@ -243,7 +243,7 @@ fn default_quotas_and_projects_follow_the_configuration() {
     for project in ["dms: {project_id: mine}\n", "server: {project_id: mine, queues: [{name: q, groups: [g]}]}\n"] {
         let yaml = worker("log: {}", "");
         let yaml = match project.starts_with("server") {
-            true => yaml.replace("server:\n  queues: [{name: q, groups: [g]}]\n", project),
+            true => yaml.replace("server:\n  queues: [{name: q, groups: [g], max_consume_count: 3}]\n", project),
             false => format!("{project}{yaml}"),
         };
         let config = read(&yaml, &[]).unwrap().config;

@@ -144,3 +144,23 @@ async fn a_list_that_is_too_long_is_refused_with_its_length() {
     );
     publisher.sidecar.stop().await;
 }
+
+#[tokio::test]
+async fn one_port_serves_several_queues_and_other_paths_are_errors_in_json() {
+    let mut publisher = Publisher::start().await;
+    let send = async |method: reqwest::Method, path: &str| {
+        let url = publisher.url.clone() + path;
+        let answer = publisher.http.request(method, url).body(r#"{"body": 1}"#).send().await.unwrap();
+        (answer.status().as_u16(), serde_json::from_str::<Value>(&answer.text().await.unwrap()).unwrap())
+    };
+    let (status, answer) = send(reqwest::Method::POST, "orders").await;
+    assert_eq!((status, &answer["state"]), (200, &json!("sent")), "{answer}");
+    let (status, answer) = send(reqwest::Method::POST, "elsewhere").await;
+    assert_eq!((status, &answer["state"]), (404, &json!("refused")), "{answer}");
+    assert_eq!(answer["error"], "this publisher has no queue at `/elsewhere`: POST to / or /orders");
+    assert_eq!(send(reqwest::Method::POST, "orders/more").await.0, 404);
+    let (status, answer) = send(reqwest::Method::GET, "").await;
+    assert_eq!((status, &answer["error"]), (405, &json!("messages are sent with POST")));
+    assert_eq!(publisher.app.next().await.body, json!(1));
+    publisher.sidecar.stop().await;
+}

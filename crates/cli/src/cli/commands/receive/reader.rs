@@ -4,6 +4,9 @@ use std::{fs::File, time::Duration};
 
 use tokio::{task::yield_now, time::sleep};
 
+#[cfg(unix)]
+use crate::cli::support::terminal;
+
 /// How often the pipe is looked at without a pause: a reader that waits for a line takes it within microseconds.
 const SPINS: u32 = 100;
 const SHORTEST_PAUSE: Duration = Duration::from_micros(50);
@@ -24,9 +27,9 @@ impl Reader {
     /// The reader of this process's standard output.
     #[cfg(unix)]
     pub(super) fn of_stdout() -> Self {
-        use std::os::{fd::AsFd, unix::fs::FileTypeExt};
-        let pipe = std::io::stdout().as_fd().try_clone_to_owned().map(File::from).ok();
-        Self { pipe: pipe.filter(|file| file.metadata().is_ok_and(|about| about.file_type().is_fifo())) }
+        use std::os::unix::fs::FileTypeExt;
+        let output = terminal::output().ok();
+        Self { pipe: output.filter(|file| file.metadata().is_ok_and(|about| about.file_type().is_fifo())) }
     }
 
     /// Where a pipe cannot be asked, what was written counts as read.

@@ -65,7 +65,18 @@ fn filter(global: &Global, log: &Log) -> Result<EnvFilter, Failure> {
     if let Some(filter) = from_environment() {
         return Ok(filter);
     }
-    let asked = level(global, &log.filter);
+    parsed(&level(global, &log.filter))
+}
+
+/// Checks `log.filter`, whatever the command line and the environment ask for.
+///
+/// # Errors
+/// When the filter is malformed.
+pub(crate) fn check(log: &Log) -> Result<(), Failure> {
+    parsed(&log.filter).map(drop)
+}
+
+fn parsed(asked: &str) -> Result<EnvFilter, Failure> {
     EnvFilter::try_new(format!("{QUIET},{asked}")).map_err(|error| {
         let text =
             format!("log.filter: `{asked}` is not allowed: {error}; write a level like info, or info,dms_worker=debug");

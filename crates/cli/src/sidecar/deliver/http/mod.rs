@@ -20,7 +20,7 @@ use self::{
     target::{AppAnswer, NoAnswer, Target},
 };
 use crate::{
-    config::{BodyFormat, HttpHandler},
+    config::{BodyFormat, HttpHandler, TextBodies},
     sidecar::backpressure::{
         app::{App, Fault, LazyKey, PostPermit},
         throttle::Backpressure,
@@ -48,6 +48,7 @@ pub(crate) struct HttpDelivery {
     /// `/dms/PROJECT/QUEUE`.
     source: String,
     format: BodyFormat,
+    text_bodies: TextBodies,
     timeout: Duration,
     /// How long before its deadline a message stops waiting for the application.
     reserve: Duration,
@@ -69,6 +70,7 @@ impl HttpDelivery {
             backpressure,
             source,
             format: settings.format,
+            text_bodies: settings.text_bodies,
             timeout: settings.timeout.get(),
             reserve: APP_DOWN_MARGIN.max(settings.connect_timeout.get() + MARGIN * 2),
             stopping,
@@ -166,7 +168,11 @@ impl HttpDelivery {
     fn single(&self, delivery: &Delivery, wait: Duration, common: &HeaderMap) -> (HeaderMap, Bytes) {
         let mut headers = request::headers(delivery, wait, common);
         let body = match self.format {
-            BodyFormat::Raw => delivery.body().as_bytes().clone(),
+            BodyFormat::Raw => match self.text_bodies {
+                TextBodies::Plain => request::plain(&mut headers, delivery),
+                TextBodies::Json => None,
+            }
+            .unwrap_or_else(|| delivery.body().as_bytes().clone()),
             BodyFormat::Cloudevents => {
                 cloudevents::add(&mut headers, delivery, &self.source);
                 cloudevents::data(&mut headers, delivery)

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use hmac::{Hmac, KeyInit, Mac};
 use http::{HeaderMap, HeaderName, HeaderValue, header::CONTENT_TYPE};
 use jiff::Timestamp;
@@ -46,6 +47,14 @@ fn shared(delivery: &Delivery, budget: Duration, common: &HeaderMap) -> HeaderMa
     put(&mut headers, "dms-group", delivery.group());
     put(&mut headers, "dms-deadline-ms", &budget.as_millis().to_string());
     headers
+}
+
+/// The text of a body that is a JSON string, and its `Content-Type`. `None`: the body is another value, and stays JSON.
+pub(super) fn plain(headers: &mut HeaderMap, delivery: &Delivery) -> Option<Bytes> {
+    // A text with half of a surrogate pair has no UTF-8, and stays JSON as well.
+    let text: String = serde_json::from_slice(delivery.body().as_bytes()).ok()?;
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    Some(text.into())
 }
 
 /// Adds a header; a value that cannot be one is left out.
@@ -137,6 +146,21 @@ mod tests {
         let (one, other): (serde_json::Value, serde_json::Value) =
             (serde_json::from_str(json).unwrap(), serde_json::from_str(&ascii).unwrap());
         assert_eq!(one, other);
+    }
+
+    #[test]
+    fn a_text_can_be_sent_without_quotes() {
+        let sent = |body: &serde_json::Value| {
+            let mut sent = HeaderMap::new();
+            let text = plain(&mut sent, &DeliveryBuilder::json(body).unwrap().build());
+            (text, sent.get(CONTENT_TYPE).cloned())
+        };
+        let (text, kind) = sent(&"a \"b\"\n值".into());
+        assert_eq!(
+            (text.unwrap(), kind.unwrap()),
+            ("a \"b\"\n值".into(), "text/plain; charset=utf-8".parse().unwrap())
+        );
+        assert_eq!(sent(&serde_json::json!({"a": "b"})), (None, None));
     }
 
     #[test]
