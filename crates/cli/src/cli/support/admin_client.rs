@@ -38,7 +38,7 @@ impl AdminClient {
     pub(crate) fn find(named: Option<&str>, context: &Context) -> Result<Self, Failure> {
         match named {
             Some(named) => Self::named(named, context),
-            None => Self::configured(&context.load()?.config)?.ok_or_else(unknown),
+            None => Self::configured(&context.load_service()?.config)?.ok_or_else(unknown),
         }
     }
 
@@ -51,7 +51,7 @@ impl AdminClient {
         if let Some(named) = named {
             return Self::named(named, context).map(Some);
         }
-        let config = context.load()?.config;
+        let config = context.load_service()?.config;
         if is_own(&config) { Self::configured(&config) } else { Ok(None) }
     }
 
@@ -63,7 +63,7 @@ impl AdminClient {
         if let Some(named) = named {
             return Self::named(named, context);
         }
-        let config = context.load()?.config;
+        let config = context.load_service()?.config;
         if !is_own(&config) {
             let text = format!("the admin address of {} is not known: name it with --admin", config.dms.endpoint);
             return Err(Failure::of(Kind::Usage, text));
@@ -80,7 +80,7 @@ impl AdminClient {
     /// for it too; one that is wrong otherwise keeps nobody from asking a server.
     fn named(named: &str, context: &Context) -> Result<Self, Failure> {
         let url = if named.contains("://") { named.to_owned() } else { format!("http://{named}") };
-        let config = context.load().map(|loaded| loaded.config).unwrap_or_default();
+        let config = context.load_service().map(|loaded| loaded.config).unwrap_or_default();
         Self::at(url.trim_end_matches('/'), &config)
     }
 

@@ -107,10 +107,18 @@ impl Context {
         })
     }
 
-    /// The configuration for a command that talks to a service; logs are set up for such a command.
+    /// The configuration for a command that checks or shows it; logs are set up for such a command.
     pub(crate) fn load(&self) -> Result<Loaded, Failure> {
         let loaded = load(&self.request(true))?;
         self.log(&loaded);
+        Ok(loaded)
+    }
+
+    /// The configuration for a command that talks to a service, with the context in use.
+    pub(crate) fn load_service(&self) -> Result<Loaded, Failure> {
+        let mut loaded = load(&self.client_request()?)?;
+        self.log(&loaded);
+        adopt_project(&mut loaded);
         Ok(loaded)
     }
 
@@ -144,10 +152,7 @@ impl Context {
 
     /// A client of the configured service. For an embedded one that is the server of a running `run` or `serve`.
     pub(crate) fn client(&self) -> Result<Client, Failure> {
-        let mut loaded = load(&self.client_request()?)?;
-        self.log(&loaded);
-        adopt_project(&mut loaded);
-        let config = loaded.config;
+        let config = self.load_service()?.config;
         // Set once: a command makes one client.
         let _ = self.endpoint.set(without_secrets(&connect::endpoint(&config)));
         connect::to_service(&config).map_err(|error| Failure::of(Kind::Config, error.to_string()).because(error))

@@ -27,6 +27,10 @@ fn commands_use_the_current_context_unless_another_is_named() {
     let file = program.file("config.yaml", &format!("dms: {{endpoint: '{one}', auth: {{token: other-service}}}}\n"));
     assert_eq!((names(&["-c", &file]), names(&[])), ("a".to_owned(), "b".to_owned()));
 
+    // What goes to the admin address goes to the server of the context, or nowhere.
+    let purge = program.run(&["queue", "purge", "b", "--yes"]).failed(2);
+    assert!(purge.contains("is not known: name it with --admin"), "{purge}");
+
     let listed = program.run(&["context", "list"]).ok();
     assert!(listed.starts_with("CURRENT  NAME") && listed.contains("*        other"), "{listed}");
     let shown = program.run(&["-o", "json", "context", "show"]).json();
