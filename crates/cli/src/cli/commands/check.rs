@@ -70,7 +70,8 @@ fn certificates(config: &Config) -> Result<(), Failure> {
     let publishers = publishers.map(|(place, publisher)| (format!("publishers[{place}].tls"), &publisher.tls));
     for (key, tls) in own.into_iter().chain(publishers) {
         let Some(tls) = tls else { continue };
-        Tls::load(server_config::tls(tls)).map_err(|error| Failure::of(Kind::Config, format!("{key}: {error}")))?;
+        Tls::load(server_config::tls(tls))
+            .map_err(|error| Failure::of(Kind::Config, format!("{key}: TLS: {error}")))?;
     }
     Ok(())
 }

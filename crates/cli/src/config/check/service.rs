@@ -1,6 +1,9 @@
 //! Rules of `dms` and `server`.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use crate::config::{
     check::checker::{Checker, is_http_address},
@@ -206,11 +209,12 @@ fn check_callers(path: &KeyPath, auth: &ServerAuth, checker: &mut Checker<'_>) {
     if auth.access_keys.is_empty() && auth.users.is_empty() {
         checker.report(path, "lets nobody in: add access_keys or users, or leave it out");
     }
-    let mut keys = BTreeSet::new();
+    let mut keys = BTreeMap::new();
     for (place, key) in auth.access_keys.iter().enumerate() {
         let path = path.child("access_keys").child(place);
-        if !key.access_key.is_empty() && !keys.insert(&key.access_key) {
-            let message = format!("there is another access key `{}` in this project", key.access_key);
+        if let Some(other) = keys.insert(&key.access_key, &key.secret_key).filter(|_| !key.access_key.is_empty()) {
+            let differently = if *other == key.secret_key { "" } else { " with different secrets" };
+            let message = format!("the access key {} is listed twice{differently}", key.access_key);
             checker.report(&path.child("access_key"), message);
         }
         checker.require(&path, "access_key", &key.access_key);

@@ -12,7 +12,7 @@ use crate::config::{
         deduplicate::KeyStore,
         handler::{BodyFormat, CommandHandler, HttpHandler, TextBodies},
         server::QueueSpec,
-        worker::{OnFailure, OnReject, Ordering, Source, Then, Worker},
+        worker::{OnFailure, OnReject, Ordering, Republish, Source, Then, Worker},
     },
     source::path::KeyPath,
     worker_settings::invalid_settings,
@@ -183,9 +183,6 @@ fn check_http(path: &KeyPath, http: &HttpHandler, checker: &mut Checker<'_>) {
         ("health_interval", http.health_interval),
     ] {
         checker.above_zero(&path.child(key), span);
-    }
-    if let Some(file) = http.ca_file.as_ref().filter(|_| urls(http).any(is_https)) {
-        checker.readable(&path.child("ca_file"), file);
     }
     if let Some(file) = http.ca_file.as_ref().filter(|_| !urls(http).any(is_https)) {
         let message = format!("`{}` is never used: `url` is not https; leave it out, or change `url`", file.display());

@@ -37,10 +37,13 @@ fn check_finds_what_the_start_would_refuse() {
     let key = "{access_key: AK, secret_key: s}";
     checked(
         &format!("server: {{auth: {{access_keys: [{key}, {key}]}}}}\n"),
-        "server.auth.access_keys[1].access_key: there is another access key `AK`",
+        "server.auth.access_keys[1].access_key: the access key AK is listed twice",
     );
     program.file("not.pem", "nothing");
-    checked("server: {tls: {certificate: not.pem, key: not.pem}}\n", "error: server.tls: `not.pem` has no certificate");
+    checked(
+        "server: {tls: {certificate: not.pem, key: not.pem}}\n",
+        "error: server.tls: TLS: `not.pem` has no certificate",
+    );
 }
 
 #[test]

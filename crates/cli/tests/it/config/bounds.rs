@@ -48,7 +48,7 @@ const HTTP: &str = "http: {url: 'http://127.0.0.1:1'}";
 /// A worker with this handler and this setting.
 fn worker(handler: &str, setting: &str) -> String {
     format!(
-        "server:\n  queues: [{{name: q, groups: [g]}}]\nworkers:\n  - queue: q\n    group: g\n    handler: {{{handler}}}\n    {setting}\n"
+        "server:\n  queues: [{{name: q, groups: [g], max_consume_count: 3}}]\nworkers:\n  - queue: q\n    group: g\n    handler: {{{handler}}}\n    {setting}\n"
     )
 }
 
