@@ -54,6 +54,8 @@ pub(crate) struct Inner {
     pub(super) extensions: Announced,
     /// The queues and groups that this client created and that may not be ready yet.
     created: Mutex<HashMap<String, Instant>>,
+    /// Whether `created` has entries. Calls read this flag, because the lock would make all of them wait for each other.
+    any_created: AtomicBool,
     /// Whether the log has it that the service asks for too long a wait. Reset when a call works.
     logged_long_wait: AtomicBool,
 }
@@ -153,6 +155,7 @@ impl Client {
         let mut created = self.inner.created.lock().unwrap_or_else(PoisonError::into_inner);
         created.retain(|_, at| now.duration_since(*at) < CREATION_TIMEOUT);
         created.extend(ids.map(|id| (id.to_owned(), now)));
+        self.inner.any_created.store(!created.is_empty(), Relaxed);
     }
 }
 
@@ -177,6 +180,7 @@ impl Inner {
             retry: RetryPolicy::default(),
             timeout: Duration::from_secs(15),
             created: Mutex::default(),
+            any_created: AtomicBool::new(false),
             logged_long_wait: AtomicBool::new(false),
         }
     }
@@ -370,10 +374,14 @@ impl Inner {
 
     /// Forgets that a resource is new, because it has answered. If it is not found later, somebody deleted it.
     fn is_ready(&self, path: &[&str]) {
+        if !self.any_created.load(Relaxed) {
+            return;
+        }
         let mut created = self.created.lock().unwrap_or_else(PoisonError::into_inner);
         for id in path {
             created.remove(*id);
         }
+        self.any_created.store(!created.is_empty(), Relaxed);
     }
 
     /// Returns when this client created a resource in `path`, if that was recently and the resource has not answered

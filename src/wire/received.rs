@@ -13,6 +13,7 @@ use bytes::Bytes;
 
 use crate::{
     json::{Fault, Scan, is_utf8},
+    limits::MAX_MESSAGES,
     message::{Attributes, Body, MessageId, ReceivedMessage},
 };
 
@@ -48,7 +49,7 @@ pub(crate) fn read(answer: &Bytes) -> Result<Received, String> {
 
 /// The messages that were read, whether these are all, and the fault of the rest or of the whole text.
 fn read_with(answer: &Bytes, check_utf8: bool) -> (Vec<ReceivedMessage>, bool, Result<(), Fault>) {
-    let (mut messages, mut complete) = (Vec::new(), false);
+    let (mut messages, mut complete) = (Vec::with_capacity(MAX_MESSAGES), false);
     let read = Scan::whole(answer, |scan| {
         scan.items(|scan| element(scan, answer, check_utf8).map(|message| messages.push(message)))?;
         complete = true;

@@ -212,6 +212,8 @@ impl Table {
             }
             RunState::Succeeded { batch } if *batch == of => match next {
                 AfterAck::Gone if entry.batches > 1 => entry.state = RunState::Gone,
+                // The batch releases the message, so the entry need not be looked up again to remove it.
+                AfterAck::Gone | AfterAck::RunAgain if entry.batches > 0 => entry.state = RunState::Open,
                 AfterAck::Redelivered => self.remember(identity),
                 AfterAck::Gone | AfterAck::RunAgain => self.forget(identity),
             },

@@ -263,7 +263,8 @@ impl Poller {
             context.batches.spawn(batch::hand_back(context.clone(), batch));
             return;
         }
-        let work = context.batches.spawn(batch::run(context.clone(), batch));
+        // Boxed, because the runtime would move the large future several times.
+        let work = context.batches.spawn(Box::pin(batch::run(context.clone(), batch)));
         if wait_for_batch {
             let _ = context.control.stopping.run_until_cancelled(work).await;
         }

@@ -65,6 +65,9 @@ impl<S: Sync> FromRequestParts<S> for Query {
 /// # Errors
 /// DMS.10240406 when it is not UTF-8.
 pub(crate) fn decoded(name: &str) -> Result<Cow<'_, str>, ApiError> {
+    if !name.contains('%') {
+        return Ok(Cow::Borrowed(name));
+    }
     percent_decode_str(name).decode_utf8().map_err(|_| codes::URL_NOT_FOUND.because("The path is not UTF-8."))
 }
 

@@ -13,6 +13,7 @@ use axum::{
     body::{Body, HttpBody},
     response::Response,
 };
+use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use http::Request;
 use hyper::{
     body::{Frame, Incoming, SizeHint},
@@ -51,8 +52,8 @@ impl<S> HttpService for S where
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct AbortConnection;
 
-/// Serves requests on `io` until the peer leaves or a deadline passes. Once `stopping` is cancelled, it answers the request in
-/// progress and closes the connection.
+/// Serves requests on `io` until the peer leaves, a deadline passes or the connection is displaced. Once `stopping` is cancelled, it
+/// answers the request in progress and closes the connection.
 pub(crate) async fn serve<I>(
     io: I,
     service: impl HttpService,
@@ -65,6 +66,7 @@ pub(crate) async fn serve<I>(
     let progress = Arc::clone(&connection.progress);
     let io = HalfClose::new(io, Arc::clone(&progress));
     let io = Deadlines::new(io, Arc::clone(&connection), limits.clone());
+    let mut interrupts = interrupts(&connection, stopping, limits.connection_age);
     // Twice the time, so that a handler with a body deadline of its own gives its better answer first.
     let body_timeout = limits.body_timeout * 2;
     let answers = service_fn(move |request: Request<Incoming>| {
@@ -90,21 +92,49 @@ pub(crate) async fn serve<I>(
         .max_buf_size(BUFFER)
         .serve_connection(TokioIo::new(io), answers);
     let mut http = std::pin::pin!(http);
-    let ended = tokio::select! {
-        ended = http.as_mut() => Some(ended),
-        () = stopping.cancelled() => None,
-        () = sleep(limits.connection_age) => None,
-    };
-    let ended = match ended {
-        Some(ended) => ended,
-        None => {
-            http.as_mut().graceful_shutdown();
-            http.await
+    let ended = loop {
+        tokio::select! {
+            biased;
+            ended = http.as_mut() => break ended,
+            Some(interrupt) = interrupts.next() => match interrupt {
+                Interrupt::WindDown => http.as_mut().graceful_shutdown(),
+                Interrupt::Displaced => return,
+            },
         }
     };
     if let Err(error) = ended {
         tracing::debug!(%error, "a connection ended with an error");
     }
+}
+
+/// An event outside of a connection that ends it.
+enum Interrupt {
+    /// The server stops, or the connection is too old: the request in progress is the last one.
+    WindDown,
+    /// The slot was given to another connection.
+    Displaced,
+}
+
+/// What may interrupt a connection. Each future of the set is polled only after its own event has woken it. Without the set, each
+/// request would poll them several times, and two of them lock a mutex.
+fn interrupts(
+    connection: &Arc<ConnectionState>,
+    stopping: CancellationToken,
+    age: Duration,
+) -> FuturesUnordered<BoxFuture<'static, Interrupt>> {
+    let displaced = connection.displaced.clone();
+    let wind_down = async move {
+        tokio::select! {
+            () = stopping.cancelled() => {}
+            () = sleep(age) => {}
+        }
+        Interrupt::WindDown
+    };
+    let displaced = async move {
+        displaced.cancelled().await;
+        Interrupt::Displaced
+    };
+    FuturesUnordered::from_iter([wind_down.boxed(), displaced.boxed()])
 }
 
 /// A request body with a deadline.

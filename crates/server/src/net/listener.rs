@@ -122,10 +122,9 @@ impl Listener {
                 let slot = slots.take(peer.ip().to_canonical()).await;
                 let connection = Arc::clone(slot.connection());
                 let answers = service(&connection);
-                let serving =
-                    serve(stream, self.tls.clone(), answers, limits.clone(), Arc::clone(&connection), stopping.clone());
+                let serving = serve(stream, self.tls.clone(), answers, limits.clone(), connection, stopping.clone());
                 connections.spawn(async move {
-                    connection.displaced.run_until_cancelled(serving).await;
+                    serving.await;
                     drop(slot);
                 });
             }
@@ -153,7 +152,8 @@ async fn serve(
     }
     let Some(tls) = tls else { return connection::serve(stream, service, limits, connection, stopping).await };
     let handshake = timeout(limits.head_timeout, tls.acceptor().accept(stream));
-    match stopping.run_until_cancelled(handshake).await {
+    let handshake = stopping.run_until_cancelled(connection.displaced.run_until_cancelled(handshake));
+    match handshake.await.flatten() {
         Some(Ok(Ok(stream))) => connection::serve(stream, service, limits, connection, stopping).await,
         Some(Ok(Err(error))) => tracing::debug!(%error, "a TLS handshake failed"),
         Some(Err(_)) => tracing::debug!("a TLS handshake took too long"),

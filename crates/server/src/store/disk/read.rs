@@ -225,11 +225,17 @@ impl ReadBuilder {
         let mut damaged: Vec<Damaged> = files.describe(run, &content);
         damaged.retain(|damaged| damaged.seq >= from);
         let mut full = Ok(());
-        for message in content.messages.into_iter().filter(|message| message.seq >= from) {
+        for mut message in content.messages.into_iter().filter(|message| message.seq >= from) {
             let seq = message.seq;
             // Copied, unless the run contains only this message: a leased message must not keep up to 48 KiB of others in memory,
             // which the lease budget does not count.
-            if !self.add(if run.count == 1 { message } else { Arc::new(message.copied()) }) {
+            if run.count > 1 && self.has_room(&message) {
+                match Arc::get_mut(&mut message) {
+                    Some(message) => message.json = Bytes::copy_from_slice(&message.json),
+                    None => message = Arc::new(message.copied()),
+                }
+            }
+            if !self.add(message) {
                 full = Err(seq);
                 damaged.retain(|damaged| damaged.seq < seq);
                 break;
@@ -239,14 +245,17 @@ impl ReadBuilder {
         full
     }
 
+    fn has_room(&self, message: &StoredMessage) -> bool {
+        let messages = &self.found.messages;
+        messages.len() < self.limit.messages && (messages.is_empty() || message.memory_bytes() <= self.limit.bytes)
+    }
+
     fn add(&mut self, message: Arc<StoredMessage>) -> bool {
-        let memory_bytes = message.memory_bytes();
-        let messages = &mut self.found.messages;
-        if messages.len() == self.limit.messages || (!messages.is_empty() && memory_bytes > self.limit.bytes) {
+        if !self.has_room(&message) {
             return false;
         }
-        self.limit.bytes = self.limit.bytes.saturating_sub(memory_bytes);
-        messages.push(message);
+        self.limit.bytes = self.limit.bytes.saturating_sub(message.memory_bytes());
+        self.found.messages.push(message);
         true
     }
 }

@@ -35,8 +35,8 @@ pub(crate) struct Receipt {
 pub(crate) struct NewReceipts {
     /// Names the lease.
     pub(crate) batch: LeaseToken,
-    /// The seals, one after the other.
-    seals: Vec<u8>,
+    /// [`batch`](Self::batch), and the seals one after the other.
+    random: Vec<u8>,
 }
 
 impl NewReceipts {
@@ -47,15 +47,13 @@ impl NewReceipts {
     pub(crate) fn draw(messages: usize) -> Result<Self, getrandom::Error> {
         let mut random = vec![0; TOKEN_BYTES + SEAL_BYTES * messages];
         getrandom::fill(&mut random)?;
-        let seals = random.split_off(TOKEN_BYTES);
-        let mut batch = [0; TOKEN_BYTES];
-        batch.copy_from_slice(&random);
-        Ok(Self { batch: LeaseToken(batch), seals })
+        let batch = random.first_chunk().copied().unwrap_or_default();
+        Ok(Self { batch: LeaseToken(batch), random })
     }
 
     /// The seals, one for each message.
     pub(crate) fn seals(&self) -> impl Iterator<Item = Seal> {
-        self.seals.as_chunks().0.iter().map(|seal| Seal(*seal))
+        self.random[TOKEN_BYTES..].as_chunks().0.iter().map(|seal| Seal(*seal))
     }
 }
 
