@@ -26,6 +26,14 @@ pub struct PostgresBuilder {
     schema: String,
 }
 
+impl Postgres {
+    /// Sets up a database. `url` has one of the forms `postgres://user:password@host1,host2/database` and
+    /// `host=host1,host2 user=… dbname=…`. Of several hosts, the one that accepts writes is used.
+    pub fn builder(url: impl AsRef<str>) -> PostgresBuilder {
+        PostgresBuilder::new(Secret::from(url.as_ref()))
+    }
+}
+
 impl PostgresBuilder {
     pub(super) fn new(url: Secret) -> Self {
         Self { url, ca_file: None, schema: "dms_worker".to_owned() }

@@ -12,11 +12,8 @@ use tokio_postgres::{
     types::{ToSql, Type},
 };
 
-use super::{
-    builder::PostgresBuilder,
-    error::{PostgresError, describe},
-};
-use crate::{postgres_tls::Tls, secret::Secret};
+use super::error::{PostgresError, describe};
+use crate::postgres_tls::Tls;
 
 /// The time that connecting may take in all. tokio-postgres bounds the TCP handshake only, and a stopped server accepts
 /// connections without an answer.
@@ -56,12 +53,6 @@ struct Link {
 }
 
 impl Postgres {
-    /// Sets up a database. `url` has one of the forms `postgres://user:password@host1,host2/database` and
-    /// `host=host1,host2 user=… dbname=…`. Of several hosts, the one that accepts writes is used.
-    pub fn builder(url: impl AsRef<str>) -> PostgresBuilder {
-        PostgresBuilder::new(Secret::from(url.as_ref()))
-    }
-
     pub(super) fn new(config: Config, tls: Tls, schema: String) -> Self {
         Self(Arc::new(Shared { config, tls, schema, link: Mutex::default() }))
     }

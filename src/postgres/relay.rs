@@ -16,6 +16,7 @@ use crate::{
     limits::{MAX_BYTES, MAX_MESSAGES},
     queue::QueueId,
     retry::{RetryPolicy, Schedule},
+    text::brief,
 };
 
 /// How many messages a transaction takes at a time.
@@ -138,7 +139,7 @@ impl Relay {
                 // Its transaction is lost, and perhaps the connection.
                 *database = None;
                 let pause = pauses.next_delay().unwrap_or(POLL_INTERVAL);
-                tracing::warn!(%error, ?pause, "the outbox cannot be read or changed: the relay tries again");
+                tracing::warn!(%error, pause = %brief(pause), "the outbox cannot be read or changed: the relay tries again");
                 pause
             }
         }
@@ -192,7 +193,7 @@ impl Relay {
         paused.until = after(Instant::now(), pause);
         // The queue may have been deleted and created again.
         self.queues.remove(queue);
-        tracing::warn!(queue, messages, %error, ?pause, "messages of the outbox could not be sent: the relay tries again");
+        tracing::warn!(queue, messages, %error, pause = %brief(pause), "messages of the outbox could not be sent: the relay tries again");
     }
 
     /// Whether no other relay is active. The lock is held until the transaction ends, with its connection at the latest.

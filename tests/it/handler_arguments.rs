@@ -195,6 +195,9 @@ async fn a_function_takes_the_id_that_the_send_returned() {
 async fn a_message_without_an_id_is_rejected_unless_the_id_is_optional() {
     let needed = handler_fn(|_: MessageId| async { Ok(()) });
     assert_eq!(needed.handle(order(7).build()).await.unwrap_err().kind(), FailureKind::Reject);
-    let optional = handler_fn(|id: Option<MessageId>| async move { Ok(assert_eq!(id, None)) });
+    let optional = handler_fn(|id: Option<MessageId>| async move {
+        assert_eq!(id, None);
+        Ok(())
+    });
     optional.handle(order(7).build()).await.unwrap();
 }

@@ -121,7 +121,7 @@ async fn rejects_are_not_retried_nor_is_anything_during_a_shutdown() {
 async fn a_timeout_ends_a_call_at_its_limit_or_with_the_lease() {
     for (lease, expected) in [(SECOND * 29, SECOND * 2), (SECOND, SECOND)] {
         let began = Instant::now();
-        let handler = layered(handler_fn(|| std::future::pending()), &Timeout::new(SECOND * 2));
+        let handler = layered(handler_fn(std::future::pending), &Timeout::new(SECOND * 2));
         let error = handler.handle(delivery().lease(lease).build()).await.unwrap_err();
         assert_eq!(began.elapsed(), expected);
         assert!(error.to_string().contains(&format!("{expected:?}")), "{error}");

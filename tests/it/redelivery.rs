@@ -119,7 +119,7 @@ async fn messages_left_by_another_worker_have_the_reason_unknown() {
     let server = TestServer::with(config).await.unwrap();
     let group = server.group(NewQueue::new("orders"), "billing").await;
     group.send(["a"]).await;
-    let gone = group.worker(handler_fn(|| std::future::pending())).build().unwrap();
+    let gone = group.worker(handler_fn(std::future::pending)).build().unwrap();
     let _ = tokio::time::timeout(Duration::from_secs(1), gone.run(std::future::pending())).await;
     let worker = group.worker(handler_fn(|| async { Ok(()) }));
     assert_eq!(reasons(&group, worker).await, pairs(&[("a", "unknown")]));

@@ -89,8 +89,8 @@ impl SettingChecks {
     }
 
     /// A problem with a value.
-    pub(crate) fn value(&mut self, setting: &str, value: impl ToString, problem: impl Into<String>) {
-        let value = Some(value.to_string());
+    pub(crate) fn value(&mut self, setting: &str, value: impl Into<String>, problem: impl Into<String>) {
+        let value = Some(value.into());
         self.0.push(InvalidSetting { setting: setting.to_owned(), value, problem: problem.into() });
     }
 
@@ -109,7 +109,7 @@ impl SettingChecks {
     /// A count that must not be zero.
     pub(crate) fn at_least_one(&mut self, setting: &str, count: u32) {
         if count == 0 {
-            self.value(setting, count, "is not allowed: 1 or more is needed");
+            self.value(setting, count.to_string(), "is not allowed: 1 or more is needed");
         }
     }
 

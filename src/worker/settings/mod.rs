@@ -139,7 +139,7 @@ impl Settings {
                  concurrency, or collect fewer",
                 self.concurrency
             );
-            checks.value("collect.max_messages", max_messages, problem);
+            checks.value("collect.max_messages", max_messages.to_string(), problem);
         }
         // The default gives way to the bytes in flight; see `with_defaults`.
         if max_bytes != Collect::default().max_bytes {

@@ -4,8 +4,8 @@ use clap::{Parser, Subcommand};
 
 use crate::cli::{
     commands::{
-        bench, check, completions, config, context, data, demo, dlq, group, health, man, message, peek, queue,
-        receive, run, send, serve, stats, tag, top,
+        bench, check, completions, config, context, data, demo, dlq, group, health, man, message, peek, queue, receive,
+        run, send, serve, stats, tag, top,
     },
     support::global_options::Global,
 };

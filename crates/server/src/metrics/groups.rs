@@ -164,6 +164,9 @@ impl SeenQueues {
     }
 }
 
+/// The value of a label, and the figure that it names.
+type Part = (&'static str, fn(&Figures) -> u64);
+
 /// Gauges of each group by a label `of`.
 fn gauges(
     encoder: &mut DescriptorEncoder<'_>,
@@ -171,7 +174,7 @@ fn gauges(
     help: &str,
     series: &[Series<'_>],
     of: &'static str,
-    parts: &[(&'static str, fn(&Figures) -> u64)],
+    parts: &[Part],
 ) -> fmt::Result {
     let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
     for Series { labels: [project, queue, group], figures } in series {
@@ -189,7 +192,7 @@ fn counters(
     name: &str,
     help: &str,
     series: &[Series<'_>],
-    parts: &[(&'static str, fn(&Figures) -> u64)],
+    parts: &[Part],
 ) -> fmt::Result {
     let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
     for Series { labels: [project, queue, group], figures } in series {

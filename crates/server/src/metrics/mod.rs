@@ -265,8 +265,8 @@ mod tests {
         let histograms = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.strip_suffix(" histogram"));
         let mut checked = 0;
         for name in histograms {
-            let buckets = text.lines().filter(|line| line.starts_with(&format!("{name}_bucket{{")));
-            let last = buckets.last().unwrap_or_else(|| panic!("{name} has no buckets: {text}"));
+            let mut buckets = text.lines().filter(|line| line.starts_with(&format!("{name}_bucket{{")));
+            let last = buckets.next_back().unwrap_or_else(|| panic!("{name} has no buckets: {text}"));
             assert!(last.contains(r#"le="+Inf""#), "{last}");
             checked += 1;
         }

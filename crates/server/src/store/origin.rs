@@ -9,7 +9,7 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 /// Its text is the id of the message, 24 characters of `A-Z a-z 0-9 _ -`. A message keeps its origin when its delay ends and when it
 /// becomes a dead letter. The entry time distinguishes messages that got the same place before and after a restore from a backup.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct MessageOrigin([u8; MessageOrigin::BYTES]);
+pub struct MessageOrigin([u8; Self::BYTES]);
 
 /// The kind of the first place of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,10 +51,12 @@ impl MessageOrigin {
         (length == Self::BYTES && origin.place().is_some()).then_some(origin)
     }
 
+    #[cfg(any(feature = "disk", feature = "postgres"))]
     pub(crate) fn from_bytes(bytes: [u8; Self::BYTES]) -> Self {
         Self(bytes)
     }
 
+    #[cfg(any(feature = "disk", feature = "postgres"))]
     pub(crate) fn as_bytes(&self) -> &[u8; Self::BYTES] {
         &self.0
     }

@@ -49,7 +49,8 @@ const LENGTH: u32 = HAS_GROUP - 1;
 /// Bytes of the number of a cursor.
 const GROUP_BYTES: u32 = 4;
 /// Bytes of an origin.
-const ORIGIN_BYTES: u32 = MessageOrigin::BYTES as u32;
+const ORIGIN_BYTES: u32 = 18;
+const _: () = assert!(ORIGIN_BYTES as usize == MessageOrigin::BYTES);
 /// Bytes of the reason before its text.
 const INFO_HEADER: u32 = 4;
 

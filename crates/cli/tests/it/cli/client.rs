@@ -352,7 +352,7 @@ fn a_thousand_lines_go_in_order_to_a_fifo_queue() {
     dms(&["queue", "create", "q", "--mode", "FIFO", "--group", "g"]).ok();
     let lines: String = (0..1000).map(|n| format!("{{\"body\":{n}}}\n")).collect();
     program.run_with(&["--endpoint", &url, "send", "q", "-"], &lines).ok();
-    let received = dms(&["receive", "--ack", "q", "g", "--max", "1000", "--wait", "1s"]).ok();
+    let received = dms(&["receive", "--ack", "q", "g", "--max", "1000", "--wait", "1s"]).received();
     assert_eq!(received, lines);
 }
 

@@ -48,7 +48,7 @@ const HTTP: &str = "http: {url: 'http://127.0.0.1:1'}";
 /// A worker with this handler and this setting.
 fn worker(handler: &str, setting: &str) -> String {
     format!(
-        "server:\n  queues: [{{name: q, groups: [g], max_consume_count: 3}}]\nworkers:\n  - queue: q\n    group: g\n    handler: {{{handler}}}\n    {setting}\n"
+        "server:\n  queues: [{{name: q, groups: [g], max_consume_count: 3}}, {{name: p}}]\nworkers:\n  - queue: q\n    group: g\n    handler: {{{handler}}}\n    {setting}\n"
     )
 }
 
@@ -243,7 +243,9 @@ fn default_quotas_and_projects_follow_the_configuration() {
     for project in ["dms: {project_id: mine}\n", "server: {project_id: mine, queues: [{name: q, groups: [g]}]}\n"] {
         let yaml = worker("log: {}", "");
         let yaml = match project.starts_with("server") {
-            true => yaml.replace("server:\n  queues: [{name: q, groups: [g], max_consume_count: 3}]\n", project),
+            true => {
+                yaml.replace("server:\n  queues: [{name: q, groups: [g], max_consume_count: 3}, {name: p}]\n", project)
+            }
             false => format!("{project}{yaml}"),
         };
         let config = read(&yaml, &[]).unwrap().config;

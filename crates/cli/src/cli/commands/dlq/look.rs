@@ -128,17 +128,8 @@ pub(super) async fn list(client: &Client, args: &ListArgs, context: &Context) ->
 pub(super) async fn show(client: &Client, args: ShowArgs, context: &Context) -> Result<(), Failure> {
     let look = Look { which: &args.which, filter: &args.filter, max: args.max, admin: args.admin.as_deref() };
     let rows = look.rows(client, context).await?;
-    let mut table = Table::new(&[
-        "ID",
-        "STATE",
-        "REASON",
-        "ERROR",
-        "ATTEMPTS",
-        "FIRST FAILURE",
-        "LAST FAILURE",
-        "WORKER",
-        "BODY",
-    ]);
+    let mut table =
+        Table::new(&["ID", "STATE", "REASON", "ERROR", "ATTEMPTS", "FIRST FAILURE", "LAST FAILURE", "WORKER", "BODY"]);
     for row in &rows {
         table.row(cells(row));
     }
