@@ -175,7 +175,7 @@ server:
             self.assertEqual(listed.end(), 0, listed.shown)
             self.assertLessEqual(max(len(line) for line in listed.shown.splitlines()), 80)
             self.assertIn(name, listed.shown)
-            self.assertIn(made.piped.strip(), listed.shown, "the whole identifier")
+        self.assertIn(made.piped.strip(), listed.shown, "the whole identifier")
 
     def test_dead_letters_and_measurements_show_their_progress(self):
         self.serve()

@@ -65,6 +65,8 @@ struct GroupView {
 pub(crate) async fn show(request: &ApiRequest<'_>) -> Result<Json<Overview>, ApiError> {
     let (app, query) = (request.app, request.query()?);
     let wanted = query.first("queue");
+    // A server that does not serve the queues refuses here, as for any other request; its overview would be empty.
+    app.broker.queues(&request.project_id()).await?;
     let oldest = app.broker.oldest().await;
     let time = app.authenticator.clock().now_ms();
     let is_shown = |overview: &QueueOverview| {

@@ -105,16 +105,27 @@ pub(super) async fn run_copy(args: &CopyArgs, context: &Context) -> Result<(), F
     let client = context.client()?;
     let source = client.find_queue(&args.transfer.source).await?;
     let target = args.transfer.target(&client, &source, context).await?;
-    let group = own_group(&client, &source, &target, context).await?;
+    let (group, is_new) = own_group(&client, &source, &target, context).await?;
     let path = SourcePath::messages(source.id.clone(), group.id.clone());
     match args.transfer.send(&client, path, &target, true, context).await {
-        Ok((report, true)) => {
-            client.delete_group(&source.id, &group.id).await?;
-            print("copied", &report, args.transfer.dry_run, context)
+        // A dry run leaves the group of a copy that was not finished where it stands.
+        Ok((report, _)) if args.transfer.dry_run => {
+            if is_new {
+                client.delete_group(&source.id, &group.id).await?;
+            }
+            print("copied", &report, true, context)
         }
-        Ok((report, false)) => {
-            print("copied", &report, args.transfer.dry_run, context)?;
-            context.say(&unfinished(&source, &group));
+        Ok((report, finished)) => {
+            // A sweep also ends at `--max`, and where it can pass over no more messages.
+            let left = client.find_group(&source.id, group.id.as_str()).await?.available_messages;
+            let finished = finished && left == 0 && report.refused == 0;
+            if finished {
+                client.delete_group(&source.id, &group.id).await?;
+            }
+            print("copied", &report, false, context)?;
+            if !finished {
+                context.say(&unfinished(&source, &group));
+            }
             Ok(())
         }
         Err(failure) => {
@@ -148,19 +159,19 @@ fn only_group(source: &Queue, mut groups: Vec<ConsumerGroup>) -> Result<Consumer
     }
 }
 
-/// The group with which this copy consumes: a new one, or that of a copy that was not finished.
+/// The group with which this copy consumes, and whether it is new or that of a copy that was not finished.
 async fn own_group(
     client: &Client,
     source: &Queue,
     target: &Target,
     context: &Context,
-) -> Result<ConsumerGroup, Failure> {
+) -> Result<(ConsumerGroup, bool), Failure> {
     let about = format!("{} {}", target.endpoint, target.queue.id);
     let name = format!("copy-{}", hex(&Sha256::digest(about)[..8]));
     let found = |groups: Vec<ConsumerGroup>| groups.into_iter().find(|group| group.name == name);
     if let Some(group) = found(client.groups(&source.id).await?) {
         context.say(&format!("continuing the copy of group {name}"));
-        return Ok(group);
+        return Ok((group, false));
     }
     client.create_groups(&source.id, &[&name]).await.map_err(|error| {
         let failure = Failure::from(error);
@@ -170,17 +181,19 @@ async fn own_group(
     if group.available_messages == 0 && group.produced_messages > 0 {
         context.say("new groups of this service get later messages only (`new_group_starts: end`): there may be nothing to copy");
     }
-    Ok(group)
+    Ok((group, true))
 }
 
 impl Transfer {
     async fn target(&self, client: &Client, source: &Queue, context: &Context) -> Result<Target, Failure> {
         let elsewhere = self.to_endpoint.is_some() || self.to_project_id.is_some() || self.to_config.is_some();
+        // Ids of queues are random, so two servers have no queue in common.
+        let other = |queue: Queue| match queue.id == source.id {
+            true => Err(Failure::of(Kind::Usage, format!("{} is the source and the target", queue.name))),
+            false => Ok(queue),
+        };
         if !elsewhere {
-            let queue = client.find_queue(&self.target).await?;
-            if queue.id == source.id {
-                return Err(Failure::of(Kind::Usage, format!("{} is the source and the target", queue.name)));
-            }
+            let queue = other(client.find_queue(&self.target).await?)?;
             let endpoint = context.endpoint().unwrap_or_default().to_owned();
             return Ok(Target { client: client.clone(), endpoint, queue });
         }
@@ -188,12 +201,13 @@ impl Transfer {
         if self.to_config.is_some() {
             // What was said of the source does not hold for another configuration.
             (global.config, global.endpoint, global.project_id) = (self.to_config.clone(), None, None);
+            (global.context, global.api_version) = (None, None);
         }
         global.endpoint = self.to_endpoint.clone().or(global.endpoint);
         global.project_id = self.to_project_id.clone().or(global.project_id);
         let context = Context::new(global);
         let client = context.client()?;
-        let queue = client.find_queue(&self.target).await?;
+        let queue = other(client.find_queue(&self.target).await?)?;
         Ok(Target { client, endpoint: context.endpoint().unwrap_or_default().to_owned(), queue })
     }
 

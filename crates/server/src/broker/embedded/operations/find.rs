@@ -18,6 +18,8 @@ use dms_protocol::queue::{ProjectId, QueueId};
 
 /// The maximum number of messages of a stream that one search reads.
 const MAX_SEARCHED: u64 = 10_000;
+/// The number of messages with one id at which the search of a stream ends. A sender may give any number of copies the same id.
+const MAX_HITS: usize = 100;
 /// What is read at once.
 const PAGE: ReadLimit = ReadLimit { messages: 500, bytes: 4 * 1024 * 1024 };
 
@@ -206,20 +208,21 @@ impl Place {
 
     /// Looks at the messages from `from` on.
     async fn scan(&self, core: &Core, id: MessageOrigin, from: u64, hits: &mut Hits) -> Result<(), BrokerError> {
-        let end = self.next.min(from.saturating_add(MAX_SEARCHED));
-        let (mut at, stream) = (from, self.stream);
-        while at < end {
+        // Messages that exist are counted, because the places of a delay queue have gaps.
+        let (mut at, mut left, stream) = (from, MAX_SEARCHED, self.stream);
+        while at < self.next && left > 0 && hits.messages.len() < MAX_HITS {
             let read = core.read_store(move |store| store.read(stream, at, PAGE)).await?;
-            let Some(last) = read.messages.last() else { break };
-            at = last.seq + 1;
-            for message in read.messages.into_iter().filter(|message| message.seq < end) {
+            // Of a damaged stretch nothing is read, and the search goes on behind it.
+            at = read.messages.last().map_or(read.until, |last| last.seq + 1).max(at + 1);
+            left = left.saturating_sub(read.messages.len().max(1) as u64);
+            for message in read.messages.into_iter().filter(|message| message.seq < self.next) {
                 let known = hits.messages.iter().any(|hit| hit.seq == message.seq);
                 if !known && self.is_it(&message, id) {
                     hits.messages.push(message);
                 }
             }
         }
-        hits.complete &= end == self.next;
+        hits.complete &= at >= self.next;
         Ok(())
     }
 
