@@ -75,8 +75,9 @@ impl Outbox {
         let definition = format!(
             "CREATE TABLE IF NOT EXISTS {table} (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, \
              queue text NOT NULL, key text NOT NULL DEFAULT gen_random_uuid()::text, body text NOT NULL, \
-             attributes text NOT NULL DEFAULT '{{}}', tags text[] NOT NULL DEFAULT '{{}}', \
-             available timestamptz NOT NULL DEFAULT clock_timestamp(), refused text); \
+             attributes text NOT NULL DEFAULT '{{}}', \
+             tags text[] NOT NULL DEFAULT '{{}}' CHECK (array_position(tags, NULL) IS NULL), \
+             available timestamptz NOT NULL DEFAULT clock_timestamp() CHECK (isfinite(available)), refused text); \
              CREATE INDEX IF NOT EXISTS outbox_pending ON {table} (id) WHERE refused IS NULL"
         );
         self.postgres.create("outbox", &definition).await
@@ -133,10 +134,19 @@ impl Pending {
     /// Reads a row. The message gets what is left of its delay, and its deduplication key.
     pub(super) fn read(row: &Row) -> Result<Self, tokio_postgres::Error> {
         let (key, attributes, body): (String, String, String) = (row.try_get(2)?, row.try_get(4)?, row.try_get(3)?);
-        // Both were written by `send`; whatever else is in the table is refused by the service.
-        let mut attributes = Attributes::raw(attributes).unwrap_or_default();
-        attributes.insert(DEDUPLICATION_KEY, key);
-        let body = Body::raw(body.clone()).unwrap_or_else(|error| Body::undecodable(body.into(), &error.to_string()));
+        // `send` writes both as JSON. Other programs may not: such a message is refused with the reason.
+        let (attributes, malformed) = match Attributes::raw(attributes) {
+            Ok(mut attributes) => {
+                attributes.insert(DEDUPLICATION_KEY, key);
+                (attributes, None)
+            }
+            Err(error) => (Attributes::new(), Some(format!("its attributes are no JSON object: {error}"))),
+        };
+        let body = match (malformed, Body::raw(body.clone())) {
+            (None, Ok(body)) => body,
+            (None, Err(error)) => Body::undecodable(body.into(), &error.to_string()),
+            (Some(reason), _) => Body::undecodable(body.into(), &reason),
+        };
         let mut message = Message::new(body);
         message.attributes = attributes;
         message.tags = row.try_get(5)?;

@@ -259,11 +259,17 @@ async fn a_message_that_can_never_be_sent_is_set_aside_with_its_reason() {
     transaction.commit().await.unwrap();
     // As a faulty program would write it.
     world.sql("INSERT INTO dms_worker.outbox (queue, body) VALUES ('orders', 'no JSON')");
+    world.sql("INSERT INTO dms_worker.outbox (queue, body, attributes) VALUES ('orders', '3', '{tenant:7}')");
+    // What the relay could not even read is refused by the table.
+    for column in ["tags) VALUES ('orders', '4', ARRAY['a', NULL])", "available) VALUES ('orders', '4', 'infinity')"] {
+        let row = format!("INSERT INTO dms_worker.outbox (queue, body, {column}");
+        assert!(database.batch_execute(&row).await.is_err(), "{row}");
+    }
     world.commit([2]).await;
     let report = world.relay_all().await;
-    assert_eq!((report.sent, report.refused), (2, 1));
+    assert_eq!((report.sent, report.refused), (2, 2));
     assert_eq!(world.orders.waiting::<u64>().await, [1, 2]);
-    assert_eq!(world.sql("SELECT count(*) FROM dms_worker.outbox WHERE refused LIKE '%JSON%'"), ["1"]);
+    assert_eq!(world.sql("SELECT count(*) FROM dms_worker.outbox WHERE refused LIKE '%JSON%'"), ["2"]);
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use crate::{
         failure::{Failure, Kind},
         logging,
     },
-    config::{Config, Worker, worker_settings::idle_worker},
+    config::{Config, Publisher, Worker, worker_settings::idle_worker},
     sidecar::{
         self,
         assemble::{connect, server_config},
@@ -91,8 +91,8 @@ async fn online(config: &Config, context: &Context) -> Result<(), Failure> {
     for worker in &config.workers {
         missing.extend(find(&client, worker, config, context).await?);
     }
-    for publisher in &config.publishers {
-        missing.extend(absent(client.find_queue(&publisher.queue).await.map(drop), "publisher", &publisher.queue)?);
+    for queue in config.publishers.iter().flat_map(Publisher::queues) {
+        missing.extend(absent(client.find_queue(queue).await.map(drop), "publisher", queue)?);
     }
     if !config.has_work() {
         client.queues().await?;

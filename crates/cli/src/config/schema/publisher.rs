@@ -38,6 +38,13 @@ pub struct Publisher {
     pub token_file: Option<PathBuf>,
 }
 
+impl Publisher {
+    /// All queues that messages go to, by name or identifier.
+    pub fn queues(&self) -> impl Iterator<Item = &String> {
+        std::iter::once(&self.queue).chain(&self.queues).filter(|queue| !queue.is_empty())
+    }
+}
+
 impl Default for Publisher {
     fn default() -> Self {
         Self {

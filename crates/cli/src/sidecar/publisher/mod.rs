@@ -155,7 +155,7 @@ impl PublisherEndpoint {
             };
             (queue.clone(), Arc::new(intake))
         };
-        let named = std::iter::once(&settings.queue).chain(&settings.queues).filter(|queue| !queue.is_empty());
+        let named = settings.queues();
         let by_queue: BTreeMap<_, _> = named.map(intake).collect();
         (listener, Intakes { first: by_queue.get(&settings.queue).cloned(), by_queue })
     }
