@@ -121,7 +121,7 @@ pub mod internal {
 }
 
 #[cfg(feature = "postgres")]
-use dms_protocol::internal::postgres_tls;
+use dms_protocol::internal::{postgres_settings, postgres_tls};
 use dms_protocol::{
     internal::{clock, current, json, private, secret_url, suggest, text, visible},
     secret,

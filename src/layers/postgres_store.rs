@@ -1,9 +1,8 @@
 //! [`PostgresStore`]: a store of keys in PostgreSQL, for [`Deduplicate`](super::Deduplicate).
 
-use std::{error::Error as StdError, sync::Arc, time::Duration};
+use std::{error::Error as StdError, time::Duration};
 
 use async_trait::async_trait;
-use tokio::sync::OnceCell;
 use tokio_postgres::types::Type;
 
 use super::deduplicate::{Claim, KeyStore, Token};
@@ -11,6 +10,7 @@ use crate::postgres::{
     Postgres, PostgresError, Value,
     key::{milliseconds, stored},
     purge::Purge,
+    table::Table,
 };
 
 /// A store of keys in PostgreSQL, which all replicas of a worker share.
@@ -30,16 +30,15 @@ use crate::postgres::{
 /// ```
 #[derive(Clone, Debug)]
 pub struct PostgresStore {
-    postgres: Postgres,
+    table: Table,
     scope: String,
-    created: Arc<OnceCell<()>>,
     purge: Purge,
 }
 
 impl PostgresStore {
     /// A store in this database. Nothing is connected until the first claim.
     pub fn new(postgres: Postgres) -> Self {
-        Self { postgres, scope: String::new(), created: Arc::default(), purge: Purge::default() }
+        Self { table: Table::new(postgres, "keys", definition), scope: String::new(), purge: Purge::default() }
     }
 
     /// Separates the keys of this store from those of others in the same schema. Default: empty.
@@ -55,30 +54,24 @@ impl PostgresStore {
     /// # Errors
     /// If PostgreSQL cannot be reached, or refuses to create the table.
     pub async fn set_up(&self) -> Result<(), PostgresError> {
-        self.created.get_or_try_init(|| self.create()).await.copied()
+        self.table.set_up().await
     }
+}
 
-    async fn create(&self) -> Result<(), PostgresError> {
-        let table = self.table();
-        let definition = format!(
-            "CREATE TABLE IF NOT EXISTS {table} (scope text NOT NULL, key text NOT NULL, owner text NOT NULL, \
-             done boolean NOT NULL, until timestamptz NOT NULL, PRIMARY KEY (scope, key)); \
-             CREATE INDEX IF NOT EXISTS keys_until ON {table} (until)"
-        );
-        self.postgres.create("keys", &definition).await
-    }
-
-    fn table(&self) -> String {
-        format!("\"{}\".keys", self.postgres.schema())
-    }
+fn definition(table: &str) -> String {
+    format!(
+        "CREATE TABLE IF NOT EXISTS {table} (scope text NOT NULL, key text NOT NULL, owner text NOT NULL, \
+         done boolean NOT NULL, until timestamptz NOT NULL, PRIMARY KEY (scope, key)); \
+         CREATE INDEX IF NOT EXISTS keys_until ON {table} (until)"
+    )
 }
 
 #[async_trait]
 impl KeyStore for PostgresStore {
     async fn claim(&self, key: &str, lease: Duration) -> Result<Claim, Box<dyn StdError + Send + Sync>> {
         self.set_up().await?;
-        let (token, table) = (Token::random(key), self.table());
-        self.purge.start_if_due(&self.postgres, &table);
+        let (token, table) = (Token::random(key), self.table.sql_name());
+        self.purge.start_if_due(self.table.postgres(), &table);
         // One statement decides: of two inserts of a key, the second waits for the first and then sees its row. A claim
         // of the same owner is this one, sent again because the connection broke before the answer.
         let sql = format!(
@@ -95,7 +88,7 @@ impl KeyStore for PostgresStore {
             (&token.owner(), Type::TEXT),
             (&milliseconds(lease), Type::INT8),
         ];
-        let rows = self.postgres.query(&sql, &values).await?;
+        let rows = self.table.postgres().query(&sql, &values).await?;
         let row = rows.first().ok_or("PostgreSQL returned no row")?;
         Ok(match (row.try_get(0)?, row.try_get(1)?) {
             (true, _) => Claim::New(token),
@@ -112,7 +105,7 @@ impl KeyStore for PostgresStore {
             "INSERT INTO {} (scope, key, owner, done, until) \
              VALUES ($1, $2, $3, true, clock_timestamp() + $4 * interval '1 millisecond') \
              ON CONFLICT (scope, key) DO UPDATE SET owner = excluded.owner, done = true, until = excluded.until",
-            self.table()
+            self.table.sql_name()
         );
         let values: [Value<'_>; 4] = [
             (&self.scope, Type::TEXT),
@@ -120,15 +113,16 @@ impl KeyStore for PostgresStore {
             (&token.owner(), Type::TEXT),
             (&milliseconds(keep), Type::INT8),
         ];
-        self.postgres.query(&sql, &values).await?;
+        self.table.postgres().query(&sql, &values).await?;
         Ok(())
     }
 
     async fn release(&self, token: &Token) -> Result<(), Box<dyn StdError + Send + Sync>> {
-        let sql = format!("DELETE FROM {} WHERE scope = $1 AND key = $2 AND owner = $3 AND NOT done", self.table());
+        let sql =
+            format!("DELETE FROM {} WHERE scope = $1 AND key = $2 AND owner = $3 AND NOT done", self.table.sql_name());
         let values: [Value<'_>; 3] =
             [(&self.scope, Type::TEXT), (&stored(token.key()), Type::TEXT), (&token.owner(), Type::TEXT)];
-        self.postgres.query(&sql, &values).await?;
+        self.table.postgres().query(&sql, &values).await?;
         Ok(())
     }
 }

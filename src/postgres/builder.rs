@@ -8,10 +8,12 @@ use tokio_postgres::{
 };
 
 use super::{connection::Postgres, error::PostgresError};
-use crate::{postgres_tls::Tls, secret::Secret};
+use crate::{
+    postgres_settings::{check_schema, connection_string},
+    postgres_tls::Tls,
+    secret::Secret,
+};
 
-/// The longest name of a schema that PostgreSQL keeps in full.
-const MAX_NAME: usize = 63;
 /// The time that the TCP connection to one address may take.
 const TCP_TIMEOUT: Duration = Duration::from_secs(2);
 /// The idle time after which a connection is probed.
@@ -57,14 +59,7 @@ impl PostgresBuilder {
     /// # Errors
     /// If a setting or the file is unusable.
     pub fn build(self) -> Result<Postgres, PostgresError> {
-        if !is_identifier(&self.schema) {
-            let reason = format!(
-                "{:?} is no name of a schema: use 1 to {MAX_NAME} lowercase letters, digits and underscores, and begin with \
-                 a letter other than in pg_",
-                self.schema
-            );
-            return Err(PostgresError::Setting { setting: "schema", reason });
-        }
+        check_schema(&self.schema).map_err(|reason| PostgresError::Setting { setting: "schema", reason })?;
         let config = self.config()?;
         let tls = Tls::load(self.ca_file.as_deref())
             .map_err(|reason| PostgresError::Authorities { file: self.ca_file.clone().unwrap_or_default(), reason })?;
@@ -72,16 +67,10 @@ impl PostgresBuilder {
     }
 
     fn config(&self) -> Result<Config, PostgresError> {
-        let unusable = |reason: &str| PostgresError::Setting { setting: "url", reason: reason.to_owned() };
-        // With certificates the server's name is always checked, which tokio-postgres has no word for.
-        let text = self.url.expose().trim().replace("sslmode=verify-full", "sslmode=require");
-        // The parser's own error can contain a piece of the password.
-        let mut config: Config = text.parse().map_err(|_| unusable("it is no connection string of PostgreSQL"))?;
+        let unusable = |reason| PostgresError::Setting { setting: "url", reason };
+        let mut config = connection_string(&self.url, self.ca_file.is_some()).map_err(unusable)?;
         if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
-            return Err(unusable("it names no host"));
-        }
-        if config.get_ssl_mode() == SslMode::Require && self.ca_file.is_none() {
-            return Err(unusable("it requires TLS, for which ca_file has to name the authorities' certificates"));
+            return Err(unusable("it names no host".to_owned()));
         }
         config
             .ssl_mode(if self.ca_file.is_some() { SslMode::Require } else { SslMode::Disable })
@@ -95,15 +84,6 @@ impl PostgresBuilder {
         }
         Ok(config)
     }
-}
-
-/// Whether a name needs no escaping in SQL.
-fn is_identifier(name: &str) -> bool {
-    let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
-    (1..=MAX_NAME).contains(&name.len())
-        && name.bytes().all(fits)
-        && !name.starts_with(|first: char| first.is_ascii_digit())
-        && !name.starts_with("pg_")
 }
 
 #[cfg(test)]

@@ -86,11 +86,10 @@ impl Postgres {
         Ok(answer.map_err(|_| PostgresError::Timeout(STATEMENT_TIMEOUT))??)
     }
 
-    /// Creates a table unless it exists. `definition` is run as one transaction, after the schema is created.
+    /// Creates the table with this name in SQL unless it exists. `definition` is run as one transaction, after the schema is created.
     ///
     /// Roles without the right to create tables can use tables that exist.
-    pub(crate) async fn create(&self, table: &str, definition: &str) -> Result<(), PostgresError> {
-        let name = format!("\"{}\".{table}", self.schema());
+    pub(crate) async fn create(&self, name: &str, definition: &str) -> Result<(), PostgresError> {
         let exists = "SELECT to_regclass($1) IS NOT NULL";
         let rows = self.query(exists, &[(&name, Type::TEXT)]).await?;
         if rows.first().is_some_and(|row| row.try_get(0).unwrap_or(false)) {

@@ -1,8 +1,7 @@
 //! [`Inbox`]: the keys of handled messages, claimed in the handler's own transaction.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
-use tokio::sync::OnceCell;
 use tokio_postgres::{Transaction, types::Type};
 
 use super::{
@@ -10,6 +9,7 @@ use super::{
     error::PostgresError,
     key::{milliseconds, stored},
     purge::Purge,
+    table::Table,
 };
 
 /// How long a key is remembered by default.
@@ -40,17 +40,17 @@ const KEEP: Duration = Duration::from_secs(7 * 86_400);
 /// ```
 #[derive(Clone, Debug)]
 pub struct Inbox {
-    postgres: Postgres,
+    table: Table,
     scope: String,
     keep: Duration,
-    created: Arc<OnceCell<()>>,
     purge: Purge,
 }
 
 impl Inbox {
     /// An inbox in the table `inbox` of the schema of `postgres`, which must be the database of the transactions.
     pub fn new(postgres: Postgres) -> Self {
-        Self { postgres, scope: String::new(), keep: KEEP, created: Arc::default(), purge: Purge::default() }
+        let table = Table::new(postgres, "inbox", definition);
+        Self { table, scope: String::new(), keep: KEEP, purge: Purge::default() }
     }
 
     /// Separates the keys of this inbox from those of other handlers in the same schema. Default: empty.
@@ -70,20 +70,7 @@ impl Inbox {
     /// # Errors
     /// If PostgreSQL cannot be reached, or refuses to create the table.
     pub async fn set_up(&self) -> Result<(), PostgresError> {
-        self.created.get_or_try_init(|| self.create()).await.copied()
-    }
-
-    async fn create(&self) -> Result<(), PostgresError> {
-        let table = self.table();
-        let definition = format!(
-            "CREATE TABLE IF NOT EXISTS {table} (scope text NOT NULL, key text NOT NULL, until timestamptz NOT NULL, \
-             PRIMARY KEY (scope, key)); CREATE INDEX IF NOT EXISTS inbox_until ON {table} (until)"
-        );
-        self.postgres.create("inbox", &definition).await
-    }
-
-    fn table(&self) -> String {
-        format!("\"{}\".inbox", self.postgres.schema())
+        self.table.set_up().await
     }
 
     /// Claims a key in a transaction. Returns `false` if a committed transaction has claimed it before: the message was
@@ -94,8 +81,8 @@ impl Inbox {
     /// serialization failure, after which the message is redelivered.
     pub async fn claim(&self, transaction: &Transaction<'_>, key: &str) -> Result<bool, PostgresError> {
         self.set_up().await?;
-        let table = self.table();
-        self.purge.start_if_due(&self.postgres, &table);
+        let table = self.table.sql_name();
+        self.purge.start_if_due(self.table.postgres(), &table);
         let sql = format!(
             "INSERT INTO {table} AS i (scope, key, until) \
              VALUES ($1, $2, clock_timestamp() + $3 * interval '1 millisecond') \
@@ -105,4 +92,11 @@ impl Inbox {
             [(&self.scope, Type::TEXT), (&stored(key), Type::TEXT), (&milliseconds(self.keep), Type::INT8)];
         Ok(transaction.execute_typed(&sql, &values).await? == 1)
     }
+}
+
+fn definition(table: &str) -> String {
+    format!(
+        "CREATE TABLE IF NOT EXISTS {table} (scope text NOT NULL, key text NOT NULL, until timestamptz NOT NULL, \
+         PRIMARY KEY (scope, key)); CREATE INDEX IF NOT EXISTS inbox_until ON {table} (until)"
+    )
 }

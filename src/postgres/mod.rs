@@ -18,6 +18,7 @@ pub(crate) mod key;
 mod outbox;
 pub(crate) mod purge;
 mod relay;
+pub(crate) mod table;
 
 /// The driver whose transactions the inbox and the outbox take part in.
 pub use tokio_postgres;

@@ -1,14 +1,14 @@
 //! [`Outbox`]: messages that are sent if, and only if, a transaction is committed.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
-use tokio::sync::OnceCell;
 use tokio_postgres::{Row, Transaction, types::Type};
 
 use super::{
     connection::{Postgres, Value},
     error::PostgresError,
     key::milliseconds,
+    table::Table,
 };
 use crate::{
     client::check_message,
@@ -44,8 +44,7 @@ use crate::{
 /// ```
 #[derive(Clone, Debug)]
 pub struct Outbox {
-    postgres: Postgres,
-    created: Arc<OnceCell<()>>,
+    table: Table,
 }
 
 /// A message that the relay has read.
@@ -59,7 +58,7 @@ pub(super) struct Pending {
 impl Outbox {
     /// An outbox in the table `outbox` of the schema of `postgres`, which must be the database of the transactions.
     pub fn new(postgres: Postgres) -> Self {
-        Self { postgres, created: Arc::default() }
+        Self { table: Table::new(postgres, "outbox", definition) }
     }
 
     /// Creates the table if it is missing, on a connection of its own. The first send and the relay do the same.
@@ -67,28 +66,11 @@ impl Outbox {
     /// # Errors
     /// If PostgreSQL cannot be reached, or refuses to create the table.
     pub async fn set_up(&self) -> Result<(), PostgresError> {
-        self.created.get_or_try_init(|| self.create()).await.copied()
+        self.table.set_up().await
     }
 
-    async fn create(&self) -> Result<(), PostgresError> {
-        let table = self.table();
-        let definition = format!(
-            "CREATE TABLE IF NOT EXISTS {table} (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, \
-             queue text NOT NULL, key text NOT NULL DEFAULT gen_random_uuid()::text, body text NOT NULL, \
-             attributes text NOT NULL DEFAULT '{{}}', \
-             tags text[] NOT NULL DEFAULT '{{}}' CHECK (array_position(tags, NULL) IS NULL), \
-             available timestamptz NOT NULL DEFAULT clock_timestamp() CHECK (isfinite(available)), refused text); \
-             CREATE INDEX IF NOT EXISTS outbox_pending ON {table} (id) WHERE refused IS NULL"
-        );
-        self.postgres.create("outbox", &definition).await
-    }
-
-    pub(super) fn table(&self) -> String {
-        format!("\"{}\".outbox", self.postgres.schema())
-    }
-
-    pub(super) fn postgres(&self) -> &Postgres {
-        &self.postgres
+    pub(super) fn table(&self) -> &Table {
+        &self.table
     }
 
     /// Adds a message for the queue with this name or id in a transaction. Returns its deduplication key: the attribute
@@ -111,7 +93,7 @@ impl Outbox {
         let sql = format!(
             "INSERT INTO {} (queue, key, body, attributes, tags, available) \
              VALUES ($1, $2, $3, $4, $5, clock_timestamp() + $6 * interval '1 millisecond')",
-            self.table()
+            self.table.sql_name()
         );
         let values: [Value<'_>; 6] = [
             (&queue, Type::TEXT),
@@ -124,6 +106,17 @@ impl Outbox {
         transaction.execute_typed(&sql, &values).await?;
         Ok(key)
     }
+}
+
+fn definition(table: &str) -> String {
+    format!(
+        "CREATE TABLE IF NOT EXISTS {table} (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, \
+         queue text NOT NULL, key text NOT NULL DEFAULT gen_random_uuid()::text, body text NOT NULL, \
+         attributes text NOT NULL DEFAULT '{{}}', \
+         tags text[] NOT NULL DEFAULT '{{}}' CHECK (array_position(tags, NULL) IS NULL), \
+         available timestamptz NOT NULL DEFAULT clock_timestamp() CHECK (isfinite(available)), refused text); \
+         CREATE INDEX IF NOT EXISTS outbox_pending ON {table} (id) WHERE refused IS NULL"
+    )
 }
 
 impl Pending {

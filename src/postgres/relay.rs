@@ -23,7 +23,6 @@ use crate::{
 const BATCH: i64 = 100;
 /// How long the relay waits when the outbox is empty.
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
-
 /// How long a batch may take after the shutdown.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
 
@@ -155,7 +154,7 @@ impl Relay {
         let database = match database {
             Some(database) => database,
             // A connection of its own, because others must not take part in its transactions.
-            none => none.insert(self.outbox.postgres().dedicated().await?),
+            none => none.insert(self.outbox.table().postgres().dedicated().await?),
         };
         let transaction = database.transaction().await?;
         if !self.become_active(&transaction).await? {
@@ -164,7 +163,7 @@ impl Relay {
         let sql = format!(
             "SELECT {} FROM {} WHERE refused IS NULL AND queue <> ALL ($1) ORDER BY id LIMIT {BATCH}",
             Pending::COLUMNS,
-            self.outbox.table()
+            self.outbox.table().sql_name()
         );
         let rows = transaction.query_typed(&sql, &[(&self.paused_queues(), Type::TEXT_ARRAY)]).await?;
         let pending = rows.iter().map(Pending::read).collect::<Result<Vec<_>, _>>()?;
@@ -199,7 +198,7 @@ impl Relay {
     /// Whether no other relay is active. The lock is held until the transaction ends, with its connection at the latest.
     async fn become_active(&self, transaction: &Transaction<'_>) -> Result<bool, PostgresError> {
         let sql = "SELECT pg_try_advisory_xact_lock(hashtext($1))";
-        let rows = transaction.query_typed(sql, &[(&self.outbox.table(), Type::TEXT)]).await?;
+        let rows = transaction.query_typed(sql, &[(&self.outbox.table().sql_name(), Type::TEXT)]).await?;
         Ok(rows.first().map_or(Ok(false), |row| row.try_get(0))?)
     }
 
@@ -280,7 +279,7 @@ impl Relay {
 
     /// Deletes what was sent, and notes why other messages were refused.
     async fn finish(&self, transaction: &Transaction<'_>, results: &Results) -> Result<(), PostgresError> {
-        let table = self.outbox.table();
+        let table = self.outbox.table().sql_name();
         if !results.sent.is_empty() {
             let sql = format!("DELETE FROM {table} WHERE id = ANY($1)");
             transaction.execute_typed(&sql, &[(&results.sent, Type::INT8_ARRAY)]).await?;

@@ -9,6 +9,7 @@
 //! | [`visible`] | text of others, shown without terminal control sequences |
 //! | [`private`] | files and directories that only their user may read |
 //! | [`file_lock`] | a file that one process has locked |
+//! | `postgres_settings` | connection strings and names of schemas, with the feature `postgres-tls` |
 //! | `postgres_tls` | TLS for connections to PostgreSQL, with the feature `postgres-tls` |
 //! | [`current`] | a value that is replaced while others read it |
 //! | [`clock`] | the wall clock |
@@ -19,6 +20,8 @@ pub mod current;
 pub mod duration;
 pub mod file_lock;
 pub mod json;
+#[cfg(feature = "postgres-tls")]
+pub mod postgres_settings;
 #[cfg(feature = "postgres-tls")]
 pub mod postgres_tls;
 pub mod private;

@@ -8,7 +8,10 @@ use tokio_postgres::{
 };
 
 use crate::store::postgres::error::PostgresError;
-use dms_protocol::secret::Secret;
+use dms_protocol::{
+    internal::postgres_settings::{check_schema, connection_string},
+    secret::Secret,
+};
 
 /// How long an idle connection is left alone before PostgreSQL is asked whether it is still there.
 const KEEPALIVE: Duration = Duration::from_secs(10);
@@ -16,8 +19,6 @@ const KEEPALIVE: Duration = Duration::from_secs(10);
 const TCP_TIMEOUT: Duration = Duration::from_secs(2);
 /// The shortest time after which a take-over makes sense: PostgreSQL has to answer a beat in a fifth of it.
 const MIN_TAKEOVER: Duration = Duration::from_millis(250);
-/// How long a name of PostgreSQL may be.
-const MAX_NAME: usize = 63;
 
 /// Where PostgreSQL is, and how ownership passes from one server to another.
 #[derive(Clone, Debug)]
@@ -54,13 +55,7 @@ impl PostgresConfig {
     /// A sentence about the first setting that cannot be used. It never contains the connection string.
     pub fn check(&self) -> Result<(), PostgresError> {
         self.hosts().map(drop)?;
-        if !is_identifier(&self.schema) {
-            let reason = format!(
-                "{:?} is no name of a schema: it has 1 to {MAX_NAME} lowercase letters, digits and underscores and does not begin with a digit or pg_",
-                self.schema
-            );
-            return Err(PostgresError::Setting { setting: "schema", reason });
-        }
+        check_schema(&self.schema).map_err(|reason| PostgresError::Setting { setting: "schema", reason })?;
         if self.takeover_after < MIN_TAKEOVER {
             let reason = format!("{:?} is less than {MIN_TAKEOVER:?}", self.takeover_after);
             return Err(PostgresError::Setting { setting: "takeover_after", reason });
@@ -74,12 +69,7 @@ impl PostgresConfig {
     /// When the connection string cannot be used.
     pub(crate) fn hosts(&self) -> Result<Vec<Config>, PostgresError> {
         let bad = |reason: String| PostgresError::Setting { setting: "url", reason };
-        // With certificates the server is always checked in full, which tokio-postgres has no name for.
-        let text = self.url.expose().trim().replace("sslmode=verify-full", "sslmode=require");
-        let given: Config = text.parse().map_err(|error: tokio_postgres::Error| bad(reason_of(&error)))?;
-        if given.get_ssl_mode() == SslMode::Require && self.ca_file.is_none() {
-            return Err(bad("it requires TLS, for which ca_file has to name the authorities' certificates".to_owned()));
-        }
+        let given = connection_string(&self.url, self.ca_file.is_some()).map_err(bad)?;
         if given.get_hosts().is_empty() {
             return Err(bad("it names no host".to_owned()));
         }
@@ -128,24 +118,6 @@ impl PostgresConfig {
 
 fn port(ports: &[u16], number: usize) -> u16 {
     ports.get(number).or_else(|| ports.first().filter(|_| ports.len() == 1)).copied().unwrap_or(5432)
-}
-
-/// What tokio-postgres finds wrong with a connection string. Only what names a known option is shown: where a string is taken apart
-/// wrongly, the name of an "unknown option" is a piece of a password.
-fn reason_of(error: &tokio_postgres::Error) -> String {
-    let cause = std::error::Error::source(error).map(ToString::to_string);
-    match cause.filter(|cause| cause.starts_with("invalid value for option")) {
-        Some(cause) => format!("it is no connection string of PostgreSQL ({cause})"),
-        None => "it is no connection string of PostgreSQL".to_owned(),
-    }
-}
-
-fn is_identifier(name: &str) -> bool {
-    let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
-    (1..=MAX_NAME).contains(&name.len())
-        && name.bytes().all(fits)
-        && !name.starts_with(|first: char| first.is_ascii_digit())
-        && !name.starts_with("pg_")
 }
 
 /// Where a configuration for one host leads, for errors and logs.
