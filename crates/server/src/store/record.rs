@@ -23,7 +23,7 @@ pub(crate) struct StreamId(pub(crate) u32);
 pub(crate) struct CursorId(pub(crate) u32);
 
 /// A message in a stream or a delay queue.
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct StoredMessage {
     /// The sequence number of the message in its stream, from 1 without gaps.
     pub(crate) seq: u64,

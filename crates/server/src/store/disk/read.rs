@@ -226,20 +226,18 @@ impl ReadBuilder {
         damaged.retain(|damaged| damaged.seq >= from);
         let mut full = Ok(());
         for mut message in content.messages.into_iter().filter(|message| message.seq >= from) {
-            let seq = message.seq;
-            // Copied, unless the run contains only this message: a leased message must not keep up to 48 KiB of others in memory,
-            // which the lease budget does not count.
-            if run.count > 1 && self.has_room(&message) {
-                match Arc::get_mut(&mut message) {
-                    Some(message) => message.json = Bytes::copy_from_slice(&message.json),
-                    None => message = Arc::new(message.copied()),
-                }
-            }
-            if !self.add(message) {
-                full = Err(seq);
-                damaged.retain(|damaged| damaged.seq < seq);
+            if !self.has_room(&message) {
+                full = Err(message.seq);
+                damaged.retain(|damaged| damaged.seq < message.seq);
                 break;
             }
+            // Copied, unless the run contains only this message: a leased message must not keep up to 48 KiB of others in memory,
+            // which the lease budget does not count.
+            if run.count > 1 {
+                let message = Arc::make_mut(&mut message);
+                message.json = Bytes::copy_from_slice(&message.json);
+            }
+            self.push(message);
         }
         self.found.damaged.extend(damaged);
         full
@@ -251,20 +249,22 @@ impl ReadBuilder {
     }
 
     fn add(&mut self, message: Arc<StoredMessage>) -> bool {
-        if !self.has_room(&message) {
-            return false;
+        let has_room = self.has_room(&message);
+        if has_room {
+            self.push(message);
         }
+        has_room
+    }
+
+    fn push(&mut self, message: Arc<StoredMessage>) {
         self.limit.bytes = self.limit.bytes.saturating_sub(message.memory_bytes());
         self.found.messages.push(message);
-        true
     }
 }
 
 impl StoredMessage {
     /// The same message in memory of its own.
     fn copied(&self) -> Self {
-        let Self { seq, entered_ms, body_bytes, origin, only_for, .. } = *self;
-        let (json, tags) = (Bytes::copy_from_slice(&self.json), self.tags.clone());
-        Self { seq, entered_ms, json, body_bytes, tags, dead_letter: self.dead_letter.clone(), origin, only_for }
+        Self { json: Bytes::copy_from_slice(&self.json), ..self.clone() }
     }
 }

@@ -241,9 +241,7 @@ mod tests {
                 json: "{}".into(),
                 body_bytes: 1,
                 tags: Arc::from(Vec::new()),
-                dead_letter: None,
-                origin: None,
-                only_for: None,
+                ..StoredMessage::default()
             }),
             failures: *failures,
             history: FailureHistory::default(),

@@ -50,7 +50,7 @@ impl Rates {
     fn rate(&self, now: Instant, total: u64, at: impl Fn(&Sample) -> u64) -> f64 {
         let Some(sample) = self.0.front() else { return 0.0 };
         let elapsed = now.saturating_duration_since(sample.at).max(SHORTEST);
-        // No queue has so many messages that a float could not count them.
+        // A float counts the messages of any queue exactly enough.
         #[allow(clippy::cast_precision_loss, reason = "a rate is rounded anyway")]
         let count = total.saturating_sub(at(sample)) as f64;
         count / elapsed.as_secs_f64()

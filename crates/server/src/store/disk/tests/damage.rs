@@ -153,8 +153,7 @@ fn message(seq: u64, size: usize, reason: Option<&str>) -> Arc<StoredMessage> {
         json: json.into(),
         tags,
         dead_letter: info,
-        origin: None,
-        only_for: None,
+        ..StoredMessage::default()
     })
 }
 
@@ -205,16 +204,7 @@ fn a_changed_sector_takes_what_is_in_it() {
 
 fn short(seq: u64) -> Arc<StoredMessage> {
     let json = format!("{{\"body\":\"{seq}:yyyyyyyyyyyy\"}}").into();
-    Arc::new(StoredMessage {
-        seq,
-        entered_ms: 1_000,
-        body_bytes: 16,
-        json,
-        tags: Arc::default(),
-        dead_letter: None,
-        origin: None,
-        only_for: None,
-    })
+    Arc::new(StoredMessage { seq, entered_ms: 1_000, body_bytes: 16, json, ..StoredMessage::default() })
 }
 
 /// Compaction moves damaged messages too, so that the segment can be deleted.

@@ -49,8 +49,7 @@ fn dies(seq: u64) -> [Record; 2] {
         body_bytes,
         tags: Arc::default(),
         dead_letter,
-        origin: None,
-        only_for: None,
+        ..StoredMessage::default()
     };
     let settlement = Settlement { dead: vec![seq], head: seq + 1, ..Settlement::default() };
     [Record::Appended(StreamId(4), Arc::new(copy)), settled(settlement)]
@@ -58,16 +57,7 @@ fn dies(seq: u64) -> [Record; 2] {
 
 fn delayed(seq: u64, size: usize) -> Record {
     let (json, tags) = ("x".repeat(size).into(), Arc::default());
-    let message = StoredMessage {
-        seq,
-        entered_ms: 9,
-        json,
-        body_bytes: size,
-        tags,
-        dead_letter: None,
-        origin: None,
-        only_for: None,
-    };
+    let message = StoredMessage { seq, entered_ms: 9, json, body_bytes: size, tags, ..StoredMessage::default() };
     Record::Delayed(StreamId(2), Arc::new(message))
 }
 

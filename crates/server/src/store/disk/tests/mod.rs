@@ -36,16 +36,7 @@ pub(crate) fn appended(stream: u32, seq: u64, size: usize) -> Record {
     let tags = Arc::from(["a".to_owned(), "b".to_owned()]);
     Record::Appended(
         StreamId(stream),
-        Arc::new(StoredMessage {
-            seq,
-            entered_ms: 5,
-            json,
-            body_bytes: size,
-            tags,
-            dead_letter: None,
-            origin: None,
-            only_for: None,
-        }),
+        Arc::new(StoredMessage { seq, entered_ms: 5, json, body_bytes: size, tags, ..StoredMessage::default() }),
     )
 }
 
@@ -347,9 +338,7 @@ fn what_is_left_in_a_file_is_moved() {
         json: "late".into(),
         body_bytes: 4,
         tags: Arc::from([]),
-        dead_letter: None,
-        origin: None,
-        only_for: None,
+        ..StoredMessage::default()
     };
     store.commit(&[Record::Delayed(StreamId(2), Arc::new(delayed))]).unwrap();
     store.commit(&[appended(1, 1_001, 60_000)]).unwrap();
@@ -378,9 +367,7 @@ fn a_lot_is_read_as_it_is() {
             json: "x".into(),
             body_bytes: 1,
             tags: Arc::from([]),
-            dead_letter: None,
-            origin: None,
-            only_for: None,
+            ..StoredMessage::default()
         };
         Record::Delayed(StreamId(2), Arc::new(message))
     };
@@ -660,16 +647,7 @@ fn entry_times_are_read_without_bodies() {
         let json = "x".repeat(size).into();
         Record::Appended(
             StreamId(1),
-            Arc::new(StoredMessage {
-                seq,
-                entered_ms,
-                json,
-                body_bytes: size,
-                tags: Arc::default(),
-                dead_letter: None,
-                origin: None,
-                only_for: None,
-            }),
+            Arc::new(StoredMessage { seq, entered_ms, json, body_bytes: size, ..StoredMessage::default() }),
         )
     };
     store.commit(&[at(1, 10, 300_000), at(2, 20, 300_000), at(3, 30, 10), at(4, 40, 10), at(5, 50, 10)]).unwrap();
@@ -702,16 +680,7 @@ fn the_time_of_damaged_messages_is_that_of_the_next() {
         let json = format!("body-{seq}").into();
         Record::Appended(
             StreamId(1),
-            Arc::new(StoredMessage {
-                seq,
-                entered_ms,
-                json,
-                body_bytes: 6,
-                tags: Arc::default(),
-                dead_letter: None,
-                origin: None,
-                only_for: None,
-            }),
+            Arc::new(StoredMessage { seq, entered_ms, json, body_bytes: 6, ..StoredMessage::default() }),
         )
     };
     for (seq, entered_ms) in [(1, 10), (2, 20), (3, 30)] {

@@ -18,9 +18,7 @@ fn message(seq: u64, tag: &str) -> Arc<StoredMessage> {
         json: "{}".into(),
         body_bytes: 10,
         tags: tags.into(),
-        dead_letter: None,
-        origin: None,
-        only_for: None,
+        ..StoredMessage::default()
     })
 }
 

@@ -28,9 +28,7 @@ fn append(seq: u64, size: usize) -> [Record; 1] {
         body_bytes: size,
         json: json.into(),
         tags: [].into(),
-        dead_letter: None,
-        origin: None,
-        only_for: None,
+        ..StoredMessage::default()
     };
     [Record::Appended(StreamId(1), Arc::new(message))]
 }

@@ -144,9 +144,7 @@ fn message(seq: u64, entered_ms: i64, rng: &mut fastrand::Rng) -> Arc<StoredMess
         body_bytes: json.len(),
         json: json.into(),
         tags: tags.into(),
-        dead_letter: None,
-        origin: None,
-        only_for: None,
+        ..StoredMessage::default()
     })
 }
 
