@@ -135,19 +135,8 @@ async fn from_group(client: &Client, args: &RedriveArgs, which: &Selection, cont
     let about = format!("{endpoint} {project} {source:?}");
     let journal = journal_file("redrive", &about, args.journal.as_deref(), args.dry_run, context);
     let progress = SweepBar::new(context);
-    let mut shown = progress.clone();
-    let mut redrive =
-        Redrive::new(client.clone(), source).max_redrives(args.max_redrives).dry_run(args.dry_run).sweep(|sweep| {
-            let sweep = sweep.max(args.max).rate(args.rate.map(Rate::per_second));
-            sweep.on_progress(move |report| shown.show(report))
-        });
-    if let Some(journal) = journal {
-        redrive = redrive.journal(journal);
-    }
-    if !args.filter.is_empty() {
-        let filter = args.filter.clone();
-        redrive = redrive.only(move |message| filter.passes(message));
-    }
+    let redrive = Redrive::new(client.clone(), source).max_redrives(args.max_redrives).dry_run(args.dry_run);
+    let mut redrive = with_options(redrive, (args.max, args.rate), &args.filter, journal, &progress);
     if let Some(queue) = &args.to {
         redrive = redrive.to(client.find_queue(queue).await?.id);
     }
@@ -155,6 +144,28 @@ async fn from_group(client: &Client, args: &RedriveArgs, which: &Selection, cont
     let result = redrive.map(move |copy| change.apply(copy)).run(signals::first()).await;
     progress.clear();
     print(&result?, args.dry_run, context)
+}
+
+/// A redrive with the options that all sweeps of the command line have.
+pub(crate) fn with_options(
+    mut redrive: Redrive,
+    (max, rate): (Option<u64>, Option<Rate>),
+    filter: &Filter,
+    journal: Option<PathBuf>,
+    progress: &SweepBar,
+) -> Redrive {
+    let mut progress = progress.clone();
+    redrive = redrive.sweep(|sweep| {
+        sweep.max(max).rate(rate.map(Rate::per_second)).on_progress(move |report| progress.show(report))
+    });
+    if let Some(journal) = journal {
+        redrive = redrive.journal(journal);
+    }
+    if !filter.is_empty() {
+        let filter = filter.clone();
+        redrive = redrive.only(move |message| filter.passes(message));
+    }
+    redrive
 }
 
 /// The journal of a run: the one that was named, or one in the user's state directory that is about this task alone; `None` for a

@@ -12,7 +12,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     cli::{
-        commands::dlq::{filter::Filter, redrive::journal_file, sweep_bar::SweepBar},
+        commands::dlq::{
+            filter::Filter,
+            redrive::{journal_file, with_options},
+            sweep_bar::SweepBar,
+        },
         service::signals,
         support::{
             context::Context,
@@ -199,7 +203,7 @@ impl Transfer {
         }
         let mut global = context.global.clone();
         if self.to_config.is_some() {
-            // What was said of the source does not hold for another configuration.
+            // Options of the source do not apply to another configuration.
             (global.config, global.endpoint, global.project_id) = (self.to_config.clone(), None, None);
             (global.context, global.api_version) = (None, None);
         }
@@ -224,23 +228,12 @@ impl Transfer {
             format!("{} {source:?} to {} {}", context.endpoint().unwrap_or_default(), target.endpoint, target.queue.id);
         let journal = journal_file("transfer", &about, self.journal.as_deref(), self.dry_run, context);
         let progress = SweepBar::new(context);
-        let mut shown = progress.clone();
-        let mut redrive = Redrive::new(client.clone(), source)
+        let redrive = Redrive::new(client.clone(), source)
             .to_service(target.client.clone(), target.queue.id.clone())
             .unchanged(true)
             .skip_filtered(skips_filtered)
-            .dry_run(self.dry_run)
-            .sweep(|sweep| {
-                let sweep = sweep.max(self.max).rate(self.rate.map(Rate::per_second));
-                sweep.on_progress(move |report| shown.show(report))
-            });
-        if let Some(journal) = journal {
-            redrive = redrive.journal(journal);
-        }
-        if !self.filter.is_empty() {
-            let filter = self.filter.clone();
-            redrive = redrive.only(move |message| filter.passes(message));
-        }
+            .dry_run(self.dry_run);
+        let redrive = with_options(redrive, (self.max, self.rate), &self.filter, journal, &progress);
         let stopped = CancellationToken::new();
         let stop = async {
             signals::first().await;
