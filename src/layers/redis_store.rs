@@ -110,8 +110,8 @@ impl RedisStore {
     }
 }
 
-/// Chooses the TLS library that this crate uses everywhere, unless the program has chosen one. `redis` cannot be told
-/// which one to use, and panics in a program that links two.
+/// Chooses the TLS library that this crate uses everywhere, unless the program has chosen one. `redis` has no option
+/// for it, and panics in a program that links two.
 fn use_a_provider() {
     use tokio_rustls::rustls::crypto::{CryptoProvider, aws_lc_rs};
     if CryptoProvider::get_default().is_none() {

@@ -186,7 +186,7 @@ fn gauges(
     Ok(())
 }
 
-/// Counters of each group; several of one name are told apart by the label `stream`.
+/// Counters of each group; several of one name differ in the label `stream`.
 fn counters(
     encoder: &mut DescriptorEncoder<'_>,
     name: &str,

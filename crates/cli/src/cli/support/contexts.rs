@@ -15,7 +15,7 @@ use dms_protocol::internal::{private, text};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Contexts {
-    /// The name of the context that commands use unless they are told otherwise.
+    /// The name of the context that commands use by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) current: Option<String>,
     /// The contexts by their names.

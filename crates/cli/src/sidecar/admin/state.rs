@@ -51,7 +51,7 @@ pub(super) struct WatchedWorker {
     pub(super) name: String,
     pub(super) throttle: Throttle,
     pub(super) recorder: Arc<Recorder>,
-    /// The application behind its handler, if that is one that can be down.
+    /// The application that its handler calls, if it calls one that can be down.
     pub(super) app: Option<Arc<App>>,
     pub(super) dead_letters: bool,
     pub(super) stale_after: Duration,

@@ -18,7 +18,7 @@ use dms_worker::{
     worker::attributes::{ERROR, REASON},
 };
 
-/// The word for dead letters without a reason: those of other services, and of versions that kept none.
+/// The word for dead letters without a reason. Other services and older versions keep none.
 const UNKNOWN: &str = "unknown";
 
 /// What the dead letters with one reason have in common.

@@ -32,7 +32,7 @@ impl Reader {
         Self { pipe: output.filter(|file| file.metadata().is_ok_and(|about| about.file_type().is_fifo())) }
     }
 
-    /// Where a pipe cannot be asked, what was written counts as read.
+    /// Where a pipe cannot be asked, all written lines count as read.
     #[cfg(not(unix))]
     pub(super) fn of_stdout() -> Self {
         Self { pipe: None }

@@ -212,7 +212,7 @@ impl Place {
         let (mut at, mut left, stream) = (from, MAX_SEARCHED, self.stream);
         while at < self.next && left > 0 && hits.messages.len() < MAX_HITS {
             let read = core.read_store(move |store| store.read(stream, at, PAGE)).await?;
-            // Of a damaged stretch nothing is read, and the search goes on behind it.
+            // A damaged stretch yields no message; the search continues after it.
             at = read.messages.last().map_or(read.until, |last| last.seq + 1).max(at + 1);
             left = left.saturating_sub(read.messages.len().max(1) as u64);
             for message in read.messages.into_iter().filter(|message| message.seq < self.next) {
