@@ -237,6 +237,8 @@ impl Member {
     pub(crate) async fn take(&self, view: &View) -> Result<Option<Arc<Duty>>, PostgresError> {
         let Some(owner) = &view.owner else { return Ok(None) };
         let session = self.connector.connect().await?;
+        // Servers of a later version may have migrated the tables since this one joined, and written what this one cannot read.
+        schema::refuse_newer(&session, &self.connector.schema).await?;
         session.batch(TAKE).await?;
         let is_dead = view.verdict == Some(Verdict::Dead);
         let mut tries = 0;

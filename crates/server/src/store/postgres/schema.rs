@@ -23,10 +23,11 @@ const MADE_MEANWHILE: [SqlState; 3] =
     [SqlState::UNIQUE_VIOLATION, SqlState::DUPLICATE_OBJECT, SqlState::DUPLICATE_TABLE];
 
 /// The version that this program writes.
-pub(crate) const VERSION: i32 = 1;
+pub(crate) const VERSION: i32 = 2;
 
 /// The statements that migrate a schema from version N to N + 1, in order.
-const MIGRATIONS: &[&str] = &["
+const MIGRATIONS: &[&str] = &[
+    "
 CREATE TABLE cluster (
     one boolean PRIMARY KEY DEFAULT true CHECK (one),
     version int NOT NULL,
@@ -91,7 +92,10 @@ CREATE TABLE settled (
 ) WITH (fillfactor = 50);
 INSERT INTO shard VALUES (0, NULL, 0);
 INSERT INTO image VALUES (0, 0, 1);
-"];
+",
+    // Changes no table. Messages may have an origin or be for one group, which version 1 would read as damage.
+    "SELECT 1;",
+];
 
 /// Makes the table of a slot, unless it exists.
 ///
@@ -177,6 +181,14 @@ async fn version(session: &Session, schema: &str) -> Result<Option<(i32, u32)>, 
     }
     let log = u32::try_from(row.try_get::<_, i64>(1)?).map_err(|_| damaged("cluster.log is out of range"))?;
     Ok(Some((found, log)))
+}
+
+/// Refuses tables that a later version has migrated since this server joined them.
+///
+/// # Errors
+/// [`PostgresError::Newer`], or when PostgreSQL fails.
+pub(crate) async fn refuse_newer(session: &Session, schema: &str) -> Result<(), PostgresError> {
+    version(session, schema).await.map(drop)
 }
 
 fn random() -> Result<(u32, Vec<u8>), PostgresError> {

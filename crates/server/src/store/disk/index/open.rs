@@ -99,6 +99,18 @@ pub(crate) fn connect(file: &Path) -> rusqlite::Result<Connection> {
     Ok(conn)
 }
 
+/// Refuses an index of a later version, whose log this program would take for damaged. Any other index is accepted, also a damaged one.
+///
+/// # Errors
+/// [`OpenError::Newer`] alone.
+pub(crate) fn refuse_newer(file: &Path) -> Result<(), OpenError> {
+    let conn = connect(file).map_err(|error| explain(file, &error));
+    match conn.and_then(|conn| recognise(&conn, file)) {
+        Err(newer @ OpenError::Newer { .. }) => Err(newer),
+        _ => Ok(()),
+    }
+}
+
 /// The version of the file; 0 for a new one.
 fn recognise(conn: &Connection, file: &Path) -> Result<usize, OpenError> {
     let number = |name: &str| conn.pragma_query_value(None, name, |row| row.get::<_, i64>(0));

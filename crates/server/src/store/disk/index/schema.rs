@@ -133,6 +133,8 @@ CREATE TABLE retention (
 ) WITHOUT ROWID;
 INSERT INTO totals VALUES ('retention', 0, 0);
 ",
+    // Changes no table. Messages in the log may have an origin or be for one group, which earlier versions would read as damage.
+    "SELECT 1;",
 ];
 
 /// The first version whose rows have checksums.

@@ -249,6 +249,21 @@ fn damaged_messages_are_moved_and_stay_damaged() {
     look(&store);
 }
 
+/// The log of a later version would look damaged, and its messages would be missing from the rebuilt index.
+#[test]
+fn the_index_of_a_later_version_is_not_rebuilt() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = DiskStore::open_with(dir.path(), SEGMENT).unwrap();
+    store.release(true).unwrap();
+    drop(store);
+    let database = dir.path().join("dms.db");
+    let version = || rusqlite::Connection::open(&database).unwrap();
+    version().pragma_update(None, "user_version", 99).unwrap();
+    let refused = rebuild::rebuild(dir.path()).unwrap_err().to_string();
+    assert!(refused.contains("dms.db has version 99") && refused.contains("use a newer dms-worker"), "{refused}");
+    assert_eq!(version().pragma_query_value(None, "user_version", |row| row.get::<_, u32>(0)).unwrap(), 99);
+}
+
 /// Runs of earlier versions are read as before. One damaged message makes its whole run unreadable.
 #[test]
 fn runs_without_checksums_are_read() {

@@ -22,7 +22,7 @@ use crate::store::{
             checksums,
             error::{IndexError, IndexResult},
             lookup,
-            open::{connect, explain},
+            open::{connect, explain, refuse_newer},
             rows::stream_row,
             schema,
             writer::Writer,
@@ -69,6 +69,9 @@ pub fn rebuild(dir: &Path) -> Result<Rebuilt, RepairError> {
     // Held until the new index is complete, and taken again by the store that opens it.
     let mut held = DataDir::lock(dir)?;
     held.lock_log_directory()?;
+    if dir.join(DATABASE).exists() {
+        refuse_newer(&dir.join(DATABASE))?;
+    }
     let failed = |source| RepairError::File { path: dir.to_owned(), source };
     let log = log_number(dir).map_err(failed)?;
     let directory = LogDirectory { path: dir.join(LOG), log };

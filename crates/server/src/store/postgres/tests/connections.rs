@@ -38,6 +38,35 @@ fn tables_of_a_later_version_are_refused_and_left_alone() {
     assert_eq!(count(server, &config, "version FROM cluster"), 99);
 }
 
+/// Servers are replaced one after the other: a standby of the old version must not take over what the new one has written.
+#[test]
+fn a_standby_takes_nothing_over_once_a_later_version_migrated_the_tables() {
+    let Some(server) = PgServer::shared() else { return };
+    let (config, owning) = owning(server);
+    let standby = Node::join(&config);
+    owning.store.release(true).unwrap();
+    server.psql("postgres", &format!("UPDATE {}.cluster SET version = 99", config.schema)).unwrap();
+    let owner = standby.runtime.block_on(standby.member.look());
+    let epoch = owner.epoch;
+    let view = View { owner: Some(owner), verdict: Some(Verdict::Free) };
+    let refused = standby.runtime.block_on(standby.member.take(&view)).map(drop).unwrap_err();
+    assert!(refused.to_string().contains("has version 99"), "{refused}");
+    assert_eq!(count(server, &config, "epoch FROM shard WHERE id = 0"), u64::try_from(epoch).unwrap());
+}
+
+/// The first version made the same tables; its messages had no origins.
+#[test]
+fn tables_of_the_first_version_are_migrated() {
+    let Some(server) = PgServer::shared() else { return };
+    let (config, first) = owning(server);
+    first.store.commit(&[appended(1)]).unwrap();
+    first.store.release(true).unwrap();
+    server.psql("postgres", &format!("UPDATE {}.cluster SET version = 1", config.schema)).unwrap();
+    let next = Node::join(&config).take();
+    assert_eq!(count(server, &config, "version FROM cluster"), 2);
+    assert_eq!(next.store.read(STREAM, 1, ALL).unwrap().messages.len(), 1);
+}
+
 #[test]
 fn servers_that_start_together_make_the_tables_once() {
     let Some(server) = PgServer::shared() else { return };
