@@ -18,7 +18,7 @@ use dms_protocol::auth::{
 use dms_server::{
     Server, ServerConfig,
     broker::{
-        Ack, Broker, GroupPath, LeaseRequest, NewMessage, Stream, Verdict,
+        Ack, AckStatus, Broker, GroupPath, LeaseRequest, NewMessage, Stream,
         embedded::{EmbeddedBroker, EmbeddedConfig},
     },
     clock::Clock,
@@ -219,7 +219,7 @@ fn broker(on_disk: bool) -> Run {
                 broker.append(&path.project, &path.queue, vec![message.clone(); BATCH]).await.expect("room");
                 let leased = broker.lease(&path, Stream::Messages, request.clone()).await.expect("a batch");
                 let acks =
-                    leased.into_iter().map(|one| Ack { receipt: one.receipt, verdict: Verdict::Success }).collect();
+                    leased.into_iter().map(|one| Ack { receipt: one.receipt, status: AckStatus::Success }).collect();
                 broker.ack(&path, Stream::Messages, acks).await.expect("a lease");
             }
         });

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 
 use crate::{
-    broker::{MessageOrigin, Stream, Verdict},
+    broker::{AckStatus, MessageOrigin, Stream},
     clock::whole_ms,
     store::FirstPlace,
 };
@@ -135,8 +135,8 @@ impl GroupPath {
 pub struct Ack {
     /// The receipt from the consume answer.
     pub receipt: String,
-    /// The consumer's verdict on the message.
-    pub verdict: Verdict,
+    /// The status that the consumer reports.
+    pub status: AckStatus,
 }
 
 /// The number of messages that an acknowledgement settled. The sum is the size of the batches it names.

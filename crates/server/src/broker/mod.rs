@@ -3,7 +3,7 @@
 //! | file | contents |
 //! |---|---|
 //! | `messages` | sending, consuming, acknowledging |
-//! | `verdict` | what a consumer says about a message, reasons of dead letters |
+//! | `ack_status` | the status that a consumer reports for a message, reasons of dead letters |
 //! | `overview` | queues, groups, quotas and counters as they are reported |
 //! | `inspection` | single messages as operators see them, backups |
 //! | `storage` | failures of the store |
@@ -22,6 +22,7 @@ use dms_protocol::queue::{CreatedQueue, GroupId, NewQueue, ProjectId, ProjectTag
 pub(crate) use self::error::AlreadyLogged;
 use self::sealed::Sealed;
 pub use self::{
+    ack_status::{AckStatus, ReasonCounts},
     error::BrokerError,
     inspection::{
         BackedUp, DamagedIn, DamagedMessage, FoundIn, FoundMessage, FoundPlace, GroupStanding, PeekState, Peeked,
@@ -30,7 +31,6 @@ pub use self::{
     messages::{Ack, AckCounts, Appended, GroupPath, LeaseRequest, LeasedMessage, NewMessage},
     overview::{BrokerStats, GroupList, GroupOverview, QueueOverview, Quotas, Usage},
     storage::{StoragePart, StorageTrouble},
-    verdict::{ReasonCounts, Verdict},
 };
 pub use crate::{
     histogram::Histogram,
@@ -38,6 +38,7 @@ pub use crate::{
 };
 pub use dms_protocol::queue::Stream;
 
+pub(crate) mod ack_status;
 pub mod embedded;
 mod error;
 mod inspection;
@@ -45,7 +46,6 @@ mod messages;
 mod overview;
 pub(crate) mod sealed;
 mod storage;
-pub(crate) mod verdict;
 
 /// The operations of a DMS server.
 ///

@@ -5,7 +5,7 @@ use std::{borrow::Cow, sync::Arc};
 use serde::Serialize;
 
 use crate::{
-    broker::{Ack, AckCounts, FailureCause, Stream, Verdict},
+    broker::{Ack, AckCounts, AckStatus, FailureCause, Stream},
     handlers::{
         extensions::{CauseText, read_cause},
         request::ApiRequest,
@@ -100,11 +100,11 @@ fn ack(index: usize, count: usize, line: AckLine<'_>, extensions: bool) -> Resul
         Some(text) if extensions => read_cause(index, text).map(|cause| Some(Arc::new(cause))),
         _ => Ok(None::<Arc<FailureCause>>),
     };
-    let verdict = match &*line.status {
-        "success" => Verdict::Success,
-        "fail" => Verdict::Fail(cause()?),
-        "release" if extensions => Verdict::Release,
-        "reject" if extensions => Verdict::Reject(cause()?),
+    let status = match &*line.status {
+        "success" => AckStatus::Success,
+        "fail" => AckStatus::Fail(cause()?),
+        "release" if extensions => AckStatus::Release,
+        "reject" if extensions => AckStatus::Reject(cause()?),
         other => {
             let documented = format!("It should not be '{}'.", shown(other));
             return Err(codes::ACK_STATUS.at(match count {
@@ -113,7 +113,7 @@ fn ack(index: usize, count: usize, line: AckLine<'_>, extensions: bool) -> Resul
             }));
         }
     };
-    Ok(Ack { receipt: line.handler.into_owned(), verdict })
+    Ok(Ack { receipt: line.handler.into_owned(), status })
 }
 
 #[cfg(test)]

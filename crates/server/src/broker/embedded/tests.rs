@@ -11,7 +11,7 @@ use std::{
 };
 
 use crate::{
-    broker::{Verdict, embedded::*},
+    broker::{AckStatus, embedded::*},
     histogram::Histogram,
     store::{ReadBatch, ReadLimit, Record, StoreError, StreamId, disk::tests::small_disk},
 };
@@ -163,9 +163,9 @@ impl Scene {
     }
 
     pub(crate) async fn settle(&self, batch: &[LeasedMessage], success: bool) -> Result<AckCounts, BrokerError> {
-        let verdict = if success { Verdict::Success } else { Verdict::Fail(None) };
+        let status = if success { AckStatus::Success } else { AckStatus::Fail(None) };
         let acks =
-            batch.iter().map(|message| Ack { receipt: message.receipt.clone(), verdict: verdict.clone() }).collect();
+            batch.iter().map(|message| Ack { receipt: message.receipt.clone(), status: status.clone() }).collect();
         self.broker.ack(&self.path, Stream::Messages, acks).await
     }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use dms_protocol::queue::{NewQueue, QueueMode};
-use dms_server::broker::{Ack, AckCounts, Broker, BrokerError, LeaseRequest, Stream, Verdict};
+use dms_server::broker::{Ack, AckCounts, AckStatus, Broker, BrokerError, LeaseRequest, Stream};
 
 use super::stage::{Stage, acks, all_done, message, on_each_store, take, texts, wait};
 
@@ -98,7 +98,7 @@ async fn a_bad_receipt_settles_nothing() {
         let batch = s.take(1).await;
         for bad in ["", "nonsense", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"] {
             let mut list = all_done(&batch);
-            list.push(Ack { receipt: bad.to_owned(), verdict: Verdict::Success });
+            list.push(Ack { receipt: bad.to_owned(), status: AckStatus::Success });
             assert!(matches!(s.settle(list).await, Err(BrokerError::UnknownReceipt(_))));
         }
         assert_eq!(s.settle(all_done(&batch)).await.unwrap().success, 1);

@@ -8,8 +8,8 @@ use std::{sync::Arc, time::Duration};
 use dms_protocol::queue::{NewQueue, QueueMode, TagFilter, TagMode};
 use dms_server::{
     broker::{
-        Ack, AckCounts, Broker, BrokerError, FailureCause, GroupPath, LeaseRequest, LeasedMessage, PeekState, Stream,
-        Verdict,
+        Ack, AckCounts, AckStatus, Broker, BrokerError, FailureCause, GroupPath, LeaseRequest, LeasedMessage,
+        PeekState, Stream,
         embedded::{EmbeddedBroker, EmbeddedConfig, FailureCounting},
     },
     clock::Clock,
@@ -33,7 +33,7 @@ enum Step {
     Send(Vec<(Labels, u64)>),
     /// Consumes for a group.
     Take { group: usize, dead: bool, max: usize },
-    /// Acknowledges one of the batches of a group, including old ones, with a verdict for each message; `None` leaves it out.
+    /// Acknowledges one of the batches of a group, including old ones, with a status for each message; `None` leaves it out.
     Ack { batch: prop::sample::Index, said: Vec<Option<Said>> },
     /// Purges the backlog of a group, or the queue.
     Purge(Option<usize>),
@@ -43,7 +43,7 @@ enum Step {
     Restart { crash: bool },
 }
 
-/// The verdict on a message; with a number, its reason and its error are sent too.
+/// The status of a message; with a number, its reason and its error are sent too.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Said {
     Done,
@@ -53,7 +53,7 @@ enum Said {
 }
 
 impl Said {
-    fn verdict(self) -> Verdict {
+    fn status(self) -> AckStatus {
         let cause = |number: Option<u8>| {
             let told = |what: &str, number| Some(format!("{what}-{number}"));
             number.map(|n| {
@@ -61,10 +61,10 @@ impl Said {
             })
         };
         match self {
-            Self::Done => Verdict::Success,
-            Self::Fail(number) => Verdict::Fail(cause(number)),
-            Self::Release => Verdict::Release,
-            Self::Reject(number) => Verdict::Reject(cause(number)),
+            Self::Done => AckStatus::Success,
+            Self::Fail(number) => AckStatus::Fail(cause(number)),
+            Self::Release => AckStatus::Release,
+            Self::Reject(number) => AckStatus::Reject(cause(number)),
         }
     }
 }
@@ -262,9 +262,8 @@ impl Play {
         let (group, stream, messages) = &self.batches[number];
         let said = &said[..said.len().min(messages.len())];
         let mentioned = messages.iter().zip(said).filter_map(|(message, said)| Some((message, (*said)?)));
-        let list: Vec<_> = mentioned
-            .map(|(message, said)| Ack { receipt: message.receipt.clone(), verdict: said.verdict() })
-            .collect();
+        let list: Vec<_> =
+            mentioned.map(|(message, said)| Ack { receipt: message.receipt.clone(), status: said.status() }).collect();
         if list.is_empty() {
             return;
         }

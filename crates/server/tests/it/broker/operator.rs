@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use dms_protocol::queue::NewQueue;
-use dms_server::broker::{Broker, BrokerError, FoundIn, FoundMessage, MessageOrigin, Standing, Stream, Verdict};
+use dms_server::broker::{AckStatus, Broker, BrokerError, FoundIn, FoundMessage, MessageOrigin, Standing, Stream};
 
 use super::stage::{Stage, acks, all_done, message, on_each_durable_store, on_each_store, say, take, take_by, texts};
 
@@ -136,7 +136,7 @@ async fn a_discarded_message_is_settled_and_no_other() {
         let batch = s.take(10).await;
         assert_eq!(texts(&batch), ["a", "b", "d", "e"]);
         assert_eq!(texts(&s.lease(1, Stream::Messages, take(10)).await.unwrap()), ["a", "b", "c", "d", "e"]);
-        s.settle(say(&batch, [Verdict::Success, Verdict::Success, Verdict::Release])).await.unwrap();
+        s.settle(say(&batch, [AckStatus::Success, AckStatus::Success, AckStatus::Release])).await.unwrap();
         s.broker.discard_message(&s.group(0), Stream::Messages, batch[3].sequence).await.unwrap();
         let s = reopen.crash(s).await;
         assert_eq!(texts(&s.take(10).await), ["d"]);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use dms_protocol::queue::{NewQueue, QueueMode};
-use dms_server::broker::{AckCounts, Broker, BrokerError, GroupPath, Purged, Stream, Verdict};
+use dms_server::broker::{AckCounts, AckStatus, Broker, BrokerError, GroupPath, Purged, Stream};
 
 use super::stage::{Stage, acks, all_done, message, on_disk, on_each_store, say, take, texts};
 
@@ -93,7 +93,7 @@ async fn leased_messages_are_purged_and_their_acknowledgements_are_answered() {
             s.purge(group).await;
             assert_eq!(s.settle(all_done(&batches[0])).await.unwrap(), AckCounts { success: 1, fail: 0 });
             assert_eq!(s.settle(acks(&batches[1], &[false])).await.unwrap(), AckCounts { success: 0, fail: 1 });
-            let rejected = say(&batches[2], [Verdict::Reject(None)]);
+            let rejected = say(&batches[2], [AckStatus::Reject(None)]);
             assert_eq!(s.settle(rejected).await.unwrap(), AckCounts { success: 1, fail: 0 });
             tokio::time::sleep(Duration::from_secs(31)).await;
             let lapsed = s.settle(all_done(&batches[3])).await;

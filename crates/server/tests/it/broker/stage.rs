@@ -11,7 +11,7 @@ use dms_protocol::queue::{ConsumerGroup, GroupId, NewQueue, ProjectId, QueueId, 
 use dms_server::broker::embedded::PostgresConfig;
 use dms_server::{
     broker::{
-        Ack, AckCounts, Broker, BrokerError, GroupPath, LeaseRequest, LeasedMessage, NewMessage, Stream, Verdict,
+        Ack, AckCounts, AckStatus, Broker, BrokerError, GroupPath, LeaseRequest, LeasedMessage, NewMessage, Stream,
         embedded::{EmbeddedBroker, EmbeddedConfig, OpenError},
     },
     clock::Clock,
@@ -275,14 +275,14 @@ pub(crate) fn texts(batch: &[LeasedMessage]) -> Vec<String> {
 
 /// Acknowledges the first messages of a batch, as success or not.
 pub(crate) fn acks(batch: &[LeasedMessage], success: &[bool]) -> Vec<Ack> {
-    let verdict = |&success: &bool| if success { Verdict::Success } else { Verdict::Fail(None) };
-    say(batch, success.iter().map(verdict))
+    let status = |&success: &bool| if success { AckStatus::Success } else { AckStatus::Fail(None) };
+    say(batch, success.iter().map(status))
 }
 
 /// Says something of each of the first messages of a batch.
-pub(crate) fn say(batch: &[LeasedMessage], verdicts: impl IntoIterator<Item = Verdict>) -> Vec<Ack> {
-    let lines = batch.iter().zip(verdicts);
-    lines.map(|(message, verdict)| Ack { receipt: message.receipt.clone(), verdict }).collect()
+pub(crate) fn say(batch: &[LeasedMessage], statuses: impl IntoIterator<Item = AckStatus>) -> Vec<Ack> {
+    let lines = batch.iter().zip(statuses);
+    lines.map(|(message, status)| Ack { receipt: message.receipt.clone(), status }).collect()
 }
 
 /// Acknowledges a whole batch.

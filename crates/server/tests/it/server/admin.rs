@@ -5,7 +5,7 @@ use std::time::Duration;
 use dms_protocol::queue::{NewQueue, TagFilter};
 use dms_server::{
     Project, Server, ServerConfig, StartQueue,
-    broker::{Ack, GroupPath, LeaseRequest, NewMessage, Stream, Verdict},
+    broker::{Ack, AckStatus, GroupPath, LeaseRequest, NewMessage, Stream},
 };
 use serde_json::Value;
 use tokio::{
@@ -124,7 +124,7 @@ async fn redeliveries_dead_letters_and_syncs_are_counted() {
     let path = GroupPath { project, queue, group };
     for _ in 0..2 {
         let leased = broker.lease(&path, Stream::Messages, all()).await.unwrap();
-        let failed = Ack { receipt: leased[0].receipt.clone(), verdict: Verdict::Fail(None) };
+        let failed = Ack { receipt: leased[0].receipt.clone(), status: AckStatus::Fail(None) };
         assert_eq!(broker.ack(&path, Stream::Messages, vec![failed]).await.unwrap().fail, 2);
     }
 

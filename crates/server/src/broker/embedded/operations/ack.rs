@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use crate::{
     broker::{
-        Ack, AckCounts, BrokerError, GroupPath, Stream, Verdict,
+        Ack, AckCounts, AckStatus, BrokerError, GroupPath, Stream,
         embedded::{
             command::Command,
             core::Core,
@@ -22,8 +22,8 @@ use crate::{
 };
 use dms_protocol::internal::json::quoted;
 
-/// The verdict on each message of each batch; `None` for a message that is not mentioned.
-type Verdicts = BTreeMap<u64, Vec<Option<Verdict>>>;
+/// The status of each message of each batch; `None` for a message that is not mentioned.
+type BatchStatuses = BTreeMap<u64, Vec<Option<AckStatus>>>;
 
 /// A lease with its cursor and its number.
 type NamedLease<'a> = (CursorId, u64, &'a Lease);
@@ -40,8 +40,8 @@ pub(crate) async fn ack(
         let (_, cursor) = state.cursor_of(path, stream)?;
         // Before deadlines are compared: after a pause of the process they are extended first.
         state.notice_pause();
-        let verdicts = state.verdicts(cursor, stream, acks)?;
-        let (settled, endings) = state.begin_ends(cursor, verdicts);
+        let statuses = state.statuses(cursor, stream, acks)?;
+        let (settled, endings) = state.begin_ends(cursor, statuses);
         if endings.is_empty() {
             return Ok(settled);
         }
@@ -53,9 +53,9 @@ pub(crate) async fn ack(
 
 impl State {
     /// Reads the receipts. Several may belong to one batch. If one occurs twice, a failure takes precedence.
-    fn verdicts(&self, number: CursorId, stream: Stream, acks: Vec<Ack>) -> Result<Verdicts, BrokerError> {
+    fn statuses(&self, number: CursorId, stream: Stream, acks: Vec<Ack>) -> Result<BatchStatuses, BrokerError> {
         let now = Instant::now();
-        let mut verdicts = Verdicts::new();
+        let mut statuses = BatchStatuses::new();
         // Nearly always all receipts belong to one batch, so the last lease is remembered.
         let mut last = None;
         for (line, ack) in acks.into_iter().enumerate() {
@@ -74,19 +74,19 @@ impl State {
             if !batch.is_open(now) {
                 return Err(unknown("names a lease that is over, or was acknowledged before"));
             }
-            let said = verdicts.entry(lease).or_insert_with(|| vec![None; batch.entries.len()]);
+            let said = statuses.entry(lease).or_insert_with(|| vec![None; batch.entries.len()]);
             let said = &mut said[usize::from(receipt.position)];
-            if matches!(ack.verdict, Verdict::Reject(_))
+            if matches!(ack.status, AckStatus::Reject(_))
                 && let Some(reason) = self.not_rejectable(number, stream)
             {
                 return Err(BrokerError::NotRejectable(reason));
             }
             *said = Some(match said.take() {
-                None => ack.verdict,
-                Some(earlier) => earlier.or(ack.verdict),
+                None => ack.status,
+                Some(earlier) => earlier.or(ack.status),
             });
         }
-        Ok(verdicts)
+        Ok(statuses)
     }
 
     /// The lease that a receipt belongs to.
@@ -111,10 +111,10 @@ impl State {
 
     /// Marks the leases as ending and decides how each of them ends: the messages before the first one that is neither successful
     /// nor rejected are settled.
-    fn begin_ends(&mut self, number: CursorId, verdicts: Verdicts) -> (AckCounts, Vec<(CursorId, u64, LeaseEnd)>) {
+    fn begin_ends(&mut self, number: CursorId, statuses: BatchStatuses) -> (AckCounts, Vec<(CursorId, u64, LeaseEnd)>) {
         let mut counts = AckCounts::default();
-        let mut endings = Vec::with_capacity(verdicts.len());
-        for (lease, said) in verdicts {
+        let mut endings = Vec::with_capacity(statuses.len());
+        for (lease, said) in statuses {
             let ending = ending(said);
             let cursor = self.cursors.get_mut(&number);
             let Some(batch) = cursor.and_then(|cursor| cursor.leases.get_mut(&lease)) else { continue };
@@ -135,16 +135,16 @@ fn about(line: usize, receipt: &str, reason: &str) -> String {
     format!("message[{line}].handler {} {reason}.", quoted(receipt))
 }
 
-/// How a lease ends, given the verdicts in the order of its messages.
-fn ending(said: Vec<Option<Verdict>>) -> LeaseEnd {
-    let settled = said.iter().take_while(|said| said.as_ref().is_some_and(Verdict::settles)).count();
+/// How a lease ends, given the statuses in the order of its messages.
+fn ending(said: Vec<Option<AckStatus>>) -> LeaseEnd {
+    let settled = said.iter().take_while(|said| said.as_ref().is_some_and(AckStatus::settles)).count();
     let (mut rejected, mut stop) = (Vec::new(), StopReason::Failed(None));
     for (position, said) in said.into_iter().enumerate().take(settled + 1) {
         match said {
-            Some(Verdict::Reject(cause)) => rejected.push((position, cause)),
-            Some(Verdict::Fail(cause)) => stop = StopReason::Failed(cause),
-            Some(Verdict::Release) => stop = StopReason::Released,
-            Some(Verdict::Success) | None => {}
+            Some(AckStatus::Reject(cause)) => rejected.push((position, cause)),
+            Some(AckStatus::Fail(cause)) => stop = StopReason::Failed(cause),
+            Some(AckStatus::Release) => stop = StopReason::Released,
+            Some(AckStatus::Success) | None => {}
         }
     }
     LeaseEnd::Acknowledged { settled, rejected, stop }

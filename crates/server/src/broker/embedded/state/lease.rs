@@ -7,11 +7,11 @@ use tokio::time::Instant;
 use crate::{
     broker::{
         AckCounts, FailureCause,
+        ack_status::{BATCH_FAILED, FAILED, LEASE_EXPIRED, REJECTED},
         embedded::{
             config::FailureCounting,
             state::receipt::{LeaseToken, Receipt, Seal},
         },
-        verdict::{BATCH_FAILED, FAILED, LEASE_EXPIRED, REJECTED},
     },
     store::{FailureHistory, Settlement, StoredMessage},
 };
@@ -65,7 +65,7 @@ pub(crate) enum LeaseEnd {
     Released,
 }
 
-/// The verdict on the first message that is not settled.
+/// The status of the first message that is not settled.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum StopReason {
     /// It failed. A message that is not mentioned failed too.

@@ -1,12 +1,12 @@
-//! [`Verdict`]: what a consumer reports about a message, and the reasons of dead letters.
+//! [`AckStatus`]: the status that a consumer reports for a message, and the reasons of dead letters.
 
 use std::sync::Arc;
 
 use crate::store::FailureCause;
 
-/// What a consumer reports about a message (API reference 5.3.3; the last two are extensions).
+/// The status that a consumer reports for a message (API reference 5.3.3; the last two are extensions).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum AckStatus {
     /// It was processed.
     Success,
     /// It failed. It becomes available again, or a dead letter after the last allowed failure.
@@ -17,10 +17,10 @@ pub enum Verdict {
     Reject(Option<Arc<FailureCause>>),
 }
 
-impl Verdict {
-    /// Combines two verdicts on one message. A failure takes precedence, and a success counts only if both are.
+impl AckStatus {
+    /// Combines two statuses of one message. The worse one wins: `Fail`, then `Release`, `Reject`, `Success`.
     pub(crate) fn or(self, other: Self) -> Self {
-        let weight = |verdict: &Self| match verdict {
+        let weight = |status: &Self| match status {
             Self::Success => 0,
             Self::Reject(_) => 1,
             Self::Release => 2,
@@ -80,12 +80,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_worse_of_two_verdicts_counts() {
-        let of = |first: Verdict, second: Verdict| (first.clone().or(second.clone()), second.or(first));
-        assert_eq!(of(Verdict::Success, Verdict::Fail(None)), (Verdict::Fail(None), Verdict::Fail(None)));
-        assert_eq!(of(Verdict::Release, Verdict::Fail(None)), (Verdict::Fail(None), Verdict::Fail(None)));
-        assert_eq!(of(Verdict::Reject(None), Verdict::Release), (Verdict::Release, Verdict::Release));
-        assert_eq!(of(Verdict::Reject(None), Verdict::Success), (Verdict::Reject(None), Verdict::Reject(None)));
+    fn the_worse_of_two_statuses_counts() {
+        let of = |first: AckStatus, second: AckStatus| (first.clone().or(second.clone()), second.or(first));
+        assert_eq!(of(AckStatus::Success, AckStatus::Fail(None)), (AckStatus::Fail(None), AckStatus::Fail(None)));
+        assert_eq!(of(AckStatus::Release, AckStatus::Fail(None)), (AckStatus::Fail(None), AckStatus::Fail(None)));
+        assert_eq!(of(AckStatus::Reject(None), AckStatus::Release), (AckStatus::Release, AckStatus::Release));
+        assert_eq!(of(AckStatus::Reject(None), AckStatus::Success), (AckStatus::Reject(None), AckStatus::Reject(None)));
     }
 
     #[test]
