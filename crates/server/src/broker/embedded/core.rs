@@ -11,7 +11,7 @@ use crate::{
             command::{Command, Request},
             config::EmbeddedConfig,
             health::StoreHealth,
-            state::State,
+            state::BrokerState,
         },
     },
     clock::Clock,
@@ -22,7 +22,7 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Core {
     /// Changed by the committer, which applies what is stored, and by consume calls, which hand out leases.
-    state: Mutex<State>,
+    state: Mutex<BrokerState>,
     /// Keeps records and messages.
     pub(crate) store: Arc<dyn Store>,
     /// The options.
@@ -43,7 +43,7 @@ pub(crate) struct Core {
 
 impl Core {
     pub(crate) fn new(
-        state: State,
+        state: BrokerState,
         store: Arc<dyn Store>,
         config: EmbeddedConfig,
         clock: Clock,
@@ -64,7 +64,7 @@ impl Core {
 
     /// Locks the state. The lock is never held across an await. A panic elsewhere does not poison it for good, because every change of
     /// the state is made by records that were prepared before.
-    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, BrokerState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -72,7 +72,7 @@ impl Core {
     ///
     /// # Errors
     /// When the broker is closed, or its store is lost or may be.
-    pub(crate) fn open(&self) -> Result<MutexGuard<'_, State>, BrokerError> {
+    pub(crate) fn open(&self) -> Result<MutexGuard<'_, BrokerState>, BrokerError> {
         let state = self.lock();
         state.check_open()?;
         self.check_may_serve()?;

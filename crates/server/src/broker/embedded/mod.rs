@@ -43,7 +43,7 @@ use crate::{
             command::{Command, Request},
             core::Core,
             operations::resolve::Resolve,
-            state::State,
+            state::BrokerState,
             state::pause::{PauseClock, PauseDetector},
         },
     },
@@ -172,7 +172,7 @@ impl EmbeddedBroker {
         let (requests, waiting) = mpsc::unbounded_channel::<Request>();
         // From here on a wall clock that is set moves neither due times nor entry times.
         let clock = clock.steady();
-        let mut state = State::restore(snapshot, &config);
+        let mut state = BrokerState::restore(snapshot, &config);
         state.bound_entry_times(clock.now_ms());
         state.pauses = PauseDetector::new(witness);
         let core = Arc::new(Core::new(state, store, config, clock, requests));

@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep};
 use crate::broker::embedded::{
     core::Core,
     state::{
-        State,
+        BrokerState,
         rates::{SAMPLE_INTERVAL, Sample},
     },
 };
@@ -20,7 +20,7 @@ pub(crate) async fn run(core: Arc<Core>) {
     }
 }
 
-impl State {
+impl BrokerState {
     fn sample(&mut self, at: Instant) {
         let entered = self.streams.iter().map(|(number, stream)| (*number, stream.entered())).collect();
         let consumed = self.cursors.iter().map(|(number, cursor)| (*number, cursor.consumed)).collect();

@@ -10,7 +10,9 @@ use crate::{
         embedded::{
             command::Command,
             config::{EffectiveRetention, EmbeddedConfig},
-            state::{QueueState, State, cursor::Cursor, delay_queue::DelayQueue, lease::LeaseEnd, stream::Stream},
+            state::{
+                BrokerState, QueueState, cursor::Cursor, delay_queue::DelayQueue, lease::LeaseEnd, stream::Stream,
+            },
         },
     },
     store::{CursorId, CursorSnapshot, GroupRow, QueueRow, Record, Settlement, StoredMessage, StreamId},
@@ -32,7 +34,7 @@ fn waiting(cursors: &BTreeMap<CursorId, Cursor>, number: &CursorId, stream: &Str
     cursors.get(number).map_or(0, |cursor| cursor.available(stream))
 }
 
-impl State {
+impl BrokerState {
     /// Applies the records of one commit.
     pub(crate) fn apply(&mut self, records: &[Record], config: &EmbeddedConfig) {
         // Calls are woken after all records are applied, so that they see the whole commit.

@@ -13,7 +13,7 @@ use crate::{
             commit::prepare::Preparer,
             core::Core,
             health::watch,
-            state::State,
+            state::BrokerState,
         },
     },
     store::{Record, StoreError},
@@ -135,7 +135,12 @@ async fn store(core: &Core, requests: &[Request], records: &Arc<Vec<Record>>) ->
 }
 
 /// Answers requests after releasing the state, so that the callers find it unlocked when they wake.
-fn answer(core: &Core, mut state: MutexGuard<'_, State>, requests: Vec<Request>, outcome: &Result<(), StoreError>) {
+fn answer(
+    core: &Core,
+    mut state: MutexGuard<'_, BrokerState>,
+    requests: Vec<Request>,
+    outcome: &Result<(), StoreError>,
+) {
     if std::mem::take(&mut state.timer_is_stale) {
         core.timer.notify_one();
     }

@@ -9,7 +9,7 @@ use crate::{
             command::{AdminCommand, Command},
             config::{EmbeddedConfig, StartPosition},
             state::{
-                State,
+                BrokerState,
                 label_filter::LabelFilter,
                 lease::{LeaseDecision, LeaseEnd},
             },
@@ -25,7 +25,7 @@ use dms_protocol::{
 
 /// Prepares the commands of one commit, one after the other.
 pub(crate) struct Preparer<'a> {
-    state: &'a State,
+    state: &'a BrokerState,
     config: &'a EmbeddedConfig,
     now_ms: i64,
     /// The next sequence number of each stream and delay queue, and when its newest message entered, including the commands prepared
@@ -37,7 +37,7 @@ type Prepared = Result<Vec<Record>, BrokerError>;
 
 impl<'a> Preparer<'a> {
     /// Starts a commit on top of `state`.
-    pub(crate) fn new(state: &'a State, config: &'a EmbeddedConfig, now_ms: i64) -> Self {
+    pub(crate) fn new(state: &'a BrokerState, config: &'a EmbeddedConfig, now_ms: i64) -> Self {
         Self { state, config, now_ms, ends: BTreeMap::new() }
     }
 

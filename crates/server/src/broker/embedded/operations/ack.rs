@@ -12,7 +12,7 @@ use crate::{
             command::Command,
             core::Core,
             state::{
-                State,
+                BrokerState,
                 lease::{Lease, LeaseEnd, StopReason},
                 receipt::Receipt,
             },
@@ -51,7 +51,7 @@ pub(crate) async fn ack(
     Ok(settled)
 }
 
-impl State {
+impl BrokerState {
     /// Reads the receipts. Several may belong to one batch. If one occurs twice, a failure takes precedence.
     fn statuses(&self, number: CursorId, stream: Stream, acks: Vec<Ack>) -> Result<BatchStatuses, BrokerError> {
         let now = Instant::now();

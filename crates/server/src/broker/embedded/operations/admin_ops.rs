@@ -9,7 +9,7 @@ use crate::{
         embedded::{
             command::{AdminCommand, Command},
             core::Core,
-            state::{QueueState, State, cursor::Cursor, stream::Stream},
+            state::{BrokerState, QueueState, cursor::Cursor, stream::Stream},
         },
     },
     store::{GroupRow, QueueRow},
@@ -175,7 +175,7 @@ impl Core {
         queues.iter().map(overview).collect()
     }
 
-    fn show(&self, state: &State, queue: &QueueState) -> Queue {
+    fn show(&self, state: &BrokerState, queue: &QueueState) -> Queue {
         let row = &queue.row;
         let mut shown = Queue::new(row.id.clone(), &row.name, row.mode);
         shown.description.clone_from(&row.description);
@@ -191,7 +191,7 @@ impl Core {
     }
 }
 
-impl State {
+impl BrokerState {
     /// The number of messages of a queue, including delayed ones.
     fn produced(&self, queue: &QueueState) -> u64 {
         let in_stream = self.streams.get(&queue.row.stream()).map_or(0, |stream| stream.len());

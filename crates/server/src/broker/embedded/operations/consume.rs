@@ -14,7 +14,7 @@ use crate::{
             command::{AdminCommand, Command},
             core::Core,
             state::{
-                State,
+                BrokerState,
                 cursor::{BatchLimit, Cursor, PREFETCH, ReadRequest, Take},
                 label_filter::LabelFilter,
                 lease::Lease,
@@ -198,7 +198,7 @@ impl ConsumeCall {
 
     /// Wakes the next waiting call if there is more, drops messages from memory that every cursor has passed, and tells the timer
     /// about an earlier deadline.
-    fn after_lease(&self, state: &mut State, deadline: Instant) {
+    fn after_lease(&self, state: &mut BrokerState, deadline: Instant) {
         let Some(cursor) = state.cursors.get_mut(&self.cursor) else { return };
         let Some(stream) = state.streams.get_mut(&cursor.stream) else { return };
         if cursor.has_available(stream) {

@@ -6,7 +6,7 @@ use crate::{
         embedded::{
             command::Command,
             core::Core,
-            state::{QueueState, State, set_aside::SetAside},
+            state::{BrokerState, QueueState, set_aside::SetAside},
         },
     },
     store::{CursorId, Damaged, GroupRow, Settlement, StreamId},
@@ -23,7 +23,7 @@ struct DamageOwner<'a> {
     of: DamagedIn,
 }
 
-impl State {
+impl BrokerState {
     /// Logs damaged messages that a cursor found.
     pub(crate) fn log_damaged(&self, cursor: CursorId, damaged: &[Damaged]) {
         if !damaged.is_empty()

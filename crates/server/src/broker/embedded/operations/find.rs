@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use crate::{
     broker::{
         BrokerError, FoundIn, FoundMessage, GroupStanding, MessageOrigin, Standing,
-        embedded::{core::Core, state::State},
+        embedded::{core::Core, state::BrokerState},
     },
     store::{CursorId, FirstPlace, GroupRow, QueueRow, ReadLimit, StoredMessage, StreamId},
 };
@@ -129,7 +129,7 @@ impl QueuePlaces {
     }
 }
 
-impl State {
+impl BrokerState {
     /// What has to be searched for a queue.
     fn places(&self, queue: &QueueId) -> Option<QueuePlaces> {
         let queue = self.queues.get(queue)?;

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use crate::{
     broker::embedded::{
         core::Core,
-        state::{State, cursor::Cursor, stream::Stream},
+        state::{BrokerState, cursor::Cursor, stream::Stream},
     },
     store::{CursorId, Store, StoreError, StreamId},
 };
@@ -50,7 +50,7 @@ fn entry_time(store: &dyn Store, first: &Unread) -> Result<Option<i64>, StoreErr
     Ok(entries.first().map(|(_, entered_ms)| *entered_ms))
 }
 
-impl State {
+impl BrokerState {
     /// The entry times that are in memory, and the messages whose time is not.
     fn first_unsettled(&self) -> (HashMap<GroupId, i64>, Vec<Unread>) {
         let (mut known, mut unread) = (HashMap::new(), Vec::new());

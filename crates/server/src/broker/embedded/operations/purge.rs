@@ -6,7 +6,7 @@ use crate::{
         embedded::{
             command::AdminCommand,
             core::Core,
-            state::{State, cursor::Cursor, stream::Stream},
+            state::{BrokerState, cursor::Cursor, stream::Stream},
         },
     },
     store::CursorId,
@@ -50,7 +50,7 @@ fn backlog(cursor: &Cursor, stream: &Stream) -> u64 {
     cursor.available(stream) + leased.filter(|seq| *seq >= cursor.purged.max(stream.low)).count() as u64
 }
 
-impl State {
+impl BrokerState {
     /// Applies the purge of a cursor.
     pub(crate) fn purge(&mut self, number: CursorId, below: u64) {
         let Some(cursor) = self.cursors.get_mut(&number) else { return };

@@ -3,7 +3,7 @@
 use tokio::time::Instant;
 
 use crate::{
-    broker::embedded::state::{State, retention::EXPIRY_INTERVAL},
+    broker::embedded::state::{BrokerState, retention::EXPIRY_INTERVAL},
     clock::Clock,
     store::{Damaged, StreamId},
 };
@@ -11,7 +11,7 @@ use crate::{
 /// The maximum number of messages that one step of retention deletes.
 pub(crate) const MAX_EXPIRED: usize = 1_000;
 
-impl State {
+impl BrokerState {
     /// When the timer has to look next.
     pub(crate) fn next_alarm(&self, clock: &Clock) -> Option<Instant> {
         let lapse = self.deadlines.iter().find(|(_, cursor, lease)| !self.is_ending_or_gone(*cursor, *lease));

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use crate::{
     broker::embedded::state::{
-        State,
+        BrokerState,
         lease::{Lease, LeaseEnd, LeasedEntry},
         pause::Pause,
         receipt::NewReceipts,
@@ -23,7 +23,7 @@ const MIN_REMAINING: Duration = Duration::from_secs(1);
 /// A pause that is logged as a warning.
 const LONG_PAUSE: Duration = Duration::from_secs(2);
 
-impl State {
+impl BrokerState {
     /// Leases a batch until `deadline`.
     pub(crate) fn lease(
         &mut self,

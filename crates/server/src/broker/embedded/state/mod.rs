@@ -52,7 +52,7 @@ pub(crate) mod stream;
 
 /// Everything the broker knows, except the messages in the store.
 #[derive(Debug, Default)]
-pub(crate) struct State {
+pub(crate) struct BrokerState {
     /// The queues of all projects.
     pub(crate) queues: BTreeMap<QueueId, QueueState>,
     /// The streams of queues, and the dead letters of groups.
@@ -106,7 +106,7 @@ pub(crate) struct QueueState {
     pub(crate) groups: Vec<GroupRow>,
 }
 
-impl State {
+impl BrokerState {
     /// Restores the state from a snapshot.
     pub(crate) fn restore(snapshot: Snapshot, config: &EmbeddedConfig) -> Self {
         let mut state = Self { next_number: snapshot.next_number, ..Self::default() };

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use crate::{
     broker::{
         RetentionPolicy,
-        embedded::{config::EmbeddedConfig, state::State},
+        embedded::{config::EmbeddedConfig, state::BrokerState},
     },
     store::StreamId,
 };
@@ -18,7 +18,7 @@ pub(crate) const EXPIRY_INTERVAL: Duration = Duration::from_secs(1);
 /// The maximum number of settled messages that one step deletes.
 const MAX_SETTLED: u64 = 10_000;
 
-impl State {
+impl BrokerState {
     /// Sets how long a queue keeps messages.
     pub(crate) fn set_retention(&mut self, queue: &QueueId, policy: RetentionPolicy, config: &EmbeddedConfig) {
         let Some(queue) = self.queues.get_mut(queue) else { return };
