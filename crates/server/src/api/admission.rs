@@ -93,15 +93,15 @@ fn identify(
 
 async fn read(app: &AppState, sender: Sender<'_>, target: Target<'_>, body: Body) -> Result<BufferedBody, ApiError> {
     let bounds = bounds(&app.limits, target.is_public);
-    body::read(body, &app.body_memory, sender.peer, bounds).await.map_err(|error| refused(error, bounds.most))
+    body::read(body, &app.body_memory, sender.peer, bounds).await.map_err(|error| refused(error, bounds.max_bytes))
 }
 
 fn bounds(limits: &HttpLimits, strangers: bool) -> BodyLimits {
     BodyLimits {
-        most: if strangers { limits.body_bytes.min(MAX_UNSIGNED_BODY) } else { limits.body_bytes },
-        drained: body::DRAINED,
-        patience: limits.body_timeout,
-        room_patience: limits.body_timeout,
+        max_bytes: if strangers { limits.body_bytes.min(MAX_UNSIGNED_BODY) } else { limits.body_bytes },
+        max_drained_bytes: body::DRAINED,
+        timeout: limits.body_timeout,
+        memory_timeout: limits.body_timeout,
     }
 }
 

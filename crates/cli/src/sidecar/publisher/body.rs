@@ -15,10 +15,10 @@ const MAX_MEMORY_BYTES: usize = 8 * MAX_REQUEST;
 const MEMORY_PARTS: usize = 2;
 /// The bounds. An application would rather try again than wait for room.
 const BOUNDS: BodyLimits = BodyLimits {
-    most: MAX_REQUEST,
-    drained: 4 * MAX_REQUEST,
-    patience: Duration::from_secs(30),
-    room_patience: Duration::ZERO,
+    max_bytes: MAX_REQUEST,
+    max_drained_bytes: 4 * MAX_REQUEST,
+    timeout: Duration::from_secs(30),
+    memory_timeout: Duration::ZERO,
 };
 
 /// The room that all requests in memory share.
@@ -36,7 +36,7 @@ pub(super) async fn read(body: Body, room: &BodyMemory, peer: Option<IpAddr>) ->
         BodyError::TooLarge(_) | BodyError::Endless => PublishAnswer::too_large(format!(
             "the request is too large: at most {MAX_REQUEST} bytes are allowed in one, send fewer messages at once"
         )),
-        BodyError::TooSlow => PublishAnswer::too_slow(BOUNDS.patience),
+        BodyError::TooSlow => PublishAnswer::too_slow(BOUNDS.timeout),
         BodyError::NoRoom => PublishAnswer::unavailable("too many requests are being read"),
         BodyError::Broken(reason) => PublishAnswer::malformed(format!("the request broke off: {reason}")),
     })

@@ -96,8 +96,8 @@ impl PublishAnswer {
     }
 
     /// A request that did not arrive in time.
-    pub(super) fn too_slow(patience: Duration) -> Self {
-        let reason = format!("the request did not arrive within {patience:?}");
+    pub(super) fn too_slow(timeout: Duration) -> Self {
+        let reason = format!("the request did not arrive within {timeout:?}");
         Self::new(&[PublishOutcome::Refused(StatusCode::REQUEST_TIMEOUT, reason)], true)
     }
 

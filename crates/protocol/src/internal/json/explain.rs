@@ -1,6 +1,6 @@
 //! What an error in a JSON text is, in words.
 
-use super::{Fault, Scan, excerpt, fault::Kind, place::place};
+use super::{Fault, Scan, excerpt, fault::FaultKind, place::place};
 
 impl Fault {
     /// Explains the error in the text in which it was found: the position, the value, and what is allowed.
@@ -9,43 +9,43 @@ impl Fault {
         let place = place(text, at);
         let rest = text.get(at..).unwrap_or_default();
         match kind {
-            Kind::Syntax(expected) if rest.is_empty() => {
+            FaultKind::Syntax(expected) if rest.is_empty() => {
                 format!("{place} is not JSON: the text ends at byte {at}, where {expected} is expected.")
             }
-            Kind::Syntax(expected) => {
+            FaultKind::Syntax(expected) => {
                 format!("{place} is not JSON: {expected} is expected at byte {at}, not {}.", excerpt(token(rest)))
             }
-            Kind::Control => {
+            FaultKind::Control => {
                 format!(
                     "{place} is not JSON: the control character {} at byte {at} has to be escaped.",
                     excerpt(&rest[..1])
                 )
             }
-            Kind::Escape => {
+            FaultKind::Escape => {
                 let escape = rest.get(..2).unwrap_or(rest);
                 format!("{place} is not JSON: the backslash at byte {at} begins no escape: {}.", excerpt(escape))
             }
-            Kind::Number => format!("{place} is not JSON: {} at byte {at} is no number.", excerpt(token(rest))),
-            Kind::Utf8 => format!("{place} is not UTF-8 at byte {at}."),
-            Kind::Surrogate => {
+            FaultKind::Number => format!("{place} is not JSON: {} at byte {at} is no number.", excerpt(token(rest))),
+            FaultKind::Utf8 => format!("{place} is not UTF-8 at byte {at}."),
+            FaultKind::Surrogate => {
                 let escape = rest.get(..6).unwrap_or(rest);
                 format!(
                     "{place} has {} at byte {at}, half a surrogate pair, which JSON parsers refuse: only whole pairs are allowed.",
                     excerpt(escape)
                 )
             }
-            Kind::Infinite => {
+            FaultKind::Infinite => {
                 let (number, most) = (excerpt(token(rest)), f64::MAX);
                 format!(
                     "{place} is {number}, at byte {at}: -{most:e} to {most:e}, the range of an IEEE double, are allowed."
                 )
             }
-            Kind::Depth(most) => {
+            FaultKind::Depth(most) => {
                 format!("{place} nests deeper than the {most} levels allowed: byte {at} opens one more.")
             }
-            Kind::Shape(expected) => format!("{place} is {}: {expected} is expected.", excerpt(value(rest))),
-            Kind::Missing(member) => format!("{place} has no {member}."),
-            Kind::Twice => format!("{place} is there twice: once is allowed."),
+            FaultKind::Shape(expected) => format!("{place} is {}: {expected} is expected.", excerpt(value(rest))),
+            FaultKind::Missing(member) => format!("{place} has no {member}."),
+            FaultKind::Twice => format!("{place} is there twice: once is allowed."),
         }
     }
 }

@@ -4,11 +4,11 @@ use std::fmt;
 
 /// An error in a JSON text and its position. Boxed, so that results stay small.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fault(pub(super) Box<(usize, Kind)>);
+pub struct Fault(pub(super) Box<(usize, FaultKind)>);
 
 /// The kinds of errors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum FaultKind {
     /// The text is not JSON, because this is missing.
     Syntax(&'static str),
     /// A string has an unescaped control character.
@@ -35,55 +35,55 @@ pub(super) enum Kind {
 
 impl Fault {
     #[cold]
-    fn new(kind: Kind, at: usize) -> Self {
+    fn new(kind: FaultKind, at: usize) -> Self {
         Self(Box::new((at, kind)))
     }
 
     pub(super) fn syntax(expected: &'static str, at: usize) -> Self {
-        Self::new(Kind::Syntax(expected), at)
+        Self::new(FaultKind::Syntax(expected), at)
     }
 
     pub(super) fn control(at: usize) -> Self {
-        Self::new(Kind::Control, at)
+        Self::new(FaultKind::Control, at)
     }
 
     pub(super) fn escape(at: usize) -> Self {
-        Self::new(Kind::Escape, at)
+        Self::new(FaultKind::Escape, at)
     }
 
     pub(super) fn number(at: usize) -> Self {
-        Self::new(Kind::Number, at)
+        Self::new(FaultKind::Number, at)
     }
 
     /// An error for bytes that are not UTF-8, at `at`.
     pub fn not_utf8(at: usize) -> Self {
-        Self::new(Kind::Utf8, at)
+        Self::new(FaultKind::Utf8, at)
     }
 
     pub(super) fn surrogate(at: usize) -> Self {
-        Self::new(Kind::Surrogate, at)
+        Self::new(FaultKind::Surrogate, at)
     }
 
     pub(super) fn infinite(at: usize) -> Self {
-        Self::new(Kind::Infinite, at)
+        Self::new(FaultKind::Infinite, at)
     }
 
     pub(super) fn depth(levels: usize, at: usize) -> Self {
-        Self::new(Kind::Depth(levels), at)
+        Self::new(FaultKind::Depth(levels), at)
     }
 
     pub(super) fn twice(at: usize) -> Self {
-        Self::new(Kind::Twice, at)
+        Self::new(FaultKind::Twice, at)
     }
 
     /// An error for the value at this offset, which has another type than expected.
     pub fn shape(expected: &'static str, at: usize) -> Self {
-        Self::new(Kind::Shape(expected), at)
+        Self::new(FaultKind::Shape(expected), at)
     }
 
     /// An error for the object at this offset, which lacks a member.
     pub fn missing(member: &'static str, at: usize) -> Self {
-        Self::new(Kind::Missing(member), at)
+        Self::new(FaultKind::Missing(member), at)
     }
 
     /// The offset of the error in bytes.
@@ -94,7 +94,7 @@ impl Fault {
 
     /// Returns whether the text is JSON with another shape than expected.
     pub fn is_shape(&self) -> bool {
-        matches!(self.0.1, Kind::Shape(_) | Kind::Missing(_) | Kind::Twice)
+        matches!(self.0.1, FaultKind::Shape(_) | FaultKind::Missing(_) | FaultKind::Twice)
     }
 }
 
@@ -103,17 +103,17 @@ impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (at, kind) = *self.0;
         match kind {
-            Kind::Syntax(expected) => write!(f, "{expected} is expected")?,
-            Kind::Control => f.write_str("a control character is not escaped")?,
-            Kind::Escape => f.write_str("a backslash begins no escape")?,
-            Kind::Number => f.write_str("a number is not written as JSON has it")?,
-            Kind::Utf8 => f.write_str("the text is not UTF-8")?,
-            Kind::Surrogate => f.write_str("half a surrogate pair")?,
-            Kind::Infinite => f.write_str("a number is beyond an IEEE double")?,
-            Kind::Depth(most) => write!(f, "more than {most} levels are nested")?,
-            Kind::Shape(expected) => write!(f, "{expected} is expected")?,
-            Kind::Missing(member) => write!(f, "the object has no {member}")?,
-            Kind::Twice => f.write_str("a member is there twice")?,
+            FaultKind::Syntax(expected) => write!(f, "{expected} is expected")?,
+            FaultKind::Control => f.write_str("a control character is not escaped")?,
+            FaultKind::Escape => f.write_str("a backslash begins no escape")?,
+            FaultKind::Number => f.write_str("a number is not written as JSON has it")?,
+            FaultKind::Utf8 => f.write_str("the text is not UTF-8")?,
+            FaultKind::Surrogate => f.write_str("half a surrogate pair")?,
+            FaultKind::Infinite => f.write_str("a number is beyond an IEEE double")?,
+            FaultKind::Depth(most) => write!(f, "more than {most} levels are nested")?,
+            FaultKind::Shape(expected) => write!(f, "{expected} is expected")?,
+            FaultKind::Missing(member) => write!(f, "the object has no {member}")?,
+            FaultKind::Twice => f.write_str("a member is there twice")?,
         }
         write!(f, " at byte {at}")
     }

@@ -24,9 +24,9 @@ pub(super) struct BodyDeadline {
 
 impl BodyDeadline {
     /// The deadlines of a body of at most `announced` bytes that begins to arrive now.
-    pub(super) fn new(patience: Duration, announced: usize) -> Self {
+    pub(super) fn new(limit: Duration, announced: usize) -> Self {
         let now = Instant::now();
-        let due = now + patience;
+        let due = now + limit;
         let window_ends = if announced > UNCOUNTED_BYTES { due.min(now + WINDOW) } else { due };
         Self { due, window_ends, arrived: 0 }
     }
@@ -50,10 +50,10 @@ impl BodyDeadline {
         }
     }
 
-    /// Waits for memory, at most for `patience`. This wait does not count against the sender.
-    pub(super) async fn wait(&mut self, patience: Duration, room: impl Future<Output = ()>) -> Result<(), BodyError> {
+    /// Waits for memory, at most for `limit`. This wait does not count against the sender.
+    pub(super) async fn wait(&mut self, limit: Duration, room: impl Future<Output = ()>) -> Result<(), BodyError> {
         let left = self.due.saturating_duration_since(Instant::now());
-        timeout(patience.min(left), room).await.map_err(|_| BodyError::NoRoom)?;
+        timeout(limit.min(left), room).await.map_err(|_| BodyError::NoRoom)?;
         self.next_window();
         Ok(())
     }

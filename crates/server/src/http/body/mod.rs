@@ -25,14 +25,14 @@ pub(crate) const DRAINED: usize = 12 << 20;
 #[derive(Clone, Copy, Debug)]
 pub struct BodyLimits {
     /// The largest body, in bytes.
-    pub most: usize,
+    pub max_bytes: usize,
     /// The maximum number of bytes of a body that is too large that are read and dropped, so that its sender gets to read the
     /// answer.
-    pub drained: usize,
+    pub max_drained_bytes: usize,
     /// How long it may take to arrive, including the wait for memory.
-    pub patience: Duration,
+    pub timeout: Duration,
     /// How long it may wait for memory.
-    pub room_patience: Duration,
+    pub memory_timeout: Duration,
 }
 
 /// Why a body was not read.
@@ -72,27 +72,27 @@ pub async fn read(
         return Ok(BufferedBody::default());
     }
     let announced = body.size_hint().upper().and_then(|size| usize::try_from(size).ok());
-    let announced = announced.unwrap_or(bounds.most).min(bounds.most);
-    let (mut held, mut pace) = (room.hold(peer, announced), BodyDeadline::new(bounds.patience, announced));
+    let announced = announced.unwrap_or(bounds.max_bytes).min(bounds.max_bytes);
+    let (mut held, mut pace) = (room.hold(peer, announced), BodyDeadline::new(bounds.timeout, announced));
     let (mut gathered, mut size) = (Chunks::default(), 0);
     while let Some(frame) = pace.limit(body.frame()).await? {
         let frame = frame.map_err(|error| BodyError::Broken(error.to_string()))?;
         let Ok(chunk) = frame.into_data() else { continue };
         pace.count(chunk.len());
         size += chunk.len();
-        if size > bounds.drained {
+        if size > bounds.max_drained_bytes {
             return Err(BodyError::Endless);
         }
-        if size > bounds.most {
+        if size > bounds.max_bytes {
             (gathered, held) = (Chunks::default(), room.hold(peer, 0));
             continue;
         }
         if held.bytes() < size {
-            pace.wait(bounds.room_patience, held.cover(size)).await?;
+            pace.wait(bounds.memory_timeout, held.cover(size)).await?;
         }
         gathered.push(chunk, held.bytes().min(announced));
     }
-    match size > bounds.most {
+    match size > bounds.max_bytes {
         true => Err(BodyError::TooLarge(size)),
         false => Ok(BufferedBody { bytes: gathered.finish(), _held: Some(held) }),
     }

@@ -8,14 +8,14 @@ use tokio::time::{Instant, sleep};
 use super::*;
 
 const BOUNDS: BodyLimits = BodyLimits {
-    most: 1 << 20,
-    drained: 4 << 20,
-    patience: Duration::from_secs(30),
-    room_patience: Duration::from_secs(30),
+    max_bytes: 1 << 20,
+    max_drained_bytes: 4 << 20,
+    timeout: Duration::from_secs(30),
+    memory_timeout: Duration::from_secs(30),
 };
 
 fn room() -> BodyMemory {
-    BodyMemory::new(16 << 20, BOUNDS.most, 4)
+    BodyMemory::new(16 << 20, BOUNDS.max_bytes, 4)
 }
 
 /// A body of `chunks` chunks of `bytes` bytes, each after a pause.
@@ -54,7 +54,7 @@ async fn a_body_of_unknown_size_has_to_keep_up_the_least_rate() {
 
 #[tokio::test(start_paused = true)]
 async fn a_body_that_stops_gives_its_room_back() {
-    let room = BodyMemory::new(1 << 20, BOUNDS.most, 1);
+    let room = BodyMemory::new(1 << 20, BOUNDS.max_bytes, 1);
     let silent = Body::from_stream(
         stream::iter([Ok::<_, Infallible>(Bytes::from(vec![b'x'; (1 << 20) - 1]))]).chain(stream::pending()),
     );
@@ -70,9 +70,9 @@ async fn a_body_that_stops_gives_its_room_back() {
 
 #[tokio::test(start_paused = true)]
 async fn room_is_waited_for_no_longer_than_allowed() {
-    let room = BodyMemory::new(1 << 20, BOUNDS.most, 1);
+    let room = BodyMemory::new(1 << 20, BOUNDS.max_bytes, 1);
     let held = read(body(1, 1 << 20, Duration::ZERO), &room, None, BOUNDS).await.ok();
-    let hurried = BodyLimits { room_patience: Duration::ZERO, ..BOUNDS };
+    let hurried = BodyLimits { memory_timeout: Duration::ZERO, ..BOUNDS };
     let refused = read(body(1, 1 << 20, Duration::ZERO), &room, None, hurried).await;
     assert_eq!(refused.map(|_| ()).unwrap_err(), BodyError::NoRoom);
     drop(held);

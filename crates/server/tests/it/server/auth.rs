@@ -14,7 +14,7 @@ use tokio::{
     net::TcpSocket,
 };
 
-use super::{Answer, Api, PROJECT, guarded};
+use super::{Api, ApiResponse, PROJECT, guarded};
 use crate::log::Log;
 
 const AK: &str = "CONFORMANCEAK0000001";
@@ -36,7 +36,7 @@ fn vector(method: &str, path: &str, signed: &str, signature: &str) -> http::requ
 const SIGNED: &str = "content-type;host;user-agent;x-project-id;x-sdk-date";
 const LIST: &str = "da64ac2444086e54ff434251bc2ba7b4a122a925dc55809273de4c5dfeb2effc";
 
-async fn list_with(api: &Api, signature: &str) -> Answer {
+async fn list_with(api: &Api, signature: &str) -> ApiResponse {
     api.raw(vector("GET", "/queues", SIGNED, signature).body("".into()).unwrap()).await
 }
 

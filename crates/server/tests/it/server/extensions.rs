@@ -11,13 +11,13 @@ use http::Request;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::{Answer, Api, PROJECT, guarded, vector_clock};
+use super::{Api, ApiResponse, PROJECT, guarded, vector_clock};
 
 /// What a server announces.
 const ALL: &str = "end-poll, release, reject, reason, overview, peek, message-id, messages";
 
 /// A consume call with a name.
-async fn poll(api: &Api, group: &str, id: &str, seconds: u32) -> Answer {
+async fn poll(api: &Api, group: &str, id: &str, seconds: u32) -> ApiResponse {
     let uri = format!("/v2/{PROJECT}{group}/messages?time_wait={seconds}");
     api.raw(Request::get(uri).header("x-dms-poll", id).body(Body::empty()).unwrap()).await
 }
@@ -179,12 +179,12 @@ impl Scene {
     }
 
     /// Acknowledges a batch by these lines, each less its handler.
-    async fn say(&self, batch: &Value, lines: &[&str]) -> Answer {
+    async fn say(&self, batch: &Value, lines: &[&str]) -> ApiResponse {
         let path = format!("{}/ack", self.group);
         self.api.post(&path, &body(batch, lines)).await
     }
 
-    async fn dead(&self) -> Answer {
+    async fn dead(&self) -> ApiResponse {
         let uri = format!("/v2/{PROJECT}{}/deadletters?time_wait=1", self.group);
         self.api.raw(Request::get(uri).header("x-dms-extensions", "reason").body(Body::empty()).unwrap()).await
     }

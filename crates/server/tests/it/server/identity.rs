@@ -8,7 +8,7 @@ use http::Request;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::{Answer, Api, PROJECT, guarded};
+use super::{Api, ApiResponse, PROJECT, guarded};
 use crate::log::Log;
 
 fn login(user: &str, password: &str, domain: &str, scope: &Value) -> String {
@@ -17,7 +17,7 @@ fn login(user: &str, password: &str, domain: &str, scope: &Value) -> String {
         .to_string()
 }
 
-async fn post_login(api: &Api, body: String) -> Answer {
+async fn post_login(api: &Api, body: String) -> ApiResponse {
     let request = Request::builder()
         .method("POST")
         .uri("/v3/auth/tokens")
@@ -28,7 +28,7 @@ async fn post_login(api: &Api, body: String) -> Answer {
     api.raw(request).await
 }
 
-async fn with_token(api: &Api, path: &str, token: &str) -> Answer {
+async fn with_token(api: &Api, path: &str, token: &str) -> ApiResponse {
     api.raw(Request::builder().uri(path).header("X-Auth-Token", token).body("".into()).unwrap()).await
 }
 

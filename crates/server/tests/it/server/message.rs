@@ -4,7 +4,7 @@ use dms_server::{Project, Rights};
 use http::Request;
 use serde_json::{Value, json};
 
-use super::{Answer, Api, PROJECT, guarded};
+use super::{Api, ApiResponse, PROJECT, guarded};
 
 /// When the clock of the server starts.
 const NOW: u64 = 1_795_379_580_000;
@@ -76,7 +76,7 @@ async fn a_message_is_discarded_wherever_it_waits() {
     assert_eq!(api.get(&format!("{}/deadletters?time_wait=1", groups[0])).await.expect(200), json!([]));
 }
 
-async fn call(api: &Api, user: &str, method: &str, path: &str, body: &str) -> Answer {
+async fn call(api: &Api, user: &str, method: &str, path: &str, body: &str) -> ApiResponse {
     let identity = json!({ "methods": ["password"], "password": { "user": { "name": user, "password": "pass", "domain": { "name": "d" } } } });
     let log_in = json!({ "auth": { "identity": identity, "scope": { "project": { "id": PROJECT } } } }).to_string();
     let answer = api.raw(Request::post("/v3/auth/tokens").body(log_in.into()).unwrap()).await;

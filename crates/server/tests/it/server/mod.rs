@@ -41,15 +41,15 @@ pub(crate) struct Api {
     prefix: String,
 }
 
-/// What the server said.
+/// A response of the server, read as a whole.
 #[derive(Debug)]
-pub(crate) struct Answer {
+pub(crate) struct ApiResponse {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
     pub(crate) text: String,
 }
 
-impl Answer {
+impl ApiResponse {
     pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error} in {self:?}"))
     }
@@ -92,23 +92,23 @@ impl Api {
         self
     }
 
-    pub(crate) async fn raw(&self, request: Request<Body>) -> Answer {
+    pub(crate) async fn raw(&self, request: Request<Body>) -> ApiResponse {
         let response = self.service.clone().oneshot(request).await.unwrap();
         let (parts, body) = response.into_parts();
         let bytes = body.collect().await.unwrap().to_bytes();
-        Answer { status: parts.status, headers: parts.headers, text: String::from_utf8(bytes.to_vec()).unwrap() }
+        ApiResponse { status: parts.status, headers: parts.headers, text: String::from_utf8(bytes.to_vec()).unwrap() }
     }
 
-    pub(crate) async fn call(&self, method: &str, path: &str, body: impl Into<Body>) -> Answer {
+    pub(crate) async fn call(&self, method: &str, path: &str, body: impl Into<Body>) -> ApiResponse {
         let uri = format!("{}{path}", self.prefix);
         self.raw(Request::builder().method(method).uri(uri).body(body.into()).unwrap()).await
     }
 
-    pub(crate) async fn get(&self, path: &str) -> Answer {
+    pub(crate) async fn get(&self, path: &str) -> ApiResponse {
         self.call("GET", path, "").await
     }
 
-    pub(crate) async fn post(&self, path: &str, body: &str) -> Answer {
+    pub(crate) async fn post(&self, path: &str, body: &str) -> ApiResponse {
         self.call("POST", path, body.to_owned()).await
     }
 
@@ -141,7 +141,7 @@ impl Api {
     }
 
     /// Acknowledges all of a consume answer with one status.
-    pub(crate) async fn ack(&self, group: &str, consumed: &Value, status: &str) -> Answer {
+    pub(crate) async fn ack(&self, group: &str, consumed: &Value, status: &str) -> ApiResponse {
         let line = |message: &Value| serde_json::json!({ "handler": message["handler"], "status": status });
         let lines: Vec<Value> = consumed.as_array().unwrap().iter().map(line).collect();
         self.post(&format!("{group}/ack"), &serde_json::json!({ "message": lines }).to_string()).await

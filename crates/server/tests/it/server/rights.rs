@@ -6,7 +6,7 @@ use dms_server::{Project, Rights};
 use http::Request;
 use serde_json::{Value, json};
 
-use super::{Answer, Api, PROJECT, guarded};
+use super::{Api, ApiResponse, PROJECT, guarded};
 use crate::log::Log;
 
 /// A user with this password; rights are patterns as in `send=orders*,dead consume=*`.
@@ -34,7 +34,7 @@ async fn serve(users: &[(&str, &str, &str)]) -> Api {
     Api::with(guarded().projects(vec![project(users)])).await
 }
 
-async fn log_in(api: &Api, user: &str, password: &str) -> Answer {
+async fn log_in(api: &Api, user: &str, password: &str) -> ApiResponse {
     let identity = json!({ "methods": ["password"], "password": { "user": { "name": user, "password": password, "domain": { "name": "d" } } } });
     let body = json!({ "auth": { "identity": identity, "scope": { "project": { "id": PROJECT } } } }).to_string();
     api.raw(Request::post("/v3/auth/tokens").body(body.into()).unwrap()).await
@@ -45,7 +45,7 @@ async fn token(api: &Api, user: &str) -> String {
     answer.headers["x-subject-token"].to_str().unwrap().to_owned()
 }
 
-async fn call(api: &Api, token: &str, call: &str, body: &str) -> Answer {
+async fn call(api: &Api, token: &str, call: &str, body: &str) -> ApiResponse {
     let (method, path) = call.split_once(' ').unwrap();
     let uri = format!("/v2/{PROJECT}{path}");
     let request = Request::builder().method(method).uri(uri).header("X-Auth-Token", token);

@@ -65,7 +65,7 @@ struct Past {
 
 /// A message for one reader.
 #[derive(Clone, Copy, PartialEq)]
-enum Fate {
+enum MessageState {
     Open {
         past: Past,
     },
@@ -73,7 +73,7 @@ enum Fate {
         past: Past,
         lease: usize,
     },
-    /// It was purged while it was out: settled, whatever is said of it.
+    /// It was purged while it was leased. It is settled, whatever status is reported for it.
     Purged,
     Settled,
 }
@@ -81,7 +81,7 @@ enum Fate {
 /// A group's view of a log, position by position.
 #[derive(Default)]
 struct View {
-    fates: Vec<Fate>,
+    states: Vec<MessageState>,
     consumed: u64,
 }
 
@@ -146,7 +146,11 @@ impl Model {
     fn enter(&mut self, sent: Sent) {
         for (view, rule) in self.views.iter_mut().zip(&self.rules) {
             let passes = rule.matches(&sent.tags);
-            view[0].fates.push(if passes { Fate::Open { past: Past::default() } } else { Fate::Settled });
+            view[0].states.push(if passes {
+                MessageState::Open { past: Past::default() }
+            } else {
+                MessageState::Settled
+            });
         }
         self.log.messages.push(sent);
     }
@@ -156,15 +160,15 @@ impl Model {
         let lease = self.leases.len();
         let log = if dead { &self.dead[group] } else { &self.log };
         let view = &mut self.views[group][usize::from(dead)];
-        if self.fifo && view.fates.iter().any(|fate| matches!(fate, Fate::Out { .. })) {
+        if self.fifo && view.states.iter().any(|state| matches!(state, MessageState::Out { .. })) {
             return Vec::new();
         }
         let mut positions = Vec::new();
-        for (position, fate) in view.fates.iter_mut().enumerate().skip(log.gone) {
-            if let Fate::Open { past } = *fate
+        for (position, state) in view.states.iter_mut().enumerate().skip(log.gone) {
+            if let MessageState::Open { past } = *state
                 && positions.len() < max
             {
-                *fate = Fate::Out { past, lease };
+                *state = MessageState::Out { past, lease };
                 positions.push(position);
             }
         }
@@ -202,15 +206,15 @@ impl Model {
         let now = self.now.as_secs();
         for (place, position) in positions.clone().into_iter().enumerate() {
             let view = &mut self.views[group][usize::from(dead)];
-            let past = match view.fates[position] {
-                Fate::Out { past, .. } => past,
-                Fate::Purged => {
+            let past = match view.states[position] {
+                MessageState::Out { past, .. } => past,
+                MessageState::Purged => {
                     let done = place < settled && matches!(said.get(place), Some(Some(Said::Done)));
                     view.consumed += u64::from(done);
-                    view.fates[position] = Fate::Settled;
+                    view.states[position] = MessageState::Settled;
                     continue;
                 }
-                Fate::Open { .. } | Fate::Settled => continue,
+                MessageState::Open { .. } | MessageState::Settled => continue,
             };
             // Its reason without a cause, and the cause, where this is a failure that counts.
             let failure = match (said.get(place).copied().flatten(), end) {
@@ -221,12 +225,12 @@ impl Model {
                 (_, End::Fail(_)) if self.counting == FailureCounting::Batch => Some(("batch_failed", None)),
                 _ => None,
             };
-            let fate = match failure {
+            let state = match failure {
                 None if place < settled => {
                     self.views[group][usize::from(dead)].consumed += 1;
-                    Fate::Settled
+                    MessageState::Settled
                 }
-                None => Fate::Open { past },
+                None => MessageState::Open { past },
                 Some((reason, cause)) => {
                     let first = if past.failures == 0 { Some(now) } else { past.first };
                     let past = Past { failures: past.failures + 1, first, cause: cause.or(past.cause) };
@@ -242,14 +246,14 @@ impl Model {
                         let Sent { text, .. } = self.log.messages[position].clone();
                         let buried = Sent { text, tags: Vec::new(), at: self.now, death: Some(death) };
                         self.dead[group].messages.push(buried);
-                        self.views[group][1].fates.push(Fate::Open { past: Past::default() });
-                        Fate::Settled
+                        self.views[group][1].states.push(MessageState::Open { past: Past::default() });
+                        MessageState::Settled
                     } else {
-                        Fate::Open { past }
+                        MessageState::Open { past }
                     }
                 }
             };
-            self.views[group][usize::from(dead)].fates[position] = fate;
+            self.views[group][usize::from(dead)].states[position] = state;
         }
     }
 
@@ -258,12 +262,13 @@ impl Model {
         let groups = group.map_or(0..2, |group| group..group + 1);
         let mut purged = 0;
         for view in &mut self.views[groups] {
-            for (position, fate) in view[0].fates.iter_mut().enumerate() {
-                let there = position >= self.log.gone && matches!(fate, Fate::Open { .. } | Fate::Out { .. });
+            for (position, state) in view[0].states.iter_mut().enumerate() {
+                let there =
+                    position >= self.log.gone && matches!(state, MessageState::Open { .. } | MessageState::Out { .. });
                 purged += u64::from(there);
-                *fate = match *fate {
-                    Fate::Open { .. } | Fate::Settled => Fate::Settled,
-                    Fate::Out { .. } | Fate::Purged => Fate::Purged,
+                *state = match *state {
+                    MessageState::Open { .. } | MessageState::Settled => MessageState::Settled,
+                    MessageState::Out { .. } | MessageState::Purged => MessageState::Purged,
                 };
             }
         }
@@ -311,13 +316,13 @@ impl Model {
 
     /// Leases are gone, and count for nothing.
     pub(super) fn restart(&mut self) {
-        for fate in self.views.iter_mut().flatten().flat_map(|view| &mut view.fates) {
+        for state in self.views.iter_mut().flatten().flat_map(|view| &mut view.states) {
             // The number of failures is kept; their causes and times are lost.
-            *fate = match *fate {
-                Fate::Open { past } | Fate::Out { past, .. } => {
-                    Fate::Open { past: Past { failures: past.failures, ..Past::default() } }
+            *state = match *state {
+                MessageState::Open { past } | MessageState::Out { past, .. } => {
+                    MessageState::Open { past: Past { failures: past.failures, ..Past::default() } }
                 }
-                Fate::Purged | Fate::Settled => Fate::Settled,
+                MessageState::Purged | MessageState::Settled => MessageState::Settled,
             };
         }
         self.leases.iter_mut().for_each(|lease| lease.over = true);
@@ -342,12 +347,12 @@ impl Model {
         let mut show = |sent: &Sent, standing, failures| {
             standings.push((sent.text.clone(), standing, failures, sent.death.clone()));
         };
-        let fates = &self.views[group][usize::from(dead)].fates;
-        for (sent, fate) in log.messages.iter().zip(fates).skip(log.gone) {
-            match fate {
-                Fate::Open { past } => show(sent, Standing::Available, past.failures),
-                Fate::Out { past, .. } => show(sent, Standing::Leased, past.failures),
-                Fate::Purged | Fate::Settled => {}
+        let states = &self.views[group][usize::from(dead)].states;
+        for (sent, state) in log.messages.iter().zip(states).skip(log.gone) {
+            match state {
+                MessageState::Open { past } => show(sent, Standing::Available, past.failures),
+                MessageState::Out { past, .. } => show(sent, Standing::Leased, past.failures),
+                MessageState::Purged | MessageState::Settled => {}
             }
         }
         if !dead {

@@ -2,7 +2,7 @@
 
 use std::{cell::Cell, path::Path, rc::Rc};
 
-use crate::store::disk::tests::power_cut::watch::{Fault, Faults, Kind};
+use crate::store::disk::tests::power_cut::watch::{Fault, Faults, OpKind};
 
 /// One way in which a disk fails: all syncs, syncs of the log, a full disk, or any change; sometimes or always.
 pub(crate) fn any(mut rng: fastrand::Rng) -> Faults {
@@ -10,9 +10,9 @@ pub(crate) fn any(mut rng: fastrand::Rng) -> Faults {
     Box::new(move |kind, path| {
         let in_log = path.ends_with("log") || path.extension().is_some_and(|ending| ending == "log");
         let fault = match (way, kind) {
-            (0, Kind::Sync) | (3, _) => Fault::Failed,
-            (1, Kind::Sync) if in_log => Fault::Failed,
-            (2, Kind::Write) => Fault::Full,
+            (0, OpKind::Sync) | (3, _) => Fault::Failed,
+            (1, OpKind::Sync) if in_log => Fault::Failed,
+            (2, OpKind::Write) => Fault::Full,
             _ => return None,
         };
         (rng.f64() < share).then_some(fault)
@@ -26,7 +26,7 @@ pub(crate) type Killed = Rc<Cell<bool>>;
 pub(crate) fn kill_behind(mut changes: usize) -> (Faults, Killed) {
     let killed = Killed::default();
     let tell = killed.clone();
-    let faults = move |_: Kind, _: &Path| {
+    let faults = move |_: OpKind, _: &Path| {
         tell.set(changes == 0);
         changes = changes.saturating_sub(1);
         tell.get().then_some(Fault::Killed)

@@ -10,7 +10,7 @@ use crate::store::{
             Round, after_cut, directory,
             model::Model,
             open,
-            watch::{Fault, Kind},
+            watch::{Fault, OpKind},
             workload,
         },
         *,
@@ -42,7 +42,7 @@ fn refuse(dir: &Path, before: usize, refused: usize) -> (Round, DiskStore) {
     while store.maintain().unwrap() {}
 
     round.failing = true;
-    round.watch.fail(Some(Box::new(|kind, _| (kind == Kind::Sync).then_some(Fault::Failed))));
+    round.watch.fail(Some(Box::new(|kind, _| (kind == OpKind::Sync).then_some(Fault::Failed))));
     round.commit(&store, &append(2, refused)).unwrap();
     round.commit(&store, &append(2, 10)).unwrap();
     round.failing = false;
@@ -107,8 +107,8 @@ fn the_first_file_is_made_again_if_that_failed() {
     let dir = directory();
     let mut round = Round::begin(dir.path(), Model::default(), fastrand::Rng::with_seed(0));
     let mut syncs = 0;
-    let fails = move |kind: Kind, path: &Path| {
-        syncs += usize::from(kind == Kind::Sync && path.ends_with("0000000001.log"));
+    let fails = move |kind: OpKind, path: &Path| {
+        syncs += usize::from(kind == OpKind::Sync && path.ends_with("0000000001.log"));
         (syncs > 1).then_some(Fault::Failed)
     };
     round.watch.fail(Some(Box::new(fails)));

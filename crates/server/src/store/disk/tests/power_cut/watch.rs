@@ -26,7 +26,7 @@ const PAGE: usize = 4_096;
 
 /// A kind of change that can fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum OpKind {
     /// A change that needs disk space.
     Write,
     Sync,
@@ -45,11 +45,11 @@ pub(crate) enum Fault {
 }
 
 /// Decides which changes fail, by kind and path.
-pub(crate) type Faults = Box<dyn FnMut(Kind, &Path) -> Option<Fault>>;
+pub(crate) type Faults = Box<dyn FnMut(OpKind, &Path) -> Option<Fault>>;
 
-struct Watched(RefCell<State>);
+struct Watched(RefCell<WatchState>);
 
-struct State {
+struct WatchState {
     root: PathBuf,
     before: Platter,
     names: BTreeMap<PathBuf, FileNo>,
@@ -70,7 +70,7 @@ impl Watch {
         let by_inode = names.iter().map(|(path, file)| (inode(&path.metadata().unwrap()), *file)).collect();
         let next = before.next_file();
         let (root, trace, faults) = (root.to_owned(), Vec::new(), None);
-        let watched = Rc::new(Watched(RefCell::new(State { root, before, names, by_inode, next, trace, faults })));
+        let watched = Rc::new(Watched(RefCell::new(WatchState { root, before, names, by_inode, next, trace, faults })));
         WATCHED.set(Some(watched.clone()));
         vfs::watch(Some(watched.clone()));
         Self(watched)
@@ -109,7 +109,7 @@ fn inode(meta: &std::fs::Metadata) -> (u64, u64) {
     (meta.dev(), meta.ino())
 }
 
-impl State {
+impl WatchState {
     fn file(&self, file: &File) -> Option<FileNo> {
         self.by_inode.get(&inode(&file.metadata().ok()?)).copied()
     }
@@ -120,7 +120,7 @@ impl State {
         self.next += 1;
     }
 
-    fn fault(&mut self, kind: Kind, path: &Path) -> Option<Fault> {
+    fn fault(&mut self, kind: OpKind, path: &Path) -> Option<Fault> {
         self.faults.as_mut().and_then(|faults| faults(kind, path))
     }
 
@@ -129,24 +129,24 @@ impl State {
     }
 
     /// The kind of a change, the file, and the record of it.
-    fn look(&self, op: Op<'_>) -> Option<(Kind, PathBuf, Option<Done>)> {
+    fn look(&self, op: Op<'_>) -> Option<(OpKind, PathBuf, Option<Done>)> {
         let found = match op {
-            Op::CreateDirectory(path) => (Kind::Names, path.to_owned(), Some(Done::CreateDirectory(path.to_owned()))),
-            Op::Create(path) => (Kind::Write, path.to_owned(), None),
-            Op::Remove(path) => (Kind::Names, path.to_owned(), Some(Done::Remove(path.to_owned()))),
-            Op::Rename(from, to) => (Kind::Names, to.to_owned(), Some(Done::Rename(from.to_owned(), to.to_owned()))),
-            Op::SyncDirectory(path) => (Kind::Sync, path.to_owned(), Some(Done::SyncDirectory(path.to_owned()))),
+            Op::CreateDirectory(path) => (OpKind::Names, path.to_owned(), Some(Done::CreateDirectory(path.to_owned()))),
+            Op::Create(path) => (OpKind::Write, path.to_owned(), None),
+            Op::Remove(path) => (OpKind::Names, path.to_owned(), Some(Done::Remove(path.to_owned()))),
+            Op::Rename(from, to) => (OpKind::Names, to.to_owned(), Some(Done::Rename(from.to_owned(), to.to_owned()))),
+            Op::SyncDirectory(path) => (OpKind::Sync, path.to_owned(), Some(Done::SyncDirectory(path.to_owned()))),
             Op::Write(file, bytes, offset) => {
                 let no = self.file(file)?;
-                (Kind::Write, self.path_of(no), Some(Done::Write(no, offset, bytes.to_vec())))
+                (OpKind::Write, self.path_of(no), Some(Done::Write(no, offset, bytes.to_vec())))
             }
             Op::SetLen(file, length) => {
                 let no = self.file(file)?;
-                (Kind::Write, self.path_of(no), Some(Done::SetLen(no, length)))
+                (OpKind::Write, self.path_of(no), Some(Done::SetLen(no, length)))
             }
             Op::Sync(file) => {
                 let no = self.file(file)?;
-                (Kind::Sync, self.path_of(no), Some(Done::Sync(no)))
+                (OpKind::Sync, self.path_of(no), Some(Done::Sync(no)))
             }
         };
         found.1.starts_with(&self.root).then_some(found)
@@ -200,9 +200,9 @@ impl vfs::Observer for Watched {
     fn before(&self, op: vfs::Op<'_>) -> Result<(), vfs::Refusal> {
         let mut state = self.0.borrow_mut();
         let (kind, path) = match op {
-            vfs::Op::Create { path } | vfs::Op::Write { path, .. } => (Kind::Write, path),
-            vfs::Op::Truncate { path, .. } | vfs::Op::Delete { path } => (Kind::Names, path),
-            vfs::Op::Sync { path } | vfs::Op::SyncNames { path } => (Kind::Sync, path),
+            vfs::Op::Create { path } | vfs::Op::Write { path, .. } => (OpKind::Write, path),
+            vfs::Op::Truncate { path, .. } | vfs::Op::Delete { path } => (OpKind::Names, path),
+            vfs::Op::Sync { path } | vfs::Op::SyncNames { path } => (OpKind::Sync, path),
         };
         if !path.starts_with(&state.root) {
             return Ok(());
