@@ -116,7 +116,7 @@ pub mod internal {
             http_client::{UnusableAuthorities, certificates},
         },
         ttl_map::TtlMap,
-        worker::internal::{ACK_MARGIN, check_settings, defaults as worker_defaults},
+        worker::internal::{ACK_MARGIN, LeasedBatch, check_settings, consume_leased, defaults as worker_defaults},
     };
 }
 

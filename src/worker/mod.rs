@@ -101,7 +101,12 @@ pub use self::{
 };
 /// What the command line shares with the worker.
 pub(crate) mod internal {
-    pub use super::{builder::check_settings, settings::defaults, settlement::lease::MIN_MARGIN as ACK_MARGIN};
+    pub use super::{
+        builder::check_settings,
+        fetch::leased::{LeasedBatch, consume_leased},
+        settings::defaults,
+        settlement::lease::MIN_MARGIN as ACK_MARGIN,
+    };
 }
 pub(crate) use self::{fetch::rate_limit::TokenBucket, limit::shared::SharedLimit};
 pub use crate::spans::{MESSAGING_SYSTEM, SPANS};

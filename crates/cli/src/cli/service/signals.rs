@@ -38,12 +38,18 @@ where
     }
 }
 
-/// Waits for the first SIGTERM or SIGINT; forever if no signal handler can be installed.
+/// Waits for the first SIGTERM, SIGINT or SIGHUP, after which a command finishes what it has begun; forever if no signal handler can be
+/// installed. A second signal ends the process at once: exit code 130 after SIGINT, 143 after SIGTERM, 129 after SIGHUP.
 pub(crate) async fn first() {
-    match Signals::listen() {
-        Ok(mut signals) => drop(signals.next().await),
-        Err(_) => std::future::pending().await,
-    }
+    let Ok(mut signals) = Signals::listen() else { return std::future::pending().await };
+    signals.hang_up();
+    signals.next().await;
+    tokio::spawn(async move {
+        let second = signals.next().await;
+        tracing::warn!(signal = second.name, "stopped at once: what was begun is not finished");
+        #[allow(clippy::exit, reason = "work that hangs cannot be asked to end")]
+        std::process::exit(second.exit_code.into());
+    });
 }
 
 /// SIGHUP: a process that stays reads its configuration again. From its making on, the signal does not end the process.
@@ -84,6 +90,7 @@ const INTERRUPT: Received = Received { name: "SIGINT", exit_code: 130 };
 struct Signals {
     interrupt: tokio::signal::unix::Signal,
     terminate: tokio::signal::unix::Signal,
+    hang_up: HangUps,
 }
 
 #[cfg(unix)]
@@ -91,15 +98,33 @@ impl Signals {
     /// From here on the default action of both signals is off; as process 1 there is none to begin with.
     fn listen() -> std::io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
-        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+        let hang_up = HangUps { signals: None };
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())?, hang_up })
+    }
+
+    /// Listens for SIGHUP too, unless it is ignored, as under `nohup`.
+    fn hang_up(&mut self) {
+        if !is_hang_up_ignored() {
+            self.hang_up = HangUps::listen();
+        }
     }
 
     async fn next(&mut self) -> Received {
         tokio::select! {
             _ = self.interrupt.recv() => INTERRUPT,
             _ = self.terminate.recv() => Received { name: "SIGTERM", exit_code: 143 },
+            () = self.hang_up.next() => Received { name: "SIGHUP", exit_code: 129 },
         }
     }
+}
+
+/// Whether the process that started this one ignores SIGHUP. Only Linux tells without unsafe code.
+#[cfg(unix)]
+fn is_hang_up_ignored() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    // The signals are bits, SIGHUP is the first.
+    ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 == 1)
 }
 
 #[cfg(not(unix))]
@@ -110,6 +135,8 @@ impl Signals {
     fn listen() -> std::io::Result<Self> {
         Ok(Self)
     }
+
+    fn hang_up(&mut self) {}
 
     async fn next(&mut self) -> Received {
         // Without a console there is no signal to wait for.

@@ -3,6 +3,7 @@
 use std::{
     io::{Read, Write},
     net::{TcpListener, TcpStream},
+    process::{Command, Stdio},
 };
 
 use super::{Program, Running};
@@ -72,4 +73,37 @@ fn an_answer_during_the_drain_exits_with_0() {
     let (status, log) = stuck.sidecar.wait();
     assert_eq!(status.code(), Some(0), "{log}");
     assert!(log.contains("q/g ended: 1 done, 0 failed, 1 acknowledged, 0 redelivered"), "{log}");
+}
+
+/// What was read is acknowledged although the command is ended, and what was not is handed back.
+#[test]
+fn receive_settles_what_was_read_when_it_is_ended() {
+    for signal in ["INT", "TERM", "HUP"] {
+        let program = Program::new();
+        let server = program.serve(&[]);
+        let url = server.url("serving on ");
+        let dms = |args: &[&str]| program.run(&[&["--endpoint", &url], args].concat());
+        dms(&["queue", "create", "q", "--group", "g", "--max-consume-count", "1"]).ok();
+        program.run_with(&["--endpoint", &url, "send", "q", "-"], "{\"body\":1}\n{\"body\":2}\n{\"body\":3}\n").ok();
+
+        let mut command = program.command(&["--endpoint", &url, "receive", "q", "g", "--ack", "--follow"]);
+        let mut receive = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut out = receive.stdout.take().unwrap();
+        let mut first = [0];
+        // One byte of the second line is read, not the whole.
+        while first != *b"\n" {
+            out.read_exact(&mut first).unwrap();
+        }
+        out.read_exact(&mut first).unwrap();
+        let sent = Command::new("kill").arg(format!("-{signal}")).arg(receive.id().to_string()).status();
+        assert!(sent.unwrap().success());
+        // The rest stays unread, and the pipe open.
+        let ended = receive.wait_with_output().unwrap();
+        drop(out);
+        let stderr = String::from_utf8_lossy(&ended.stderr);
+        assert_eq!(ended.status.code(), Some(0), "{signal}: {stderr}");
+        assert!(stderr.contains("1 message received"), "{signal}: {stderr}");
+        let rest = dms(&["receive", "q", "g", "--ack", "--wait", "1s"]).received();
+        assert_eq!(rest, "{\"body\":2}\n{\"body\":3}\n", "{signal}");
+    }
 }

@@ -6,12 +6,14 @@ mod settling;
 use std::time::Duration;
 
 use clap::Args;
-use tokio::{signal, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use self::{reader::Reader, settling::Settling};
 use crate::{
-    cli::support::{confirm::counted, context::Context, failure::Failure},
+    cli::{
+        service::signals,
+        support::{confirm::counted, context::Context, failure::Failure},
+    },
     config::Span,
     message_json::object::Object,
 };
@@ -21,7 +23,7 @@ use dms_protocol::{
     message::{MessageId, ReceivedMessage},
     queue::{SourcePath, Stream, TagFilter, TagMode},
 };
-use dms_worker::client::ConsumeOptions;
+use dms_worker::{client::ConsumeOptions, internal::consume_leased};
 
 /// Options of `receive`.
 #[derive(Debug, Args)]
@@ -34,7 +36,10 @@ Examples:
 
 Without --ack, each message counts as consumed once without success when --ack-wait has passed, and becomes a dead letter at the \
 queue's max_consume_count. With --ack and a pipe, a message is acknowledged when the other program has read its line: \
-`--ack --follow | head -3` acknowledges three.")]
+`--ack --follow | head -3` acknowledges three. Only Linux says what was read: on other systems, a message is acknowledged when its \
+line is written, and lines that the other program leaves unread are lost.
+
+SIGINT, SIGTERM and SIGHUP end the command after what was read is acknowledged; a second signal ends it at once.")]
 pub(crate) struct ReceiveArgs {
     /// The queue's name or id
     queue: String,
@@ -79,13 +84,15 @@ pub(crate) async fn run(args: ReceiveArgs, context: &Context) -> Result<(), Fail
     let stream = if args.dead_letters { Stream::DeadLetters } else { Stream::Messages };
     let source = SourcePath { queue: queue.id, group: group.id, stream };
     let stop = CancellationToken::new();
-    let interrupted = stop.clone();
+    let stopped = stop.clone();
     tokio::spawn(async move {
-        if signal::ctrl_c().await.is_ok() {
-            interrupted.cancel();
-        }
+        signals::first().await;
+        stopped.cancel();
     });
-    let settling = Settling { client, source, context, reader: Reader::of_stdout(), ack: args.ack, stop };
+    let print = |line: &str| Ok(context.printer().json_line(line)?);
+    let say = |text: &str| context.say(text);
+    let reader = Reader::of_stdout();
+    let settling = Settling { client, source, print: &print, say: &say, reader, ack: args.ack, stop };
     let received = receive(&settling, options, &args).await?;
     let received = counted(u64::try_from(received).unwrap_or(u64::MAX), "message");
     let kept = format!(", not acknowledged: redelivered after {} (--ack acknowledges them)", args.ack_wait);
@@ -107,17 +114,16 @@ async fn receive(settling: &Settling<'_>, mut options: ConsumeOptions, args: &Re
     while args.follow || received < args.max {
         options.max_messages =
             if args.follow { limits::MAX_MESSAGES } else { (args.max - received).min(limits::MAX_MESSAGES) };
-        let asked = Instant::now();
         let batch = tokio::select! {
             biased;
             () = settling.stop.cancelled() => break,
             () = settling.reader.gone() => break,
-            batch = settling.client.consume(&settling.source, &options) => batch?,
+            batch = consume_leased(&settling.client, &settling.source, &options) => batch?,
         };
-        if batch.is_empty() && !args.follow {
+        if batch.messages.is_empty() && !args.follow {
             break;
         }
-        let printed = settling.print(&batch, asked + options.ack_wait).await?;
+        let printed = settling.settle(&batch).await?;
         received += printed.count;
         if printed.ended {
             break;

@@ -32,7 +32,14 @@ impl Reader {
         Self { pipe: output.filter(|file| file.metadata().is_ok_and(|about| about.file_type().is_fifo())) }
     }
 
-    /// Where a pipe cannot be asked, all written lines count as read.
+    /// The reader of another pipe.
+    #[cfg(all(test, target_os = "linux"))]
+    pub(super) fn of_pipe(writer: &std::io::PipeWriter) -> Self {
+        let pipe = writer.try_clone().ok().map(|writer| File::from(std::os::fd::OwnedFd::from(writer)));
+        Self { pipe }
+    }
+
+    /// Without pipes that can be asked, all written lines count as read.
     #[cfg(not(unix))]
     pub(super) fn of_stdout() -> Self {
         Self { pipe: None }
@@ -63,6 +70,11 @@ impl Reader {
         false
     }
 
+    /// Whether the reader has read everything that was written until now.
+    pub(super) fn has_read_all(&self) -> bool {
+        self.pipe.as_ref().is_none_or(is_empty)
+    }
+
     /// Waits until the reader has ended; forever if standard output is no pipe.
     pub(super) async fn gone(&self) {
         let Some(pipe) = &self.pipe else { return std::future::pending().await };
@@ -73,7 +85,7 @@ impl Reader {
 }
 
 /// A pipe that cannot be asked counts as read, because nothing but its writes is known.
-#[cfg(unix)]
+#[cfg(target_os = "linux")]
 fn is_empty(pipe: &File) -> bool {
     rustix::io::ioctl_fionread(pipe).map_or(true, |unread| unread == 0)
 }
@@ -86,7 +98,8 @@ fn is_closed(pipe: &File) -> bool {
     asked.is_ok() && polled[0].revents().contains(PollFlags::ERR)
 }
 
-#[cfg(not(unix))]
+/// Elsewhere the writing end of a pipe tells nothing: macOS answers with what can be read at this end, which is always nothing.
+#[cfg(not(target_os = "linux"))]
 fn is_empty(_: &File) -> bool {
     true
 }
@@ -96,7 +109,7 @@ fn is_closed(_: &File) -> bool {
     false
 }
 
-#[cfg(all(test, unix))]
+#[cfg(all(test, target_os = "linux"))]
 mod tests {
     #![allow(clippy::unwrap_used)]
 

@@ -1,7 +1,5 @@
 //! [`Settling`]: prints the messages of a batch, and acknowledges those that were read.
 
-use std::time::Duration;
-
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
@@ -9,92 +7,222 @@ use crate::cli::{
     commands::receive::{line, reader::Reader},
     support::{
         confirm::counted,
-        context::Context,
         failure::{Failure, Kind},
     },
 };
-use dms_protocol::{
-    message::{AckLine, AckStatus, ReceivedMessage},
-    queue::SourcePath,
-};
-use dms_worker::client::Client;
+use dms_protocol::{message::AckStatus, queue::SourcePath};
+use dms_worker::{client::Client, internal::LeasedBatch};
 
-/// The time before the end of a lease at which what was printed is acknowledged, read to the end or not.
-const MARGIN: Duration = Duration::from_secs(2);
-
-/// What a batch is printed and acknowledged with.
+/// What batches are printed and acknowledged with.
 pub(super) struct Settling<'a> {
     pub(super) client: Client,
     pub(super) source: SourcePath,
-    pub(super) context: &'a Context,
+    /// Prints a line of results.
+    pub(super) print: &'a (dyn Fn(&str) -> Result<(), Failure> + Sync),
+    /// Tells a person something.
+    pub(super) say: &'a (dyn Fn(&str) + Sync),
     pub(super) reader: Reader,
     pub(super) ack: bool,
-    /// Cancelled by an interrupt.
+    /// Cancelled by a signal.
     pub(super) stop: CancellationToken,
 }
 
-/// What became of a batch.
+/// The result of a batch.
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Printed {
     /// The number of messages that were printed; with `--ack`, that were read.
     pub(super) count: usize,
-    /// Whether the reader has ended, or the user has interrupted the command.
+    /// Whether the reader has ended, or the user has stopped the command.
     pub(super) ended: bool,
 }
 
+/// What happened to a line.
+enum Line {
+    /// It was printed and, with `--ack`, read.
+    Read,
+    /// The reader has ended, or the user has stopped the command. Nobody has read the line.
+    Ended,
+    /// It is printed, and was not read in time.
+    Unread,
+}
+
 impl Settling<'_> {
-    /// Prints a batch whose lease ends at `lease`, and acknowledges it if asked to.
-    pub(super) async fn print(&self, batch: &[ReceivedMessage], lease: Instant) -> Result<Printed, Failure> {
-        let due = lease.checked_sub(MARGIN).unwrap_or(lease);
-        let mut printed = Printed { count: 0, ended: false };
-        let mut late = false;
-        for message in batch {
-            match self.context.printer().json_line(&line(message, !self.ack)).map_err(Failure::from) {
-                Err(closed) if closed.kind() == Kind::ClosedPipe => printed.ended = true,
+    /// Prints a batch, and acknowledges what was read of it if asked to.
+    pub(super) async fn settle(&self, batch: &LeasedBatch) -> Result<Printed, Failure> {
+        let mut printed = Printed::default();
+        let mut unread = false;
+        for message in &batch.messages {
+            // What is printed now could not be acknowledged any more, and would be printed again.
+            if self.ack && (Instant::now() >= batch.due || self.stop.is_cancelled()) {
+                break;
+            }
+            match self.print(&line(message, !self.ack), batch.due).await {
+                Ok(Line::Read) => printed.count += 1,
+                Ok(Line::Ended) => {
+                    printed.ended = true;
+                    break;
+                }
+                Ok(Line::Unread) => {
+                    unread = true;
+                    break;
+                }
                 Err(error) => {
                     self.acknowledge(batch, printed.count).await?;
                     return Err(error);
                 }
-                Ok(()) if !self.ack => {}
-                // One line after the other: a reader that gets ten may print three of them and end.
-                Ok(()) => tokio::select! {
-                    read = timeout_at(due, self.reader.has_read()) => match read {
-                        Ok(read) => printed.ended = !read,
-                        Err(_) => late = true,
-                    },
-                    () = self.stop.cancelled() => printed.ended = true,
-                },
             }
-            if printed.ended || late {
-                break;
-            }
-            printed.count += 1;
         }
         self.acknowledge(batch, printed.count).await?;
-        if late {
-            let left = counted(u64::try_from(batch.len() - printed.count).unwrap_or(u64::MAX), "message");
-            self.context
-                .say(&format!("the reader needs longer than --ack-wait: {left} handed back, and printed again"));
-            tokio::select! {
-                read = self.reader.has_read() => printed.ended = !read,
-                () = self.stop.cancelled() => printed.ended = true,
-            }
+        if unread {
+            printed.ended = !self.read_late(batch.messages.len() - printed.count).await;
         }
+        printed.ended |= self.stop.is_cancelled();
         Ok(printed)
     }
 
+    /// Prints a line. With `--ack`, waits until `due` for it to be read: a reader that gets ten lines at once may use three of them and
+    /// end.
+    async fn print(&self, line: &str, due: Instant) -> Result<Line, Failure> {
+        match (self.print)(line) {
+            Err(closed) if closed.kind() == Kind::ClosedPipe => return Ok(Line::Ended),
+            Err(error) => return Err(error),
+            Ok(()) if !self.ack => return Ok(Line::Read),
+            Ok(()) => {}
+        }
+        let read = tokio::select! {
+            biased;
+            read = timeout_at(due, self.reader.has_read()) => read,
+            // The reader may have read the line at the last moment.
+            () = self.stop.cancelled() => Ok(self.reader.has_read_all()),
+        };
+        Ok(match read {
+            Ok(true) => Line::Read,
+            Ok(false) => Line::Ended,
+            Err(_) => Line::Unread,
+        })
+    }
+
+    /// Waits for a line that was handed back to be read, so that its next copy is not printed behind it at once. Returns false if the
+    /// reader ends before.
+    async fn read_late(&self, left: usize) -> bool {
+        let left = counted(u64::try_from(left).unwrap_or(u64::MAX), "message");
+        (self.say)(&format!("the reader needs longer than --ack-wait: {left} handed back, and printed again"));
+        tokio::select! {
+            read = self.reader.has_read() => read,
+            () = self.stop.cancelled() => false,
+        }
+    }
+
     /// Acknowledges the first `read` messages of a batch, and hands the others back.
-    async fn acknowledge(&self, batch: &[ReceivedMessage], read: usize) -> Result<(), Failure> {
-        if !self.ack || batch.is_empty() {
+    async fn acknowledge(&self, batch: &LeasedBatch, read: usize) -> Result<(), Failure> {
+        if !self.ack || batch.messages.is_empty() {
             return Ok(());
         }
         let status = |place| if place < read { AckStatus::Success } else { AckStatus::Release };
-        let lines = batch.iter().enumerate().map(|(place, message)| AckLine::new(&message.handle, status(place)));
-        let lines: Vec<_> = lines.collect();
-        let outcome = self.client.acknowledge_lines(&self.source, &lines).await?;
+        let acks = batch.messages.iter().enumerate().map(|(place, message)| (message.handle.clone(), status(place)));
+        let acks: Vec<_> = acks.collect();
+        let outcome = match self.client.acknowledge_until(&self.source, &acks, batch.ends).await {
+            // Nothing was read, so nothing is lost: the messages are redelivered when their lease ends.
+            Err(_) if read == 0 => return Ok(()),
+            outcome => outcome?,
+        };
         if outcome.success < read {
             let lost = counted(u64::try_from(read - outcome.success).unwrap_or(u64::MAX), "printed message");
             return Err(Failure::new(format!("the service did not take the acknowledgement of {lost}: redelivered")));
         }
         Ok(())
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::{io::pipe, sync::Mutex, time::Duration};
+
+    use super::*;
+    use dms_worker::{
+        client::ConsumeOptions,
+        internal::consume_leased,
+        queue::NewQueue,
+        testing::{TestGroup, TestServer},
+    };
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn source_of(group: &TestGroup) -> SourcePath {
+        SourcePath::messages(group.queue_id().clone(), group.group_id().clone())
+    }
+
+    /// Settles the next batch of a group after `pause`, with a reader that reads nothing, and returns how much was printed.
+    async fn settle(server: &TestServer, group: &TestGroup, poll_wait: Duration, pause: Duration) -> (usize, Printed) {
+        let (_reader, writer) = pipe().unwrap();
+        let lines = Mutex::new(0);
+        let print = |line: &str| {
+            use std::io::Write;
+            *lines.lock().unwrap() += 1;
+            Ok(writeln!(&writer, "{line}")?)
+        };
+        let stop = CancellationToken::new();
+        let settling = Settling {
+            client: server.client(),
+            source: source_of(group),
+            print: &print,
+            say: &|_| (),
+            reader: Reader::of_pipe(&writer),
+            ack: true,
+            stop: stop.clone(),
+        };
+        let options = ConsumeOptions::new().max_messages(2).poll_wait(poll_wait).ack_wait(SECOND * 15);
+        let batch = consume_leased(&settling.client, &settling.source, &options).await.unwrap();
+        assert_eq!(batch.messages.len(), 2);
+        tokio::time::sleep(pause).await;
+        let begun = Instant::now();
+        let end = async {
+            // Longer than any lease: without it, the line would be waited for without end.
+            tokio::time::sleep(SECOND * 30).await;
+            stop.cancel();
+        };
+        let (printed, ()) = tokio::join!(settling.settle(&batch), end);
+        assert!(begun.elapsed() >= SECOND * 30);
+        let count = *lines.lock().unwrap();
+        (count, printed.unwrap())
+    }
+
+    /// A poll that takes longer than `--ack-wait` leaves time for what arrives at its end.
+    #[tokio::test(start_paused = true)]
+    async fn a_lease_counts_from_the_arrival_of_its_messages() {
+        let server = TestServer::start().await;
+        let group = server.group(NewQueue::new("q").dead_letters_after(1), "g").await;
+        let late = async {
+            tokio::time::sleep(SECOND * 20).await;
+            group.send(["one", "two"]).await;
+        };
+        let options = ConsumeOptions::new().poll_wait(SECOND * 60).ack_wait(SECOND * 15);
+        let (client, source) = (server.client(), source_of(&group));
+        let (batch, ()) = tokio::join!(consume_leased(&client, &source, &options), late);
+        let left = batch.unwrap().due - Instant::now();
+        assert!(left > SECOND * 12, "{left:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn lines_that_cannot_be_acknowledged_any_more_are_not_printed() {
+        let server = TestServer::start().await;
+        let group = server.group(NewQueue::new("q").dead_letters_after(1), "g").await;
+        group.send(["one", "two"]).await;
+        let (lines, printed) = settle(&server, &group, SECOND, SECOND * 14).await;
+        assert_eq!((lines, printed.count), (0, 0));
+    }
+
+    /// A line that nobody reads is handed back with those behind it: one copy of it is in the pipe, and nothing has failed.
+    #[tokio::test(start_paused = true)]
+    async fn lines_that_are_not_read_in_time_are_handed_back() {
+        let server = TestServer::start().await;
+        let group = server.group(NewQueue::new("q").dead_letters_after(1), "g").await;
+        group.send(["one", "two"]).await;
+        let (lines, printed) = settle(&server, &group, SECOND, Duration::ZERO).await;
+        assert_eq!((lines, printed.count), (1, 0));
+        let counts = group.counts().await;
+        assert_eq!((counts.available, counts.dead_letters), (2, 0));
     }
 }
