@@ -61,7 +61,7 @@ pub struct LimitError {
     pub what: &'static str,
     /// The value found, as text.
     pub value: String,
-    /// What is allowed.
+    /// The allowed values, as text.
     pub allowed: String,
 }
 

@@ -379,7 +379,7 @@ impl<'a> AckLine<'a> {
 /// The attribute with the id of the message that a copy was made from. A copy keeps this id.
 pub const MESSAGE_ID: &str = "dms-message-id";
 
-/// The opaque id of a message: the one that a send returns on request, and a consumer sees at each delivery.
+/// The opaque id of a message. A send returns it on request, and a consumer sees it at each delivery.
 ///
 /// Ids of this project's server have 24 characters of `A-Z a-z 0-9 _ -`. They do not change when a delay ends, the message is
 /// redelivered or becomes a dead letter, and copies keep them in the attribute [`MESSAGE_ID`].

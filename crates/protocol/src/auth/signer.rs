@@ -1,6 +1,6 @@
 //! SDK-HMAC-SHA256, the AK/SK signature of requests: [`sign`] for clients, [`Authorization`] for servers.
 //!
-//! The functions are pure. The rules are those of the vendor's SDKs (API reference 3.2).
+//! The functions are pure and follow the rules of the vendor's SDKs (API reference 3.2).
 
 use std::{
     collections::HashSet,

@@ -65,7 +65,7 @@ fn escaped(text: &str, mut escape: impl FnMut(&mut String, char)) -> Cow<'_, str
 mod tests {
     use super::*;
 
-    /// Each with what it is, all of them obeyed.
+    /// Sequences that a terminal obeys, each with its escaped form.
     const TRICKS: [(&str, &str); 9] = [
         ("\u{1b}[2J\u{1b}[1;31m", "\\u{1b}[2J\\u{1b}[1;31m"),
         ("\u{1b}]52;c;ZXZpbA==\u{7}", "\\u{1b}]52;c;ZXZpbA==\\u{7}"),
@@ -95,7 +95,7 @@ mod tests {
     #[test]
     fn json_stays_the_same_json() {
         for (trick, _) in TRICKS {
-            // As another program may write it: only what it must is escaped.
+            // Another program may escape only the characters that JSON does not allow unescaped.
             let json = format!("{{\"a\":\r\n\t{}}}", serde_json::Value::from(trick));
             let shown = visible_json(&json);
             assert!(!shown.contains(|c| is_obeyed(c) && c != '\n' && c != '\t'), "{shown:?}");

@@ -3,7 +3,7 @@
 use super::{Fault, Scan, excerpt, fault::FaultKind, place::place};
 
 impl Fault {
-    /// Explains the error in the text in which it was found: the position, the value, and what is allowed.
+    /// Explains the error in the text in which it was found: the position, the value, and the allowed values.
     pub fn explain(&self, text: &[u8]) -> String {
         let (at, kind) = *self.0;
         let place = place(text, at);

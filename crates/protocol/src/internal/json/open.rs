@@ -52,7 +52,7 @@ mod tests {
             assert_eq!((open.depth(), open.innermost()), (depth + 1, Some(is_object(depth))));
             open.pop();
             if depth > 0 {
-                // What was closed leaves nothing behind.
+                // A closed level leaves nothing behind.
                 open.push(!is_object(depth));
                 open.pop();
             }

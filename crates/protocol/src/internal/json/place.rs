@@ -33,7 +33,7 @@ enum Step<'a> {
 #[derive(Debug, Default)]
 struct Way<'a> {
     steps: Vec<Step<'a>>,
-    /// The number of steps beyond those that are kept.
+    /// The number of steps that are too deep to be kept.
     deeper: usize,
 }
 

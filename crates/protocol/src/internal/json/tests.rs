@@ -221,7 +221,7 @@ fn only_so_many_levels_are_portable() {
     }
 }
 
-/// Every fault says where it is, what is there and what may be there.
+/// Every fault names its position, the value and the allowed values.
 #[test]
 fn faults_name_the_place_the_value_and_the_limit() {
     let read = |text: &[u8]| {
@@ -269,7 +269,7 @@ fn faults_name_the_place_the_value_and_the_limit() {
     assert!(said.contains("[0]… is not JSON"), "{said}");
 }
 
-/// What is no JSON goes before what is only of another shape.
+/// A syntax error is reported before an error of shape.
 #[test]
 fn texts_that_are_no_json_are_called_so() {
     let shape = |text: &str| Scan::whole(text.as_bytes(), Scan::string).unwrap_err().is_shape();

@@ -20,7 +20,7 @@ impl<'a> Scan<'a> {
         Ok(read)
     }
 
-    /// Passes over the next value by its brackets and quotes alone, up to the `,`, `}` or `]` behind it, and returns its text.
+    /// Passes over the next value by its brackets and quotes alone, up to the next `,`, `}` or `]`, and returns its text.
     ///
     /// # Errors
     /// When the text ends before.
