@@ -120,7 +120,7 @@ fn outcome(success: bool) -> &'static str {
     if success { "done" } else { "refused" }
 }
 
-/// Whether a request about tags changes those of a queue. Searches are POST requests too, but name no queue.
+/// Whether a request changes the tags of a queue. Searches for tags are POST requests too, but name no queue.
 fn changes_tags(request: &ApiRequest<'_>) -> bool {
     request.head().method != Method::GET && !request.params[0].is_empty()
 }

@@ -72,7 +72,7 @@ impl Accounts {
         project.users.iter().find(|own| own.user == user && own.domain == domain).map(|user| user.rights.clone())
     }
 
-    /// These accounts with the keys and users of `others` in place of those of the projects with the same ids.
+    /// Returns these accounts with the keys and users that `others` has for each project. All other settings of a project stay.
     ///
     /// # Errors
     /// As [`new`](Self::new). Also when a project with keys or users is missing in `others`, because its callers would stay

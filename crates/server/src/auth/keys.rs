@@ -154,7 +154,7 @@ impl SignedClaim {
     /// Checks the signature, which covers the body, and returns the owner of the key.
     ///
     /// # Errors
-    /// APIGW.0301 with the gateway's text for what is wrong.
+    /// APIGW.0301 with the text that the gateway has for the fault.
     pub(crate) fn prove(
         &self,
         sender: Sender<'_>,

@@ -23,7 +23,7 @@ pub struct Project {
     pub users: Vec<User>,
     /// The rules for signatures of its keys.
     pub signatures: SignatureRules,
-    /// Its quotas; those of the server by default.
+    /// Its quotas. `None` (the default) applies the quotas of the server.
     pub quotas: Option<Quotas>,
     /// The queues that are created at the start if they are missing.
     pub queues: Vec<StartQueue>,

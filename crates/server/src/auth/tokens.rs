@@ -151,7 +151,7 @@ mod tests {
         assert_eq!(tokens.owner("x").unwrap_err().code(), codes::TOKEN_INVALID);
     }
 
-    /// The tokens of one user cannot displace those of another.
+    /// The tokens of one user cannot displace tokens of another user.
     #[tokio::test(start_paused = true)]
     async fn the_tokens_of_each_user_are_bounded_and_end_nobody_elses() {
         let tokens = TokenStore::new(Duration::from_secs(60));

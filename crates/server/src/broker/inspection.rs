@@ -119,7 +119,7 @@ pub struct DamagedMessage {
     pub file: String,
     /// Where it begins in the file, as far as that is known.
     pub offset: u64,
-    /// What is wrong with it.
+    /// Why it cannot be read.
     pub reason: String,
 }
 

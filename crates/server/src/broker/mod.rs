@@ -191,7 +191,7 @@ pub trait Broker: Sealed + fmt::Debug + Send + Sync + 'static {
 
     /// Copies everything stored before this call into a new directory. The broker keeps working meanwhile.
     async fn back_up(&self, _to: &Path) -> Result<BackedUp, BrokerError> {
-        Err(BrokerError::NoBackup("this broker keeps nothing in a directory of its own".to_owned()))
+        Err(BrokerError::NoBackup("this broker does not keep its messages in a directory".to_owned()))
     }
 
     /// Refuses new calls, answers every waiting `lease`, and returns when all accepted changes are durable.

@@ -36,6 +36,6 @@ pub struct StorageTrouble {
     pub remedy: &'static str,
     /// Whether the disk is full.
     pub is_disk_full: bool,
-    /// The number of changes that were refused, including those that the broker itself tries.
+    /// The number of changes that were refused, including changes that the broker itself tried.
     pub refused: u64,
 }

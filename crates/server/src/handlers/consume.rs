@@ -160,7 +160,7 @@ fn answer(leased: &[LeasedMessage], waited: Duration, place: (&GroupPath, Stream
 }
 
 /// The position, the attempt and the time of entry of each message, as in `17.1.1795550351698`. They distinguish a redelivery
-/// from another message. They are in a header, so that bodies stay those of the reference.
+/// from another message. They are in a header, so that bodies stay as the API reference has them.
 fn deliveries(leased: &[LeasedMessage]) -> String {
     let mut text = String::with_capacity(leased.len() * 32);
     let mut digits = itoa::Buffer::new();

@@ -1,7 +1,7 @@
 //! The extension `end-poll`: ending waiting consume calls by name.
 //!
-//! A worker that stops ends its consume calls instead of cutting their connections: what they lease meanwhile reaches it,
-//! and can be handed back.
+//! A worker that stops ends its consume calls instead of cutting their connections. So messages that they lease meanwhile still
+//! reach the worker, which can hand them back.
 
 use serde::Serialize;
 

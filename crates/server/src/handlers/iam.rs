@@ -267,7 +267,7 @@ fn date(millis: i64) -> String {
     time.strftime("%Y-%m-%dT%H:%M:%S%.6fZ").to_string()
 }
 
-/// The URL by which the caller reached the server, or a proxy in front of it.
+/// The URL by which the caller reached the server or its proxy.
 fn base_url(parts: &Parts) -> String {
     let text = |name| parts.headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
     let scheme = match text(HeaderName::from_static("x-forwarded-proto")) {

@@ -17,7 +17,7 @@ use dms_protocol::{
     queue::{GroupId, Queue},
 };
 
-/// What was done with a message.
+/// The number of groups in which a message was retried or discarded.
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct Resolved {
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -232,7 +232,7 @@ fn retention_hours(hours: Option<&[u8]>, mode: QueueMode) -> Result<Option<u32>,
     })
 }
 
-/// Parses a whole number. Fractions and texts are out of range.
+/// Parses a whole number. `None` for fractions and texts, which are refused like a number outside of the range.
 fn whole(value: &[u8]) -> Option<u32> {
     str::from_utf8(value).ok()?.parse().ok()
 }

@@ -1,4 +1,4 @@
-//! The documented error codes of the server (API reference 8.2, and those of the gateway of the service).
+//! The documented error codes: those in API reference 8.2 and the codes of the service's gateway.
 
 use http::StatusCode;
 

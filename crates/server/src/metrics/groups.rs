@@ -1,7 +1,7 @@
 //! The metrics of queues and groups, from the overview that a scrape has taken.
 //!
-//! Each group has a dozen series, so their number is bounded: the oldest groups have series of their own, and all others
-//! share those of the group `(other)` of the queue `(other)`, which no queue can be named.
+//! Each group has a dozen series, so the number of groups with their own series is limited. The oldest groups have them. All
+//! others share the series of the group `(other)` of the queue `(other)`, a name that no queue can have.
 
 use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
 

@@ -67,7 +67,7 @@ pub(crate) async fn serve<I>(
     let io = HalfClose::new(io, Arc::clone(&progress));
     let io = Deadlines::new(io, Arc::clone(&connection), limits.clone());
     let mut interrupts = interrupts(&connection, stopping, limits.connection_age);
-    // Twice the time, so that a handler with a body deadline of its own gives its better answer first.
+    // Twice the time, so that a handler that limits the body itself can reply with its more specific error first.
     let body_timeout = limits.body_timeout * 2;
     let answers = service_fn(move |request: Request<Incoming>| {
         progress.begin(!request.body().is_end_stream());
@@ -115,7 +115,7 @@ enum Interrupt {
     Displaced,
 }
 
-/// What may interrupt a connection. Each future of the set is polled only after its own event has woken it. Without the set, each
+/// The events that interrupt a connection. Each future of the set is polled only after its event has woken it. Without the set, each
 /// request would poll them several times, and two of them lock a mutex.
 fn interrupts(
     connection: &Arc<ConnectionState>,

@@ -42,7 +42,7 @@ pub enum TlsError {
         #[source]
         error: io::Error,
     },
-    /// A file does not contain what it should.
+    /// A file contains no certificate, or no key.
     #[error("`{}` has no {expected}: a PEM file is needed", file.display())]
     Content {
         /// The file.

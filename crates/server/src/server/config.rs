@@ -64,7 +64,7 @@ pub struct ServerConfig {
     /// The number of groups that have metrics of their own, the oldest first; 10,000 by default. All others share one set of metrics,
     /// so that the number of series is bounded. With 0 no queue and no group is named.
     pub metrics_max_groups: usize,
-    /// The wall clock; that of the system by default.
+    /// The wall clock. Default: the system's clock.
     pub clock: Clock,
 }
 

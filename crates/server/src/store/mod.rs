@@ -100,8 +100,8 @@ pub(crate) trait Store: fmt::Debug + Send + Sync + 'static {
     /// Reads these messages of a stream, as far as they exist. `seqs` is in ascending order.
     fn read_these(&self, stream: StreamId, seqs: &[u64], bytes: usize) -> Result<ReadBatch, StoreError>;
 
-    /// Reads the first messages of a delay queue by the end of their delay, without those in `skip`. If some of them are damaged there
-    /// may be more behind them.
+    /// Reads the first messages of a delay queue by the end of their delay, without those in `skip`. If some of them are damaged, later
+    /// ones may be due too.
     fn first_due(&self, delay_queue: StreamId, limit: ReadLimit, skip: &BTreeSet<u64>)
     -> Result<ReadBatch, StoreError>;
 

@@ -85,8 +85,8 @@ impl QueueRow {
     }
 }
 
-/// What never changes about a group. Its cursor on the queue has the group's number. The next number is that of its dead-letter
-/// stream, and of its cursor on that stream.
+/// The properties of a group that never change. Its cursor on the queue has the group's number. Its dead-letter stream and its
+/// cursor on that stream have the next number.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct GroupRow {
     /// Given at creation and never used again.

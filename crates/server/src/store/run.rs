@@ -1,5 +1,5 @@
-//! The bytes of a run: consecutive messages of one stream. Each message has checksums of its own, so that damage to one does not
-//! affect the others. Pure.
+//! The bytes of a run, which is a sequence of consecutive messages of one stream. Each message has its own checksums, so that
+//! damage to one does not affect the others. Pure.
 //!
 //! | run | bytes | | message | bytes |
 //! |---|---|---|---|---|

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// How long one queue keeps its messages, as set while the server runs. What is `None` follows the configuration of the server.
+/// The retention of one queue, as set while the server runs. A field that is `None` follows the configuration of the server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RetentionPolicy {
     /// Time from sending, or from the end of the delay, until a message is deleted, consumed or not.
@@ -14,8 +14,8 @@ pub struct RetentionPolicy {
     pub delete_when_settled: Option<bool>,
 }
 
-/// A change of a [`RetentionPolicy`]. What is `None` stays as it is; `Some(None)` follows the configuration again. The default changes
-/// nothing.
+/// A change of a [`RetentionPolicy`]. `None` leaves a field as it is, and `Some(None)` lets it follow the configuration again. The
+/// default changes nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RetentionChange {
     /// The new [`RetentionPolicy::retention`].

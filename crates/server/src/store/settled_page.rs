@@ -101,7 +101,7 @@ mod tests {
         assert_eq!(page.open().last(), Some((1_023, 7)));
         page.settle_range(1_000..1_024);
         assert!(page.is_full());
-        assert!(page.encode().1.is_empty(), "what is settled has no failures");
+        assert!(page.encode().1.is_empty(), "settled messages have no failures");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! [`Core`], which the parts of an embedded broker share: the state behind its lock, the store, and the channel to the committer.
+//! [`Core`], which the parts of an embedded broker share: the locked state, the store, and the channel to the committer.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -21,7 +21,7 @@ use crate::{
 /// The shared parts.
 #[derive(Debug)]
 pub(crate) struct Core {
-    /// Changed by the committer, which applies what is stored, and by consume calls, which hand out leases.
+    /// Changed by the committer, which applies stored records, and by consume calls, which hand out leases.
     state: Mutex<BrokerState>,
     /// Keeps records and messages.
     pub(crate) store: Arc<dyn Store>,

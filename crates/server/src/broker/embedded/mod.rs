@@ -1,9 +1,9 @@
 //! The broker of the server: one process, the state in memory, every change committed to a store before it is answered.
 //!
 //! # How a change is made
-//! A call looks at the state behind its lock, submits a `Command` to the committer and waits. The committer gathers waiting
-//! commands, prepares records, has the store commit them together, applies them to the state and answers. No change is visible
-//! before it is stored, and a commit that fails changes nothing.
+//! A call reads the locked state, submits a `Command` to the committer and waits. The committer gathers waiting commands,
+//! prepares records, has the store commit them together, applies them to the state and replies. No change is visible before it
+//! is stored, and a commit that fails changes nothing.
 //!
 //! Leases are in memory only: after a restart they are gone, and their messages are available again.
 //!
@@ -143,7 +143,7 @@ impl EmbeddedBroker {
     /// The broker refuses all calls once another server has taken over; it is to be dropped then, and opened again.
     ///
     /// # Errors
-    /// When PostgreSQL cannot be reached or used, or what is stored there is damaged.
+    /// When PostgreSQL cannot be reached or used, or a stored row is damaged.
     ///
     /// # Panics
     /// Outside a tokio runtime.

@@ -282,7 +282,7 @@ async fn what_is_read_does_not_grow_with_the_backlog() {
             let batch = scene.take(0).await.unwrap();
             assert_eq!(scene.settle(&batch, true).await.unwrap().success, 10);
         }
-        // Messages are prefetched in a task of its own.
+        // Messages are prefetched in a separate task.
         tokio::task::yield_now().await;
         let state = scene.broker.core.lock();
         let kept: usize = state.streams.values().map(|stream| stream.cached_bytes()).sum();
@@ -412,7 +412,7 @@ async fn what_fits_is_committed_beside_what_does_not() {
     assert_eq!(scene.available().await, sent);
 }
 
-/// A full disk refuses new messages and nothing else. When there is space, they are accepted again.
+/// On a full disk only new messages are refused. When there is space, they are accepted again.
 #[tokio::test(start_paused = true)]
 async fn a_full_disk_loses_nothing() {
     let dir = tempfile::tempdir().unwrap();
@@ -422,7 +422,7 @@ async fn a_full_disk_loses_nothing() {
     let batch = scene.take(0).await.unwrap();
     let sent = fill(&scene, dir.path()).await;
     assert_eq!(scene.available().await, sent);
-    assert_eq!(scene.settle(&batch, true).await.unwrap().success, 1, "what has no messages goes on");
+    assert_eq!(scene.settle(&batch, true).await.unwrap().success, 1, "changes without messages are still stored");
     std::fs::remove_dir(dir.path().join("log").join("0000000002.log")).unwrap();
     scene.send("last", NOW).await.unwrap();
     scene.broker.abort().await;

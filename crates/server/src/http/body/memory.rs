@@ -1,9 +1,9 @@
 //! [`BodyMemory`]: limits the memory that all bodies take together.
 //!
-//! The first 64 KiB of a body are not counted: the number of connections bounds them, and most bodies are smaller. A larger
-//! body takes room in steps, each four times as large as what has arrived. Every step has a pool of its own. So a body
-//! that waits for one step holds nothing of the next, and those that have got the last one always finish: bodies that have
-//! arrived in part cannot block each other.
+//! The first 64 KiB of a body are not counted, because the number of connections bounds them and most bodies are smaller. A
+//! larger body takes room in steps, each four times as large as the part that has arrived. Every step has a separate pool, so
+//! a body that waits for one step holds nothing of the next, and a body that has reached the last step always finishes. Bodies
+//! that have arrived in part therefore cannot block each other.
 
 use std::{
     collections::HashMap,

@@ -1,7 +1,7 @@
 //! Reading the body of a request within limits of size, time and memory.
 //!
-//! Nothing is reserved on the word of a caller: [`BodyMemory`] counts what has arrived, and a body that stops arriving gives its
-//! room back.
+//! An announced length reserves no memory. [`BodyMemory`] counts bytes that have arrived, and a body that stops arriving gives
+//! its memory back.
 
 mod chunks;
 mod deadline;
@@ -29,9 +29,9 @@ pub struct BodyLimits {
     /// The maximum number of bytes of a body that is too large that are read and dropped, so that its sender gets to read the
     /// answer.
     pub max_drained_bytes: usize,
-    /// How long it may take to arrive, including the wait for memory.
+    /// The time within which it has to arrive, including the wait for memory.
     pub timeout: Duration,
-    /// How long it may wait for memory.
+    /// The maximum wait for memory. With zero, a body for which there is no memory is refused at once.
     pub memory_timeout: Duration,
 }
 
@@ -40,7 +40,7 @@ pub struct BodyLimits {
 pub enum BodyError {
     /// It is too large; its size in bytes.
     TooLarge(usize),
-    /// It is larger than the limit of what is read and dropped.
+    /// It is larger than [`max_drained_bytes`](BodyLimits::max_drained_bytes).
     Endless,
     /// It did not arrive in time.
     TooSlow,

@@ -35,7 +35,7 @@ async fn the_quietest_stranger_gives_up_its_place_and_those_at_work_never() {
     advance(Duration::from_millis(1)).await;
     older.connection().answered();
     let fifth = take(&connections, 5).await.unwrap();
-    assert!(is_displaced(&recent) && !is_displaced(&older), "the one that was answered last stays");
+    assert!(is_displaced(&recent) && !is_displaced(&older), "the connection with the latest answer stays");
     fifth.connection().progress.begin(false);
     let sixth = take(&connections, 6).await.unwrap();
     assert!(is_displaced(&older));

@@ -110,7 +110,7 @@ impl DiskStore {
     }
 
     fn move_run(&self, run: Run, moved: &mut Frame) -> Result<(), StoreError> {
-        // The index decides what is live. Bytes of deleted messages look the same in the log.
+        // The index decides which runs are live, because deleted messages look the same in the log.
         let found = self.look_up(|conn| lookup::run_with(conn, run.stream, run.first))?;
         if found == Some(run) {
             let bytes = self.files.bytes(&run).map_err(|error: ReadError| StoreError::new(error))?;

@@ -55,7 +55,7 @@ impl DiskStore {
         Ok(known)
     }
 
-    /// The entry time of the first readable message from `from` on. If there is none, that of the newest message of the stream.
+    /// The entry time of the first readable message from `from` on, or of the newest message of the stream if none is readable.
     fn time_behind(&self, stream: StreamId, from: u64) -> Result<i64, StoreError> {
         let mut next = from;
         while let Some(run) = self.first_run(stream, next)? {

@@ -16,7 +16,7 @@ use crate::store::{
 impl DiskStore {
     /// Does a bounded piece of each kind of work. Returns whether there is more. Deletion goes on while the disk is full.
     pub(crate) fn maintenance_step(&self) -> Result<bool, StoreError> {
-        // A statement of its own: the guard must be dropped before the flush locks the memtable.
+        // A separate statement, because the guard must be dropped before the flush locks the memtable.
         let much = locked(&self.memtable).needs_flush();
         if much {
             self.flush_memtable()?;

@@ -77,7 +77,7 @@ impl Memtable {
                 Change::Appended(run, _) => drop(self.runs.insert((run.stream, run.first), *run)),
                 change => self.delay_queues.extend(delay_queue_of(change)),
             }
-            // An ended delay deletes one message. If it counted, each would cause a transaction of its own.
+            // An ended delay deletes one message. If it counted, each would cause a separate transaction.
             self.deleted |= deletes(change) && !matches!(change, Change::Other(Record::DelayEnded(..)));
         }
         self.batch.changes.extend(changes);
@@ -117,12 +117,12 @@ impl Memtable {
                 self.runs.remove(&(run.stream, run.first));
             }
         }
-        // What is left are the changes that came during the flush.
+        // The remaining changes were added during the flush.
         self.delay_queues = self.batch.changes.iter().filter_map(delay_queue_of).collect();
     }
 
-    /// The runs of a stream from the one that contains `from` on, for this number of messages, and whether that first run is among
-    /// them.
+    /// The runs of a stream that contain the next `messages` messages, beginning at `from`, and whether one of them contains
+    /// `from`.
     pub(crate) fn runs(&self, stream: StreamId, from: u64, messages: usize) -> (Vec<Run>, bool) {
         let before = self.runs.range((stream, 0)..=(stream, from)).next_back().map(|(_, run)| *run);
         let covering = before.filter(|run| run.end() > from);

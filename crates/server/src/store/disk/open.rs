@@ -68,8 +68,8 @@ impl DataDir {
         }
     }
 
-    /// Whether the lock file in the directory is still the one that this process holds. If it was deleted or replaced, or the whole
-    /// directory was, another process may have locked the directory and may be writing to it.
+    /// Whether the lock file in the directory is still the file that this process has locked. If it or the whole directory was
+    /// deleted or replaced, another process may have locked the directory and may be writing to it.
     ///
     /// # Errors
     /// When the system does not say.

@@ -138,7 +138,7 @@ impl DiskStore {
         }
     }
 
-    /// The runs of a stream from the one that contains `from` on, for this number of messages.
+    /// The runs of a stream that contain the next `messages` messages, beginning at `from`.
     pub(crate) fn runs(&self, stream: StreamId, from: u64, messages: usize) -> Result<Vec<Run>, StoreError> {
         // The memtable is read first: a run that is flushed in between is found in the index. In the other order it would be missed.
         let (memtable, covered) = locked(&self.memtable).runs(stream, from, messages);
@@ -263,7 +263,7 @@ impl ReadBuilder {
 }
 
 impl StoredMessage {
-    /// The same message in memory of its own.
+    /// A copy whose body does not keep the buffer of the read alive.
     fn copied(&self) -> Self {
         Self { json: Bytes::copy_from_slice(&self.json), ..self.clone() }
     }

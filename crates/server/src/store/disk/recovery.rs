@@ -108,7 +108,7 @@ fn make_first(directory: &LogDirectory, segment_bytes: u64) -> io::Result<()> {
         }
         return directory.create(1, segment_bytes).map(drop);
     }
-    // If it cannot be opened, the replay reports what is wrong with it.
+    // If it cannot be opened, the replay reports the reason.
     let Ok(file) = directory.open(1) else { return Ok(()) };
     match FrameReader::from(&file, directory.log, SEGMENT_HEADER)?.rest(1)? {
         Tail::Zeros => adopt_empty(directory, &file, 1),

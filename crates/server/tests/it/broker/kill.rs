@@ -52,9 +52,9 @@ async fn produce(broker: &EmbeddedBroker, path: &GroupPath) {
     }
 }
 
-/// The process that is killed. It prints what was sent and what was settled as soon as it was answered.
+/// The process that is killed. It prints each sent and each settled message as soon as the broker has confirmed it.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "run by the test below, in a process of its own"]
+#[ignore = "run by the test below, in a separate process"]
 async fn victim() {
     let Some(dir) = std::env::var_os(DIR) else { return };
     let (broker, path) = open(Path::new(&dir), false).await;
@@ -74,7 +74,7 @@ async fn victim() {
 
 /// The same with leases of which half end before anybody acknowledges them.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "run by the test below, in a process of its own"]
+#[ignore = "run by the test below, in a separate process"]
 async fn victim_of_lapsing_leases() {
     let Some(dir) = std::env::var_os(DIR) else { return };
     let (broker, path) = open(Path::new(&dir), true).await;
@@ -170,6 +170,6 @@ async fn what_was_answered_survives_kill_9_while_leases_end() {
     let consumed = broker.groups(&path.project, &path.queue).await.unwrap().groups[0].consumed_messages;
     let there = |text: &String| left.contains(text) || settled.contains(text) || dead.contains(text);
     let lost = sent.iter().filter(|text| !there(text)).count() as u64;
-    // What was settled and not said because the process died in between is counted by the broker.
+    // Messages that were settled but not printed, because the process died in between, are counted by the broker.
     assert!(lost <= consumed - settled.len() as u64, "{lost} messages are missing");
 }

@@ -1,7 +1,7 @@
 //! Random histories on the broker and on a small model written apart from it, compared after every step.
 //!
 //! Steps happen at whole multiples of ten seconds; leases, delays and retentions end in between, so that both sides
-//! agree on what has ended.
+//! agree about which of them have ended.
 
 use std::{sync::Arc, time::Duration};
 

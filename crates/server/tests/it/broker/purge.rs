@@ -100,7 +100,7 @@ async fn leased_messages_are_purged_and_their_acknowledgements_are_answered() {
             assert!(matches!(lapsed, Err(BrokerError::UnknownReceipt(_))), "{lapsed:?}");
             let counters = s.counters(0).await;
             assert_eq!((counters.available_messages, counters.available_dead_letters), (0, Some(0)));
-            assert_eq!(counters.consumed_messages, 1, "the one that was done");
+            assert_eq!(counters.consumed_messages, 1, "the message that was acknowledged");
             assert_eq!(texts(&s.take(10).await), NOTHING);
         })
         .await;

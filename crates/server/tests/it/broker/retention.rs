@@ -72,7 +72,7 @@ async fn a_queue_can_have_a_separate_retention() {
         assert_eq!((shown.retention, shown.groups[0].expired_unread), (HOUR, 1));
         s.keep(RetentionPolicy::default()).await;
         advance(71 * HOUR).await;
-        assert_eq!(s.kept().await, 1, "again as long as that of all");
+        assert_eq!(s.kept().await, 1, "the retention of the server applies again");
         advance(HOUR).await;
         assert_eq!(s.kept().await, 0);
     })

@@ -72,7 +72,7 @@ impl Home {
         std::iter::once(dir).chain(Self::postgres()).collect()
     }
 
-    /// A schema of its own in PostgreSQL; `None` where that is not installed, or not compiled in.
+    /// A new schema in PostgreSQL. `None` if PostgreSQL is not installed, or its store not compiled in.
     pub(crate) fn postgres() -> Option<Self> {
         #[cfg(feature = "postgres")]
         if let Some(server) = dms_worker_postgres_fixture::PgServer::shared() {

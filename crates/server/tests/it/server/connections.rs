@@ -136,7 +136,7 @@ async fn request_bodies_share_a_limit_of_memory() {
     let body = format!(r#"{{"name":"q"}}{}"#, " ".repeat(999_000));
     let answered = request(&mut waiting, "POST", "/queues", &body).await;
     assert!(answered.starts_with("HTTP/1.1 201"), "{answered}");
-    assert!(answer(&mut slow).await.starts_with("HTTP/1.1 408"), "the one that sent nothing more");
+    assert!(answer(&mut slow).await.starts_with("HTTP/1.1 408"), "the client that sent nothing more");
 }
 
 /// A long poll outlasts the deadline of heads: the silence of a waiting caller is its right.

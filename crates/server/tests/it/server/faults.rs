@@ -72,7 +72,7 @@ async fn duplicates_partial_acks_and_expired_leases() {
     faults.next(Operation::Ack, Fault::ExpiredLease);
     api.ack(&group, &consumed, "success").await.refused(400, "DMS.10542209");
     let again = api.get(&format!("{group}/messages?time_wait=30")).await.expect(200);
-    assert_eq!(again.as_array().unwrap().len(), 1, "it comes again when the lease has run out");
+    assert_eq!(again.as_array().unwrap().len(), 1, "it is redelivered when the lease has ended");
 }
 
 #[tokio::test(start_paused = true)]

@@ -25,8 +25,8 @@ pub(crate) async fn run(core: Arc<Core>) {
         let target = {
             let mut state = core.lock();
             let target = state.next_alarm(&core.clock);
-            // Stored under the same lock under which it was computed: whoever adds an earlier deadline afterwards sees it and wakes
-            // the timer.
+            // Stored before the lock is released. A task that then adds an earlier deadline finds the target and wakes the timer.
+            // If it was stored later, a deadline added in between would find no target, and the timer would sleep past it.
             state.timer_target = Some(target.unwrap_or_else(far_future));
             target
         };
@@ -59,7 +59,7 @@ async fn tick(core: &Core) -> Result<(), BrokerError> {
         state.notice_pause();
         state.take_lapsed(Instant::now())
     };
-    // One command for each lease. They are committed together, and on a full disk those for which there is room still succeed.
+    // One command for each lease. They are still committed together, and on a full disk the ones that fit succeed.
     let lapsed: Vec<_> = lapsed.into_iter().map(|lease| core.submit(Command::EndLeases(vec![lease]))).collect();
     for lease in lapsed {
         outcome = outcome.and(lease.outcome().await);

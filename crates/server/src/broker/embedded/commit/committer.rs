@@ -43,7 +43,7 @@ pub(crate) async fn run(core: Arc<Core>, mut requests: mpsc::UnboundedReceiver<R
     }
 }
 
-/// Adds requests that are waiting already. Returns the one that has to wait for the next commit.
+/// Adds requests that are waiting already. Returns a request that did not fit, for the next commit.
 fn gather(group: &mut Vec<Request>, requests: &mut mpsc::UnboundedReceiver<Request>) -> Option<Request> {
     let mut bytes = group.iter().map(|request| request.command.bytes()).sum::<usize>();
     while group.len() < MAX_REQUESTS {

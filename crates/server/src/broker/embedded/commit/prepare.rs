@@ -294,7 +294,8 @@ impl<'a> Preparer<'a> {
         Some(Record::Expired { stream: number, low, oldest })
     }
 
-    /// Purges the backlog of a group. Without a group, purges that of every group and deletes all messages, including delayed ones.
+    /// Purges the backlog of a group. Without a group, purges the backlogs of all groups and deletes all messages, including
+    /// delayed ones.
     fn purge(&self, id: &QueueId, group: Option<&GroupId>) -> Prepared {
         let queue = self.state.queues.get(id).ok_or(BrokerError::QueueNotFound)?;
         let (stream, delay_queue) = (queue.row.stream(), queue.row.delay_queue());

@@ -30,7 +30,7 @@ impl Core {
             name: queue.name.clone(),
             mode: queue.mode,
             description: queue.description.unwrap_or_default(),
-            // Kafka queues have no dead letters, and no other queue has a retention of its own.
+            // Kafka queues have no dead letters, and only they have `retention_hours`.
             max_consume_count: queue.max_consume_count.filter(|_| !queue.mode.is_kafka()),
             retention_hours: queue.retention_hours.filter(|_| queue.mode.is_kafka()),
             created_ms: self.clock.now_ms(),

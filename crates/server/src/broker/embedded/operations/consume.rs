@@ -126,7 +126,7 @@ impl ConsumeCall {
         Ok(Self { core: core.clone(), cursor: number, wake, read_done })
     }
 
-    /// Looks once, and leases what is available.
+    /// Leases the messages that are available now, without waiting.
     fn look(&self, path: &GroupPath, which: Stream, request: &LeaseRequest) -> Result<PollStep, BrokerError> {
         let mut guard = self.core.lock();
         let state = &mut *guard;
@@ -223,7 +223,7 @@ impl Drop for ConsumeCall {
     }
 }
 
-/// Reads messages from the store for a cursor. In a task of its own, because the call that needed them may be dropped meanwhile.
+/// Reads messages from the store for a cursor. Runs as a separate task, because the call that needed them may be dropped meanwhile.
 async fn fetch(core: Arc<Core>, number: CursorId, stream: StreamId, read: ReadRequest) {
     let asked = read.clone();
     let found = core

@@ -20,7 +20,7 @@ use dms_protocol::queue::{ProjectId, QueueId};
 const MAX_SEARCHED: u64 = 10_000;
 /// The number of messages with one id at which the search of a stream ends. A sender may give any number of copies the same id.
 const MAX_HITS: usize = 100;
-/// What is read at once.
+/// The limits of one read.
 const PAGE: ReadLimit = ReadLimit { messages: 500, bytes: 4 * 1024 * 1024 };
 
 /// A stream to search.
@@ -130,7 +130,7 @@ impl QueuePlaces {
 }
 
 impl BrokerState {
-    /// What has to be searched for a queue.
+    /// The streams of a queue that have to be searched.
     fn places(&self, queue: &QueueId) -> Option<QueuePlaces> {
         let queue = self.queues.get(queue)?;
         let place = |stream: StreamId, owner: &str, kind| {

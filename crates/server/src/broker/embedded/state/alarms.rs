@@ -1,4 +1,4 @@
-//! What is due next: the end of leases and delays, and retention.
+//! The next time at which a lease, a delay or a retention ends.
 
 use tokio::time::Instant;
 
@@ -75,7 +75,7 @@ impl BrokerState {
     }
 
     /// If the messages at the front of a stream count as having entered when the store was opened, and that was long enough ago,
-    /// returns where the stream begins after one step of retention, and the entry time of what is left.
+    /// returns where the stream begins after one step of retention, and the entry time of the remaining messages.
     pub(crate) fn expire_by_bound(&mut self, stream: StreamId, low: u64, until_ms: i64) -> Option<(u64, i64)> {
         let stream = self.streams.get_mut(&stream)?;
         let bound = stream.entry_time_bound.filter(|bound| low < bound.below && bound.entered_ms <= until_ms)?;

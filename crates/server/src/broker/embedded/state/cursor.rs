@@ -462,7 +462,7 @@ impl Cursor {
         message.map(|message| message.entered_ms).or_else(read)
     }
 
-    /// The messages skipped since the last lease, if there are so many that they are recorded by themselves.
+    /// The messages skipped since the last lease, if they have reached `MAX_SKIPPED` and are recorded without waiting for a lease.
     pub(crate) fn overdue_skips(&mut self, low: u64) -> Option<Settlement> {
         if self.head - self.recorded_head < MAX_SKIPPED as u64 {
             return None;
@@ -481,7 +481,7 @@ impl Cursor {
         self.head
     }
 
-    /// The number of available messages, including those that the label filter will skip.
+    /// The number of available messages, including messages that the label filter will skip.
     pub(crate) fn available(&self, stream: &Stream) -> u64 {
         self.ready.len() as u64 + (stream.next - self.head.clamp(stream.low, stream.next))
     }

@@ -53,7 +53,7 @@ mod tests {
         LabelFilter::new(&TagFilter { tags: tags.iter().map(|&tag| tag.into()).collect(), mode })
     }
 
-    /// 5.3.2: "every group supports only one label rule"; the order of the labels is no rule of its own.
+    /// 5.3.2: "every group supports only one label rule"; the order of the labels does not distinguish two rules.
     #[test]
     fn rules_are_equal_as_sets() {
         assert_eq!(rule(&["b", "a", "b"], TagMode::And), rule(&["a", "b"], TagMode::And));

@@ -105,8 +105,8 @@ impl LeasedEntry {
     /// The details kept with the dead letter.
     fn dies(&self, reason: &str, cause: Option<&Arc<FailureCause>>, now_ms: i64) -> DeadLetterInfo {
         let FailureHistory { first_failure_ms, last } = self.failed(cause, now_ms);
-        // If this failure was reported without a cause, the cause that an earlier consumer reported is kept. The reason and the
-        // times are those of this failure.
+        // If this failure was reported without a cause, the cause that an earlier consumer reported is kept, but with the reason
+        // and the time of this failure.
         let said = last.as_deref();
         let cause = cause.map(AsRef::as_ref);
         let mut info = DeadLetterInfo::new(cause.and_then(|cause| cause.reason.as_deref()).unwrap_or(reason));
@@ -265,7 +265,7 @@ mod tests {
         batch.decide(ending, counting, dead_after, 1_000).settlement
     }
 
-    /// 5.3.3: at the first message that is not confirmed the service stops; it and all behind it failed.
+    /// 5.3.3: the service stops at the first message that is not confirmed. That message and all later ones failed.
     #[test]
     fn settled_up_to_the_first_failure_and_failed_behind_it() {
         let batch = lease(&[0, 0, 0, 0]);

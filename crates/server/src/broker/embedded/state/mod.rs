@@ -10,7 +10,7 @@
 //! | `receipt` | the tokens that acknowledge messages |
 //! | `label_filter` | which messages a group consumes |
 //! | `set_aside` | damaged messages |
-//! | `retention`, `alarms` | which messages are deleted, and what is due next |
+//! | `retention`, `alarms` | which messages are deleted, and when the next lease, delay or retention ends |
 //! | `pause` | pauses of the process |
 //! | `rates` | messages per second |
 

@@ -120,7 +120,7 @@ fn cursor_snapshot(conn: &Connection, cursor: CursorId) -> IndexResult<CursorSna
     let rule = rule.map(|rule| serde_json::from_str::<TagFilter>(&rule)).transpose();
     let rule =
         rule.map_err(|error| IndexError::Contradiction(format!("the label rule of reader {}: {error}", cursor.0)))?;
-    // What is below has expired, or was sent before the group was created.
+    // Messages below have expired, or were sent before the group was created.
     let first = image.start.max(stream_row(conn, image.stream)?.low);
     let mut ready = Vec::new();
     for number in image.page.max(first / PAGE_MESSAGES)..image.head.div_ceil(PAGE_MESSAGES) {

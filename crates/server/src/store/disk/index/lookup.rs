@@ -1,4 +1,4 @@
-//! Finds runs and due messages on a connection of its own, so that reads do not wait for commits.
+//! Finds runs and due messages. Uses a separate connection to SQLite, so that reads do not wait for commits.
 
 use std::{collections::BTreeSet, ops::Range};
 
@@ -27,7 +27,7 @@ pub(crate) fn run_with(conn: &Connection, stream: StreamId, place: u64) -> rusql
     Ok(found.filter(|run| run.end() > place))
 }
 
-/// The runs of a stream from the one that contains `from` on, for this number of messages.
+/// The runs of a stream that contain the next `messages` messages, beginning at `from`.
 pub(crate) fn runs(conn: &Connection, stream: StreamId, from: u64, messages: usize) -> rusqlite::Result<Vec<Run>> {
     // In one statement, which sees all or nothing of a concurrent transaction. So there is no gap between runs.
     let sql = format!(

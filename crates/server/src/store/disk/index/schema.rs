@@ -1,7 +1,7 @@
 //! The tables of the index, and how an older file is migrated.
 //!
 //! `user_version` is the version of the file: [`OLDEST_VERSION`], plus one for each of the [`MIGRATIONS`] after the first. Each of
-//! them runs once, in a transaction of its own, when the file is opened. To change a table, add a migration at the end. Released
+//! them runs once, in its own transaction, when the file is opened. To change a table, add a migration at the end. Released
 //! migrations are never edited.
 //!
 //! | table | one row for each | notes |
@@ -12,7 +12,7 @@
 //! | `streams` | stream or delay queue | `low..next` are its messages; `parked` is the number of messages of a delay queue |
 //! | `runs` | run | `id` = stream << 40 \\| first sequence number: read by range, without another index |
 //! | `segments` | segment of the log | `live`: the bytes of runs in it that are in use |
-//! | `due` | delayed message, which is a run of its own | in the order of due times; `lot` is the delay queue |
+//! | `due` | delayed message, which is a run with one message | in the order of due times; `lot` is the delay queue |
 //! | `readers` | cursor | `head`: no message from there on was leased; every page below `page` is settled |
 //! | `settled` | 1,024 messages of a cursor | `bits`: which are settled; `failures`: pairs of position and count, 16 bits each, little-endian |
 //! | `totals` | small table | its number of rows, and the sum of their checksums (see `checksums`) |

@@ -1,7 +1,7 @@
 //! A note beside the log that says up to which commit requests were answered.
 //!
 //! A crash may cut off the last frame. The log alone cannot tell that from a log whose end was lost, for example zeroed by a file
-//! system or cut off by a copy. So after each commit its number is written to a file of its own. The note is not synced, because
+//! system or cut off by a copy. So after each commit its number is written to a second file. That file is not synced, because
 //! that would double the cost of a commit. After a power cut it may be behind the log, but it is never ahead.
 
 use std::{

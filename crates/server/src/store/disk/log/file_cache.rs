@@ -32,7 +32,7 @@ pub(crate) enum ReadError {
     /// The system could not read the file.
     #[error(transparent)]
     Io(#[from] io::Error),
-    /// The bytes are not what was written.
+    /// The bytes differ from the written ones.
     #[error("{0}")]
     Damaged(String),
 }

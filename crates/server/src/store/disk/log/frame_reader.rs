@@ -167,7 +167,7 @@ fn next_offset(begin: u64, length: usize, size: u64) -> u64 {
 pub(crate) enum Tail {
     /// Nothing was ever written there.
     Zeros,
-    /// Bytes that are not a frame: the one that a crash cut off.
+    /// Bytes that are not a frame, because a crash cut off the write of the last one.
     Torn {
         /// The number of bytes up to the last one that is not zero.
         bytes: u64,

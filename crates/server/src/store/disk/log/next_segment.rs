@@ -71,7 +71,8 @@ impl NextSegment {
         let needed = size_for(length);
         let file = match made.file.take() {
             Some(file) if needed <= self.size => file,
-            // A commit that is larger than a segment gets one of its own size. If that fails, the segment is kept for smaller ones.
+            // A commit that is larger than a segment gets a segment of its size. If that fails, the prepared segment is kept for
+            // smaller commits.
             Some(file) => {
                 let enlarged = self.directory.enlarge(&file, made.number, needed);
                 if let Err(error) = enlarged {

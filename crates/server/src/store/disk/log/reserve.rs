@@ -120,14 +120,14 @@ impl ReserveFile {
         made.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", self.path.display())))
     }
 
-    /// Brings the file to its full size. If there is no space for that it keeps its size, because the next start needs what is left.
+    /// Brings the file to its full size. Without enough space it keeps its present size, because the next start needs that part.
     fn fill(&self) -> io::Result<()> {
         let file = file_ops::open_or_create(&self.path)?;
         let before = file.metadata()?.len();
         if before > self.size {
             file_ops::set_len(&file, self.size)?;
         }
-        // A copied file may have no blocks of its own, so all of them are allocated again.
+        // A copy of the file may be sparse or share its blocks, so all of them are allocated again.
         if let Err(error) = file_ops::reserve(&self.path, &file, self.size) {
             // The system may have allocated a part.
             let shrunk = if before == 0 {
@@ -146,8 +146,8 @@ impl ReserveFile {
     }
 
     /// Gives a part of the file back to the disk. The first part is small, and each further one twice as large, so an operation
-    /// takes at most twice what it needs. If the whole file was given up at once, two starts on a disk that other programs fill up
-    /// in between would use up both reserves.
+    /// takes at most twice the space that it needs. If the whole file was given up at once, two starts on a disk that other
+    /// programs fill up in between would use up both reserves.
     fn give_up(&self, step: u32) -> io::Result<bool> {
         let mut state = self.lock();
         let length = match std::fs::metadata(&self.path) {

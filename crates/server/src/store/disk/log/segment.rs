@@ -128,7 +128,7 @@ impl LogDirectory {
         Ok(head != self.head(segment, made_size(&head)))
     }
 
-    /// Whether a file contains commits of this log that belong between those of its neighbours.
+    /// Whether a file contains commits of this log that belong between the commits of its neighbours.
     fn has_commits_of(&self, file: &File, segment: u64) -> io::Result<bool> {
         let Some(number) = first_number(file, self.log)? else { return Ok(false) };
         for other in self.segments()?.into_iter().filter(|other| *other != segment) {

@@ -1,4 +1,4 @@
-//! Changed bits anywhere in the log: the directory opens, and every message except the one that was hit is delivered.
+//! Changed bits anywhere in the log: the directory opens, and every message except the damaged one is delivered.
 #![allow(clippy::unwrap_used)]
 
 use std::{path::PathBuf, time::Duration};
@@ -461,7 +461,7 @@ fn an_index_is_made_anew_with_what_is_whole_of_the_old_one() {
         }
         store.commit(&[Record::Expired { stream: StreamId(1), low: 700, oldest: None }, done(850)]).unwrap();
         tidy_up(&store);
-        assert!(!dir.path().join("log/0000000001.log").exists(), "what was in it is expired, or moved");
+        assert!(!dir.path().join("log/0000000001.log").exists(), "its messages have expired or were moved");
         store.release(true).unwrap();
         let (store, snapshot) = DiskStore::open_with(dir.path(), SEGMENT).unwrap();
         let before = state(&store, &snapshot);

@@ -70,7 +70,7 @@ fn what_is_not_new_goes_on_when_new_messages_are_refused() {
     small_disk::fill(dir.path());
     let sent = fill(&store, 1);
     assert!((50..60).contains(&sent), "{sent} of 1,000 bytes in the one file");
-    assert_eq!(store.disk_full().map(|error| error.to_string()), None, "nothing of what is kept was needed yet");
+    assert_eq!(store.disk_full().map(|error| error.to_string()), None, "the reserve was not needed yet");
     for seq in 1..=5 {
         let [due, next] = [Record::DelayEnded(StreamId(2), 9, seq), appended(1, sent + seq, 1_000)];
         store.commit(&[due, next]).unwrap();
@@ -107,7 +107,7 @@ fn new_messages_are_taken_again_when_there_is_room() {
     assert_eq!(store.read(StreamId(1), 1, ALL).unwrap().messages.len() as u64, sent + 1);
 }
 
-/// The space of a deleted queue is freed at once, also that of the last segment: messages of other queues in it are moved.
+/// The space of a deleted queue is freed at once, also in the last segment, whose messages of other queues are moved.
 #[test]
 fn the_room_of_a_deleted_queue_is_free_on_a_full_disk() {
     let dir = tempfile::tempdir().unwrap();
@@ -213,7 +213,7 @@ fn an_index_without_room_takes_what_is_kept_for_it() {
     assert_eq!((count(&store, "runs"), store.disk_full().is_some()), (2_000, false));
 }
 
-/// A reserve that is too long, or a copy without blocks of its own, is corrected.
+/// A reserve that is too long, or a sparse copy of one, is corrected.
 #[test]
 fn what_is_kept_is_made_right_when_it_is_not() {
     let dir = tempfile::tempdir().unwrap();

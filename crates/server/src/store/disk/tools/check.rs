@@ -1,4 +1,4 @@
-//! Checks a data directory without changing it: what is intact, what is damaged, and whether it opens.
+//! Checks a data directory without changing it: which files, commits and messages are damaged, and whether it opens.
 //!
 //! Opening is tried on a shadow: copies of the index and of the end of the log, and links to the segments that opening only reads.
 
@@ -40,7 +40,7 @@ pub struct Condition {
     pub commits: u64,
     /// Damaged commits. Their changes are in the index or could be decoded, unless the directory is refused.
     pub damaged_commits: Vec<Place>,
-    /// Files of a backup that differ from what was copied.
+    /// Files of a backup that have changed since they were copied.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub changed_files: Vec<String>,
 }
@@ -119,7 +119,7 @@ pub fn verify(dir: &Path) -> Result<(Backup, Condition), OpenError> {
     Ok((backup, condition))
 }
 
-/// How a file of a backup differs from what was copied.
+/// How a file of a backup has changed since it was copied.
 fn change_of(dir: &Path, file: &CopiedFile) -> Option<String> {
     match sum_of(dir, &file.name) {
         Ok(found) if found == *file => None,

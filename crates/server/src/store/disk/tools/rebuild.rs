@@ -184,7 +184,7 @@ fn begin(dir: &Path, log: u32) -> rusqlite::Result<Connection> {
     Ok(conn)
 }
 
-/// What is taken over from the old index.
+/// The part of the old index that is taken over.
 #[derive(Debug, Default)]
 struct OldIndex {
     /// If all of it is intact: the number of the first commit that it does not contain.

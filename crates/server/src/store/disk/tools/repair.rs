@@ -36,7 +36,7 @@ use crate::store::{
 /// The record that takes the place of a commit that was given up.
 const GIVEN_UP_RECORD: &[u8] = b"\"Skipped\"";
 
-/// What may be given up.
+/// The commits that a repair may give up.
 #[derive(Clone, Copy, Debug)]
 pub struct Skip {
     /// Commits that cannot be read, with others after them.
@@ -209,7 +209,7 @@ impl DamageSearch<'_> {
     }
 }
 
-/// Writes what is given up to a file: one line for each part, its bytes in hexadecimal without trailing zeros.
+/// Writes the given-up parts to a file: one line for each part, its bytes in hexadecimal without trailing zeros.
 fn keep_bytes(directory: &LogDirectory, plan: &[Dropped], keep: &Path) -> io::Result<()> {
     // A new file, so that a second repair does not overwrite what the first one kept.
     let mut kept = private().write(true).create_new(true).open(keep)?;

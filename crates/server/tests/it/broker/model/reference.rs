@@ -340,7 +340,7 @@ impl Model {
         }
     }
 
-    /// The unsettled messages in order: leased or available ones, then those that are not due.
+    /// The unsettled messages in order: leased or available ones, then delayed ones.
     pub(super) fn standings(&self, group: usize, dead: bool) -> Vec<(String, Standing, u32, Option<Death>)> {
         let log = if dead { &self.dead[group] } else { &self.log };
         let mut standings = Vec::new();

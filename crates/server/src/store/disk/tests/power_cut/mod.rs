@@ -157,7 +157,7 @@ impl Round {
         Ok(())
     }
 
-    /// Opens the directory. From now on the content is the one that was found.
+    /// Opens the directory. From now on the found content is the expected one.
     fn open(&mut self, dir: &Path) -> Result<DiskStore, String> {
         let begun = self.watch.len();
         let mut opened = open(dir);
