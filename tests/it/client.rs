@@ -1,4 +1,4 @@
-//! Which calls the client retries, what it refuses to send, and how it authenticates.
+//! Which calls the client retries, which messages it refuses to send, and how it authenticates.
 
 use std::time::Duration;
 

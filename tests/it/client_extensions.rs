@@ -1,5 +1,5 @@
-//! The client and the extensions of this project's server, against literal documents: announced ones are used, and those that are not
-//! announced never leaves the client.
+//! The client and the extensions of this project's server, against literal documents: the client uses announced extensions, and
+//! never sends anything of the others.
 
 use dms_worker::{
     ApiVersion, Client,

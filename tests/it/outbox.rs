@@ -52,7 +52,7 @@ impl World {
         self.postgres.psql("postgres", sql).unwrap()
     }
 
-    /// Commits these messages, each in a transaction of its own.
+    /// Commits these messages, each in its own transaction.
     async fn commit(&self, bodies: impl IntoIterator<Item = u64>) {
         let mut database = self.database().await;
         for body in bodies {

@@ -183,7 +183,7 @@ async fn producers_are_closed_after_workers_and_tasks() {
         .producer("audit", producer)
         .task("intake", move |runtime| async move {
             runtime.stopped().await;
-            note.lock().unwrap().push("told");
+            note.lock().unwrap().push("stopping");
             sleep(SECOND * 8).await;
             let _receipt = used.accept(Message::text("by the task")).await;
             note.lock().unwrap().push("task");
@@ -191,7 +191,7 @@ async fn producers_are_closed_after_workers_and_tasks() {
         .build()
         .unwrap();
     let report = run_until(runtime, sleep(SECOND)).await;
-    assert_eq!(*lines.lock().unwrap(), ["told", "handler", "task"]);
+    assert_eq!(*lines.lock().unwrap(), ["stopping", "handler", "task"]);
     assert!(report.drained);
     assert_eq!(report.workers[0].result.as_ref().unwrap().acknowledged, 1);
     assert_eq!((report.producers[0].name.as_str(), report.producers[0].report.sent), ("audit", 2));

@@ -106,7 +106,7 @@ impl Transport for Script {
             Play::Lose => Err(TransportError::unsure("unexpected end of file")),
             Play::Hang => {
                 let never = tokio::time::timeout(timeout, std::future::pending::<()>());
-                Err(TransportError::timed_out(never.await.expect_err("it is pending for ever")))
+                Err(TransportError::timed_out(never.await.expect_err("the future never completes")))
             }
         }
     }

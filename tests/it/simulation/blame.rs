@@ -190,7 +190,7 @@ impl Checker<'_> {
         for message in dead.difference(&self.guilty()) {
             let spent = unlucky.get(message).copied().unwrap_or_default() + self.hits();
             if spent < usize::try_from(count).unwrap() {
-                self.broken(Rule::NoCollateral, "became a dead letter without a fault of its own", [*message]);
+                self.broken(Rule::NoCollateral, "became a dead letter although its handler never failed", [*message]);
             }
         }
     }

@@ -1,4 +1,4 @@
-//! The handlers of a run: each message takes the time and has the result of its plan; the handlers record what they see.
+//! The handlers of a run: each message takes the time and has the result of its plan; the handlers record their calls.
 
 use std::{
     collections::HashMap,

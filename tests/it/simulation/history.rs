@@ -225,7 +225,7 @@ impl fmt::Display for Entry {
             Self::Begun { run, process, message, deadline, .. } => {
                 write!(f, "run #{run}: process {process} begins message {message}, deadline {deadline:?}")
             }
-            Self::Noticed { run } => write!(f, "run #{run} is told to stop"),
+            Self::Noticed { run } => write!(f, "run #{run} is asked to stop"),
             Self::Ended { run, how } => write!(f, "run #{run}: {how:?}"),
             Self::AckSent { ack, process, lines } => {
                 write!(f, "ack #{ack} of process {process}:")?;

@@ -213,7 +213,7 @@ impl Checker<'_> {
             };
             let before: Vec<_> = before.filter(|item| !is_over(item)).collect();
             for item in before {
-                self.broken(Rule::Order, "handled before the one in front of it", [item.message, run.message]);
+                self.broken(Rule::Order, "handled before an earlier message of its batch", [item.message, run.message]);
             }
         }
     }
@@ -296,8 +296,8 @@ impl Checker<'_> {
     }
 }
 
-/// Whether an acknowledgement names a prefix of its batch: all in order, successes and at most one failure behind them, and a
-/// failure unless it is the whole batch.
+/// Whether an acknowledgement names a prefix of its batch: messages in order, settled ones first, then at most one failure.
+/// If it leaves out messages of the batch, it must end with a failure.
 fn is_prefix(ack: &Ack, number: usize, batch: &Batch) -> Result<(), String> {
     for (position, line) in ack.lines.iter().enumerate() {
         if line.place != Some((number, position)) {

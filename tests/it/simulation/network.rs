@@ -1,4 +1,4 @@
-//! The network between the processes and the server: it loses, delays and refuses at random, and records what it carries.
+//! The network between the processes and the server: it loses, delays and refuses requests at random, and records all of them.
 
 use std::{
     collections::HashMap,

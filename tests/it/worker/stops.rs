@@ -20,7 +20,7 @@ struct Far {
 impl Transport for Far {
     async fn send(&self, request: Request<Bytes>, timeout: Duration) -> Result<Response<Bytes>, TransportError> {
         if self.plain {
-            assert!(!request.headers().contains_key("x-dms-poll"), "what was not announced is not used");
+            assert!(!request.headers().contains_key("x-dms-poll"), "an extension that was not announced is not used");
             assert!(!request.uri().path().ends_with("/polls/end"));
         }
         let far = self.clone();
