@@ -4,9 +4,13 @@ use std::{future::Future, sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
-use super::{OnWorkerFailure, Runtime, RuntimeHandle, Task, producers::Producers};
+use super::{
+    OnWorkerFailure, Runtime, RuntimeHandle, Task,
+    members::{Members, check_room},
+    producers::Producers,
+};
 use crate::{
-    limits::{LimitError, MAX_BYTES},
+    limits::LimitError,
     producer::Producer,
     worker::{SharedLimit, Sharing, Worker},
 };
@@ -46,7 +50,7 @@ impl RuntimeBuilder {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        self.tasks.push(Task { name: name.into(), begin: Box::new(|runtime| Box::pin(begin(runtime))) });
+        self.tasks.push(Task::new(name.into(), begin));
         self
     }
 
@@ -96,61 +100,19 @@ impl RuntimeBuilder {
     /// When two workers have the same name, or a shared limit has no room for one poll of each worker.
     pub fn build(self) -> Result<Runtime, LimitError> {
         let Self { mut workers, tasks, producers, on_failure, sharing, grace, .. } = self;
-        one_name_each(&workers)?;
-        let ceiling = ceiling(workers.len(), self.max_in_flight, self.max_in_flight_bytes, sharing)?;
-        if let Some(ceiling) = &ceiling {
-            workers.iter().for_each(|worker| worker.join(ceiling));
+        let (messages, bytes) = (self.max_in_flight, self.max_in_flight_bytes);
+        check_room(workers.len(), messages, bytes)?;
+        let ceiling = (messages.is_some() || bytes.is_some()).then(|| SharedLimit::new(messages, bytes, sharing));
+        let (members, changes) = Members::new(ceiling, on_failure, grace);
+        for worker in &mut workers {
+            members.admit(worker)?;
         }
-        if let Some(grace) = grace {
-            workers.iter_mut().for_each(|worker| worker.set_grace(grace));
-        }
-        if on_failure == OnWorkerFailure::Retry {
-            workers.iter_mut().for_each(Worker::persist);
-        }
-        let longest = workers.iter().map(Worker::grace).max();
         let handle = RuntimeHandle {
             stopping: self.stopping,
             now: CancellationToken::new(),
-            workers: workers.iter().map(Worker::handle).collect(),
+            members: Arc::new(members),
             producers: Arc::new(producers),
-            ceiling,
         };
-        let grace = grace.or(longest).unwrap_or(Duration::from_secs(25));
-        Ok(Runtime { workers, tasks, on_failure, grace, handle })
+        Ok(Runtime { workers, tasks, on_failure, changes, handle })
     }
-}
-
-fn one_name_each(workers: &[Worker]) -> Result<(), LimitError> {
-    let name = |worker: &Worker| worker.handle().name().to_owned();
-    let mut names: Vec<String> = workers.iter().map(name).collect();
-    names.sort_unstable();
-    match names.windows(2).find(|pair| pair[0] == pair[1]) {
-        None => Ok(()),
-        Some(twice) => Err(LimitError {
-            what: "name of a worker",
-            value: format!("{:?} twice", twice[0]),
-            allowed: "each needs one of its own: give it a name when it is built".to_owned(),
-        }),
-    }
-}
-
-fn at_least(what: &'static str, value: Option<usize>, least: usize, why: &str) -> Result<(), LimitError> {
-    match value.filter(|value| *value < least) {
-        None => Ok(()),
-        Some(value) => {
-            Err(LimitError { what, value: value.to_string(), allowed: format!("at least {least} are needed, {why}") })
-        }
-    }
-}
-
-fn ceiling(
-    workers: usize,
-    messages: Option<usize>,
-    bytes: Option<usize>,
-    sharing: Sharing,
-) -> Result<Option<Arc<SharedLimit>>, LimitError> {
-    // One poll of each worker has to fit, or an idle worker could keep another one from polling.
-    at_least("max_in_flight", messages, workers, "one for each worker")?;
-    at_least("max_in_flight_bytes", bytes, workers * MAX_BYTES, "one poll for each worker")?;
-    Ok((messages.is_some() || bytes.is_some()).then(|| SharedLimit::new(messages, bytes, sharing)))
 }

@@ -33,6 +33,12 @@
 //! waiting: it stops the handlers, acknowledges finished messages, and sends nothing more. Dropping the future of
 //! [`Runtime::run`] ends everything at once.
 //!
+//! # Changes while it runs
+//!
+//! [`RuntimeHandle::add_worker`] starts another worker, and [`RuntimeHandle::remove_worker`] drains one and removes it.
+//! The other workers continue without a pause. To change a worker's queue, handler or other fixed settings, remove it
+//! and add a new one under the same name. A [`WorkerHandle`] changes limits without a restart.
+//!
 //! # When a worker fails for good
 //!
 //! A worker waits out temporary problems, and waits for a queue or group that is deleted while it runs. It ends with an
@@ -41,23 +47,30 @@
 //! supervisor, while a process that ends with an error is restarted.
 
 mod builder;
+mod error;
+mod members;
 mod producers;
 mod report;
 mod run;
 
 use std::{fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
 
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use self::producers::Producers;
 pub use self::{
     builder::RuntimeBuilder,
+    error::AddWorkerError,
     report::{ProducerEnd, RuntimeReport, WorkerEnd},
+};
+use self::{
+    members::{Change, Members},
+    producers::Producers,
 };
 pub use crate::{limits::LimitError, worker::Sharing};
 use crate::{
     producer::Producer,
-    worker::{SharedLimit, Worker, WorkerHandle},
+    worker::{Worker, WorkerHandle},
 };
 
 /// Workers, producers and tasks with one shutdown.
@@ -66,7 +79,7 @@ pub struct Runtime {
     workers: Vec<Worker>,
     tasks: Vec<Task>,
     on_failure: OnWorkerFailure,
-    grace: Duration,
+    changes: mpsc::UnboundedReceiver<Change>,
     handle: RuntimeHandle,
 }
 
@@ -94,6 +107,15 @@ struct Task {
 
 type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
 
+impl Task {
+    fn new<F>(name: String, begin: impl FnOnce(RuntimeHandle) -> F + Send + 'static) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        Self { name, begin: Box::new(|runtime| Box::pin(begin(runtime))) }
+    }
+}
+
 impl fmt::Debug for Task {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Task({})", self.name)
@@ -117,9 +139,8 @@ impl Runtime {
 pub struct RuntimeHandle {
     stopping: CancellationToken,
     now: CancellationToken,
-    workers: Arc<[WorkerHandle]>,
+    members: Arc<Members>,
     producers: Arc<Producers>,
-    ceiling: Option<Arc<SharedLimit>>,
 }
 
 impl RuntimeHandle {
@@ -133,7 +154,7 @@ impl RuntimeHandle {
     pub fn stop_now(&self) {
         self.now.cancel();
         self.stopping.cancel();
-        self.workers.iter().for_each(WorkerHandle::stop_now);
+        self.members.handles().iter().for_each(WorkerHandle::stop_now);
     }
 
     /// Resolves when the shutdown has started.
@@ -151,9 +172,72 @@ impl RuntimeHandle {
         self.stopping.child_token()
     }
 
-    /// The workers, in the order in which they were added.
-    pub fn workers(&self) -> &[WorkerHandle] {
-        &self.workers
+    /// The workers, in the order in which they were added. Workers that were removed are not among them.
+    pub fn workers(&self) -> Vec<WorkerHandle> {
+        self.members.handles()
+    }
+
+    /// Adds a worker and starts it, as [`RuntimeBuilder::worker`] does before the start. The shared limits, the grace
+    /// period and the [policy](OnWorkerFailure) of the runtime apply to it. Before [`Runtime::run`], it starts with the
+    /// others.
+    ///
+    /// ```
+    /// use dms_worker::{Runtime, handler_fn, queue::NewQueue, testing::TestServer};
+    ///
+    /// #[tokio::main(flavor = "current_thread")]
+    /// async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    ///     let server = TestServer::start().await;
+    ///     let orders = server.group(NewQueue::new("orders"), "billing").await;
+    ///     let runtime = Runtime::builder().build()?;
+    ///     let handle = runtime.handle();
+    ///     let running = tokio::spawn(runtime.run(std::future::pending()));
+    ///
+    ///     let worker = orders.worker(handler_fn(|| async { Ok(()) })).name("billing").build()?;
+    ///     handle.add_worker(worker)?;
+    ///     let end = handle.remove_worker("billing").await; // drains it; the other workers continue
+    ///     assert!(end.is_some_and(|end| end.result.is_ok_and(|report| report.drained)));
+    ///
+    ///     handle.stop();
+    ///     assert!(running.await?.drained);
+    ///     Ok(())
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// When a worker has the same name, also one that has ended and was not [removed](Self::remove_worker), when the
+    /// shared limit has no room for one more poll, or when the shutdown has started.
+    pub fn add_worker(&self, worker: Worker) -> Result<WorkerHandle, AddWorkerError> {
+        self.members.add(worker, &self.stopping)
+    }
+
+    /// Stops a worker, waits until it has drained within its grace period and its leases, and removes it. The other
+    /// workers continue. Afterwards its name and its part of the shared limits are free.
+    ///
+    /// Returns how it ended, which then is not in the [`RuntimeReport`]. Returns `None` if there is no worker of this
+    /// name, or if the runtime has ended; then the report has it. A worker that is being removed stops no others, even
+    /// if it ends with an error.
+    ///
+    /// # Cancel safety
+    ///
+    /// The worker stops when the future is first polled. Dropping the future afterwards does not keep the worker, and
+    /// its end is in the [`RuntimeReport`].
+    pub async fn remove_worker(&self, name: &str) -> Option<WorkerEnd> {
+        self.members.remove(name)?.await.ok()
+    }
+
+    /// Starts a task, as [`RuntimeBuilder::task`] does before the start. Returns false without starting it if the
+    /// shutdown has started.
+    pub fn add_task<F>(&self, name: impl Into<String>, begin: impl FnOnce(Self) -> F + Send + 'static) -> bool
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.members.add_task(Task::new(name.into(), begin), &self.stopping)
+    }
+
+    /// Sets the grace period of the shutdown, as [`RuntimeBuilder::shutdown_grace`] does before the start. A shutdown
+    /// that has started keeps the period it started with.
+    pub fn set_shutdown_grace(&self, grace: Duration) {
+        self.members.set_grace(grace);
     }
 
     /// Adds a producer, which is closed with the others. A producer that is added after that is not closed.
@@ -161,16 +245,22 @@ impl RuntimeHandle {
         self.producers.add(name.into(), producer);
     }
 
+    /// Takes a producer out of the runtime, which then does not close it. `None` if there is none of this name, or if
+    /// it was closed.
+    pub fn remove_producer(&self, name: &str) -> Option<Producer> {
+        self.producers.take(name)
+    }
+
     /// The messages in flight in all workers, reservations of polls included.
     pub fn in_flight(&self) -> usize {
-        match &self.ceiling {
+        match self.members.ceiling() {
             Some(ceiling) => ceiling.messages(),
-            None => self.workers.iter().map(|worker| worker.status().in_flight).sum(),
+            None => self.members.handles().iter().map(|worker| worker.status().in_flight).sum(),
         }
     }
 
     /// The shared limit of messages in flight; `None` without a limit.
     pub fn max_in_flight(&self) -> Option<usize> {
-        self.ceiling.as_ref()?.max_messages()
+        self.members.ceiling()?.max_messages()
     }
 }

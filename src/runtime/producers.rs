@@ -19,6 +19,12 @@ impl Producers {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push((name, producer));
     }
 
+    pub(super) fn take(&self, name: &str) -> Option<Producer> {
+        let mut producers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let place = producers.iter().position(|(known, _)| known == name)?;
+        Some(producers.remove(place).1)
+    }
+
     /// Closes all producers concurrently. They send their messages within `grace`.
     pub(super) async fn close(&self, grace: Duration) -> Vec<ProducerEnd> {
         let producers = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));

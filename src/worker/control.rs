@@ -1,8 +1,11 @@
 //! [`Control`]: the state that a running worker shares with its handles, for pause, resume, limits, stop and status.
 
-use std::sync::{
-    Arc, Mutex, PoisonError,
-    atomic::{AtomicUsize, Ordering::Relaxed},
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
 };
 
 use tokio::{sync::watch, time::Instant};
@@ -30,6 +33,8 @@ pub(crate) struct Control {
     pub(crate) stopping: CancellationToken,
     /// Cancelled when running handlers have to stop, too.
     pub(crate) interrupt: CancellationToken,
+    /// The grace period of the shutdown.
+    grace: Mutex<Duration>,
     pub(crate) counters: Arc<Counters>,
     /// How long handlers take.
     pub(crate) latency: Latency,
@@ -54,6 +59,7 @@ impl Control {
             paused: watch::Sender::new(false),
             stopping: CancellationToken::new(),
             interrupt: CancellationToken::new(),
+            grace: Mutex::new(settings.grace),
             counters: Arc::default(),
             latency: Latency::default(),
             health: Health::default(),
@@ -114,6 +120,15 @@ impl Control {
     /// Why the worker cannot continue at present.
     pub(crate) fn failure(&self) -> Option<String> {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The grace period of the shutdown.
+    pub(crate) fn grace(&self) -> Duration {
+        *self.grace.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn set_grace(&self, grace: Duration) {
+        *self.grace.lock().unwrap_or_else(PoisonError::into_inner) = grace;
     }
 
     pub(crate) fn set_max_messages(&self, messages: MaxMessages) {

@@ -96,6 +96,12 @@ impl WorkerHandle {
         self.0.inflight.cap_concurrency(messages)
     }
 
+    /// Sets the [grace period](crate::worker::WorkerBuilder::shutdown_grace) of the shutdown. A shutdown that has
+    /// started keeps the period it started with.
+    pub fn set_shutdown_grace(&self, grace: Duration) {
+        self.0.set_grace(grace);
+    }
+
     /// Starts the shutdown, like the future given to [`Worker::run`](crate::worker::Worker::run). Calling it twice is
     /// safe.
     pub fn stop(&self) {
@@ -124,6 +130,16 @@ impl WorkerHandle {
     /// up its queue and group; `None` while it works.
     pub fn failure(&self) -> Option<String> {
         self.0.failure()
+    }
+
+    /// The grace period of the shutdown.
+    pub(crate) fn shutdown_grace(&self) -> Duration {
+        self.0.grace()
+    }
+
+    /// Leaves the shared limit, because the worker has ended.
+    pub(crate) fn leave_shared_limit(&self) {
+        self.0.inflight.leave();
     }
 
     pub(crate) fn set_failure(&self, error: &WorkerError) {

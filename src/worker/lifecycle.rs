@@ -1,6 +1,6 @@
 //! [`Worker`]: looks up its queue and group, consumes, and drains.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{future::Future, sync::Arc};
 
 use futures_util::future::join_all;
 use tokio::task::JoinSet;
@@ -73,15 +73,6 @@ impl Worker {
     /// Takes part in a limit that other workers share.
     pub(crate) fn join(&self, ceiling: &Arc<SharedLimit>) {
         self.setup.control.inflight.join(ceiling.join(self.setup.settings.weight));
-    }
-
-    /// The grace period of the shutdown.
-    pub(crate) fn grace(&self) -> Duration {
-        self.setup.settings.grace
-    }
-
-    pub(crate) fn set_grace(&mut self, grace: Duration) {
-        self.setup.settings.grace = grace;
     }
 
     /// Makes the worker wait for a queue or group that does not exist, and retry after a refusal, instead of ending

@@ -178,6 +178,12 @@ impl WorkerMetrics {
         self.0.gauges.0.lock().unwrap_or_else(PoisonError::into_inner).push(handle);
     }
 
+    /// Removes the gauges of a worker that has ended. Its counters stay, and a worker with the same labels continues them.
+    pub fn unwatch(&self, handle: &WorkerHandle) {
+        let mut watched = self.0.gauges.0.lock().unwrap_or_else(PoisonError::into_inner);
+        watched.retain(|other| !Arc::ptr_eq(&other.0, &handle.0));
+    }
+
     /// The metrics as OpenMetrics text (`application/openmetrics-text; version=1.0.0; charset=utf-8`).
     pub fn encode(&self) -> String {
         let mut text = String::new();

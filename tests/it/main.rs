@@ -18,6 +18,7 @@ mod redelivery;
 mod redrive;
 mod retry_after;
 mod runtime;
+mod runtime_changes;
 mod script;
 mod simulation;
 mod testing;

@@ -28,6 +28,8 @@ pub(super) struct FairShare {
     max: Capacity,
     sharing: Sharing,
     members: Vec<MemberState>,
+    /// Places in `members` that belong to nobody, for the next members.
+    vacant: Vec<usize>,
     /// The members that want capacity, the next one first.
     queue: BTreeSet<QueuePosition>,
     /// What all members hold together. A member that holds nothing is charged for its guaranteed message.
@@ -50,6 +52,8 @@ pub(super) struct MemberState {
     pub(super) wants: usize,
     /// When it started to wait or last took something, in the order of all members.
     turn: u64,
+    /// Whether its worker has ended: then it is charged only for what it still holds.
+    left: bool,
 }
 
 /// A position in the queue, ordered by rank and then by the time of waiting.
@@ -87,8 +91,11 @@ impl Capacity {
 }
 
 impl MemberState {
-    /// What the member is charged for: at least its guaranteed poll.
+    /// What the member is charged for: at least its guaranteed poll, until it has left.
     fn charge(&self) -> Capacity {
+        if self.left {
+            return Capacity { messages: self.messages, bytes: self.bytes };
+        }
         Capacity { messages: self.messages.max(1), bytes: self.bytes.max(MAX_BYTES) }
     }
 
@@ -104,6 +111,7 @@ impl FairShare {
             max: Capacity { messages: max_messages, bytes: max_bytes },
             sharing,
             members: Vec::new(),
+            vacant: Vec::new(),
             queue: BTreeSet::new(),
             charged: Capacity { messages: 0, bytes: 0 },
             messages: 0,
@@ -114,11 +122,30 @@ impl FairShare {
 
     /// Adds a member and returns its number.
     pub(super) fn join(&mut self, weight: u32) -> usize {
-        let member = MemberState { weight, messages: 0, bytes: 0, wants: 0, turn: 0 };
+        let member = MemberState { weight, messages: 0, bytes: 0, wants: 0, turn: 0, left: false };
         self.charged = self.charged.plus(member.charge());
         self.weights += u64::from(weight);
+        if let Some(place) = self.vacant.pop()
+            && let Some(vacant) = self.members.get_mut(place)
+        {
+            *vacant = member;
+            return place;
+        }
         self.members.push(member);
         self.members.len() - 1
+    }
+
+    /// The worker of a member has ended: its guaranteed message and its weight no longer reduce the shares of others.
+    pub(super) fn leave(&mut self, member: usize) {
+        let Some(of) = self.members.get(member).filter(|member| !member.left) else { return };
+        self.weights -= u64::from(of.weight);
+        self.change(member, |member| member.left = true);
+    }
+
+    /// Nothing refers to a member any more, so its number is free for the next one.
+    pub(super) fn vacate(&mut self, member: usize) {
+        self.leave(member);
+        self.vacant.push(member);
     }
 
     pub(super) fn messages(&self) -> usize {
@@ -127,6 +154,10 @@ impl FairShare {
 
     pub(super) fn max_messages(&self) -> usize {
         self.max.messages
+    }
+
+    pub(super) fn max_bytes(&self) -> usize {
+        self.max.bytes
     }
 
     pub(super) fn messages_of(&self, member: usize) -> usize {

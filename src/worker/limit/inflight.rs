@@ -114,6 +114,13 @@ impl InflightLimiter {
         let _ = self.membership.set(membership);
     }
 
+    /// Leaves the shared limit, because the worker has ended.
+    pub(crate) fn leave(&self) {
+        if let Some(membership) = self.membership.get() {
+            membership.leave();
+        }
+    }
+
     /// Whether other workers share a limit with this one.
     pub(crate) fn is_shared(&self) -> bool {
         self.membership.get().is_some()

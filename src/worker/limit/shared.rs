@@ -70,7 +70,10 @@ impl SharedLimit {
     pub(crate) fn join(self: &Arc<Self>, weight: u32) -> Arc<Membership> {
         let mut state = self.lock();
         let (member, waker) = (state.fair_share.join(weight), Arc::new(Notify::new()));
-        state.wakers.push(Arc::clone(&waker));
+        match state.wakers.get_mut(member) {
+            Some(vacant) => *vacant = Arc::clone(&waker),
+            None => state.wakers.push(Arc::clone(&waker)),
+        }
         drop(state);
         Arc::new(Membership { limit: Arc::clone(self), member, waker, turn: Turn::new(()) })
     }
@@ -83,6 +86,11 @@ impl SharedLimit {
     /// The limit of messages, if there is one.
     pub(crate) fn max_messages(&self) -> Option<usize> {
         Some(self.lock().fair_share.max_messages()).filter(|most| *most != UNLIMITED)
+    }
+
+    /// The limit of bytes, if there is one.
+    pub(crate) fn max_bytes(&self) -> Option<usize> {
+        Some(self.lock().fair_share.max_bytes()).filter(|most| *most != UNLIMITED)
     }
 
     fn change(&self, of: usize, change: impl FnOnce(&mut MemberState)) {
@@ -142,9 +150,27 @@ impl Membership {
         self.limit.lock().fair_share.messages_of(self.member)
     }
 
+    /// Gives up the guaranteed message and the share, because the worker has ended. What it still holds stays counted
+    /// until it is released.
+    pub(crate) fn leave(&self) {
+        let mut state = self.limit.lock();
+        state.fair_share.leave(self.member);
+        // Others may have room now.
+        state.wake(self.member);
+    }
+
     fn want(&self, messages: usize) -> Demand<'_> {
         self.limit.lock().fair_share.change(self.member, |member| member.wants += messages);
         Demand { share: self, messages }
+    }
+}
+
+impl Drop for Membership {
+    /// Claims keep their membership alive, so nothing is held any more.
+    fn drop(&mut self) {
+        let mut state = self.limit.lock();
+        state.fair_share.vacate(self.member);
+        state.wake(self.member);
     }
 }
 

@@ -1,6 +1,9 @@
 //! [`WorkerReport`]: the counts with which [`Worker::run`](crate::worker::Worker::run) ends.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::{
+    ops::AddAssign,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+};
 
 use crate::worker::{
     handler::{delivery::Origin, outcome::HandlerOutcome},
@@ -57,6 +60,34 @@ pub struct WorkerReport {
     pub polls_given_up: u64,
     /// Whether everything that had started was finished within the grace period.
     pub drained: bool,
+}
+
+impl AddAssign for WorkerReport {
+    /// Adds the counts of another run, for example of a worker that was replaced. The sum is drained if both are.
+    fn add_assign(&mut self, other: Self) {
+        self.received += other.received;
+        self.done += other.done;
+        self.failed += other.failed;
+        self.rejected += other.rejected;
+        self.deferred += other.deferred;
+        self.panicked += other.panicked;
+        self.timed_out += other.timed_out;
+        self.interrupted += other.interrupted;
+        self.skipped += other.skipped;
+        self.remembered += other.remembered;
+        self.acknowledged += other.acknowledged;
+        self.redelivered += other.redelivered;
+        self.released += other.released;
+        self.dead_lettered += other.dead_lettered;
+        self.late += other.late;
+        self.unknown += other.unknown;
+        self.refused += other.refused;
+        self.failed_polls += other.failed_polls;
+        self.stuck += other.stuck;
+        self.left += other.left;
+        self.polls_given_up += other.polls_given_up;
+        self.drained &= other.drained;
+    }
 }
 
 /// Counts events.

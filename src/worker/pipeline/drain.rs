@@ -29,12 +29,13 @@ pub(crate) async fn drain(context: &Context, pollers: JoinSet<Result<(), Error>>
         context.batches.wait().await;
     };
     tokio::pin!(all);
+    let grace = context.control.grace();
     let finished = tokio::select! {
         biased;
         () = all.as_mut() => true,
         () = context.control.interrupt.cancelled() => false,
-        () = sleep(context.settings.grace) => {
-            tracing::warn!(worker = context.settings.name, grace = %brief(context.settings.grace), "the grace period is over, so running handlers are stopped");
+        () = sleep(grace) => {
+            tracing::warn!(worker = context.settings.name, grace = %brief(grace), "the grace period is over, so running handlers are stopped");
             false
         }
     };
@@ -63,7 +64,7 @@ async fn wind_down(context: &Context, mut pollers: JoinSet<Result<(), Error>>) {
         std::future::pending::<()>().await;
     };
     let over = async {
-        let grace = sleep(context.settings.grace);
+        let grace = sleep(context.control.grace());
         let _ = context.control.interrupt.run_until_cancelled(grace).await;
         if context.source.extensions().end_poll() {
             sleep(END_POLLS_TIME).await;

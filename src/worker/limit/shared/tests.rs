@@ -149,3 +149,28 @@ async fn a_change_wakes_few_of_a_thousand_workers_and_each_gets_its_turn() {
     assert!(*most <= *least + 8, "each got about as much: {least} to {most}");
     assert_eq!((limit.messages(), limit.lock().fair_share.is_wanted()), (0, false));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_member_that_has_left_reserves_nothing_and_its_place_is_used_again() {
+    let (limit, mut shares) = limit(4, &[1, 1, 1], Sharing::Weighted);
+    let held = shares[2].take(2).await;
+    // Two are held and one is kept for the second member.
+    let one = shares[0].take(4).await;
+    assert_eq!(one.messages(), 1);
+    drop(one);
+    shares[1].leave();
+    shares[2].leave();
+    let first = shares[0].take(4).await;
+    assert_eq!((first.messages(), limit.messages()), (2, 4), "held messages stay counted");
+    drop((held, first));
+    shares.truncate(1);
+    let all = shares[0].take(4).await;
+    assert_eq!(all.messages(), 4, "nothing is kept for members that have left");
+    drop(all);
+    for _ in 0..100 {
+        drop(limit.join(1).take(1).await);
+    }
+    let further = limit.join(1);
+    assert_eq!((used(&limit).len(), limit.lock().wakers.len()), (3, 3), "a hundred members took no more places");
+    assert_eq!(further.take(1).await.messages(), 1);
+}
