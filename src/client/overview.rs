@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
-use http::Method;
+use http::{Method, StatusCode};
 
 use super::{Client, call::Call, error::Error, tries::Repeat};
 use crate::{
-    queue::{Queue, SourcePath, Stream},
+    queue::{Queue, QueueId, SourcePath, Stream},
     wire::{
         self,
         overview::{GroupOverview, PeekedMessage, QueueOverview},
@@ -16,10 +16,12 @@ use crate::{
 
 /// The groups of this many queues are asked for at a time where the service has no overview.
 const CONCURRENT_LISTS: usize = 8;
+/// An overview of several pages is begun this many times at most.
+const MAX_STARTS: usize = 3;
 
 impl Client {
     /// All queues of the project that the caller may see, with their groups and counters. This project's server answers with
-    /// one call, after a first call by which the client learns that it has this extension. Of other services the queues and
+    /// one call for 1,000 queues, after a first call by which the client learns that it has this extension. Of other services the queues and
     /// the groups of each queue are listed; their overview has no more than the documented counters.
     ///
     /// # Errors
@@ -37,8 +39,28 @@ impl Client {
     }
 
     async fn announced_overview(&self) -> Result<Vec<QueueOverview>, Error> {
-        let call = Call::new("overview", Method::GET, &["overview"], Repeat::Harmless);
-        self.fetch(call, |answer| Ok(wire::overview::decode_overview(answer)?)).await
+        let (mut queues, mut marker, mut starts) = (Vec::new(), None::<QueueId>, 1);
+        loop {
+            let query = marker.as_ref().map(|marker| format!("marker={marker}")).unwrap_or_default();
+            let call = Call::new("overview", Method::GET, &["overview"], Repeat::Harmless).query(query);
+            match self.fetch(call, |answer| Ok(wire::overview::decode_overview(answer)?)).await {
+                Ok((page, next)) => {
+                    queues.extend(page);
+                    marker = next;
+                }
+                // The last queue of a page was deleted before the next one was asked for.
+                Err(error)
+                    if marker.is_some() && starts < MAX_STARTS && error.status() == Some(StatusCode::BAD_REQUEST) =>
+                {
+                    (queues, marker, starts) = (Vec::new(), None, starts + 1);
+                    continue;
+                }
+                Err(error) => return Err(error),
+            }
+            if marker.is_none() {
+                return Ok(queues);
+            }
+        }
     }
 
     /// The overview of a queue as the documented API gives it; `None` if the queue was deleted meanwhile.
@@ -59,7 +81,7 @@ impl Client {
     }
 
     /// Shows messages of a group without leasing them: leased and available ones from the sequence number `from` on, then
-    /// delayed ones. `max`: 1 to 1,000; an answer may have fewer, because it is limited to 8 MiB. An empty page is the end.
+    /// delayed ones. `max`: 1 to 1,000; an answer may have fewer, because it is limited to 4 MiB. An empty page is the end.
     ///
     /// Returns `None`, without a request, if the service has not announced this extension. The client learns the extensions
     /// from the first answer to any call.

@@ -211,14 +211,15 @@ impl GroupBody {
     }
 }
 
-/// Reads an overview.
-pub(crate) fn decode_overview(body: &[u8]) -> Result<Vec<QueueOverview>, serde_json::Error> {
+/// Reads a page of an overview, and where the next one begins.
+pub(crate) fn decode_overview(body: &[u8]) -> Result<(Vec<QueueOverview>, Option<QueueId>), serde_json::Error> {
     #[derive(Deserialize)]
     struct Overview {
         queues: Vec<QueueBody>,
+        next_marker: Option<QueueId>,
     }
     let overview: Overview = serde_json::from_slice(body)?;
-    Ok(overview.queues.into_iter().map(QueueOverview::from).collect())
+    Ok((overview.queues.into_iter().map(QueueOverview::from).collect(), overview.next_marker))
 }
 
 /// A message as a server shows it, in its own text, because it may be one that cannot be read.
@@ -308,7 +309,8 @@ mod tests {
     #[test]
     fn an_overview_is_read_with_tolerance() {
         let body = br#"{"time":1,"queues":[{"id":"q","name":"orders","more":1,"produced_messages":"3","groups":[{"id":"g","available_messages":2}]}]}"#;
-        let queues = decode_overview(body).unwrap();
+        let (queues, next) = decode_overview(body).unwrap();
+        assert_eq!(next, None);
         assert_eq!((queues[0].queue.produced_messages, queues[0].delayed), (3, None));
         let group = &queues[0].groups[0];
         assert_eq!((group.group.available_messages, group.leased, group.oldest_age), (2, None, None));

@@ -74,6 +74,29 @@ async fn announced_extensions_are_used() {
     }
 }
 
+/// An overview of many queues has pages. If the queue that a page follows was deleted meanwhile, it is begun again.
+#[tokio::test]
+async fn an_overview_is_read_page_by_page() {
+    let gone = r#"{"error_code":"DMS.10540014","error_msg":"marker","request_id":"r"}"#;
+    let page = |text| announcing(200, text, ALL);
+    let script = Script::new([
+        page("[]"),
+        page(r#"{"time":1,"queues":[{"id":"q1","name":"a"}],"next_marker":"q1"}"#),
+        announcing(400, gone, ALL),
+        page(r#"{"time":1,"queues":[{"id":"q2","name":"b"}],"next_marker":"q2"}"#),
+        page(r#"{"time":1,"queues":[{"id":"q3","name":"c"}]}"#),
+    ]);
+    let client = script.builder().build().unwrap();
+    let overview =
+        client.consume(&source(), &ConsumeOptions::default()).await.map(|_| client.overview()).unwrap().await;
+    let names: Vec<_> = overview.unwrap().into_iter().map(|queue| queue.queue.name).collect();
+    assert_eq!(names, ["b", "c"]);
+    let asked: Vec<_> = script.requests().iter().skip(1).map(|line| line.trim_end().to_owned()).collect();
+    let overview = "GET /v2/p1/overview";
+    let after = |marker| format!("{overview}?marker={marker}");
+    assert_eq!(asked, [overview.to_owned(), after("q1"), overview.to_owned(), after("q2")]);
+}
+
 #[tokio::test]
 async fn unannounced_extensions_are_never_sent() {
     let script =

@@ -29,7 +29,7 @@ pub use self::{
         Purged, Standing,
     },
     messages::{Ack, AckCounts, Appended, GroupPath, LeaseRequest, LeasedMessage, NewMessage},
-    overview::{BrokerStats, GroupList, GroupOverview, QueueOverview, Quotas, Usage},
+    overview::{BrokerStats, GroupList, GroupOverview, OverviewPage, QueueOverview, Quotas, Usage},
     storage::{StoragePart, StorageTrouble},
 };
 pub use crate::{
@@ -117,9 +117,26 @@ pub trait Broker: Sealed + fmt::Debug + Send + Sync + 'static {
     /// All queues of all projects with their groups, oldest first. Reads counters only, never messages.
     fn overview(&self) -> Vec<QueueOverview>;
 
+    /// A page of the queues of a project with their groups, oldest first. Reads counters only, never messages.
+    ///
+    /// # Errors
+    /// [`BrokerError::QueueNotFound`] if the queue that the page follows was deleted.
+    async fn project_overview(
+        &self,
+        project: &ProjectId,
+        page: OverviewPage<'_>,
+    ) -> Result<Vec<QueueOverview>, BrokerError> {
+        page.of(self.overview(), project)
+    }
+
     /// When the first message that is leased or available of each group entered its queue, in Unix milliseconds. Groups without
     /// such a message are left out.
     async fn oldest(&self) -> HashMap<GroupId, i64>;
+
+    /// The same for the groups of these queues.
+    async fn oldest_in(&self, _queues: &[QueueId]) -> Result<HashMap<GroupId, i64>, BrokerError> {
+        Ok(self.oldest().await)
+    }
 
     /// The counters since the broker was opened.
     fn stats(&self) -> BrokerStats;

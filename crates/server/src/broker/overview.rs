@@ -1,12 +1,12 @@
 //! Queues, groups, quotas and counters, as the broker reports them.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use crate::{
-    broker::{ReasonCounts, RetentionPolicy},
+    broker::{BrokerError, ReasonCounts, RetentionPolicy},
     histogram::Histogram,
 };
-use dms_protocol::queue::{ConsumerGroup, ProjectId, Queue};
+use dms_protocol::queue::{ConsumerGroup, ProjectId, Queue, QueueId};
 
 /// A queue's groups with their counters (API reference 5.2.2).
 #[derive(Clone, Debug, PartialEq)]
@@ -68,6 +68,46 @@ pub struct QueueOverview {
     pub damaged_delayed: u64,
     /// The groups in the order of their creation.
     pub groups: Vec<GroupOverview>,
+}
+
+/// Which queues of a project an overview shows.
+#[derive(Clone, Copy)]
+pub struct OverviewPage<'a> {
+    /// The last queue of the page before; `None` for the first page.
+    pub after: Option<&'a QueueId>,
+    /// The maximum number of queues.
+    pub max: usize,
+    /// Whether a queue of this id and name is shown.
+    pub is_shown: &'a (dyn Fn(&QueueId, &str) -> bool + Send + Sync),
+}
+
+impl OverviewPage<'_> {
+    /// This page of all queues.
+    ///
+    /// # Errors
+    /// [`BrokerError::QueueNotFound`] if the queue that the page follows is not among them.
+    pub(crate) fn of(
+        &self,
+        queues: Vec<QueueOverview>,
+        project: &ProjectId,
+    ) -> Result<Vec<QueueOverview>, BrokerError> {
+        let own: Vec<_> = queues.into_iter().filter(|queue| queue.project == *project).collect();
+        let first = match self.after {
+            Some(after) => {
+                let after = own.iter().position(|queue| queue.queue.id == *after);
+                after.ok_or(BrokerError::QueueNotFound)? + 1
+            }
+            None => 0,
+        };
+        let shown = own.into_iter().skip(first).filter(|queue| (self.is_shown)(&queue.queue.id, &queue.queue.name));
+        Ok(shown.take(self.max).collect())
+    }
+}
+
+impl fmt::Debug for OverviewPage<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OverviewPage").field("after", &self.after).field("max", &self.max).finish_non_exhaustive()
+    }
 }
 
 /// A group of a [`QueueOverview`].

@@ -5,12 +5,23 @@ use std::collections::HashMap;
 use serde::Serialize;
 
 use crate::{
-    broker::{GroupOverview, QueueOverview},
+    broker::{BrokerError, GroupOverview, OverviewPage, QueueOverview},
     clock::millis,
     handlers::{queues::policy, request::ApiRequest},
-    http::{error::ApiError, json::Json},
+    http::{codes, error::ApiError, json::Json},
 };
-use dms_protocol::queue::{GroupId, QueueMode};
+use dms_protocol::{
+    internal::json::quoted,
+    queue::{GroupId, QueueId, QueueMode},
+};
+
+/// The maximum number of queues in one answer.
+const MAX_QUEUES: usize = 1_000;
+/// The maximum size of an answer in bytes, unless one queue alone is larger. Clients of this project read 8 MiB.
+const MAX_BYTES: usize = 4 * 1024 * 1024;
+/// No view of a queue without its groups is larger than this, nor one of a group than the next.
+const QUEUE_BYTES: usize = 2 * 1024;
+const GROUP_BYTES: usize = 768;
 
 /// The answer.
 #[derive(Debug, Serialize)]
@@ -18,6 +29,9 @@ pub(crate) struct Overview {
     /// When it was made, in Unix milliseconds.
     time: i64,
     queues: Vec<QueueView>,
+    /// Where the next page begins, if there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_marker: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -60,23 +74,47 @@ struct GroupView {
     consumed_per_second: f64,
 }
 
-/// `GET /overview?queue=…`: the queues of the project that the caller may see, oldest first; with `queue` only the one of this
-/// name or id.
+/// `GET /overview?queue=…&limit=…&marker=…`: the queues of the project that the caller may see, oldest first; with `queue` only the
+/// one of this name or id.
 pub(crate) async fn show(request: &ApiRequest<'_>) -> Result<Json<Overview>, ApiError> {
     let (app, query) = (request.app, request.query()?);
     let wanted = query.first("queue");
-    // A server that does not serve the queues refuses here, as for any other request; its overview would be empty.
-    app.broker.queues(&request.project_id()).await?;
-    let oldest = app.broker.oldest().await;
-    let time = app.authenticator.clock().now_ms();
-    let is_shown = |overview: &QueueOverview| {
-        let queue = &overview.queue;
-        overview.project.as_str() == request.project
-            && wanted.is_none_or(|wanted| queue.name == wanted || queue.id.as_str() == wanted)
-            && request.caller.sees_queue(request.project, &queue.name)
+    let max = query.number("limit", MAX_QUEUES, &(1..=MAX_QUEUES), codes::URL_PARAMETER)?;
+    let after = query.first("marker").map(QueueId::from);
+    let is_shown = |id: &QueueId, name: &str| {
+        wanted.is_none_or(|wanted| name == wanted || id.as_str() == wanted)
+            && request.caller.sees_queue(request.project, name)
     };
-    let queues = app.broker.overview().into_iter().filter(is_shown);
-    Ok(Json(Overview { time, queues: queues.map(|queue| queue_view(queue, &oldest, time)).collect() }))
+    // One queue more than is shown says whether there is another page.
+    let page = OverviewPage { after: after.as_ref(), max: max + 1, is_shown: &is_shown };
+    let queues = app.broker.project_overview(&request.project_id(), page).await;
+    let mut queues = queues.map_err(|error| match (&after, error) {
+        (Some(marker), BrokerError::QueueNotFound) => codes::URL_PARAMETER.because(format!(
+            "marker is {}, which is no queue of this project any more: start again without it.",
+            quoted(marker.as_str())
+        )),
+        (_, error) => error.into(),
+    })?;
+    let shown = fitting(&queues).min(max);
+    let more = queues.len() > shown;
+    queues.truncate(shown);
+    let next_marker = queues.last().filter(|_| more).map(|queue| queue.queue.id.to_string());
+    let ids: Vec<_> = queues.iter().map(|queue| queue.queue.id.clone()).collect();
+    let oldest = app.broker.oldest_in(&ids).await?;
+    let time = app.authenticator.clock().now_ms();
+    let queues = queues.into_iter().map(|queue| queue_view(queue, &oldest, time)).collect();
+    Ok(Json(Overview { time, queues, next_marker }))
+}
+
+/// The number of queues whose views surely fit into one answer; at least one.
+fn fitting(queues: &[QueueOverview]) -> usize {
+    let mut left = MAX_BYTES;
+    let fits = |queue: &&QueueOverview| {
+        let size = QUEUE_BYTES + queue.groups.len() * GROUP_BYTES;
+        left = left.saturating_sub(size);
+        left > 0
+    };
+    queues.iter().take_while(fits).count().max(1)
 }
 
 fn queue_view(overview: QueueOverview, oldest: &HashMap<GroupId, i64>, time: i64) -> QueueView {

@@ -37,8 +37,8 @@ pub use crate::store::postgres::{PostgresConfig, PostgresError};
 use crate::{
     broker::{
         Ack, AckCounts, Appended, Broker, BrokerError, BrokerStats, DamagedMessage, FoundMessage, GroupList, GroupPath,
-        LeaseRequest, LeasedMessage, MessageOrigin, NewMessage, Peeked, Purged, QueueOverview, Quotas, RetentionChange,
-        StorageTrouble, Stream, Usage,
+        LeaseRequest, LeasedMessage, MessageOrigin, NewMessage, OverviewPage, Peeked, Purged, QueueOverview, Quotas,
+        RetentionChange, StorageTrouble, Stream, Usage,
         embedded::{
             command::{Command, Request},
             core::Core,
@@ -334,8 +334,21 @@ impl Broker for EmbeddedBroker {
         self.core.overview()
     }
 
+    async fn project_overview(
+        &self,
+        project: &ProjectId,
+        page: OverviewPage<'_>,
+    ) -> Result<Vec<QueueOverview>, BrokerError> {
+        self.core.project_overview(project, &page)
+    }
+
     async fn oldest(&self) -> HashMap<GroupId, i64> {
-        operations::oldest::oldest(&self.core).await
+        let queues = self.core.queue_ids(|_| true).unwrap_or_default();
+        operations::oldest::oldest(&self.core, &queues).await
+    }
+
+    async fn oldest_in(&self, queues: &[QueueId]) -> Result<HashMap<GroupId, i64>, BrokerError> {
+        Ok(operations::oldest::oldest(&self.core, queues).await)
     }
 
     fn stats(&self) -> BrokerStats {

@@ -570,3 +570,24 @@ async fn a_store_that_may_be_lost_is_not_served() {
     store.may_be_lost.store(false, Ordering::Relaxed);
     assert_eq!(scene.take(0).await.unwrap().len(), 1);
 }
+
+/// After a restart no entry time is known. One call reads some of them, and the next ones the others.
+#[cfg(feature = "disk")]
+#[tokio::test]
+async fn the_ages_of_many_groups_are_read_by_several_calls() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = || Clock::following_tokio(std::time::UNIX_EPOCH);
+    let config =
+        EmbeddedConfig { quotas: Quotas { groups_per_queue: 10, ..Quotas::default() }, ..EmbeddedConfig::default() };
+    let open = async || EmbeddedBroker::open(dir.path(), config.clone(), clock()).await.unwrap();
+    let scene = Scene::of(open().await).await;
+    let names: Vec<_> = (0..4).map(|number| format!("g{number}")).collect();
+    scene.broker.create_groups(&scene.path.project, &scene.path.queue, &names).await.unwrap();
+    scene.send("{}", NOW).await.unwrap();
+    assert_eq!(scene.broker.oldest().await.len(), 5, "the message is in memory");
+    scene.broker.close().await;
+    let broker = open().await;
+    assert_eq!(broker.oldest().await.len(), 3);
+    assert_eq!(broker.oldest().await.len(), 5);
+    broker.close().await;
+}

@@ -19,8 +19,8 @@ use crate::{
     auth::project::Project,
     broker::{
         Ack, AckCounts, Appended, BackedUp, Broker, BrokerError, BrokerStats, DamagedMessage, FoundMessage, GroupList,
-        GroupPath, LeaseRequest, LeasedMessage, MessageOrigin, NewMessage, Peeked, Purged, QueueOverview, Quotas,
-        RetentionChange, StorageTrouble, Stream, Usage,
+        GroupPath, LeaseRequest, LeasedMessage, MessageOrigin, NewMessage, OverviewPage, Peeked, Purged, QueueOverview,
+        Quotas, RetentionChange, StorageTrouble, Stream, Usage,
         embedded::{EmbeddedBroker, EmbeddedConfig},
     },
     clock::Clock,
@@ -253,6 +253,18 @@ impl Broker for FailoverBroker {
 
     fn overview(&self) -> Vec<QueueOverview> {
         self.active().map(|broker| broker.overview()).unwrap_or_default()
+    }
+
+    async fn project_overview(
+        &self,
+        project: &ProjectId,
+        page: OverviewPage<'_>,
+    ) -> Result<Vec<QueueOverview>, BrokerError> {
+        self.active()?.project_overview(project, page).await
+    }
+
+    async fn oldest_in(&self, queues: &[QueueId]) -> Result<HashMap<GroupId, i64>, BrokerError> {
+        self.active()?.oldest_in(queues).await
     }
 
     async fn oldest(&self) -> HashMap<GroupId, i64> {

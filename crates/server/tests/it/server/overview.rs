@@ -67,6 +67,32 @@ async fn one_call_shows_all_queues_with_their_groups() {
     assert_eq!(only["queues"].as_array().unwrap().len(), 1);
 }
 
+#[tokio::test(start_paused = true)]
+async fn an_overview_has_pages() {
+    let api = Api::start().await;
+    let mut paths = Vec::new();
+    for number in 0..5 {
+        paths.push(api.queue(&format!(r#"{{"name":"q{number}"}}"#)).await);
+    }
+    let page = async |query: &str| {
+        let page = api.get(&format!("/overview?{query}")).await.expect(200);
+        let names: String =
+            page["queues"].as_array().unwrap().iter().filter_map(|queue| queue["name"].as_str()).collect();
+        (names, page["next_marker"].as_str().map(str::to_owned))
+    };
+    let (names, next) = page("limit=2").await;
+    assert_eq!((names.as_str(), next.as_deref()), ("q0q1", paths[1].rsplit('/').next()));
+    let marker = format!("limit=2&marker={}", next.unwrap());
+    assert_eq!(page(&marker).await.0, "q2q3");
+    let last = format!("marker={}", paths[3].rsplit('/').next().unwrap());
+    assert_eq!(page(&last).await, ("q4".to_owned(), None));
+    assert_eq!(page("limit=5").await.1, None, "a full page that is the last one");
+    api.get("/overview?limit=0").await.refused(400, "DMS.10540014");
+    api.call("DELETE", &paths[1], "").await.expect(204);
+    let said = api.get(&format!("/overview?{marker}")).await.refused(400, "DMS.10540014");
+    assert!(said.contains("start again without it"), "{said}");
+}
+
 /// A rate is of the last 10 to 15 seconds, so it ends with the traffic.
 #[tokio::test(start_paused = true)]
 async fn rates_follow_the_traffic() {

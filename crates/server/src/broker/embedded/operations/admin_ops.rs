@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use crate::{
     broker::{
-        BrokerError, GroupList, GroupOverview, GroupPath, QueueOverview, Usage,
+        BrokerError, GroupList, GroupOverview, GroupPath, OverviewPage, QueueOverview, Usage,
         embedded::{
             command::{AdminCommand, Command},
             core::Core,
@@ -18,6 +18,9 @@ use dms_protocol::{
     limits,
     queue::{ConsumerGroup, CreatedQueue, GroupId, NewQueue, ProjectId, ProjectTag, Queue, QueueId, QueueTag},
 };
+
+/// The number of queues that are looked at while the state is locked.
+pub(crate) const LOCK_STEP: usize = 64;
 
 impl Core {
     pub(crate) async fn create_queue(&self, project: &ProjectId, queue: NewQueue) -> Result<CreatedQueue, BrokerError> {
@@ -153,26 +156,65 @@ impl Core {
     }
 
     pub(crate) fn overview(&self) -> Vec<QueueOverview> {
-        let Ok(state) = self.open() else { return Vec::new() };
-        let now = Instant::now();
-        let mut queues: Vec<_> = state.queues.values().collect();
-        queues.sort_unstable_by_key(|queue| queue.row.number);
-        let overview = |queue: &&QueueState| QueueOverview {
+        let Ok(queues) = self.queue_ids(|_| true) else { return Vec::new() };
+        self.overviews(&queues)
+    }
+
+    /// A page of the queues of a project.
+    pub(crate) fn project_overview(
+        &self,
+        project: &ProjectId,
+        page: &OverviewPage<'_>,
+    ) -> Result<Vec<QueueOverview>, BrokerError> {
+        let after = match page.after {
+            Some(after) => Some(self.open()?.queue(project, after)?.row.number),
+            None => None,
+        };
+        let mut queues = self.queue_ids(|row| {
+            after.is_none_or(|after| row.number > after)
+                && row.project == *project
+                && (page.is_shown)(&row.id, &row.name)
+        })?;
+        queues.truncate(page.max);
+        Ok(self.overviews(&queues))
+    }
+
+    /// The ids of queues, oldest first.
+    pub(crate) fn queue_ids(&self, wanted: impl Fn(&QueueRow) -> bool) -> Result<Vec<QueueId>, BrokerError> {
+        let state = self.open()?;
+        let mut rows: Vec<_> = state.queues.values().map(|queue| &queue.row).filter(|row| wanted(row)).collect();
+        rows.sort_unstable_by_key(|row| row.number);
+        Ok(rows.into_iter().map(|row| row.id.clone()).collect())
+    }
+
+    /// The overviews of these queues. Those that were deleted meanwhile are left out.
+    fn overviews(&self, queues: &[QueueId]) -> Vec<QueueOverview> {
+        let mut overviews = Vec::with_capacity(queues.len());
+        for some in queues.chunks(LOCK_STEP) {
+            // Sends and consume calls wait for this lock, so it is held for a few queues at a time.
+            let state = self.lock();
+            let now = Instant::now();
+            let some = some.iter().filter_map(|queue| state.queues.get(queue));
+            overviews.extend(some.map(|queue| self.queue_overview(&state, queue, now)));
+        }
+        overviews
+    }
+
+    fn queue_overview(&self, state: &BrokerState, queue: &QueueState, now: Instant) -> QueueOverview {
+        let delay_queue = state.delay_queues.get(&queue.row.delay_queue());
+        let retention = self.retention(queue);
+        QueueOverview {
             project: queue.row.project.clone(),
-            queue: self.show(&state, queue),
+            queue: self.show(state, queue),
             entered: state.entered(queue),
             entered_per_second: state.rates.entered(now, queue.row.stream(), state.entered(queue)),
-            delayed: state.delay_queues.get(&queue.row.delay_queue()).map_or(0, |delay_queue| delay_queue.count),
-            retention: self.retention(queue).retention(),
-            delete_when_settled: self.retention(queue).when_settled,
+            delayed: delay_queue.map_or(0, |delay_queue| delay_queue.count),
+            retention: retention.retention(),
+            delete_when_settled: retention.when_settled,
             retention_set: queue.retention,
-            damaged_delayed: state
-                .delay_queues
-                .get(&queue.row.delay_queue())
-                .map_or(0, |delay_queue| delay_queue.set_aside.len()),
+            damaged_delayed: delay_queue.map_or(0, |delay_queue| delay_queue.set_aside.len()),
             groups: queue.groups.iter().map(|group| state.group_overview(queue, group, now)).collect(),
-        };
-        queues.iter().map(overview).collect()
+        }
     }
 
     fn show(&self, state: &BrokerState, queue: &QueueState) -> Queue {

@@ -5,11 +5,12 @@ use std::collections::HashMap;
 use crate::{
     broker::embedded::{
         core::Core,
+        operations::admin_ops::LOCK_STEP,
         state::{BrokerState, cursor::Cursor, stream::Stream},
     },
     store::{CursorId, Store, StoreError, StreamId},
 };
-use dms_protocol::queue::GroupId;
+use dms_protocol::queue::{GroupId, QueueId};
 
 /// A first message whose entry time has to be read from the store.
 #[derive(Clone, Debug)]
@@ -20,13 +21,20 @@ struct Unread {
     seq: u64,
 }
 
-/// When the first unsettled message of each group entered, in Unix milliseconds. Groups without such a message are left out,
-/// and so are groups whose message cannot be read now.
+/// The maximum number of messages that one call reads. After a restart none is known, and there may be any number of groups.
+const MAX_READS: usize = if cfg!(test) { 3 } else { 2_000 };
+
+/// When the first unsettled message of each group of these queues entered, in Unix milliseconds. Groups without such a message are
+/// left out, and so are groups whose message cannot be read now, or only by a later call.
 ///
 /// The entry time of a message that is not in memory is read once and kept with the cursor, so that asking again costs no read
 /// while the group stands still.
-pub(crate) async fn oldest(core: &Core) -> HashMap<GroupId, i64> {
-    let (mut known, unread) = core.lock().first_unsettled();
+pub(crate) async fn oldest(core: &Core, queues: &[QueueId]) -> HashMap<GroupId, i64> {
+    let (mut known, mut unread) = (HashMap::new(), Vec::new());
+    for some in queues.chunks(LOCK_STEP) {
+        core.lock().first_unsettled(some, &mut known, &mut unread);
+    }
+    unread.truncate(MAX_READS);
     if unread.is_empty() {
         return known;
     }
@@ -51,10 +59,10 @@ fn entry_time(store: &dyn Store, first: &Unread) -> Result<Option<i64>, StoreErr
 }
 
 impl BrokerState {
-    /// The entry times that are in memory, and the messages whose time is not.
-    fn first_unsettled(&self) -> (HashMap<GroupId, i64>, Vec<Unread>) {
-        let (mut known, mut unread) = (HashMap::new(), Vec::new());
-        for group in self.queues.values().flat_map(|queue| &queue.groups) {
+    /// Adds the entry times that are in memory to `known`, and the messages whose time is not to `unread`.
+    fn first_unsettled(&self, queues: &[QueueId], known: &mut HashMap<GroupId, i64>, unread: &mut Vec<Unread>) {
+        let queues = queues.iter().filter_map(|queue| self.queues.get(queue));
+        for group in queues.flat_map(|queue| &queue.groups) {
             let Some(cursor) = self.cursors.get(&group.cursor()) else { continue };
             let Some(stream) = self.streams.get(&cursor.stream) else { continue };
             let Some(seq) = cursor.first_unsettled(stream) else { continue };
@@ -68,7 +76,6 @@ impl BrokerState {
                 }
             }
         }
-        (known, unread)
     }
 }
 
