@@ -28,9 +28,10 @@ pub const DEDUPLICATION_KEY: &str = "dms-deduplication-key";
 /// The value of [`REASON`] for a message that cannot be decoded.
 pub(crate) const UNDECODABLE: &str = "undecodable";
 
-/// Gives a copy the id of its message.
+/// Gives a copy the id of its message. An id in the message's own attributes may be a claim that the server did not accept, so it is
+/// replaced.
 pub(crate) fn keep_id(copy: &mut Message, message: &ReceivedMessage) {
-    if let Some(id) = message.id.as_ref().filter(|_| !copy.attributes.contains(MESSAGE_ID)) {
+    if let Some(id) = &message.id {
         copy.attributes.insert(MESSAGE_ID, id.as_str());
     }
 }

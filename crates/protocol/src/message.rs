@@ -410,10 +410,12 @@ impl MessageId {
         }
     }
 
-    /// The id of a message with these attributes, to which its service gave the id `own`. A copy names the id of its original.
+    /// The id of a message with these attributes, to which its service gave the id `own`. If the service tells none, the id is that
+    /// of the attribute [`MESSAGE_ID`]. Otherwise the attribute counts for nothing: any sender can set it, and a server that accepts
+    /// it from the sender of a copy tells it as the id.
     pub fn of(attributes: &Attributes, own: Option<&Self>) -> Option<Self> {
-        let named = if attributes.is_empty() { None } else { attributes.get_str(MESSAGE_ID) };
-        named.filter(|id| !id.is_empty()).map(Self::new).or_else(|| own.cloned())
+        let named = || if attributes.is_empty() { None } else { attributes.get_str(MESSAGE_ID) };
+        own.cloned().or_else(|| named().filter(|id| !id.is_empty()).map(Self::new))
     }
 
     /// The id as text.
@@ -471,15 +473,15 @@ mod tests {
     fn a_copy_has_the_id_of_its_original() {
         let body = || Body::json(&1).unwrap_or_else(|_| unreachable!());
         let message = |attributes| ReceivedMessage::new(body(), attributes, Vec::new(), "h");
-        let mut own = message(Attributes::new());
-        assert_eq!(own.message_id(), None);
-        own.id = Some(MessageId::new("own"));
-        assert_eq!(own.message_id(), Some(MessageId::new("own")));
-        own.attributes.insert(MESSAGE_ID, "first");
-        assert_eq!(own.message_id(), Some(MessageId::new("first")));
+        let mut copy = message(Attributes::new());
+        assert_eq!(copy.message_id(), None);
         for strange in [Value::from(7), Value::from("")] {
-            own.attributes.insert(MESSAGE_ID, strange);
-            assert_eq!(own.message_id(), Some(MessageId::new("own")));
+            copy.attributes.insert(MESSAGE_ID, strange);
+            assert_eq!(copy.message_id(), None);
         }
+        copy.attributes.insert(MESSAGE_ID, "first");
+        assert_eq!(copy.message_id(), Some(MessageId::new("first")));
+        copy.id = Some(MessageId::new("own"));
+        assert_eq!(copy.message_id(), Some(MessageId::new("own")), "what the service says counts");
     }
 }

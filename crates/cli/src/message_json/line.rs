@@ -64,9 +64,7 @@ pub(crate) fn parse_copy(json: &[u8], common: &Message) -> Result<Message, Strin
         id: String,
     }
     let mut message = parse(json, common)?;
-    if let Ok(Original { id }) = serde_json::from_slice(json)
-        && !message.attributes.contains(MESSAGE_ID)
-    {
+    if let Ok(Original { id }) = serde_json::from_slice(json) {
         message.attributes.insert(MESSAGE_ID, id);
     }
     Ok(message)
@@ -105,7 +103,7 @@ mod tests {
         let copy =
             |line: &str| parse_copy(line.as_bytes(), &Message::text("")).unwrap().attributes.to_json().into_owned();
         assert_eq!(copy(r#"{"body":1,"id":"m_R"}"#), r#"{"dms-message-id":"m_R"}"#);
-        assert_eq!(copy(r#"{"body":1,"id":"m_R","attributes":{"dms-message-id":"a"}}"#), r#"{"dms-message-id":"a"}"#);
+        assert_eq!(copy(r#"{"body":1,"id":"m_R","attributes":{"dms-message-id":"a"}}"#), r#"{"dms-message-id":"m_R"}"#);
         for line in [r#"{"body":1,"id":7}"#, r#"{"body":1}"#] {
             assert_eq!(copy(line), "{}");
         }

@@ -6,6 +6,7 @@
 pub(crate) mod ack;
 pub(crate) mod attributes;
 pub(crate) mod consume;
+mod copies;
 pub(crate) mod end_polls;
 pub(crate) mod extensions;
 pub(crate) mod groups;

@@ -6,14 +6,15 @@ use http::StatusCode;
 
 use crate::{
     broker::MessageOrigin,
-    handlers::{request::ApiRequest, send_body::SendRequest},
+    handlers::{copies, request::ApiRequest, send_body::SendRequest},
     http::{error::ApiError, json::JsonText},
 };
 
 /// `POST /queues/{queue_id}/messages` (5.3.1).
 pub(crate) async fn send(request: &ApiRequest<'_>) -> Result<Response, ApiError> {
     let (app, path) = (request.app, request.queue()?);
-    let SendRequest { messages, return_id } = SendRequest::read(request.body)?;
+    let SendRequest { mut messages, return_id } = SendRequest::read(request.body)?;
+    copies::check_ids(request, &path, &mut messages).await?;
     let count = messages.len();
     let asked: Option<Vec<_>> =
         return_id.then(|| messages.iter().map(|message| (message.delay, message.origin)).collect());

@@ -112,3 +112,46 @@ async fn messages_are_found_with_the_right_to_consume_alone() {
     call(&api, "other", "POST", &discard, "").await.refused(404, "DMS.10240406");
     assert_eq!(call(&api, "mine", "POST", &discard, "").await.expect(200)["discarded"], Value::from(1));
 }
+
+/// A copy keeps the id of its message if its sender may have consumed that one. From others the attribute is an attribute like any
+/// other: the message has an id of its own, and is not found by the other one.
+#[tokio::test(start_paused = true)]
+async fn only_a_sender_that_may_consume_a_message_gives_its_id_to_a_copy() {
+    let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
+    let sender = Rights::none().send(names(&["*"]));
+    let worker = Rights::none().consume(names(&["orders"])).send(names(&["parked"]));
+    let mut project = Project::new(PROJECT);
+    for (user, rights) in [("all", Rights::default()), ("sender", sender), ("worker", worker)] {
+        project = project.user(user, "pass", "d");
+        project.users.last_mut().unwrap().rights = rights;
+    }
+    let api = Api::with(guarded().projects(vec![project])).await;
+    let queue = async |name: &str| {
+        let created = call(&api, "all", "POST", "/queues", &format!(r#"{{"name":"{name}"}}"#)).await.expect(201);
+        format!("/queues/{}", created["id"].as_str().unwrap())
+    };
+    let (orders, parked) = (queue("orders").await, queue("parked").await);
+    let send = async |user, queue: &str, attributes: String| {
+        let body = format!(r#"{{"messages":[{{"body":1,"attributes":{attributes}}}],"return_id":true}}"#);
+        let sent = call(&api, user, "POST", &format!("{queue}/messages"), &body).await.expect(201);
+        sent["messages"][0]["id"].as_str().unwrap().to_owned()
+    };
+    let places = async |id: &str| call(&api, "all", "GET", &format!("/messages/{id}"), "").await.expect(200)["places"].take();
+    let named = |id: &str| format!(r#"{{"dms-message-id":"{id}"}}"#);
+
+    let first = send("all", &orders, "{}".to_owned()).await;
+    assert_eq!(send("worker", &parked, named(&first)).await, first);
+    assert_eq!(send("all", &parked, named(&first)).await, first);
+    assert_eq!(places(&first).await.as_array().unwrap().len(), 3);
+    for queue in [&orders, &parked] {
+        let claimed = send("sender", queue, named(&first)).await;
+        assert_ne!(claimed, first);
+        let found = places(&claimed).await;
+        assert_eq!(found[0]["message"]["attributes"]["dms-message-id"], first, "the attribute is shown as it was sent");
+    }
+    assert_eq!(places(&first).await.as_array().unwrap().len(), 3, "nobody else's message is found by the id");
+    // Ids of another server: a worker that only sends to a queue might hide messages from its consumers.
+    let elsewhere = "m_RjkDiiQaIPJBFSAAAAAAAR";
+    assert_ne!(send("worker", &parked, named(elsewhere)).await, elsewhere);
+    assert_eq!(send("all", &parked, named(elsewhere)).await, elsewhere);
+}
