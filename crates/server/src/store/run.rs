@@ -11,11 +11,11 @@
 //!
 //! In a dead letter with a reason the highest bit of the size of its labels is set. Before the labels there are a length (4) and
 //! that number of bytes of JSON, and the size covers both. In a message that first entered elsewhere the second highest bit is set,
-//! and its origin (18) comes before all of these. In a message for one
-//! group alone the third highest bit is set, and the number of its cursor (4) comes first.
+//! and its origin (18) comes before all of these. In a message for one group alone the third highest bit is set, and the number of
+//! its cursor (4) comes first.
 //!
-//! Versions 2 and 3 wrote messages without checksums, in runs without [`HAS_CHECKSUMS`]. In those, one damaged message makes its whole run
-//! unreadable.
+//! Versions 2 and 3 wrote messages without checksums, in runs without [`HAS_CHECKSUMS`]. There one damaged message makes its whole
+//! run unreadable.
 
 use std::sync::Arc;
 
@@ -36,7 +36,7 @@ const OLD_MESSAGE_HEADER: usize = 20;
 /// A run ends at this size in bytes, because all of it is read to get one message.
 pub(crate) const RUN_BYTES: usize = 48 * 1024;
 
-/// Set in the number of messages if they have checksums of their own.
+/// Set in the number of messages if each of them has its own checksums.
 const HAS_CHECKSUMS: u32 = 1 << 31;
 /// Set in the length of the labels if the dead letter has a reason.
 const HAS_INFO: u32 = 1 << 31;

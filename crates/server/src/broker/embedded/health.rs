@@ -33,7 +33,7 @@ pub(crate) struct StoreHealth {
 
 impl StoreHealth {
     pub(crate) fn new() -> Self {
-        let watch = |part| Mutex::new(PartHealth { part, trouble: None, told: None });
+        let watch = |part| Mutex::new(PartHealth { part, trouble: None, last_logged: None });
         Self {
             commits: watch(StoragePart::Commits),
             index: watch(StoragePart::Index),
@@ -121,13 +121,13 @@ impl StoreHealth {
     }
 }
 
-/// Waits for an answer of the store, and calls `tell` if none arrives within [`STUCK_AFTER`].
-pub(crate) async fn watch<T>(answer: impl Future<Output = T>, tell: impl FnOnce()) -> T {
+/// Waits for an answer of the store, and calls `on_stuck` if none arrives within [`STUCK_AFTER`].
+pub(crate) async fn watch<T>(answer: impl Future<Output = T>, on_stuck: impl FnOnce()) -> T {
     let mut answer = pin!(answer);
     match timeout(STUCK_AFTER, &mut answer).await {
         Ok(answer) => answer,
         Err(_) => {
-            tell();
+            on_stuck();
             answer.await
         }
     }
@@ -143,7 +143,7 @@ struct PartHealth {
     part: StoragePart,
     trouble: Option<Trouble>,
     /// When a failure was last logged.
-    told: Option<Instant>,
+    last_logged: Option<Instant>,
 }
 
 /// A failure that lasts.
@@ -158,22 +158,23 @@ struct Trouble {
     refused: u64,
     /// The kinds of commits that failed.
     kinds: BTreeSet<CommandKind>,
-    told: bool,
+    /// Whether its beginning was logged. If not, neither is its end.
+    is_logged: bool,
 }
 
 impl PartHealth {
     fn fail(&mut self, kinds: impl IntoIterator<Item = CommandKind>, error: &StoreError, now_ms: i64) -> &mut Trouble {
         let (reason, remedy) = (cut(&error.to_string(), MAX_REASON_BYTES).to_owned(), remedy(error));
-        let (part, told) = (self.part, &mut self.told);
+        let (part, last_logged) = (self.part, &mut self.last_logged);
         let trouble = self.trouble.get_or_insert_with(|| {
             let begun = Instant::now();
-            let tell = told.is_none_or(|last| begun.duration_since(last) >= LOG_INTERVAL);
-            if tell {
-                *told = Some(begun);
+            let is_logged = last_logged.is_none_or(|last| begun.duration_since(last) >= LOG_INTERVAL);
+            if is_logged {
+                *last_logged = Some(begun);
                 tracing::error!(part = part.as_str(), reason, remedy, "the store fails; /readyz is red until it works");
             }
             let (reason, kinds) = (String::new(), BTreeSet::new());
-            Trouble { since_ms: now_ms, begun, reason, remedy, is_full: false, refused: 0, kinds, told: tell }
+            Trouble { since_ms: now_ms, begun, reason, remedy, is_full: false, refused: 0, kinds, is_logged }
         });
         (trouble.reason, trouble.remedy, trouble.is_full) = (reason, remedy, error.is_full());
         trouble.kinds.extend(kinds);
@@ -181,7 +182,7 @@ impl PartHealth {
     }
 
     fn end(&mut self) {
-        let Some(trouble) = self.trouble.take().filter(|trouble| trouble.told) else { return };
+        let Some(trouble) = self.trouble.take().filter(|trouble| trouble.is_logged) else { return };
         let (part, seconds) = (self.part.as_str(), trouble.begun.elapsed().as_secs());
         tracing::info!(part, seconds, refused = trouble.refused, "the store works again");
     }

@@ -47,6 +47,7 @@ impl DiskStore {
             _ => self.time_behind(stream, run.end())?,
         };
         let mut known = Vec::with_capacity(times.len());
+        // From the end, because a damaged message gets the time of the one after it.
         for (place, time) in times.into_iter().rev() {
             following = time.unwrap_or(following);
             known.push((place, following));

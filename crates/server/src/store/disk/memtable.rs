@@ -49,7 +49,7 @@ fn delay_queue_of(change: &Change) -> Option<StreamId> {
     }
 }
 
-/// What the index lacks.
+/// The changes that the index lacks, and the runs among them by stream.
 #[derive(Debug)]
 pub(crate) struct Memtable {
     batch: IndexBatch,
@@ -106,6 +106,7 @@ impl Memtable {
 
     /// Takes a batch back that could not be flushed.
     pub(crate) fn put_back(&mut self, batch: IndexBatch) {
+        // Commits have continued meanwhile, and the changes must stay in the order of the log.
         let later = std::mem::replace(&mut self.batch.changes, batch.changes);
         self.batch.changes.extend(later);
     }

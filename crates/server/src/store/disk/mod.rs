@@ -315,6 +315,7 @@ impl Store for DiskStore {
 
     fn probe(&self) -> Result<(), StoreError> {
         let _held = self.hold()?;
+        // The steps that the next commit would begin with, without a commit.
         locked(&self.log).as_mut().ok_or_else(released)?.wipe_failed().map_err(StoreError::new)?;
         self.make_missing_files().map_err(StoreError::new)
     }

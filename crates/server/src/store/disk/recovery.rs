@@ -353,6 +353,7 @@ impl Replay {
                     return Err(self.damaged(&format!("the file {} is missing", missing.display())));
                 }
                 Some((head, ..)) if head.number > self.batch.number => return Err(self.damaged("frames are missing")),
+                // Its first frame is damaged, and `mend` decides about it.
                 None if segment == self.batch.end.segment + 1 && self.was_answered_in(segment) => return Ok(true),
                 _ => {}
             }

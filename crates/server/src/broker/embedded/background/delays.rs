@@ -15,6 +15,7 @@ const MAX_DUE_WHEN_REFUSING: ReadLimit = ReadLimit { messages: 500, bytes: 64 * 
 
 /// Moves the due messages of a delay queue into their stream, in the order in which their delays ended.
 pub(crate) async fn end_delays(core: &Core, delay_queue: StreamId, stream: StreamId) -> Result<(), BrokerError> {
+    // Damaged messages stay first in the queue. Without skipping them, each look would read nothing else.
     let skip = core
         .lock()
         .delay_queues
@@ -29,6 +30,7 @@ pub(crate) async fn end_delays(core: &Core, delay_queue: StreamId, stream: Strea
             found.messages
         }
         Err(error) => {
+            // The timer has taken the queue out of its alarms.
             core.lock().look_at_delay_queue(delay_queue, core.clock.now_ms());
             return Err(error.into());
         }

@@ -33,16 +33,17 @@ pub(crate) async fn run(core: Arc<Core>) {
 
 /// Runs maintenance until nothing is left to do. After a failure it waits and tries again.
 async fn maintain(core: &Core) {
-    let mut told = false;
+    let mut is_logged = false;
     while core.store.needs_maintenance() {
         match step(core).await {
+            // Other tasks get their turn between two steps.
             Ok(true) => yield_now().await,
             Ok(false) => return,
             Err(error) => {
                 // A full disk is reported when a change is refused for it, so it is not reported here.
                 if error.is_full() {
                     tracing::debug!(%error, "there is no room for maintenance");
-                } else if !std::mem::replace(&mut told, true) {
+                } else if !std::mem::replace(&mut is_logged, true) {
                     tracing::warn!(%error, "maintenance of the store failed; it will be tried again");
                 }
                 sleep(if error.is_full() { RETRY_DELAY_WHEN_FULL } else { RETRY_DELAY }).await;

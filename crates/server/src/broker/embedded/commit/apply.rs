@@ -67,6 +67,7 @@ impl BrokerState {
                     self.log_dead_letter(*number, message, info);
                 }
                 if let Some(stream) = self.streams.get_mut(number) {
+                    // In an empty stream nothing could expire, so the timer does not know of this message.
                     self.timer_is_stale |= stream.oldest.is_none();
                     stream.push(message.clone());
                     touched.streams.insert(*number);
@@ -75,6 +76,7 @@ impl BrokerState {
             Record::Delayed(delay_queue, message) => {
                 if let Some(delay_queue) = self.delay_queues.get_mut(delay_queue) {
                     delay_queue.push(message.seq, message.entered_ms);
+                    // The delay may end before the timer looks next.
                     self.timer_is_stale = true;
                 }
             }
@@ -104,6 +106,7 @@ impl BrokerState {
 
     fn create_queue(&mut self, row: &QueueRow, config: &EmbeddedConfig) {
         self.begin_creation(row.number, config);
+        // The delay queue has the second number.
         self.next_number = row.number + 2;
         self.streams.insert(row.stream(), Stream::empty(config.retention_of(row, RetentionPolicy::default())));
         self.delay_queues.insert(row.delay_queue(), DelayQueue::empty(row.stream()));
@@ -115,6 +118,7 @@ impl BrokerState {
     fn create_group(&mut self, row: &GroupRow, config: &EmbeddedConfig) {
         let Some(stream) = self.queues.get(&row.queue).map(|queue| queue.row.stream()) else { return };
         self.begin_creation(row.number, config);
+        // The dead letters have the second number.
         self.next_number = row.number + 2;
         let fresh = |head| CursorSnapshot { head, consumed: 0, ready: Vec::new(), rule: None };
         let cursor = Cursor::new(stream, fresh(row.start));
@@ -243,6 +247,7 @@ impl BrokerState {
 
     /// Undoes the reservations of a command that could not be committed.
     pub(crate) fn roll_back(&mut self, command: &Command) {
+        // Work that was submitted is not among the alarms, so the timer has to look for it again.
         self.timer_is_stale = true;
         match command {
             Command::EndLeases(leases) => leases.iter().for_each(|end| self.reopen(end)),

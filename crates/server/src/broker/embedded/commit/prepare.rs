@@ -148,8 +148,10 @@ impl<'a> Preparer<'a> {
                 .ok_or_else(|| BrokerError::UnknownReceipt("The lease has just ended.".to_owned()))?;
             let dead_after = cursor.dead.map(|(_, failures)| failures);
             let decision = ended.decide(ending, self.config.failure_counting, dead_after, self.now_ms);
+            // The queue may have been purged after the acknowledgement was accepted.
             let LeaseDecision { mut settlement, dead_letters, histories } =
                 decision.without_purged(ended, cursor.purged);
+            // Where the group continues after a restart: below, every skipped message is recorded or belongs to a lease.
             settlement.head = cursor.durable_head();
             for (position, info) in dead_letters {
                 if let (Some((stream, _)), Some(entry)) = (cursor.dead, ended.entries.get(position)) {
@@ -210,6 +212,8 @@ impl<'a> Preparer<'a> {
             let (seq, entered_ms) = self.place(stream);
             let StoredMessage { body_bytes, only_for, .. } = **message;
             let (json, tags) = (message.json.clone(), message.tags.clone());
+            // Directly before the message. The log recognizes by this order a message that was stored before, and which a full
+            // disk does not refuse.
             records.push(Record::DelayEnded(delay_queue, message.entered_ms, message.seq));
             let first = |queue: &QueueId| {
                 MessageOrigin::new(queue.as_str(), FirstPlace::DelayQueue, message.seq, message.entered_ms)
@@ -249,6 +253,7 @@ impl<'a> Preparer<'a> {
     }
 
     fn create_queue(&self, row: &QueueRow) -> Prepared {
+        // Checked here, where commands come one by one: two calls may ask for the same name at the same time.
         let mut alike = 0;
         for other in self.state.queues.values().map(|queue| &queue.row).filter(|other| other.project == row.project) {
             if other.name == row.name {
@@ -303,6 +308,7 @@ impl<'a> Preparer<'a> {
         if let Some(group) = group {
             return Ok(vec![Record::Purged { cursor: queue.group(group)?.cursor(), below }]);
         }
+        // The groups come first. Otherwise the purged messages would count as expired before the groups had consumed them.
         let groups = queue.groups.iter().map(|group| Record::Purged { cursor: group.cursor(), below });
         let delayed_below = self.state.delay_queues.get(&delay_queue).map_or(1, |delay_queue| delay_queue.next);
         let gone = [
@@ -321,6 +327,7 @@ impl<'a> Preparer<'a> {
                 None => all.push(tag.clone()),
             }
         }
+        // With a quota that was lowered, tags beyond it stay and can be changed.
         let quota = self.config.quotas_of(&queue.row.project).tags_per_queue;
         if all.len() > quota.max(queue.tags.len()) {
             return Err(BrokerError::TagQuota(quota));

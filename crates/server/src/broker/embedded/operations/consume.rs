@@ -66,7 +66,8 @@ pub(crate) async fn lease(
     let until = after(request.wait);
     let poll = admit(core, path, stream, request).await?;
     loop {
-        // Registered before looking, so that messages which arrive between the look and the wait are not missed.
+        // Registered before looking, so that messages which arrive between the look and the wait are not missed. A notification
+        // that this call does not use goes to the next waiting call, when `woken` is dropped.
         let woken = poll.wake.notified();
         let read = poll.read_done.notified();
         tokio::pin!(woken, read);
@@ -112,6 +113,7 @@ async fn admit(
                 _ => return ConsumeCall::enter(core, number, cursor),
             }
         };
+        // Without the lock. Afterwards everything is checked again, because another call may have fixed another filter first.
         fixing.outcome().await?;
     }
 }
@@ -168,6 +170,7 @@ impl ConsumeCall {
             Take::Nothing => Ok(PollStep::Nothing),
             Take::More => Ok(PollStep::More),
             Take::Missing(read) => {
+                // One read at a time: all calls of the group wait for the same one.
                 if let Some(cursor) = state.cursors.get_mut(&self.cursor).filter(|cursor| !cursor.reading) {
                     self.fetch(cursor, read);
                 }

@@ -88,6 +88,7 @@ fn begin(
     let deadline = Instant::now() + LEASE;
     state.lease((&path.project, number), &receipts, vec![entry], skipped, deadline);
     if let Some(lease) = state.cursors.get_mut(&number).and_then(|cursor| cursor.leases.get_mut(&lease)) {
+        // Under the same lock, so that the timer cannot end the lease before the command does.
         lease.is_ending = true;
     }
     state.timer_is_stale = true;

@@ -14,6 +14,7 @@ pub(crate) const MAX_EXPIRED: usize = 1_000;
 impl BrokerState {
     /// When the timer has to look next.
     pub(crate) fn next_alarm(&self, clock: &Clock) -> Option<Instant> {
+        // A lease whose end is being committed needs no alarm. If the commit fails, `roll_back` makes the timer look again.
         let lapse = self.deadlines.iter().find(|(_, cursor, lease)| !self.is_ending_or_gone(*cursor, *lease));
         let due = self
             .delay_queues

@@ -206,6 +206,7 @@ impl Cursor {
         if self.is_blocked() {
             return Take::Nothing;
         }
+        // Retention may have deleted messages that this group never got.
         self.advance_to(self.head.max(stream.low));
         let mut draft = BatchBuilder { want, bytes: 0, entries: Vec::new() };
         match self.draft_ready(&mut draft) {
@@ -293,6 +294,7 @@ impl Cursor {
             }
             let Some(message) = stream.cached(at).or_else(|| self.prefetched(at)) else {
                 if draft.entries.is_empty() {
+                    // So that the skipped messages are not looked at again after the read.
                     self.advance_to(at);
                 } else if self.has_enough_prefetched() {
                     // The label filter may match nothing for a long way, so this batch is enough.
@@ -308,6 +310,7 @@ impl Cursor {
                 skipped += 1;
             }
             at += 1;
+            // The caller holds the lock of the state, so it gets it back after a bounded number of skipped messages.
             if skipped == MAX_SKIPPED {
                 if draft.entries.is_empty() {
                     self.advance_to(at);
@@ -360,6 +363,7 @@ impl Cursor {
                 continue;
             }
             next = self.set_aside.first_not_in(next);
+            // A gap would hide messages that exist, so the rest is read again later.
             if message.seq != next {
                 return;
             }
@@ -372,6 +376,7 @@ impl Cursor {
     pub(crate) fn settle(&mut self, lease: Option<u64>, settlement: &Settlement, low: u64) -> Option<Lease> {
         let ended = lease.and_then(|number| self.leases.remove(&number));
         self.consumed += settlement.done.len() as u64;
+        // Messages that expired while they were leased are gone.
         for &(seq, failures) in settlement.failed.iter().filter(|(seq, _)| *seq >= low) {
             self.ready.insert(seq, Ready::new(failures));
         }
@@ -379,6 +384,7 @@ impl Cursor {
         if self.set_aside.iter().next().is_none() {
             self.failures_of_set_aside.clear();
         }
+        // Settled messages are not ready, and these calls ignore them.
         for entry in ended.iter().flat_map(|lease| &lease.entries) {
             if entry.failures > 0 {
                 self.remember(entry.message.seq, entry.history.clone());

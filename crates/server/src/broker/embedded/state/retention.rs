@@ -26,6 +26,7 @@ impl BrokerState {
         let (number, retention) = (queue.row.stream(), config.retention_of(&queue.row, policy));
         if let Some(stream) = self.streams.get_mut(&number) {
             stream.retention = retention;
+            // A shorter retention takes effect at once.
             stream.next_expiry_check = None;
         }
         self.timer_is_stale = true;

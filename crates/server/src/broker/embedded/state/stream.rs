@@ -111,6 +111,7 @@ impl Stream {
         self.oldest.get_or_insert(message.entered_ms);
         self.tail_bytes += message.memory_bytes();
         self.tail.push_back(message);
+        // A group that is further behind reads from the store.
         while self.tail_bytes > MAX_TAIL_BYTES {
             self.drop_oldest_of_tail();
         }

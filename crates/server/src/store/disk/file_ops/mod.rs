@@ -48,6 +48,7 @@ pub(crate) fn create(path: &Path) -> io::Result<File> {
 /// Opens a file for reading and writing, or creates it.
 pub(crate) fn open_or_create(path: &Path) -> io::Result<File> {
     let open = || private().read(true).write(true).create(true).truncate(false).open(path);
+    // Opening an existing file changes nothing, so tests must not see it as a change.
     if path.exists() { open() } else { change(Op::Create(path), open) }
 }
 
@@ -56,12 +57,12 @@ pub(crate) fn create_directory(path: &Path) -> io::Result<()> {
     change(Op::CreateDirectory(path), || dms_protocol::internal::private::create_dir_all(path))
 }
 
-/// Removes a file.
+/// Removes a file. After a power cut it may be there again, unless its directory was synced.
 pub(crate) fn remove(path: &Path) -> io::Result<()> {
     change(Op::Remove(path), || std::fs::remove_file(path))
 }
 
-/// Renames a file.
+/// Renames a file. A power cut may undo this, unless the directory was synced.
 pub(crate) fn rename(from: &Path, to: &Path) -> io::Result<()> {
     change(Op::Rename(from, to), || std::fs::rename(from, to))
 }
@@ -83,8 +84,10 @@ pub(crate) fn reserve(path: &Path, file: &File, size: u64) -> io::Result<()> {
     #[cfg(not(test))]
     let _ = path;
     change(Op::SetLen(file, size), || {
+        // The length alone would leave a hole, and a later write into a hole can fail on a full disk.
         #[cfg(target_os = "linux")]
         match rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, size) {
+            // Some file systems cannot allocate in advance. There a full disk may refuse any commit.
             Err(rustix::io::Errno::OPNOTSUPP) => {}
             reserved => return Ok(reserved?),
         }
@@ -102,7 +105,7 @@ pub(crate) fn sync_all(file: &File) -> io::Result<()> {
     change(Op::Sync(file), || file.sync_all())
 }
 
-/// Returns when the entries of a directory are on the disk. On Windows a directory cannot be opened, and the system takes care of
+/// Returns when the entries of a directory are on the disk. Syncing a file alone does not make its name durable. On Windows a directory cannot be opened, and the system takes care of
 /// its entries.
 pub(crate) fn sync_directory(path: &Path) -> io::Result<()> {
     change(Op::SyncDirectory(path), || if cfg!(windows) { Ok(()) } else { File::open(path)?.sync_all() })

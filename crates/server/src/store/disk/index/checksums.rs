@@ -72,6 +72,7 @@ fn add(sum: &mut crc32fast::Hasher, value: ValueRef<'_>) {
 /// Checks a row: `columns` columns of a table, followed by their checksum.
 pub(crate) fn check_row(row: &Row<'_>, table: &str, columns: usize) -> rusqlite::Result<()> {
     let mut sum = crc32fast::Hasher::new();
+    // With the name of the table, so that a row of another table of the same shape does not pass.
     add(&mut sum, ValueRef::Text(table.as_bytes()));
     for column in 0..columns {
         add(&mut sum, row.get_ref(column)?);
@@ -91,6 +92,7 @@ pub(crate) fn fill(conn: &Connection) -> rusqlite::Result<()> {
             conn.execute(&format!("UPDATE {table} SET sum = row_sum('{table}', {columns})"), [])?;
         }
     }
+    // After the rows, because a total is the sum of their checksums.
     for (table, _) in SMALL_TABLES {
         if conn.table_exists(None, *table)? {
             total_of(conn, table)?;

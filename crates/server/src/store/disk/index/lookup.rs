@@ -15,6 +15,7 @@ const COLUMNS: &str = "id, count, segment, offset, bytes, sum";
 
 /// The id of a sequence number of a stream.
 pub(crate) fn id(stream: StreamId, place: u64) -> i64 {
+    // A client may ask for any sequence number. It must not reach into the ids of the next stream.
     let place = i64::try_from(place).unwrap_or(i64::MAX).min((1 << PLACE_BITS) - 1);
     (i64::from(stream.0) << PLACE_BITS) | place
 }
@@ -52,6 +53,7 @@ pub(crate) fn runs(conn: &Connection, stream: StreamId, from: u64, messages: usi
 /// The sequence numbers of a stream that have messages, as far as the index has read the log. `None` for a delay queue, and if there
 /// is no such stream.
 pub(crate) fn extent(conn: &Connection, stream: StreamId) -> rusqlite::Result<Option<Range<u64>>> {
+    // The delay queue of a queue has the number after the queue's.
     let delay_queue = "SELECT 1 FROM queues WHERE number = ?1 - 1";
     if conn.prepare_cached(delay_queue)?.exists([stream.0])? {
         return Ok(None);

@@ -139,6 +139,7 @@ fn recognise(conn: &Connection, file: &Path) -> Result<usize, OpenError> {
 /// Migrates the tables and waits until they are on the disk, because the log is unusable without them. Later transactions need no
 /// sync: what the index loses in a crash, it reads from the log again.
 fn set_up(conn: &mut Connection, version: usize) -> rusqlite::Result<()> {
+    // Readers and the writer do not wait for each other in this mode.
     conn.pragma_update(None, "journal_mode", "WAL")?;
     conn.pragma_update(None, "cache_size", -16_384)?;
     // A migration must not be lost: the log may soon contain records that only the new version reads.
@@ -147,6 +148,8 @@ fn set_up(conn: &mut Connection, version: usize) -> rusqlite::Result<()> {
         schema::migrate(conn, version)?;
         conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
     }
+    // Commits are not synced in this mode. A power cut may take whole transactions away, which are read from the log again, but
+    // never a part of one.
     conn.pragma_update(None, "synchronous", "NORMAL")
 }
 

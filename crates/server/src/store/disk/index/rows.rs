@@ -73,6 +73,7 @@ pub(crate) fn page(conn: &Connection, cursor: CursorId, image: &CursorRow, numbe
         }
         None => {
             let mut page = SettledPage::default();
+            // The group does not get messages before its start. Unsettled, they would hold the page back.
             let before = image.start.saturating_sub(number * PAGE_MESSAGES).min(PAGE_MESSAGES);
             page.settle_range(0..u16::try_from(before).unwrap_or(u16::MAX));
             Ok(page)

@@ -108,7 +108,7 @@ CREATE TABLE garbage (number INTEGER PRIMARY KEY);
 ",
     // Changes no table. Dead letters in the log may have a reason, which version 0.1.0 would read as damage.
     "SELECT 1;",
-    // Changes no table. Messages in the log have checksums of their own, which earlier versions would read as damage.
+    // Changes no table. Messages in the log have their own checksums, which earlier versions would read as damage.
     "SELECT 1;",
     "
 ALTER TABLE counter ADD COLUMN sum INTEGER NOT NULL DEFAULT 0;
@@ -149,6 +149,7 @@ pub(crate) const VERSION: usize = OLDEST_VERSION + MIGRATIONS.len() - 1;
 /// Applies the migrations that a file of this version lacks; 0 is a file without tables.
 pub(crate) fn migrate(conn: &mut Connection, version: usize) -> rusqlite::Result<()> {
     for (makes, migration) in (OLDEST_VERSION..).zip(MIGRATIONS).filter(|(makes, _)| *makes > version) {
+        // The version changes in the same transaction, so that after a crash a migration runs again only if nothing of it remained.
         let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
         transaction.execute_batch(migration)?;
         if makes == CHECKSUM_VERSION {

@@ -89,6 +89,7 @@ impl Writer {
             // SQLite may have rolled back already; then this fails, and nothing is left to do.
             let _ = self.conn.execute_batch("ROLLBACK");
         } else if self.pages.len() > MAX_CACHED_PAGES {
+            // All at once: after a commit no page has changes, so any of them can be read from the file again.
             self.pages.clear();
         }
         done
@@ -292,6 +293,7 @@ impl Writer {
             self.pages.retain(|(cursor, _), _| cursor.0 != number);
             self.run("DELETE FROM streams WHERE number = ?1", [number])?;
             self.run("DELETE FROM readers WHERE number = ?1", [number])?;
+            // Their runs and pages may be millions of rows, which `sweep` deletes in several transactions.
             self.run("INSERT INTO garbage VALUES (?1, row_sum('garbage', ?1))", [number])?;
         }
         Ok(())
@@ -444,6 +446,7 @@ impl Writer {
     }
 
     fn pass_full_pages(&mut self, number: CursorId) -> IndexResult<()> {
+        // Later pages may be full already, and only waited for this one.
         loop {
             let image = *self.cursor(number)?;
             let first = (number, image.page);

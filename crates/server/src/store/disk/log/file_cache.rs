@@ -77,7 +77,8 @@ impl FileCache {
         if let Some(file) = self.lock().get(&segment) {
             return Ok(file.clone());
         }
-        // Opened without the lock: other readers do not wait for the disk. Two of them may open the same file, and one is dropped.
+        // Opened without the lock, so that other readers do not wait for the disk. Two of them may open the same file, and one is
+        // dropped.
         let file = Arc::new(self.directory.open(segment)?);
         let mut open = self.lock();
         open.insert(segment, file.clone());
@@ -89,7 +90,8 @@ impl FileCache {
 
     /// Deletes the file of a segment.
     pub(crate) fn remove(&self, segment: u64) -> io::Result<()> {
-        // Removed from the cache first. A reader that still has the file reads on, because its inode lives as long as it is open.
+        // Removed from the cache first, so that nobody gets it after this. A reader that already has the file can go on, because an
+        // open file outlives its name.
         self.lock().remove(&segment);
         file_ops::remove(&self.directory.file(segment))
     }

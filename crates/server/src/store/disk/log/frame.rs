@@ -296,6 +296,7 @@ fn length_of_run(stream: StreamId, first: u64, records: &[Record]) -> usize {
     let goes_on = |(place, record): &(u64, &Record)| match record {
         Record::Appended(of, message) if *of == stream && message.seq == *place => {
             bytes += message.json.len();
+            // A run is read as a whole, so it is kept small. One message alone may be larger.
             bytes <= RUN_BYTES || *place == first
         }
         _ => false,
@@ -312,9 +313,10 @@ fn message_of(record: &Record) -> Option<&Arc<StoredMessage>> {
 
 /// Whether the records contain new messages. A dead letter was stored before, and so was a message whose delay has just ended.
 fn has_new_messages(records: &[Record]) -> bool {
-    let mut leaves_lot = false;
+    let mut delay_ended = false;
     records.iter().any(|record| {
-        let was_delayed = std::mem::replace(&mut leaves_lot, matches!(record, Record::DelayEnded(..)));
+        // The preparer puts the end of a delay directly before the message that enters the stream.
+        let was_delayed = std::mem::replace(&mut delay_ended, matches!(record, Record::DelayEnded(..)));
         match record {
             Record::Delayed(..) => true,
             Record::Appended(_, message) => message.dead_letter.is_none() && !was_delayed,

@@ -31,7 +31,7 @@ use crate::store::{
 
 const CHUNK: usize = 1024 * 1024;
 
-/// What a backup consists of.
+/// A complete backup: the last commit in it, and its files.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Backup {
     /// The number of the last commit in it.
@@ -162,6 +162,7 @@ fn begin(to: &Path) -> io::Result<()> {
 /// Copies the index as it is at one moment, without free pages.
 fn copy_index(database: &Path, to: &Path) -> Result<CopiedFile, StoreError> {
     let copy = to.join(DATABASE);
+    // Created here, because SQLite would let everybody read it. `VACUUM INTO` accepts an empty file.
     let made = private().write(true).create_new(true).open(&copy).map_err(|error| named(&copy, &error))?;
     let conn = Connection::open(database).map_err(StoreError::new)?;
     conn.busy_timeout(std::time::Duration::from_secs(10)).map_err(StoreError::new)?;
@@ -175,6 +176,7 @@ fn copy_segment(from: &Path, to: &Path, name: &str, at: Position, end: Position)
     let bytes = source.metadata()?.len();
     let wanted = if at.segment == end.segment { end.offset } else { bytes };
     let mut copy = private().write(true).create_new(true).open(to.join(name))?;
+    // Bytes after the end of the log may belong to a commit that is being written.
     let mut source = source.take(wanted);
     let (mut sum, mut chunk) = (crc32fast::Hasher::new(), vec![0; CHUNK]);
     loop {

@@ -177,6 +177,7 @@ fn read_stream(
 
 fn read_commits(directory: &LogDirectory, condition: &mut Condition) -> io::Result<()> {
     for segment in directory.segments()? {
+        // A start removes such a file. It never had a commit.
         if directory.is_missing_or_unfinished(segment)? {
             continue;
         }

@@ -120,6 +120,7 @@ fn set_old_aside(dir: &Path) -> io::Result<Option<PathBuf>> {
     let free = (1..).map(|number| dir.join(format!("{DATABASE}.old-{number}"))).find(|path| !path.exists());
     let old = free.unwrap_or_else(|| dir.join("dms.db.old"));
     let there = dir.join(DATABASE).exists();
+    // The write-ahead log has the latest transactions of the database, so both are kept. SQLite makes the third file again.
     for (to, from) in names(&old) {
         rename_if_there(&dir.join(from), &to)?;
     }
@@ -128,6 +129,7 @@ fn set_old_aside(dir: &Path) -> io::Result<Option<PathBuf>> {
 }
 
 fn put_back(dir: &Path, old: Option<&Path>) -> io::Result<()> {
+    // SQLite must not apply a write-ahead log of the failed rebuild to the old database.
     for name in [DATABASE, "dms.db-wal", "dms.db-shm"] {
         remove_if_there(&dir.join(name))?;
     }
@@ -210,11 +212,13 @@ impl OldIndex {
             // A table that cannot be read is not taken over.
             let _ = conn.execute(&format!("INSERT OR IGNORE INTO {table} {rows}"), []);
         }
+        // Counted again at the end, because the rows of delayed messages are not taken over but read from the log.
         conn.execute("UPDATE streams SET parked = 0", [])?;
         let mut next = conn.prepare("SELECT number, next FROM streams")?;
         let rows = next.query_map([], |row| Ok((StreamId(row.get(0)?), row.get(1)?)))?;
         base.next = rows.collect::<rusqlite::Result<_>>()?;
         drop(next);
+        // Above every number that was ever given, as far as that is known. A number that is given twice would mix two streams.
         let highest = "SELECT max(1, coalesce((SELECT max(number) + 2 FROM queues), 1), \
                        coalesce((SELECT max(number) + 2 FROM consumer_groups), 1), \
                        coalesce((SELECT next_number FROM old.counter WHERE sum IS row_sum('counter', next_number, log, segment, offset, frame)), 1))";
@@ -304,6 +308,7 @@ impl Rebuild {
     fn finish(&mut self, batch: &IndexBatch) -> IndexResult<()> {
         self.writer.apply(batch)?;
         let conn = &self.writer.conn;
+        // The last messages of a stream may have been in a deleted segment. Their sequence numbers must not be given again.
         for (stream, next) in &self.base.next {
             conn.execute("UPDATE streams SET next = max(next, ?2) WHERE number = ?1", (stream.0, next))?;
         }
@@ -357,6 +362,7 @@ fn is_fitting(conn: &Connection, record: &Record, known: bool) -> rusqlite::Resu
     match record {
         Record::DelayEnded(delay_queue, ..) | Record::DelayQueuePurged { delay_queue, .. } => stream(delay_queue),
         Record::Expired { stream: number, .. } => stream(number),
+        // The rows that were taken over contain this commit.
         _ if known => Ok(false),
         Record::QueueCreated(row) => Ok(!queue(row.id.as_str())?),
         Record::QueueDeleted(id) | Record::TagsSet(id, _) | Record::RetentionSet(id, _) => queue(id.as_str()),

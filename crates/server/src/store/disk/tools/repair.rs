@@ -186,6 +186,7 @@ impl DamageSearch<'_> {
         if let Some((head, ..)) = frames.next()? {
             return Ok(Some(head.number));
         }
+        // The segment begins with damage, which `step` finds when it comes there.
         let next = frames.next_whole(SEGMENT_HEADER)?;
         Ok(next.map(|_| self.number))
     }
