@@ -47,7 +47,7 @@ struct Entry {
 }
 
 impl Attributes {
-    /// No attributes.
+    /// Creates an empty list of attributes.
     pub fn new() -> Self {
         Self::default()
     }
@@ -64,13 +64,15 @@ impl Attributes {
         Ok(Self { text: whole, entries: OnceLock::from(Arc::new(entries)) })
     }
 
-    /// Uses the text of an object whose grammar and names were checked before.
+    /// Uses the text of an object whose grammar and names were checked before. Nothing is checked again, so any other text is sent
+    /// as it is, and its values cannot be read.
     #[inline]
     pub fn trusted(text: Bytes) -> Self {
         Self { text: Some(text), entries: OnceLock::new() }
     }
 
-    /// Sets an attribute. It replaces one of the same name, at its position.
+    /// Sets an attribute. It replaces one of the same name, at its position. A `f64` that JSON cannot write (NaN, infinite) becomes
+    /// `null`.
     pub fn insert(&mut self, name: impl Into<String>, value: impl Into<Value>) {
         // Values are always valid JSON, so their text cannot be refused.
         if let Ok(value) = serde_json::value::to_raw_value(&value.into()) {
@@ -87,17 +89,17 @@ impl Attributes {
         });
     }
 
-    /// The JSON text of an attribute.
+    /// The JSON text of an attribute, byte for byte as it was received or set.
     pub fn get(&self, name: &str) -> Option<&RawValue> {
         self.entries().iter().find(|entry| &*entry.name == name).map(|entry| &*entry.value)
     }
 
-    /// The content of an attribute that is a string.
+    /// The content of an attribute that is a string. `None` for other values, and if there is no such attribute.
     pub fn get_str(&self, name: &str) -> Option<Cow<'_, str>> {
         self.get(name).and_then(string)
     }
 
-    /// The value of an attribute that is an integer from 0 to 2^64 - 1.
+    /// The value of an attribute that is an integer from 0 to 2^64 - 1. `None` for other values, also for strings of digits.
     pub fn get_u64(&self, name: &str) -> Option<u64> {
         serde_json::from_str(self.get(name)?.get()).ok()
     }
@@ -121,7 +123,7 @@ impl Attributes {
         self.iter().filter_map(parsed).collect()
     }
 
-    /// Removes an attribute and returns its JSON text.
+    /// Removes an attribute and returns its JSON text. `None` if there is no such attribute.
     pub fn remove(&mut self, name: &str) -> Option<Box<RawValue>> {
         let at = self.entries().iter().position(|entry| &*entry.name == name)?;
         Some(self.change(|entries| entries.remove(at)).value)

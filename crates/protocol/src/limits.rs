@@ -1,6 +1,15 @@
 //! The documented limits of the service, and checks whose errors name the limit and the value.
 //!
 //! The client checks them before a request, the server before a change.
+//!
+//! # Examples
+//! ```
+//! use dms_protocol::limits;
+//!
+//! assert!(limits::queue_name("orders-2026").is_ok());
+//! let error = limits::queue_name("orders 2026").unwrap_err();
+//! assert_eq!(error.to_string(), r#"queue name is "orders 2026": 1 to 64 of A-Z a-z 0-9 _ - are allowed"#);
+//! ```
 
 use std::{ops::RangeInclusive, time::Duration};
 
@@ -53,7 +62,7 @@ pub const MAX_LINGER: Duration = Duration::from_secs(60);
 /// The longest id of a consume call, in characters (an extension of this project's server).
 pub const MAX_POLL_ID: usize = 64;
 
-/// A value outside the service's limits.
+/// The error of a check: which value is outside of which limit. The message is one sentence without a full stop.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{what} is {value}: {allowed}")]
 pub struct LimitError {

@@ -24,7 +24,19 @@ use crate::{
 /// A message body: exactly one JSON value, kept as text. The exception is the body of an unreadable received message;
 /// see [`ReceivedMessage::undecodable`].
 ///
-/// Cloning is cheap, because clones share the bytes.
+/// Cloning is cheap, because clones share the bytes. `Debug` shows the size only.
+///
+/// # Examples
+/// ```
+/// use dms_protocol::message::Body;
+///
+/// let body = Body::json(&("order", 7))?;
+/// assert_eq!((body.as_str(), body.len()), (r#"["order",7]"#, 11));
+/// let (kind, number): (String, u32) = body.parse()?;
+/// assert_eq!((kind.as_str(), number), ("order", 7));
+/// assert!(Body::raw("not JSON").is_err());
+/// # Ok::<(), serde_json::Error>(())
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct Body {
     text: Bytes,
@@ -55,7 +67,8 @@ impl Body {
         Ok(Self::trusted(text.slice_ref(value)))
     }
 
-    /// Uses a slice that was checked to be one JSON value.
+    /// Uses a slice that was checked to be one JSON value. Nothing is checked again, and any other text makes the request that
+    /// contains it invalid.
     #[inline]
     pub fn trusted(text: Bytes) -> Self {
         Self { text, fault: None }
@@ -124,7 +137,18 @@ impl fmt::Debug for Body {
     }
 }
 
-/// A message to send (API reference 5.3.1).
+/// A message to send (API reference 5.3.1). One request takes at most 10 messages with bodies of at most 524,288 bytes together.
+///
+/// # Examples
+/// ```
+/// use std::time::Duration;
+///
+/// use dms_protocol::message::Message;
+///
+/// let message = Message::text("hello").attribute("shop", "north").tag("urgent").delay(Duration::from_secs(60));
+/// assert_eq!(message.body.as_str(), r#""hello""#);
+/// assert_eq!(message.attributes.get_str("shop").as_deref(), Some("north"));
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Message {
     /// The body.
@@ -162,7 +186,7 @@ impl Message {
         self
     }
 
-    /// Adds a label.
+    /// Adds a label, 1-64 of `A-Z a-z 0-9 _ -`. A message may have three; a send checks this. Kafka queues accept none.
     pub fn tag(mut self, label: impl Into<String>) -> Self {
         self.tags.push(label.into());
         self
@@ -174,7 +198,8 @@ impl Message {
         self
     }
 
-    /// Delays the message by at most 7 days (NORMAL and FIFO queues).
+    /// Sets the delay until the message can be consumed; zero by default, at most 7 days, in whole milliseconds. Only NORMAL and FIFO
+    /// queues accept delays.
     pub fn delay(mut self, delay: Duration) -> Self {
         self.delay = delay;
         self
@@ -191,20 +216,20 @@ pub struct ReceivedMessage {
     pub attributes: Attributes,
     /// The labels. Dead letters have none.
     pub tags: Vec<String>,
-    /// The token that acknowledges this delivery.
+    /// The token that acknowledges this delivery. It is valid until the lease ends (`ack_wait`).
     pub handle: AckHandle,
     /// The position of the message in its queue or among the group's dead letters. It is the same at each delivery.
-    /// Only this project's server tells it.
+    /// Only this project's server sends it.
     pub sequence: Option<u64>,
     /// The number of this delivery to the group, from 1, by the count of failed consumptions. Only this project's
-    /// server tells it.
+    /// server sends it.
     pub attempt: Option<u32>,
     /// When the message entered its queue, after its delay, or the group's dead letters, in milliseconds since the Unix
-    /// epoch. Together with `sequence` it identifies the message. Only this project's server tells it.
+    /// epoch. Together with `sequence` it identifies the message. Only this project's server sends it.
     pub entered_ms: Option<i64>,
     /// Why and when the message became a dead letter. `None` for other messages, and from other services.
     pub dead_letter: Option<DeadLetterInfo>,
-    /// The id of the message. Only this project's server tells it.
+    /// The id of the message. Only this project's server sends it.
     pub id: Option<MessageId>,
 }
 
@@ -218,7 +243,7 @@ impl ReceivedMessage {
     }
 
     /// The id that a send returned for this message, or for the message that it is a copy of. It never changes, so it can be used to
-    /// recognise a message. `None` from services that do not tell it, unless the attribute [`MESSAGE_ID`] has one.
+    /// recognise a message. `None` from services that do not send it, unless the attribute [`MESSAGE_ID`] has one.
     pub fn message_id(&self) -> Option<MessageId> {
         MessageId::of(&self.attributes, self.id.as_ref())
     }
@@ -308,7 +333,7 @@ pub struct FailureReport {
     pub last_failure_ms: Option<i64>,
 }
 
-/// Why and when a message became a dead letter. Only this project's server tells it.
+/// Why and when a message became a dead letter. Only this project's server sends it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct DeadLetterInfo {
@@ -353,7 +378,7 @@ impl fmt::Display for DeadLetterInfo {
     }
 }
 
-/// One line of an acknowledgement.
+/// One line of an acknowledgement: the status of one delivery. A request has at most 10 lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AckLine<'a> {
     /// The token of the delivery.
@@ -386,7 +411,7 @@ pub const MESSAGE_ID: &str = "dms-message-id";
 #[derive(Clone)]
 pub struct MessageId(Id);
 
-/// The text of an id. Those of this project's server need no allocation.
+/// The text of an id. Ids of this project's server need no allocation.
 #[derive(Clone)]
 enum Id {
     Short(u8, [u8; MAX_SHORT]),

@@ -1,11 +1,12 @@
-//! [`MessagePlaces`]: where a message is, as this project's server answers it. An extension of the API.
+//! [`MessagePlaces`]: where a message is, as this project's server answers it (`GET /messages/{message_id}`). An extension of the
+//! API: other services have no such call.
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::message::DeadLetterInfo;
 
-/// The places where a message and its copies are.
+/// The places where a message and its copies are: a queue, its delayed messages, and the dead letters of groups.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct MessagePlaces {
     /// The id of the message.

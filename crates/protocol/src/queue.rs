@@ -59,7 +59,7 @@ identifier! {
     GroupId
 }
 
-/// The two streams of a group.
+/// One of the two streams that a group consumes from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Stream {
     /// The queue's messages. The default.
@@ -70,6 +70,16 @@ pub enum Stream {
 }
 
 /// The source of messages: one stream of a group of a queue. Messages are consumed from it and acknowledged to it.
+///
+/// # Examples
+/// ```
+/// use dms_protocol::queue::{SourcePath, Stream};
+///
+/// let queue = "9bf46390-38a2-462d-b392-4d5b2d519c55";
+/// let group = "g-5b0cb7a8-e1f2-4a9c-8a53-0f4f6c3a7d11";
+/// let source = SourcePath::dead_letters(queue, group);
+/// assert_eq!((source.queue.as_str(), source.stream), (queue, Stream::DeadLetters));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct SourcePath {
     /// The queue.
@@ -134,7 +144,15 @@ impl fmt::Display for QueueMode {
     }
 }
 
-/// The settings of a new queue (API reference 5.1.1).
+/// The settings of a new queue (API reference 5.1.1). The default quota of a project is 30 queues.
+///
+/// # Examples
+/// ```
+/// use dms_protocol::queue::{NewQueue, QueueMode};
+///
+/// let queue = NewQueue::new("orders").mode(QueueMode::Fifo).dead_letters_after(5).description("orders of the shop");
+/// assert_eq!((queue.mode.as_str(), queue.max_consume_count), ("FIFO", Some(5)));
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NewQueue {
     /// The name, unique in the project, 1-64 of `A-Z a-z 0-9 _ -`. It cannot be changed.
@@ -156,25 +174,25 @@ impl NewQueue {
         Self { name: name.into(), ..Self::default() }
     }
 
-    /// Sets the mode.
+    /// Sets the mode; `NORMAL` by default. It cannot be changed later.
     pub fn mode(mut self, mode: QueueMode) -> Self {
         self.mode = mode;
         self
     }
 
-    /// Enables dead letters after `count` failed consumptions (1-100).
+    /// Enables dead letters after `count` failed consumptions (1-100); off by default. Kafka modes have no dead letters.
     pub fn dead_letters_after(mut self, count: u32) -> Self {
         self.max_consume_count = Some(count);
         self
     }
 
-    /// Sets the description.
+    /// Sets the description, at most 160 characters without `<` and `>`; empty by default.
     pub fn description(mut self, text: impl Into<String>) -> Self {
         self.description = Some(text.into());
         self
     }
 
-    /// Sets the retention of a Kafka queue, in hours (1-72).
+    /// Sets the retention of a Kafka queue, in hours (1-72). Queues of other modes cannot have one.
     pub fn retention_hours(mut self, hours: u32) -> Self {
         self.retention_hours = Some(hours);
         self
@@ -287,7 +305,17 @@ impl ConsumerGroup {
 
 /// The label filter of a consume call: the labels that a message must have (API reference 5.3.2, `tag`, `tag_type`).
 ///
-/// A group keeps the filter of its first consume call for life. The order of the labels does not matter.
+/// A group keeps the filter of its first consume call for life; a call with another filter is refused (DMS.10542204). The order of
+/// the labels does not matter.
+///
+/// # Examples
+/// ```
+/// use dms_protocol::queue::{TagFilter, TagMode};
+///
+/// let filter = TagFilter { tags: vec!["eu".to_owned(), "urgent".to_owned()], mode: TagMode::And };
+/// assert!(filter.matches(&["urgent", "eu", "paid"]) && !filter.matches(&["eu"]));
+/// assert!(TagFilter::default().matches::<&str>(&[]), "without labels every message passes");
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TagFilter {
     /// At most three labels. Without labels, all messages pass.

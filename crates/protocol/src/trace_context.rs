@@ -21,6 +21,16 @@ const MAX_STATE: usize = 512;
 const SAMPLED: u8 = 1;
 
 /// A position in a trace: the trace, one of its spans, the flags and the state.
+///
+/// # Examples
+/// ```
+/// use dms_protocol::{message::Message, trace_context::TraceContext};
+///
+/// let context = TraceContext::parse("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", None)?;
+/// let message = Message::text("hello").trace_context(&context);
+/// assert_eq!(TraceContext::of(&message.attributes), Some(context));
+/// # Ok::<(), dms_protocol::trace_context::InvalidTraceContext>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct TraceContext {
     trace_id: u128,
@@ -29,7 +39,7 @@ pub struct TraceContext {
     state: Option<Box<str>>,
 }
 
-/// Why a text is not a `traceparent`.
+/// The error for a text that is not a `traceparent`. It shows at most 80 characters of the text.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{text:?} is no traceparent: it is like 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01, in lower case, without an id of zeros"
@@ -57,7 +67,7 @@ impl TraceContext {
         Ok(context)
     }
 
-    /// The context in a message's attributes, if it is valid.
+    /// The context in a message's attributes. `None` if there is none, or `traceparent` is malformed.
     pub fn of(attributes: &Attributes) -> Option<Self> {
         let (parent, state) = (attributes.get_str(TRACEPARENT)?, attributes.get_str(TRACESTATE));
         Self::parse(&parent, state.as_deref()).ok()
@@ -76,12 +86,12 @@ impl TraceContext {
         }
     }
 
-    /// The trace.
+    /// The id of the trace, never zero.
     pub fn trace_id(&self) -> u128 {
         self.trace_id
     }
 
-    /// The span.
+    /// The id of the span, never zero.
     pub fn span_id(&self) -> u64 {
         self.span_id
     }

@@ -9,7 +9,22 @@ use tokio::time::Instant;
 /// The longest sleep towards a wall-clock time, because the clock of the system may be set meanwhile.
 const LONGEST_SLEEP: Duration = Duration::from_secs(10);
 
-/// A source of wall-clock time.
+/// A source of wall-clock time. The default is the clock of the system.
+///
+/// # Examples
+/// ```
+/// use std::time::{Duration, UNIX_EPOCH};
+///
+/// use dms_server::clock::Clock;
+///
+/// // Current-thread, with tokio's `test-util`, which lets a test pass days in a moment.
+/// #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// async fn main() {
+///     let clock = Clock::following_tokio(UNIX_EPOCH);
+///     tokio::time::advance(Duration::from_secs(3 * 86_400)).await;
+///     assert_eq!(clock.now_ms(), 3 * 86_400_000);
+/// }
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Clock(Source);
 
@@ -31,7 +46,8 @@ impl Clock {
         Self(Source::System)
     }
 
-    /// A clock that shows `start` now and then follows tokio's clock, so that a paused runtime passes days in milliseconds.
+    /// A clock that shows `start` now and then follows tokio's clock, so that a paused runtime passes days in milliseconds. Changes of
+    /// the system's clock do not move it.
     ///
     /// Two clocks from equal starts at different times differ. Clone one instead.
     pub fn following_tokio(start: SystemTime) -> Self {

@@ -5,7 +5,7 @@ use std::time::Duration;
 /// Upper bounds in seconds, from a disk with a battery-backed cache to a disk that hangs.
 const BOUNDS: [f64; 12] = [0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.1, 0.25, 1.0, 5.0];
 
-/// Durations, counted in buckets.
+/// A histogram of durations with buckets from 0.1 ms to 5 s. Each duration is counted in one bucket: the counts are not cumulative.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Histogram {
     /// The count of each bucket. The last bucket has no upper bound.

@@ -1,16 +1,16 @@
 //! [`CanonicalRequest`]: the text of a request that client and server hash for the signature.
 //!
-//! It has to be robust, because the server builds it from requests of anybody.
+//! The server builds it from requests before it knows the caller, so no input may make it panic.
 
 use http::{HeaderMap, Method};
 use sha2::{Digest, Sha256};
 
-/// A signed header is missing. Holds its name.
+/// The error if `SignedHeaders` names a header that the request does not have. Holds the name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the header {0} is signed but missing")]
 pub struct MissingHeader(pub String);
 
-/// The signed parts of a request.
+/// The parts of a request that its signature covers.
 #[derive(Clone, Copy, Debug)]
 pub struct RequestParts<'a> {
     /// The method.
@@ -25,12 +25,14 @@ pub struct RequestParts<'a> {
     pub body: &'a [u8],
 }
 
-/// The canonical text of a request, exactly as the vendor's signer builds it.
+/// The canonical text of a request, exactly as the vendor's signer builds it: method, path, query, signed headers, their names, and
+/// the SHA-256 of the body, each on lines of its own. The path gets a final `/`, and the query is sorted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CanonicalRequest(Vec<u8>);
 
 impl CanonicalRequest {
-    /// Builds the text with the headers named by `signed`, in this order.
+    /// Builds the text with the headers named by `signed`, in this order. The names must be in lower case. Several values of one
+    /// header are joined by commas.
     ///
     /// # Errors
     /// When a header of `signed` is missing.
@@ -56,7 +58,7 @@ impl CanonicalRequest {
         &self.0
     }
 
-    /// The SHA-256 of the text, in hex.
+    /// The SHA-256 of the text, in lower-case hex.
     pub fn hash(&self) -> String {
         sha256_hex(&self.0)
     }
@@ -114,7 +116,7 @@ fn canonical_query(query: &str) -> String {
     text
 }
 
-/// Decodes `%xx`. Everything else, including broken escapes, stays.
+/// Decodes `%xx`, of either case. Everything else, including broken escapes, stays. The result need not be UTF-8.
 pub fn decode(text: &str) -> Vec<u8> {
     let bytes = text.as_bytes();
     let mut decoded = Vec::with_capacity(bytes.len());
@@ -168,7 +170,7 @@ pub fn encode(text: &mut String, mut bytes: &[u8]) {
     }
 }
 
-/// The SHA-256 of Returns `bytes` in lower-case hex.
+/// The SHA-256 of `bytes` in lower-case hex (64 characters).
 pub fn sha256_hex(bytes: &[u8]) -> String {
     hex(&Sha256::digest(bytes))
 }
@@ -183,7 +185,7 @@ pub fn hex(bytes: &[u8]) -> String {
         .collect()
 }
 
-/// The bytes of a hex text, of either case.
+/// The bytes of a hex text, of either case. `None` if the length is odd or a character is not a hex digit.
 pub fn unhex(text: &str) -> Option<Vec<u8>> {
     if !text.len().is_multiple_of(2) || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return None;

@@ -53,7 +53,7 @@ pub enum SignatureError {
     Mismatch(String),
 }
 
-/// A parsed `Authorization` header.
+/// A parsed `Authorization` header of a signed request. The signature in it was not verified yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Authorization {
     /// The access key.
@@ -101,7 +101,8 @@ impl Authorization {
         &self.signature
     }
 
-    /// Checks the signature against the secret key of `access_key`, in constant time.
+    /// Checks the time and the signature with the secret key that belongs to `access_key`. The comparison takes the same time for
+    /// every wrong signature.
     ///
     /// # Errors
     /// When the time is off, a signed header is missing, a declared body hash is wrong, or the signature differs.
@@ -115,7 +116,7 @@ impl Authorization {
         self.verify_request(secret_key, request)
     }
 
-    /// Checks the time of the signature, which needs the head alone.
+    /// Checks the time of the signature. This needs only the head of the request, so a server can do it before it reads the body.
     ///
     /// # Errors
     /// When it is missing, malformed or off.
@@ -138,7 +139,8 @@ impl Authorization {
     }
 }
 
-/// Signs all headers of the request except `Authorization` and those with `_`. Returns the `Authorization` header.
+/// Signs a request and returns its `Authorization` header, marked as sensitive. As in the vendor's SDKs, all headers are signed except
+/// `Authorization` and headers with `_` in their names. Set `Host` and `X-Sdk-Date` before.
 ///
 /// # Errors
 /// When `X-Sdk-Date` is missing or malformed, or the access key cannot stand in a header.

@@ -10,6 +10,20 @@ use dms_protocol::{
 };
 
 /// A project: a namespace of queues with its own keys and users.
+///
+/// A server without any keys and users is open: every caller may use every project, also projects that are not configured. Such a
+/// server listens on loopback addresses only. With a key or a user in one project, all projects need credentials.
+///
+/// # Examples
+/// ```
+/// use dms_server::{Project, StartQueue, queue::NewQueue};
+///
+/// let project = Project::new("shop")
+///     .access_key("AK", "secret key")
+///     .user("billing", "password", "shop-domain")
+///     .queue(StartQueue::new(NewQueue::new("orders").dead_letters_after(5)).group("billing"));
+/// assert_eq!((project.name.as_str(), project.queues[0].groups.len()), ("shop", 1));
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Project {
@@ -44,13 +58,14 @@ impl Project {
         }
     }
 
-    /// Adds an access key with all rights.
+    /// Adds an access key with all rights. For a key with fewer rights push an [`AccessKey`] to
+    /// [`access_keys`](Self::access_keys).
     pub fn access_key(mut self, access_key: impl Into<String>, secret_key: impl Into<Secret>) -> Self {
         self.access_keys.push(AccessKey::new(access_key, secret_key));
         self
     }
 
-    /// Adds a user with all rights.
+    /// Adds a user of a domain (account) with all rights. The user requests tokens at `POST /v3/auth/tokens`.
     pub fn user(mut self, user: impl Into<String>, password: impl Into<Secret>, domain: impl Into<String>) -> Self {
         self.users.push(User::new(user, password, domain));
         self
@@ -68,7 +83,8 @@ impl Project {
     }
 }
 
-/// Requirements for signatures beyond the documented scheme. For a key of several projects the stricter rules apply.
+/// Requirements for signatures beyond the documented scheme. For a key of several projects the stricter rules apply. A request that
+/// does not meet them is refused like one with a wrong signature.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SignatureRules {
@@ -107,7 +123,15 @@ impl SignatureRules {
     }
 }
 
-/// An access key with its secret.
+/// An access key with its secret, which signs requests (AK/SK, API reference 3.2).
+///
+/// # Examples
+/// ```
+/// use dms_server::{AccessKey, Rights};
+///
+/// let sender = AccessKey::new("AK", "secret key").rights(Rights::none().send(vec!["orders-*".to_owned()]));
+/// assert!(sender.rights.consume.is_empty());
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct AccessKey {
@@ -151,7 +175,8 @@ impl AccessKey {
     }
 }
 
-/// A user who requests tokens with a password.
+/// A user who requests tokens with a password (`POST /v3/auth/tokens`). A token is valid for
+/// [`ServerConfig::token_lifetime`](crate::ServerConfig::token_lifetime).
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct User {

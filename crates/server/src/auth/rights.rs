@@ -1,4 +1,4 @@
-//! [`Rights`]: what a key or a user may do, by patterns of queue names.
+//! [`Rights`]: the operations that a key or a user may use, by patterns of queue names.
 
 use std::fmt;
 
@@ -23,8 +23,18 @@ impl fmt::Display for Right {
     }
 }
 
-/// What a key or a user may do: for each right, patterns of queue names, in which `*` matches any text. The default allows
-/// everything.
+/// The rights of a key or a user: for each kind of operation, patterns of queue names, in which `*` matches any text. The default
+/// allows everything.
+///
+/// A request without the right gets 403 DMS.10240311. Queues on which a caller has no right at all are not listed.
+///
+/// # Examples
+/// ```
+/// use dms_server::Rights;
+///
+/// let worker = Rights::none().consume(vec!["orders".to_owned()]).send(vec!["orders-failed-*".to_owned()]);
+/// assert!(worker.manage.is_empty());
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Rights {
@@ -49,19 +59,19 @@ impl Rights {
         Self { send: Vec::new(), consume: Vec::new(), manage: Vec::new() }
     }
 
-    /// Sets the patterns of the queues that messages may be sent to.
+    /// Sets the patterns of the queues that messages may be sent to; `*` by default.
     pub fn send(mut self, patterns: Vec<String>) -> Self {
         self.send = patterns;
         self
     }
 
-    /// Sets the patterns of the queues that may be consumed from.
+    /// Sets the patterns of the queues that may be consumed from, including their dead letters; `*` by default.
     pub fn consume(mut self, patterns: Vec<String>) -> Self {
         self.consume = patterns;
         self
     }
 
-    /// Sets the patterns of the queues that may be created, deleted and changed.
+    /// Sets the patterns of the queues that may be created, deleted and changed, with their groups and tags; `*` by default.
     pub fn manage(mut self, patterns: Vec<String>) -> Self {
         self.manage = patterns;
         self

@@ -51,7 +51,7 @@ impl Fault {
     }
 }
 
-/// A rule: a fault and its probability.
+/// A rule: a fault, its probability, and the operation that it is limited to.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct FaultRule {
@@ -81,6 +81,15 @@ impl FaultRule {
 /// Parses from text with parts between commas: `seed=7,latency=200ms:0.1,error:0.05,lost@send:0.02`. A part is a fault,
 /// optionally `=` its duration, optionally `@` an operation, and `:` its probability. The faults are `latency`, `error`,
 /// `throttle`, `lost`, `reset`, `duplicate`, `expired`, `partial`.
+///
+/// # Examples
+/// ```
+/// use dms_server::{Operation, faults::{Fault, FaultPlan, FaultRule}};
+///
+/// let built = FaultPlan::default().seed(7).rule(FaultRule::new(Fault::LostAnswer, 0.02).on(Operation::Send));
+/// assert_eq!("seed=7,lost@send:0.02".parse::<FaultPlan>()?, built);
+/// # Ok::<(), String>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct FaultPlan {
@@ -104,7 +113,22 @@ impl FaultPlan {
     }
 }
 
-/// The faults of a running server. They can be changed at any time.
+/// The faults of a running server. They can be changed at any time, and apply from the next request on.
+///
+/// # Examples
+/// ```
+/// use dms_server::{Operation, Server, ServerConfig, faults::Fault};
+///
+/// #[tokio::main]
+/// async fn main() -> Result<(), Box<dyn std::error::Error>> {
+///     let server = Server::bind(ServerConfig::default()).await?;
+///     // The next send passes, and the answer of the one after it is lost.
+///     server.faults().pass(Operation::Send);
+///     server.faults().next(Operation::Send, Fault::LostAnswer);
+///     server.close().await;
+///     Ok(())
+/// }
+/// ```
 pub struct Faults {
     active: AtomicBool,
     state: Mutex<FaultState>,

@@ -8,6 +8,17 @@ pub const ADMIN_CONNECTIONS: usize = 256;
 pub const UNSIGNED_IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The limits of connections and single requests.
+///
+/// # Examples
+/// ```
+/// use std::time::Duration;
+///
+/// use dms_server::{HttpLimits, ServerConfig};
+///
+/// let limits = HttpLimits::default().connections(1_000).shutdown_grace(Duration::from_secs(5));
+/// let config = ServerConfig::default().limits(limits);
+/// assert_eq!(config.limits.body_bytes, 1 << 20);
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct HttpLimits {

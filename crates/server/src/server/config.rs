@@ -41,7 +41,8 @@ pub struct ServerConfig {
     pub hosts: Vec<String>,
     /// The certificate of the API; none by default (plain HTTP).
     pub tls: Option<TlsFiles>,
-    /// The directory that keeps the messages; none by default (in memory).
+    /// The directory that keeps the messages; none by default (in memory). It is created if it is missing, and one process at a
+    /// time may use it. Needs the feature `disk`.
     pub data_dir: Option<PathBuf>,
     /// The PostgreSQL that keeps the messages instead of `data_dir`; none by default.
     #[cfg(feature = "postgres")]
@@ -58,11 +59,11 @@ pub struct ServerConfig {
     pub faults: FaultPlan,
     /// The behaviour of the broker. The quotas of the projects are added to it.
     pub broker: EmbeddedConfig,
-    /// Whether the server announces its extensions and obeys them; true by default. Without them it behaves like a service that
-    /// has none, for tests of clients.
+    /// Whether the server announces its extensions to the API and accepts them; true by default. Without them it behaves like a
+    /// service that has none, for tests of clients.
     pub extensions: bool,
-    /// The number of groups that have metrics of their own, the oldest first; 10,000 by default. All others share one set of metrics,
-    /// so that the number of series is bounded. With 0 no queue and no group is named.
+    /// The number of groups with their own metrics, the oldest first; 10,000 by default. All others share one set of metrics, so that
+    /// the number of series is bounded. With 0 no queue and no group is named.
     pub metrics_max_groups: usize,
     /// The wall clock. Default: the system's clock.
     pub clock: Clock,
@@ -161,7 +162,7 @@ impl ServerConfig {
         self
     }
 
-    /// Sets the limits of connections and requests.
+    /// Sets the limits of connections and requests; see [`HttpLimits`] for the defaults.
     pub fn limits(mut self, limits: HttpLimits) -> Self {
         self.limits = limits;
         self
@@ -173,19 +174,19 @@ impl ServerConfig {
         self
     }
 
-    /// Sets the behaviour of the broker.
+    /// Sets the behaviour of the broker; see [`EmbeddedConfig`] for the defaults.
     pub fn broker(mut self, broker: EmbeddedConfig) -> Self {
         self.broker = broker;
         self
     }
 
-    /// Sets whether the server announces its extensions and obeys them; true by default.
+    /// Sets whether the server announces its extensions to the API and accepts them; true by default.
     pub fn extensions(mut self, extensions: bool) -> Self {
         self.extensions = extensions;
         self
     }
 
-    /// Sets the number of groups that have metrics of their own; 10,000 by default.
+    /// Sets the number of groups with their own metrics; 10,000 by default.
     pub fn metrics_max_groups(mut self, metrics_max_groups: usize) -> Self {
         self.metrics_max_groups = metrics_max_groups;
         self

@@ -45,7 +45,7 @@ const ADMIN_TOKEN_KEY: &str = "server.admin_token";
 /// One peer may use one of this many parts of the memory for bodies.
 const BODY_MEMORY_PARTS: usize = 4;
 
-/// A DMS server in this process. A process may have any number of them.
+/// A DMS server in this process. A process may have any number of them, each with its own data directory.
 ///
 /// [`Server::run`] serves the sockets. A server without sockets is used through [`Server::service`] and ended by
 /// [`Server::close`]. Dropping a server stops it like a crash: answered changes are kept, and its data directory is free a
@@ -63,6 +63,9 @@ impl Server {
     ///
     /// # Errors
     /// When the configuration is invalid, an address is refused or in use, or the store cannot be opened.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
     pub async fn bind(config: ServerConfig) -> Result<Self, ServerError> {
         let authenticator = authenticator(&config)?;
         let broker = startup::open(&config).await?;
@@ -70,7 +73,8 @@ impl Server {
         Self::assemble(config, authenticator, broker).await
     }
 
-    /// A server with a given broker. `data_dir`, the settings of the broker and the queues in `config` are ignored.
+    /// Creates a server over an existing broker, for example to restart the HTTP side alone. `data_dir`, the settings of the broker
+    /// and the queues in `config` are ignored.
     ///
     /// # Errors
     /// When the configuration is invalid, or an address is refused or in use.
@@ -126,22 +130,22 @@ impl Server {
         self.listener.as_ref().and_then(Listener::local_addr)
     }
 
-    /// The URL of the admin address.
+    /// The URL of the admin address, with the real port; `None` without one.
     pub fn admin_url(&self) -> Option<String> {
         self.admin.as_ref().and_then(Listener::url)
     }
 
-    /// The admin address, with the real port if port 0 was requested.
+    /// The admin address, with the real port if port 0 was requested; `None` without one.
     pub fn admin_addr(&self) -> Option<SocketAddr> {
         self.admin.as_ref().and_then(Listener::local_addr)
     }
 
-    /// The URL of the API.
+    /// The URL of the API, `http` or `https`, with the real port; `None` without a socket.
     pub fn url(&self) -> Option<String> {
         self.listener.as_ref().and_then(Listener::url)
     }
 
-    /// The certificate of the API. It can be reloaded while the server runs.
+    /// The certificate of the API; `None` without TLS. [`Tls::reload`](crate::Tls::reload) replaces it while the server runs.
     pub fn tls(&self) -> Option<&Tls> {
         self.listener.as_ref().and_then(Listener::tls)
     }
@@ -166,7 +170,7 @@ impl Server {
         Callers::new(&self.app)
     }
 
-    /// The broker.
+    /// The broker, for calls without HTTP, authentication and request limits.
     pub fn broker(&self) -> &Arc<dyn Broker> {
         &self.app.broker
     }

@@ -17,6 +17,29 @@ use tower::Service;
 use crate::{api::Api, state::AppState};
 
 /// The API of a [`Server`](crate::Server) as a `tower` service, for callers in the same process. Clones share the server.
+///
+/// It is always ready, and applies the same limits, authentication and faults as the sockets. Such a caller has no address.
+///
+/// # Cancel safety
+/// Dropping the future of a call does not withdraw a change that was already accepted. A dropped consume call leases nothing.
+///
+/// # Examples
+/// ```
+/// use dms_server::{Project, Server, ServerConfig};
+/// use http::Request;
+/// use tower::Service;
+///
+/// #[tokio::main]
+/// async fn main() -> Result<(), Box<dyn std::error::Error>> {
+///     let config = ServerConfig::default().projects(vec![Project::new("shop")]);
+///     let server = Server::bind(config).await?;
+///     let request = Request::get("/v2/shop/queues").body(String::new())?;
+///     let response = server.service().call(request).await?;
+///     assert_eq!(response.status(), 200);
+///     server.close().await;
+///     Ok(())
+/// }
+/// ```
 #[derive(Clone, Debug)]
 pub struct ApiService(Api);
 
@@ -43,7 +66,7 @@ where
     }
 }
 
-/// The future of an answer of [`ApiService`].
+/// The future of a response of [`ApiService`].
 pub struct ApiFuture(<Api as Service<Request<Body>>>::Future);
 
 impl std::fmt::Debug for ApiFuture {
@@ -61,7 +84,7 @@ impl Future for ApiFuture {
     }
 }
 
-/// The body of an answer of [`ApiService`].
+/// The body of a response of [`ApiService`]. It is in memory when the response arrives.
 #[derive(Debug)]
 pub struct ApiBody(Body);
 

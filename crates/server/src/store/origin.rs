@@ -42,7 +42,7 @@ impl MessageOrigin {
         Self(bytes)
     }
 
-    /// Reads an id; `None` if it is not one of this server.
+    /// Parses the text of an id. `None` if the text is not the id of a message of this project's server.
     pub fn parse(id: &str) -> Option<Self> {
         let mut bytes = [0; Self::BYTES];
         // Other texts of this length than the canonical one must not name the same message.

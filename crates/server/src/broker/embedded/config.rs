@@ -59,6 +59,21 @@ impl EffectiveRetention {
 }
 
 /// The options of an [`EmbeddedBroker`](crate::broker::embedded::EmbeddedBroker).
+///
+/// # Examples
+/// ```
+/// use std::time::Duration;
+///
+/// use dms_server::{ServerConfig, broker::embedded::{EmbeddedConfig, StartPosition}};
+///
+/// let broker = EmbeddedConfig {
+///     new_group_starts: StartPosition::End,
+///     retention: Duration::from_secs(3600),
+///     ..EmbeddedConfig::default()
+/// };
+/// let config = ServerConfig::default().broker(broker);
+/// assert!(config.broker.fifo_blocks);
+/// ```
 #[derive(Clone, Debug)]
 pub struct EmbeddedConfig {
     /// Which messages count as failed when an acknowledgement stops at a failure. Default: the failed message only.
@@ -69,9 +84,9 @@ pub struct EmbeddedConfig {
     pub new_group_starts: StartPosition,
     /// How long a new queue or group reports that it is being created. Default: zero. The hosted service took 1 to 3 s.
     pub create_delay: Duration,
-    /// The limits of a project.
+    /// The quotas of each project. Default: 30 queues of each kind, 3 groups and 10 tags for each queue.
     pub quotas: Quotas,
-    /// The limits of projects that have limits of their own.
+    /// The quotas of single projects, in place of `quotas`.
     pub project_quotas: HashMap<ProjectId, Quotas>,
     /// How long NORMAL and FIFO queues keep messages from sending, or from the end of the delay, to about a second. Default: 72
     /// hours.

@@ -63,10 +63,30 @@ mod state;
 #[cfg(test)]
 pub(crate) mod tests;
 
-/// A DMS broker inside this process, in memory or on disk.
+/// A DMS broker inside this process: queues, groups and leases in memory, over a store in memory, on disk or in PostgreSQL.
 ///
-/// Dropping it stops it as a crash would: answered changes are kept (on disk), others may be lost, leases are gone.
+/// Dropping it stops it as a crash would: confirmed changes are kept (except in memory), others may be lost, and all leases end.
 /// [`Broker::close`] stops it in order.
+///
+/// # Examples
+/// ```
+/// use dms_server::{
+///     broker::{Broker, embedded::{EmbeddedBroker, EmbeddedConfig}},
+///     clock::Clock,
+///     queue::{NewQueue, ProjectId},
+/// };
+///
+/// #[tokio::main]
+/// async fn main() -> Result<(), Box<dyn std::error::Error>> {
+///     let broker = EmbeddedBroker::in_memory(EmbeddedConfig::default(), Clock::system()).await;
+///     let project = ProjectId::new("shop");
+///     let queue = broker.create_queue(&project, NewQueue::new("orders")).await?;
+///     broker.create_groups(&project, &queue.id, &["billing".to_owned()]).await?;
+///     assert_eq!(broker.queue(&project, &queue.id).await?.group_count, 1);
+///     broker.close().await;
+///     Ok(())
+/// }
+/// ```
 pub struct EmbeddedBroker {
     core: Arc<Core>,
     /// The tasks, until the broker is closed.
