@@ -6,3 +6,19 @@ pub use crate::{
     metrics::exposition,
     net::{connection, connection_limit, connection_state, descriptors, limits, listener},
 };
+
+/// The parts of a dashboard that do not depend on the process it shows.
+#[cfg(feature = "dashboard")]
+pub mod dashboard {
+    pub use crate::dashboard::{
+        access::{
+            activity::{Activity, ActivityRow},
+            gate::{Gate, GateParts},
+            visitor::{Access, Role, Theme, Visitor},
+        },
+        behind_gate,
+        form::{Form, UnreadableForm},
+        html::frame::{Product, Ui, see_other},
+        text::{Language, Texts, fill},
+    };
+}

@@ -36,6 +36,7 @@
 //! | feature | adds | default |
 //! |---|---|---|
 //! | `disk` | messages on disk, in a log with SQLite as its index; without it they are kept in memory and a `data_dir` is refused | yes |
+//! | `dashboard` | pages for a browser at the admin address, at `/ui/` | no |
 //! | `postgres` | messages in PostgreSQL: several servers on one database, one of which serves at a time | no |
 //!
 //! # Folders
@@ -46,6 +47,7 @@
 //! |---|---|
 //! | `server` | [`Server`] and its configuration |
 //! | `admin` | the admin address: health, metrics, operations on queues |
+//! | `dashboard` | pages for a browser at the admin address |
 //! | `api` | middleware, admission, the table of routes, the access log |
 //! | `handlers` | one file for each resource of the API, and the identity service |
 //! | `state` | the parts of a server that all requests share |
@@ -70,6 +72,8 @@ pub mod store;
 mod admin;
 mod api;
 mod auth;
+#[cfg(feature = "dashboard")]
+mod dashboard;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing;
@@ -82,6 +86,8 @@ mod net;
 mod server;
 mod state;
 
+#[cfg(feature = "dashboard")]
+pub use self::dashboard::options::DashboardOptions;
 #[cfg(feature = "postgres")]
 pub use self::store::postgres::{PostgresConfig, PostgresError};
 pub use self::{

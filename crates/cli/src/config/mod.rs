@@ -35,6 +35,7 @@ pub use self::{
     schema::{
         admin::Admin,
         config::Config,
+        dashboard::Dashboard,
         deduplicate::{Deduplicate, KeyStore, PostgresKeys, RedisKeys},
         dms::{ApiVersion, Auth, Dms, Iam},
         handler::{
@@ -50,6 +51,7 @@ pub use self::{
             AccessKey, Cluster, FailureCounting, GroupStart, Postgres, Project, QueueSpec, Quotas, Server, ServerAuth,
             ServerLimits, User,
         },
+        server_admin::{AdminSection, ServerAdmin},
         shutdown::Shutdown,
         tls::Tls,
         values::{Auto, Choosable, InvalidRate, InvalidSpan, Rate, Secret, Span},

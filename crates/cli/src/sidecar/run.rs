@@ -56,7 +56,7 @@ impl Sidecar {
             publishers,
             relays,
             admin,
-            admin_guard,
+            admin_guards,
             metrics,
             producers,
             connections,
@@ -81,7 +81,7 @@ impl Sidecar {
                 &units,
                 (metrics, producers, connections),
                 log,
-                admin_guard,
+                admin_guards,
             ));
             let guarded = config.admin.token.is_some();
             let limits = limits(ADMIN_CONNECTIONS, guarded, Duration::from_secs(1));

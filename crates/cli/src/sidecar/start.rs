@@ -23,7 +23,7 @@ use crate::{
 use dms_server::{
     Server, ServerError,
     internal::{
-        bearer::BearerAuth,
+        bearer::{BearerAuth, BearerPair},
         connection_limit::{Audience, ConnectionMetrics},
         listener::Listener,
     },
@@ -41,7 +41,7 @@ pub struct Sidecar {
     pub(super) relays: Relays,
     pub(super) admin: Option<Listener>,
     /// Who may use the admin endpoint.
-    pub(super) admin_guard: BearerAuth,
+    pub(super) admin_guards: BearerPair,
     pub(super) metrics: WorkerMetrics,
     pub(super) producers: ProducerMetrics,
     pub(super) connections: ConnectionMetrics,
@@ -94,7 +94,11 @@ impl Sidecar {
             }
             None => None,
         };
-        let admin_guard = BearerAuth::new(config.admin.token.as_ref().map(Secret::expose), "admin.token");
+        let guard = |token: Option<&Secret>, key| BearerAuth::new(token.map(Secret::expose), key);
+        let admin_guards = BearerPair {
+            token: guard(config.admin.token.as_ref(), "admin.token"),
+            read_token: guard(config.admin.read_token.as_ref(), "admin.read_token"),
+        };
         let log = LogControl::default();
         Ok(Self {
             config,
@@ -104,7 +108,7 @@ impl Sidecar {
             publishers,
             relays,
             admin,
-            admin_guard,
+            admin_guards,
             metrics,
             producers,
             connections,
@@ -166,7 +170,7 @@ impl Sidecar {
             client: self.client.clone(),
             apps: self.units.iter().filter_map(app).collect(),
             publishers: self.publishers.iter().map(|publisher| publisher.guard().clone()).collect(),
-            admin: self.admin_guard.clone(),
+            admin: self.admin_guards.clone(),
         }
     }
 
@@ -180,7 +184,7 @@ impl Sidecar {
 fn named(error: ServerError, config: &Config) -> SidecarError {
     match error {
         ServerError::Listen { address, source } => {
-            let key = if config.server.admin == Some(address) { "server.admin" } else { "server.listen" };
+            let key = if config.server.admin_listen() == Some(address) { "server.admin" } else { "server.listen" };
             SidecarError::Listen(address, key.to_owned(), source)
         }
         other => other.into(),

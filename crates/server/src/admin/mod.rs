@@ -24,13 +24,12 @@ use axum::{
     routing::{get, post},
 };
 
+use http::Method;
+
 use self::response::plain;
 use crate::{
     api::access_log,
-    http::{
-        bearer::{self, BearerAuth},
-        codes, host_check,
-    },
+    http::{bearer, codes, host_check},
     log_limit::Warnings,
     state::AppState,
 };
@@ -47,9 +46,9 @@ pub(crate) fn router(app: &Arc<AppState>) -> Router {
         .route("/admin/queues/{queue_id}/purge", post(queue_changes::purge))
         .route("/admin/queues/{queue_id}/update", post(queue_changes::update))
         .route("/admin/queues/{queue_id}/groups/{group_id}/messages", get(peek::messages))
-        .layer(middleware::from_fn_with_state(app.admin_auth.clone(), check_token))
+        .layer(middleware::from_fn_with_state(Arc::clone(app), check_token))
         .layer(middleware::from_fn_with_state(Arc::new(Warnings::default()), access_log::log_admin));
-    Router::new()
+    let others = Router::new()
         .route("/livez", get(async || "ok\n"))
         .route("/readyz", get(health::ready))
         .merge(guarded)
@@ -57,13 +56,26 @@ pub(crate) fn router(app: &Arc<AppState>) -> Router {
         .method_not_allowed_fallback(async || plain(&codes::METHOD.plain()))
         .layer(Extension(Arc::new(scrape::registry(app))))
         .layer(middleware::from_fn_with_state(app.admin_host_check.clone(), host_check::check))
-        .with_state(Arc::clone(app))
+        .with_state(Arc::clone(app));
+    #[cfg(feature = "dashboard")]
+    if let Some(gate) = &app.dashboard {
+        // Its pages have a rule of their own for requests of browsers, so the check of the others does not apply to them.
+        return others.merge(crate::dashboard::server::router(app, gate));
+    }
+    others
 }
 
-/// Refuses requests without the token, in the form of the other refusals; a middleware.
-async fn check_token(State(guard): State<BearerAuth>, request: Request, next: Next) -> Response {
-    match guard.admit(&request) {
+/// Refuses requests without the token, in the form of the other refusals; a middleware. The read token is enough to read.
+async fn check_token(State(app): State<Arc<AppState>>, request: Request, next: Next) -> Response {
+    let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
+    let shows_bodies = request.uri().path().ends_with("/messages");
+    let is_known_reader = app.admin_read_auth.asks() && app.admin_read_auth.admit(&request).is_ok();
+    match app.admin_auth.admit(&request) {
         Ok(()) => next.run(request).await,
+        Err(_) if is_known_reader && is_read && (!shows_bodies || app.reader_sees_bodies) => next.run(request).await,
+        Err(_) if is_known_reader => {
+            plain(&codes::NO_RIGHT.because("The read token does not allow this: send the token"))
+        }
         Err(remedy) => (bearer::CHALLENGE, plain(&codes::TOKEN_INVALID.because(remedy))).into_response(),
     }
 }

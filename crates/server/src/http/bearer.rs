@@ -8,7 +8,7 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use http::{HeaderMap, header};
+use http::{HeaderMap, Method, header};
 use sha2::{Digest, Sha256};
 
 use crate::net::connection_state::ConnectionState;
@@ -47,14 +47,27 @@ impl BearerAuth {
         self.token.is_some()
     }
 
+    /// Whether `token` is the token; false if none is set. The hashes are compared in constant time.
+    pub fn is(&self, token: &str) -> bool {
+        self.is_hash(&Sha256::digest(token).into())
+    }
+
+    /// The same for the SHA-256 hash of a token.
+    pub fn is_hash(&self, hash: &[u8; 32]) -> bool {
+        let differs = |own: &[u8; 32]| own.iter().zip(hash).fold(0, |differs, (own, given)| differs | (own ^ given));
+        self.token.as_ref().is_some_and(|token| differs(&token.get()) == 0)
+    }
+
     /// Admits a request with the token, and notes on its connection that the caller is known.
     ///
     /// # Errors
     /// An instruction for the caller.
     pub fn admit(&self, request: &Request) -> Result<(), String> {
-        let Some(token) = &self.token else { return Ok(()) };
-        if given(request.headers()).is_none_or(|given| Sha256::digest(given)[..] != *token.get()) {
+        if self.asks() && !given(request.headers()).is_some_and(|given| self.is(given)) {
             return Err(format!("send the token of {} as `Authorization: Bearer …`", self.key));
+        }
+        if !self.asks() {
+            return Ok(());
         }
         if let Some(connection) = request.extensions().get::<Arc<ConnectionState>>() {
             connection.has_authenticated();
@@ -64,10 +77,31 @@ impl BearerAuth {
 }
 
 /// The bearer token of a request.
-fn given(headers: &HeaderMap) -> Option<&str> {
+pub fn given(headers: &HeaderMap) -> Option<&str> {
     let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
     let (scheme, token) = value.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+/// The tokens of an address where a second one may read.
+#[derive(Clone, Debug)]
+pub struct BearerPair {
+    /// The token for everything.
+    pub token: BearerAuth,
+    /// The token that reads and changes nothing.
+    pub read_token: BearerAuth,
+}
+
+/// As [`check`], where the read token is enough to read; a middleware.
+pub async fn check_pair(State(pair): State<BearerPair>, request: Request, next: Next) -> Response {
+    let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
+    match pair.token.admit(&request) {
+        Err(_) if is_read && pair.read_token.asks() && pair.read_token.admit(&request).is_ok() => {
+            next.run(request).await
+        }
+        Ok(()) => next.run(request).await,
+        Err(remedy) => (http::StatusCode::UNAUTHORIZED, CHALLENGE, format!("{remedy}\n")).into_response(),
+    }
 }
 
 /// Refuses requests without the token, in plain text; a middleware.

@@ -32,4 +32,9 @@ impl Callers {
     pub fn renew_admin_token(&self, token: Option<&str>) -> bool {
         self.0.upgrade().is_some_and(|app| app.admin_auth.renew(token))
     }
+
+    /// The same for the read token of the admin address.
+    pub fn renew_admin_read_token(&self, token: Option<&str>) -> bool {
+        self.0.upgrade().is_some_and(|app| app.admin_read_auth.renew(token))
+    }
 }

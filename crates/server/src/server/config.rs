@@ -34,6 +34,14 @@ pub struct ServerConfig {
     pub admin: Option<SocketAddr>,
     /// The bearer token of the admin address; none by default. Health needs no token.
     pub admin_token: Option<Secret>,
+    /// The bearer token with which callers of the admin address may read and change nothing; none by default. It needs
+    /// `admin_token` beside it.
+    pub admin_read_token: Option<Secret>,
+    /// Whether the read token shows bodies and attributes of messages; false by default.
+    pub admin_read_token_sees_bodies: bool,
+    /// The dashboard at the admin address.
+    #[cfg(feature = "dashboard")]
+    pub dashboard: crate::DashboardOptions,
     /// The certificate of the admin address; none by default (plain HTTP).
     pub admin_tls: Option<TlsFiles>,
     /// Further names and addresses, without ports, of a server without credentials, for a proxy that forwards `Host`. By
@@ -75,6 +83,10 @@ impl Default for ServerConfig {
             listen: None,
             admin: None,
             admin_token: None,
+            admin_read_token: None,
+            admin_read_token_sees_bodies: false,
+            #[cfg(feature = "dashboard")]
+            dashboard: crate::DashboardOptions::default(),
             admin_tls: None,
             hosts: Vec::new(),
             tls: None,
@@ -110,6 +122,25 @@ impl ServerConfig {
     /// Sets the bearer token of the admin address; none by default.
     pub fn admin_token(mut self, admin_token: impl Into<Option<Secret>>) -> Self {
         self.admin_token = admin_token.into();
+        self
+    }
+
+    /// Sets the bearer token with which callers of the admin address may only read; none by default.
+    pub fn admin_read_token(mut self, admin_read_token: impl Into<Option<Secret>>) -> Self {
+        self.admin_read_token = admin_read_token.into();
+        self
+    }
+
+    /// Sets whether the read token shows bodies and attributes of messages; false by default.
+    pub fn admin_read_token_sees_bodies(mut self, sees_bodies: bool) -> Self {
+        self.admin_read_token_sees_bodies = sees_bodies;
+        self
+    }
+
+    /// Sets the dashboard at the admin address. By default it is served, and changes nothing without a token.
+    #[cfg(feature = "dashboard")]
+    pub fn dashboard(mut self, dashboard: crate::DashboardOptions) -> Self {
+        self.dashboard = dashboard;
         self
     }
 

@@ -17,7 +17,10 @@ use self::{callers::Callers, config::ServerConfig, error::ServerError, service::
 use crate::{
     admin,
     api::Api,
-    auth::{authenticator::Authenticator, secret::is_blank},
+    auth::{
+        authenticator::Authenticator,
+        secret::{is_blank, same_secret},
+    },
     broker::Broker,
     faults::Faults,
     http::{
@@ -37,10 +40,21 @@ use crate::{
     state::endable_polls::EndablePolls,
 };
 
+#[cfg(feature = "dashboard")]
+use crate::{
+    dashboard::{
+        access::gate::{Gate, GateParts},
+        html::frame::Product,
+    },
+    http::host_check::is_base_path,
+};
+
 /// The configuration key of the names by which a server without credentials may be called.
 const HOSTS_KEY: &str = "server.hosts";
 /// The configuration key of the token of the admin address.
 const ADMIN_TOKEN_KEY: &str = "server.admin_token";
+/// The configuration key of its read token.
+const ADMIN_READ_TOKEN_KEY: &str = "server.admin.read_token";
 
 /// One peer may use one of this many parts of the memory for bodies.
 const BODY_MEMORY_PARTS: usize = 4;
@@ -104,12 +118,31 @@ impl Server {
             true => HostCheck::guarded(),
             false => HostCheck::open(&config.hosts, Remedy { hosts: HOSTS_KEY, credentials: ADMIN_TOKEN_KEY }),
         };
+        let admin_read_auth =
+            BearerAuth::new(config.admin_read_token.as_ref().map(Secret::expose), ADMIN_READ_TOKEN_KEY);
+        #[cfg(feature = "dashboard")]
+        let dashboard = config.dashboard.enabled.then(|| {
+            Gate::new(GateParts {
+                token: admin_auth.clone(),
+                read_token: admin_read_auth.clone(),
+                reader_sees_bodies: config.admin_read_token_sees_bodies,
+                host_check: admin_host_check.clone(),
+                options: config.dashboard,
+                product: Product::Server,
+                port: admin.as_ref().and_then(Listener::local_addr).map_or(0, |address| address.port()),
+                clock: config.clock,
+            })
+        });
         let app = Arc::new(AppState {
             broker,
             stopping: CancellationToken::new(),
             host_check,
             admin_host_check,
             admin_auth,
+            admin_read_auth,
+            reader_sees_bodies: config.admin_read_token_sees_bodies,
+            #[cfg(feature = "dashboard")]
+            dashboard,
             authenticator,
             faults: Faults::new(&config.faults),
             region: config.region,
@@ -133,6 +166,13 @@ impl Server {
     /// The URL of the admin address, with the real port; `None` without one.
     pub fn admin_url(&self) -> Option<String> {
         self.admin.as_ref().and_then(Listener::url)
+    }
+
+    /// The URL of the dashboard; `None` if it is not served.
+    #[cfg(feature = "dashboard")]
+    pub fn dashboard_url(&self) -> Option<String> {
+        let gate = self.app.dashboard.as_ref()?;
+        Some(format!("{}{}", self.admin_url()?, gate.url("/")))
     }
 
     /// The admin address, with the real port if port 0 was requested; `None` without one.
@@ -227,6 +267,22 @@ fn authenticator(config: &ServerConfig) -> Result<Authenticator, ServerError> {
     }
     if config.admin_token.as_ref().is_some_and(|token| is_blank(token.expose())) {
         return Err(ServerError::Config(format!("{ADMIN_TOKEN_KEY} is empty: set it, or leave it out")));
+    }
+    if let Some(read_token) = &config.admin_read_token {
+        let wrong = match &config.admin_token {
+            _ if is_blank(read_token.expose()) => "is empty: set it, or leave it out",
+            None => "is set and server.admin_token is not, so everybody may read: set both",
+            Some(token) if same_secret(Some(token), Some(read_token)) => "is server.admin_token: set another one",
+            Some(_) => "",
+        };
+        if !wrong.is_empty() {
+            return Err(ServerError::Config(format!("{ADMIN_READ_TOKEN_KEY} {wrong}")));
+        }
+    }
+    #[cfg(feature = "dashboard")]
+    if !is_base_path(&config.dashboard.base_path) {
+        let path = dms_protocol::internal::json::quoted(&config.dashboard.base_path);
+        return Err(ServerError::Config(format!("server.admin.base_path is {path}: write a path such as /dms")));
     }
     let is_guarded = config.admin_token.is_some() && config.admin_tls.is_some();
     if let Some(address) = config.admin.filter(|address| !is_guarded && !address.ip().is_loopback()) {

@@ -31,6 +31,13 @@ pub(crate) struct AppState {
     pub(crate) admin_host_check: HostCheck,
     /// The token of the admin address.
     pub(crate) admin_auth: BearerAuth,
+    /// The read token of the admin address.
+    pub(crate) admin_read_auth: BearerAuth,
+    /// Whether the read token shows bodies and attributes of messages.
+    pub(crate) reader_sees_bodies: bool,
+    /// The dashboard; `None` if it is not served.
+    #[cfg(feature = "dashboard")]
+    pub(crate) dashboard: Option<crate::dashboard::access::gate::Gate>,
     /// The injected faults.
     pub(crate) faults: Faults,
     /// The region in the catalogue of tokens.

@@ -64,6 +64,7 @@ fn certificates(config: &Config) -> Result<(), Failure> {
     let own = [
         ("server.tls".to_owned(), &config.server.tls),
         ("server.admin_tls".to_owned(), &config.server.admin_tls),
+        ("server.admin.tls".to_owned(), &config.server.admin.0.tls),
         ("admin.tls".to_owned(), &config.admin.tls),
     ];
     let publishers = config.publishers.iter().enumerate();

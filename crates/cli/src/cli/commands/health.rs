@@ -54,7 +54,7 @@ pub(crate) async fn run(args: HealthArgs, context: &Context) -> Result<(), Failu
 /// The admin address of a configuration.
 fn usual(config: &Config) -> Result<String, Failure> {
     let sidecars = config.admin.listen.map(|address| (address, config.admin.tls.is_some()));
-    let servers = config.server.admin.map(|address| (address, config.server.admin_tls.is_some()));
+    let servers = config.server.admin_listen().map(|address| (address, config.server.admin_tls().is_some()));
     let (address, encrypted) = sidecars
         .or(servers)
         .ok_or_else(|| Failure::of(Kind::Usage, "no admin address is configured: name a URL, or set admin.listen"))?;

@@ -124,4 +124,8 @@ fn announce(server: &Server, config: &Config) {
         server_config::storage(&config.server),
         admin.unwrap_or_default()
     ));
+    #[cfg(feature = "dashboard")]
+    if let Some(url) = server.dashboard_url() {
+        terminal::tell(&format!("dms-worker: dashboard on {url}"));
+    }
 }

@@ -23,10 +23,18 @@ pub(crate) fn take(callers: &Callers, config: &mut config::Server, new: &config:
             return false;
         }
     }
-    if config.admin_token != new.admin_token
-        && callers.renew_admin_token(new.admin_token.as_ref().map(config::Secret::expose))
+    let (read_token, new_read_token) = (&mut config.admin.0.read_token, &new.admin.0.read_token);
+    if read_token != new_read_token
+        && callers.renew_admin_read_token(new_read_token.as_ref().map(config::Secret::expose))
+    {
+        read_token.clone_from(new_read_token);
+        tracing::info!("the read token of the admin address was read again");
+    }
+    if config.admin_token() != new.admin_token()
+        && callers.renew_admin_token(new.admin_token().map(config::Secret::expose))
     {
         config.admin_token.clone_from(&new.admin_token);
+        config.admin.0.token.clone_from(&new.admin.0.token);
         tracing::info!("the token of the admin address was read again");
     }
     config.auth.clone_from(&new.auth);

@@ -86,8 +86,8 @@ impl AdminClient {
 
     /// The server of a configuration.
     fn configured(config: &Config) -> Result<Option<Self>, Failure> {
-        let Some(address) = config.server.admin else { return Ok(None) };
-        let scheme = if config.server.admin_tls.is_some() { "https" } else { "http" };
+        let Some(address) = config.server.admin_listen() else { return Ok(None) };
+        let scheme = if config.server.admin_tls().is_some() { "https" } else { "http" };
         // A certificate is for a name, and none for the address that stands for all of a machine.
         let url = match address.ip().is_unspecified() {
             true => format!("{scheme}://localhost:{}", address.port()),
@@ -100,7 +100,7 @@ impl AdminClient {
         let (tls, ca_file) = (url.starts_with("https://"), config.dms.ca_file.clone());
         let options = HttpOptions::new().tls(tls).ca_file(ca_file.filter(|_| tls));
         let transport = HttpTransport::new(&options).map_err(|error| unreachable(url, error))?;
-        let token = config.server.admin_token.clone().filter(|_| tls || is_local(url));
+        let token = config.server.admin_token().cloned().filter(|_| tls || is_local(url));
         Ok(Self { url: url.to_owned(), token, transport, timeout: TIMEOUT })
     }
 

@@ -8,12 +8,13 @@ use crate::config::{
     source::path::KeyPath,
 };
 use dms_protocol::limits;
-use dms_server::internal::host_check::is_host;
+use dms_server::internal::host_check::{is_base_path, is_host};
 
 /// Publishers, the admin endpoint, certificates, and no address twice.
 pub(super) fn check(config: &Config, checker: &mut Checker<'_>) {
     check_tls(&KeyPath::dotted("server.tls"), config.server.tls.as_ref(), checker);
     check_tls(&KeyPath::dotted("server.admin_tls"), config.server.admin_tls.as_ref(), checker);
+    check_tls(&KeyPath::dotted("server.admin.tls"), config.server.admin.0.tls.as_ref(), checker);
     check_tls(&KeyPath::dotted("admin.tls"), config.admin.tls.as_ref(), checker);
     check_server_admin(&config.server, checker);
     let memory_only = config.dms.is_embedded() && !config.server.is_durable();
@@ -41,6 +42,7 @@ pub(super) fn check(config: &Config, checker: &mut Checker<'_>) {
         check_hosts(&path, &publisher.hosts, checker);
         check_reach(&path, publisher.listen, has_token, checker);
     }
+    check_admins(config, checker);
     if let Some(listen) = config.admin.listen {
         let has_token = config.admin.token.is_some() || config.admin.token_file.is_some();
         check_reach(&KeyPath::dotted("admin"), listen, has_token, checker);
@@ -48,6 +50,41 @@ pub(super) fn check(config: &Config, checker: &mut Checker<'_>) {
     check_distinct(config, checker);
     check_hosts(&KeyPath::dotted("server"), &config.server.hosts, checker);
     check_hosts(&KeyPath::dotted("admin"), &config.admin.hosts, checker);
+}
+
+/// The read tokens, the base paths, and the settings of the server's admin address that have two keys.
+fn check_admins(config: &Config, checker: &mut Checker<'_>) {
+    let (server, section, sidecar) = (&config.server, &config.server.admin.0, &config.admin);
+    let own = KeyPath::dotted("server.admin");
+    let token = server.admin_token().is_some() || section.token_file.is_some() || server.admin_token_file.is_some();
+    check_read_token(&own, section.read_token.is_some() || section.read_token_file.is_some(), token, checker);
+    check_base_path(&own, section.base_path.as_deref(), checker);
+    let doubled = [
+        ("token", section.token.is_some() && server.admin_token.is_some()),
+        ("tls", section.tls.is_some() && server.admin_tls.is_some()),
+    ];
+    for (key, _) in doubled.into_iter().filter(|(_, doubled)| *doubled) {
+        checker.report(&own.child(key), format!("`server.admin_{key}` is set too: keep one of the two"));
+    }
+    let own = KeyPath::dotted("admin");
+    let token = sidecar.token.is_some() || sidecar.token_file.is_some();
+    check_read_token(&own, sidecar.read_token.is_some() || sidecar.read_token_file.is_some(), token, checker);
+    check_base_path(&own, sidecar.base_path.as_deref(), checker);
+}
+
+/// A read token alone would leave the address open.
+fn check_read_token(path: &KeyPath, has_read_token: bool, has_token: bool, checker: &mut Checker<'_>) {
+    if has_read_token && !has_token {
+        let token = path.child("token");
+        checker
+            .report(&path.child("read_token"), format!("is set and {token} is not, so everybody may read: set both"));
+    }
+}
+
+fn check_base_path(path: &KeyPath, base: Option<&str>, checker: &mut Checker<'_>) {
+    if let Some(base) = base.filter(|base| !is_base_path(base)) {
+        checker.report(&path.child("base_path"), format!("`{base}` is not allowed: write a path such as /dms"));
+    }
 }
 
 /// Names by which callers may call a listener.
@@ -72,9 +109,10 @@ fn check_reach(path: &KeyPath, listen: SocketAddr, has_token: bool, checker: &mu
 /// The server's admin address shows and changes messages: off loopback it asks for a token, and tells nobody on the way.
 fn check_server_admin(server: &Server, checker: &mut Checker<'_>) {
     let path = KeyPath::dotted("server");
-    let Some(listen) = server.admin.filter(|listen| !listen.ip().is_loopback()) else { return };
-    let has_token = server.admin_token.is_some() || server.admin_token_file.is_some();
-    let missing = match (has_token, server.admin_tls.is_some()) {
+    let Some(listen) = server.admin_listen().filter(|listen| !listen.ip().is_loopback()) else { return };
+    let token_file = server.admin.0.token_file.as_ref().or(server.admin_token_file.as_ref());
+    let has_token = server.admin_token().is_some() || token_file.is_some();
+    let missing = match (has_token, server.admin_tls().is_some()) {
         (true, true) => return,
         (true, false) => "server.admin_tls is not set: set it",
         (false, true) => "server.admin_token is not set: set it",
@@ -93,8 +131,10 @@ fn check_tls(path: &KeyPath, tls: Option<&Tls>, checker: &mut Checker<'_>) {
 /// No two listeners of one process have one address.
 fn check_distinct(config: &Config, checker: &mut Checker<'_>) {
     let admin = |address: Option<SocketAddr>, key: &str| address.map(|address| (address, KeyPath::dotted(key)));
-    let server =
-        [Some((config.server.listen, KeyPath::dotted("server.listen"))), admin(config.server.admin, "server.admin")];
+    let server = [
+        Some((config.server.listen, KeyPath::dotted("server.listen"))),
+        admin(config.server.admin_listen(), "server.admin"),
+    ];
     let publishers = config.publishers.iter().enumerate();
     let publishers = publishers
         .map(|(place, publisher)| Some((publisher.listen, KeyPath::dotted("publishers").child(place).child("listen"))));

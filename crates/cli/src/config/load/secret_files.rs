@@ -114,7 +114,9 @@ fn slots(config: &mut Config) -> Vec<Slot<'_>> {
         let path = KeyPath::dotted("outboxes").child(place).child("postgres");
         slots.add(&path, "url", &mut outbox.postgres.url, &outbox.postgres.url_file);
     }
-    slots.add(&KeyPath::dotted("admin"), "token", &mut config.admin.token, &config.admin.token_file);
+    let (path, admin) = (KeyPath::dotted("admin"), &mut config.admin);
+    slots.add(&path, "token", &mut admin.token, &admin.token_file);
+    slots.add(&path, "read_token", &mut admin.read_token, &admin.read_token_file);
     slots.0
 }
 
@@ -148,6 +150,9 @@ impl<'a> Slots<'a> {
     fn server(&mut self, server: &'a mut Server) {
         let path = KeyPath::dotted("server");
         self.add(&path, "admin_token", &mut server.admin_token, &server.admin_token_file);
+        let admin = &mut server.admin.0;
+        self.add(&path.child("admin"), "token", &mut admin.token, &admin.token_file);
+        self.add(&path.child("admin"), "read_token", &mut admin.read_token, &admin.read_token_file);
         if let Some(postgres) = &mut server.postgres {
             self.add(&path.child("postgres"), "url", &mut postgres.url, &postgres.url_file);
         }

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::config::schema::{tls::Tls, values::Secret};
+use crate::config::schema::{dashboard::Dashboard, tls::Tls, values::Secret};
 
 /// Health, metrics and control of a `run` process.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -21,4 +21,12 @@ pub struct Admin {
     pub token: Option<Secret>,
     /// A file that holds the token.
     pub token_file: Option<PathBuf>,
+    /// The bearer token that reads and changes nothing; none by default. It needs `token` beside it.
+    pub read_token: Option<Secret>,
+    /// A file that holds the read token.
+    pub read_token_file: Option<PathBuf>,
+    /// Whether the dashboard is served at `/ui/`; true by default.
+    pub dashboard: Dashboard,
+    /// The path under which a proxy serves the address, such as `/dms`; none by default.
+    pub base_path: Option<String>,
 }

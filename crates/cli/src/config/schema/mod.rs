@@ -2,6 +2,7 @@
 
 pub(crate) mod admin;
 pub(crate) mod config;
+pub(crate) mod dashboard;
 pub(crate) mod deduplicate;
 pub(crate) mod dms;
 pub(crate) mod handler;
@@ -12,6 +13,7 @@ pub(crate) mod outbox;
 pub(crate) mod publisher;
 pub(crate) mod rights;
 pub(crate) mod server;
+pub(crate) mod server_admin;
 pub(crate) mod shutdown;
 pub(crate) mod tls;
 pub(crate) mod values;

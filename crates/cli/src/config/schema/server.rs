@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::schema::{
     rights::Rights,
+    server_admin::ServerAdmin,
     tls::Tls,
     values::{Secret, Span},
 };
@@ -18,14 +19,14 @@ use dms_protocol::queue::QueueMode;
 pub struct Server {
     /// Where the API is served; `127.0.0.1:9400` by default. Port 0 takes a free one.
     pub listen: SocketAddr,
-    /// Where health, metrics and the view into queues are served; nowhere by default. Other addresses than loopback need
-    /// `admin_token` and `admin_tls`.
-    pub admin: Option<SocketAddr>,
-    /// The bearer token that all but health needs at `admin`; none by default.
+    /// Where health, metrics and the dashboard are served: an address, or a section with `listen`; nowhere by default. Other
+    /// addresses than loopback need a token and a certificate.
+    pub admin: ServerAdmin,
+    /// The bearer token of `admin`, as `admin.token`; none by default.
     pub admin_token: Option<Secret>,
     /// A file that holds the token.
     pub admin_token_file: Option<PathBuf>,
-    /// The certificate of `admin`; plain HTTP by default.
+    /// The certificate of `admin`, as `admin.tls`; plain HTTP by default.
     pub admin_tls: Option<Tls>,
     /// Further names by which callers may call `listen` and `admin` while these ask for no credentials; none by default.
     pub hosts: Vec<String>,
@@ -71,7 +72,7 @@ impl Default for Server {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 9400)),
-            admin: None,
+            admin: ServerAdmin::default(),
             admin_token: None,
             admin_token_file: None,
             admin_tls: None,
@@ -99,6 +100,21 @@ impl Default for Server {
 }
 
 impl Server {
+    /// The admin address.
+    pub(crate) fn admin_listen(&self) -> Option<SocketAddr> {
+        self.admin.0.listen
+    }
+
+    /// The token of the admin address.
+    pub(crate) fn admin_token(&self) -> Option<&Secret> {
+        self.admin.0.token.as_ref().or(self.admin_token.as_ref())
+    }
+
+    /// The certificate of the admin address.
+    pub(crate) fn admin_tls(&self) -> Option<&Tls> {
+        self.admin.0.tls.as_ref().or(self.admin_tls.as_ref())
+    }
+
     /// Whether its queues outlive the process.
     pub(crate) fn is_durable(&self) -> bool {
         self.data_dir.is_some() || self.postgres.is_some()

@@ -19,6 +19,9 @@ use crate::config::source::{
 };
 use dms_protocol::internal::text;
 
+/// The section that may be written as an address alone.
+const ADDRESS_OR_SECTION: &str = "server.admin";
+
 /// The merged layers. What no layer sets is not in it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Tree {
@@ -49,19 +52,37 @@ impl Tree {
 
     /// Adds a variable's or a flag's setting over what is there.
     pub(crate) fn add(&mut self, setting: &Override) -> Option<Problem> {
-        let (top, rest) = setting.path.steps().split_first()?;
+        let path = self.in_section(&setting.path);
+        let (top, rest) = path.steps().split_first()?;
         let mut value = self.root.get(top).cloned().unwrap_or(Value::Empty(Tag::Default, figment::value::Empty::None));
-        if let Err(message) = layer::set(&mut value, rest, Value::from(setting.value.as_str())) {
+        if let Err(message) = self.set(&path, &mut value, rest, &setting.value) {
             return Some(Problem::new(setting.origin.clone(), &setting.path, message));
         }
         // A secret and the file of it are one setting with two keys: a later layer that has one of them overrides the other.
-        if let Some(other) = other_key(&setting.path).filter(|other| matches!(self.origin(other), Origin::File { .. }))
-        {
+        if let Some(other) = other_key(&path).filter(|other| matches!(self.origin(other), Origin::File { .. })) {
             let nothing = Value::Empty(Tag::Default, figment::value::Empty::None);
             let _ = layer::set(&mut value, other.steps().get(1..).unwrap_or_default(), nothing);
         }
         self.merge(setting.origin.clone(), Dict::from([(top.clone(), value)]));
         None
+    }
+
+    /// The place of a setting. `server.admin` is an address or a section, and an address alone belongs into a section that is there.
+    fn in_section(&self, path: &KeyPath) -> KeyPath {
+        let is_section = matches!(self.value(path), Some(Value::Dict(..)));
+        if is_section && *path == KeyPath::dotted(ADDRESS_OR_SECTION) { path.child("listen") } else { path.clone() }
+    }
+
+    /// Sets a place below the value of a top-level key. An address that stands alone becomes part of a new section.
+    fn set(&self, path: &KeyPath, top: &mut Value, rest: &[String], new: &str) -> Result<(), String> {
+        let section = KeyPath::dotted(ADDRESS_OR_SECTION);
+        if path.parent().as_ref() == Some(&section)
+            && let Some(address @ Value::String(..)) = self.value(&section)
+        {
+            let address = Dict::from([("listen".to_owned(), address.clone())]);
+            layer::set(top, section.steps().get(1..).unwrap_or_default(), Value::Dict(Tag::Default, address))?;
+        }
+        layer::set(top, rest, Value::from(new))
     }
 
     fn merge(&mut self, origin: Origin, settings: Dict) {

@@ -32,7 +32,7 @@ pub(super) fn router(admin: Arc<AdminState>) -> Router {
         .route("/drain", post(control::drain))
         .route("/concurrency", post(control::concurrency))
         .route("/log", post(control::log))
-        .layer(middleware::from_fn_with_state(admin.guard.clone(), bearer::check));
+        .layer(middleware::from_fn_with_state(admin.guards.clone(), bearer::check_pair));
     Router::new()
         .route("/livez", get(async || "ok\n"))
         .route("/readyz", get(status::ready))

@@ -21,7 +21,7 @@ use crate::{
     },
 };
 use dms_server::internal::{
-    bearer::BearerAuth,
+    bearer::BearerPair,
     connection_limit::ConnectionMetrics,
     host_check::{HostCheck, Remedy},
 };
@@ -38,7 +38,7 @@ pub(crate) struct AdminState {
     pub(super) metrics: WorkerMetrics,
     pub(super) producers: ProducerMetrics,
     pub(super) connections: Registry,
-    pub(super) guard: BearerAuth,
+    pub(super) guards: BearerPair,
     pub(super) host_check: HostCheck,
     pub(super) grace: Duration,
     pub(super) started: Instant,
@@ -67,7 +67,7 @@ impl AdminState {
         units: &[WorkerUnit],
         (metrics, producers, connections): (WorkerMetrics, ProducerMetrics, ConnectionMetrics),
         log: LogControl,
-        guard: BearerAuth,
+        guards: BearerPair,
     ) -> Arc<Self> {
         let watch = |unit: &WorkerUnit| WatchedWorker {
             name: unit.name.clone(),
@@ -86,7 +86,7 @@ impl AdminState {
             metrics,
             producers,
             connections: registry,
-            guard,
+            guards,
             host_check: host_check(config.admin.token.as_ref(), &config.admin.hosts, KEYS),
             grace: config.shutdown.grace.get(),
             started: Instant::now(),

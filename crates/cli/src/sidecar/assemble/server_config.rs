@@ -27,11 +27,14 @@ pub(crate) fn settings(server: &config::Server) -> ServerConfig {
     let unwritten = server.auth.is_none() && server.queues.is_empty() && !server.projects.is_empty();
     let own = (!unwritten).then_some(own);
     let further = server.projects.iter().map(project);
-    with_postgres(ServerConfig::default(), server)
-        .listen(server.listen)
-        .admin(server.admin)
-        .admin_token(server.admin_token.as_ref().map(|token| secret(Some(token))))
-        .admin_tls(server.admin_tls.as_ref().map(tls))
+    let made = with_dashboard(with_postgres(ServerConfig::default(), server), server);
+    let admin = &server.admin.0;
+    made.listen(server.listen)
+        .admin(server.admin_listen())
+        .admin_read_token(admin.read_token.as_ref().map(|token| secret(Some(token))))
+        .admin_read_token_sees_bodies(admin.read_token_sees_bodies)
+        .admin_token(server.admin_token().map(|token| secret(Some(token))))
+        .admin_tls(server.admin_tls().map(tls))
         .hosts(server.hosts.clone())
         .tls(server.tls.as_ref().map(tls))
         .data_dir(server.data_dir.clone())
@@ -74,6 +77,23 @@ fn with_postgres(made: ServerConfig, server: &config::Server) -> ServerConfig {
 #[cfg(not(feature = "postgres"))]
 fn with_postgres(made: ServerConfig, _: &config::Server) -> ServerConfig {
     made
+}
+
+#[cfg(feature = "dashboard")]
+fn with_dashboard(made: ServerConfig, server: &config::Server) -> ServerConfig {
+    made.dashboard(dashboard(server.admin.0.dashboard, server.admin.0.base_path.as_deref()))
+}
+
+#[cfg(not(feature = "dashboard"))]
+fn with_dashboard(made: ServerConfig, _: &config::Server) -> ServerConfig {
+    made
+}
+
+/// The settings of a dashboard.
+#[cfg(feature = "dashboard")]
+pub(crate) fn dashboard(dashboard: config::Dashboard, base_path: Option<&str>) -> dms_server::DashboardOptions {
+    let config::Dashboard { enabled, actions } = dashboard;
+    dms_server::DashboardOptions::default().enabled(enabled).actions(actions).base_path(base_path.unwrap_or_default())
 }
 
 /// The files of a certificate.

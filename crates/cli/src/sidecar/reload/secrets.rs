@@ -5,7 +5,7 @@ use crate::{
     sidecar::{assemble::connect, deliver::http::credentials::Credentials},
 };
 use dms_protocol::internal::current::Current;
-use dms_server::internal::bearer::BearerAuth;
+use dms_server::internal::bearer::{BearerAuth, BearerPair};
 use dms_worker::client::{Client, Error};
 
 /// Where the secrets of a sidecar are in use.
@@ -16,7 +16,7 @@ pub(crate) struct LiveSecrets {
     pub(crate) apps: Vec<(String, Current<Credentials>)>,
     /// In the order of the configuration.
     pub(crate) publishers: Vec<BearerAuth>,
-    pub(crate) admin: BearerAuth,
+    pub(crate) admin: BearerPair,
 }
 
 impl LiveSecrets {
@@ -34,8 +34,11 @@ impl LiveSecrets {
                 changed.push(format!("publishers[{place}].token"));
             }
         }
-        if renew_token(&self.admin, &mut old.admin.token, new.admin.token.as_ref()) {
+        if renew_token(&self.admin.token, &mut old.admin.token, new.admin.token.as_ref()) {
             changed.push("admin.token".to_owned());
+        }
+        if renew_token(&self.admin.read_token, &mut old.admin.read_token, new.admin.read_token.as_ref()) {
+            changed.push("admin.read_token".to_owned());
         }
         Ok(changed)
     }

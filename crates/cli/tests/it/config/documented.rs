@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, fs, path::Path};
 
 use dms_worker_cli::config::{
-    AccessKey, Auth, CommandHandler, Config, Deduplicate, HttpHandler, Iam, LogHandler, Outbox, Postgres, PostgresKeys,
-    Project, Publisher, QueueSpec, Request, Rights, ServerAuth, Tls, User, Worker, load,
+    AccessKey, AdminSection, Auth, CommandHandler, Config, Deduplicate, HttpHandler, Iam, LogHandler, Outbox, Postgres,
+    PostgresKeys, Project, Publisher, QueueSpec, Request, Rights, ServerAuth, Tls, User, Worker, load,
 };
 use serde_json::Value;
 
@@ -69,6 +69,8 @@ fn defaults() -> Vec<(&'static str, Value)> {
         ("dms.auth.iam", json(Iam::default())),
         ("server", config["server"].clone()),
         ("server.tls", json(Tls::default())),
+        ("server.admin", json(AdminSection::default())),
+        ("server.admin.tls", json(Tls::default())),
         ("server.admin_tls", json(Tls::default())),
         ("publishers.[].tls", json(Tls::default())),
         ("admin.tls", json(Tls::default())),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dms_worker_cli::config::{Auto, Config, Request, load};
+use dms_worker_cli::config::{AdminSection, Auto, Config, Dashboard, Request, Secret, load};
 
 use super::{read, worker};
 
@@ -143,4 +143,28 @@ fn the_vendors_project_is_the_default_of_a_remote_service() {
     assert_eq!(project("dms: {endpoint: \"https://dms.example\"}"), "b78a90ae2a134b4b8b2ba30acab4e23a");
     assert_eq!(project("dms: {endpoint: \"https://dms.example\", project_id: mine}"), "mine");
     assert_eq!(project("dms: {endpoint: embedded}"), "local");
+}
+
+/// `server.admin` is an address or a section, and later layers may use either form.
+#[test]
+fn the_admin_address_is_an_address_or_a_section() {
+    let address = "127.0.0.1:9401".parse().unwrap();
+    let section = "server: {admin: {listen: '127.0.0.1:9401', token: T, read_token: R, dashboard: {actions: true}}}\n";
+    let admin = |yaml: &str, variables: &[(&str, &str)]| read(yaml, variables).unwrap().config.server.admin.0;
+
+    assert_eq!(
+        admin("server: {admin: '127.0.0.1:9401'}\n", &[]),
+        AdminSection { listen: Some(address), ..AdminSection::default() }
+    );
+    let read = admin(section, &[]);
+    assert_eq!((read.listen, read.dashboard), (Some(address), Dashboard { enabled: true, actions: true }));
+    assert_eq!(read.token.as_ref().map(Secret::expose), Some("T"));
+
+    // An address in a later layer keeps the tokens of the section.
+    let read = admin(section, &[("DMS_WORKER_SERVER__ADMIN", "127.0.0.1:1")]);
+    assert_eq!((read.listen.unwrap().port(), read.token.is_some(), read.read_token.is_some()), (1, true, true));
+    // A token in a later layer keeps the address.
+    let later = [("DMS_WORKER_SERVER__ADMIN__TOKEN", "T"), ("DMS_WORKER_SERVER__ADMIN__DASHBOARD", "false")];
+    let read = admin("server: {admin: '127.0.0.1:9401'}\n", &later);
+    assert_eq!((read.listen, read.token.is_some(), read.dashboard.enabled), (Some(address), true, false));
 }

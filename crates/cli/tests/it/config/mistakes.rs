@@ -305,3 +305,33 @@ fn a_choice_says_whether_it_takes_a_value() {
     assert!(said(then).ends_with("`park` needs a value: write {park: ...}"), "{}", said(then));
     assert!(said("on_reject: {discard: x}").ends_with("`discard` takes no value: write it alone"));
 }
+
+#[test]
+fn mistakes_in_the_section_of_an_admin_address_are_named() {
+    check(
+        "server: {admin: 9401x}\n",
+        &["config.yaml:1: server.admin: `9401x` is not allowed: an address like 127.0.0.1:9400 is needed"],
+    );
+    check(
+        "server: {admin: {listn: '127.0.0.1:1'}}\n",
+        &["config.yaml:1: server.admin.listn: unknown key; did you mean `listen`?"],
+    );
+    check(
+        "server: {admin: {read_token: R}}\nadmin: {read_token: R}\n",
+        &[
+            "config.yaml:1: server.admin.read_token: is set and server.admin.token is not, so everybody may read: set both",
+            "config.yaml:2: admin.read_token: is set and admin.token is not, so everybody may read: set both",
+        ],
+    );
+    check(
+        "server: {admin: {listen: '127.0.0.1:1', token: T, base_path: dms}, admin_token: T}\n",
+        &[
+            "config.yaml:1: server.admin.base_path: `dms` is not allowed: write a path such as /dms",
+            "config.yaml:1: server.admin.token: `server.admin_token` is set too: keep one of the two",
+        ],
+    );
+    check(
+        "admin: {dashboard: perhaps}\n",
+        &["config.yaml:1: admin.dashboard: `perhaps` is not allowed: true, false or {actions: true} is needed"],
+    );
+}

@@ -18,7 +18,8 @@ use http::{HeaderName, HeaderValue, StatusCode, Version, header, request::Parts,
 
 use dms_protocol::internal::json::quoted;
 
-const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+/// The header in which a browser says where a request comes from.
+pub(crate) const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// The rule of one listener. Clones are cheap.
 #[derive(Clone, Debug)]
@@ -69,12 +70,18 @@ impl HostCheck {
     /// # Errors
     /// The status and the text of the answer.
     pub fn check(&self, head: &Parts) -> Result<(), HostRefusal> {
+        self.check_host(head)?;
+        self.open.as_ref().map_or(Ok(()), |open| open.check_page(head))
+    }
+
+    /// Checks `Host` alone, for pages of the listener itself, which have a rule of their own for `Origin`.
+    ///
+    /// # Errors
+    /// The status and the text of the answer.
+    pub fn check_host(&self, head: &Parts) -> Result<(), HostRefusal> {
         let host = host(head)?;
         let Some(open) = &self.open else { return Ok(()) };
-        for host in host.iter().chain(head.uri.authority()) {
-            open.check_host(host)?;
-        }
-        open.check_page(head)
+        host.iter().chain(head.uri.authority()).try_for_each(|host| open.check_host(host))
     }
 }
 
@@ -157,6 +164,15 @@ pub fn is_host(text: &str) -> bool {
     let name = bare(text);
     let legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
     name.parse::<Ipv6Addr>().is_ok() || !name.is_empty() && name.len() <= 253 && name.bytes().all(legal)
+}
+
+/// Whether `path` can be the path under which a proxy serves a listener: empty, or segments of letters, digits, `-`, `_`, `.` and
+/// `~`, each after a `/`.
+pub fn is_base_path(path: &str) -> bool {
+    let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte);
+    let segment = |part: &str| !matches!(part, "" | "." | "..") && part.bytes().all(legal);
+    let path = path.strip_suffix('/').unwrap_or(path);
+    path.is_empty() || path.strip_prefix('/').is_some_and(|rest| rest.split('/').all(segment))
 }
 
 /// Refuses requests that break the rule, in plain text; a middleware.

@@ -107,3 +107,13 @@ fn further_hosts_are_names_or_addresses() {
         assert!(!is_host(bad), "{bad}");
     }
 }
+
+#[test]
+fn base_paths_are_plain_segments() {
+    for good in ["", "/", "/dms", "/dms/", "/a/b-c_d.e~f"] {
+        assert!(is_base_path(good), "{good}");
+    }
+    for bad in ["dms", "//", "/a//b", "/../x", "/a b", "/<x>", "/a?b", "/{x}", "/%2e", "http://x/"] {
+        assert!(!is_base_path(bad), "{bad}");
+    }
+}

@@ -7,6 +7,8 @@ mod admin_guard;
 mod auth;
 mod broken;
 mod connections;
+#[cfg(feature = "dashboard")]
+mod dashboard;
 mod documents;
 mod errors;
 mod extensions;

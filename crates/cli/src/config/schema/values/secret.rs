@@ -7,7 +7,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// The keys whose values are never shown.
-const SECRET_KEYS: [&str; 6] = ["secret_key", "security_token", "token", "admin_token", "password", "signature_key"];
+const SECRET_KEYS: [&str; 7] =
+    ["secret_key", "security_token", "token", "read_token", "admin_token", "password", "signature_key"];
 
 /// Whether the value of this key is never shown.
 pub(crate) fn is_secret(key: &str) -> bool {

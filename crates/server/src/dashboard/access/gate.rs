@@ -1,0 +1,222 @@
+//! [`Gate`]: the middleware before every page of a dashboard.
+
+use std::sync::Arc;
+
+use axum::{
+    extract::{Request, State},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use http::{HeaderMap, StatusCode, header, request::Parts};
+
+use crate::{
+    clock::Clock,
+    dashboard::{
+        access::{
+            activity::Activity,
+            headers::protect,
+            origin,
+            session::Sessions,
+            visitor::{Access, Role, Visitor, cookie},
+            wrong_tokens::WrongTokens,
+        },
+        html::frame::{self, Product},
+        options::DashboardOptions,
+    },
+    http::{
+        bearer::{BearerAuth, given},
+        host_check::HostCheck,
+    },
+    net::connection_state::ConnectionState,
+};
+
+/// What a [`Gate`] is made of.
+#[derive(Clone, Debug)]
+pub struct GateParts {
+    /// The token of the admin address.
+    pub token: BearerAuth,
+    /// Its read token.
+    pub read_token: BearerAuth,
+    /// Whether the read token shows bodies and attributes of messages.
+    pub reader_sees_bodies: bool,
+    /// The names of the admin address.
+    pub host_check: HostCheck,
+    /// The settings of the dashboard.
+    pub options: DashboardOptions,
+    /// The process that the dashboard shows.
+    pub product: Product,
+    /// The port of the admin address. Browsers share cookies between the ports of a host.
+    pub port: u16,
+    /// The wall clock, for the activities.
+    pub clock: Clock,
+}
+
+/// The middleware before every page of a dashboard. It lets callers in, and refuses requests of foreign web pages. Clones share
+/// the sessions.
+#[derive(Clone, Debug)]
+pub struct Gate(Arc<GateState>);
+
+#[derive(Debug)]
+struct GateState {
+    parts: GateParts,
+    cookie: String,
+    sessions: Sessions,
+    wrong_tokens: WrongTokens,
+    activity: Activity,
+}
+
+impl Gate {
+    /// The gate of a dashboard.
+    pub fn new(parts: GateParts) -> Self {
+        let cookie = format!("dms-session-{}", parts.port);
+        let (sessions, wrong_tokens, activity) = (Sessions::default(), WrongTokens::new(), Activity::default());
+        Self(Arc::new(GateState { parts, cookie, sessions, wrong_tokens, activity }))
+    }
+
+    /// The URL path of a page, such as `/queues`.
+    pub fn url(&self, path: &str) -> String {
+        format!("{}/ui{path}", self.0.parts.options.base())
+    }
+
+    /// The process that the dashboard shows.
+    pub(crate) fn product(&self) -> Product {
+        self.0.parts.product
+    }
+
+    /// The settings of the dashboard.
+    pub(crate) fn options(&self) -> &DashboardOptions {
+        &self.0.parts.options
+    }
+
+    /// Whether callers log in.
+    pub(crate) fn asks(&self) -> bool {
+        self.0.parts.token.asks()
+    }
+
+    /// What was done through the dashboard.
+    pub fn activity(&self) -> &Activity {
+        &self.0.activity
+    }
+
+    /// Logs an action of a visitor, and keeps a row of it.
+    pub fn record(&self, visitor: &Visitor, action: &'static str, target: &str, outcome: Result<&str, &str>) {
+        self.activity().record(&self.0.parts.clock, visitor.access.as_ref(), action, target, outcome);
+    }
+
+    /// Logs something that the dashboard does on its own behalf, such as the end of a job.
+    pub fn record_own(&self, action: &'static str, target: &str, outcome: Result<&str, &str>) {
+        self.activity().record(&self.0.parts.clock, None, action, target, outcome);
+    }
+
+    pub(super) fn sessions(&self) -> &Sessions {
+        &self.0.sessions
+    }
+
+    pub(super) fn wrong_tokens(&self) -> &WrongTokens {
+        &self.0.wrong_tokens
+    }
+
+    pub(super) fn cookie(&self) -> &str {
+        &self.0.cookie
+    }
+
+    /// The role that a token has.
+    pub(super) fn role_of(&self, token: &str) -> Option<Role> {
+        match () {
+            () if self.0.parts.token.is(token) => Some(Role::Operator),
+            () if self.0.parts.read_token.is(token) => Some(Role::Reader),
+            () => None,
+        }
+    }
+
+    /// What a caller with this role may do.
+    fn access(&self, role: Role, session: Option<u32>, head: &Parts) -> Access {
+        let options = self.options();
+        let peer = head.extensions.get::<Arc<ConnectionState>>().map(|connection| connection.peer());
+        let (acts, sees_bodies) = match role {
+            Role::Operator => (true, true),
+            Role::Reader => (false, self.0.parts.reader_sees_bodies),
+            Role::Local => (options.actions, true),
+        };
+        Access { role, acts, sees_bodies, session, peer }
+    }
+
+    /// The access of a request by its bearer token, its session, or because there is no token.
+    fn admit(&self, head: &Parts) -> Option<Access> {
+        if !self.asks() {
+            return Some(self.access(Role::Local, None, head));
+        }
+        if let Some(role) = self.by_bearer(&head.headers) {
+            return Some(self.access(role, None, head));
+        }
+        let session = cookie(&head.headers, self.cookie()).and_then(|id| self.sessions().find(id))?;
+        // A replaced token ends the sessions that began with it.
+        let is_current = match session.role {
+            Role::Operator => self.0.parts.token.is_hash(&session.token),
+            Role::Reader => self.0.parts.read_token.is_hash(&session.token),
+            Role::Local => false,
+        };
+        is_current.then(|| self.access(session.role, Some(session.number), head))
+    }
+
+    fn by_bearer(&self, headers: &HeaderMap) -> Option<Role> {
+        given(headers).and_then(|token| self.role_of(token))
+    }
+
+    /// Refuses foreign hosts and pages. A bearer token proves that the request is none of a page.
+    fn check_origin(&self, head: &Parts) -> Result<(), Response> {
+        let refuse = |status: StatusCode, text: String| Err((status, format!("{text}\n")).into_response());
+        if let Err(refusal) = self.0.parts.host_check.check_host(head) {
+            return refuse(refusal.status, refusal.text);
+        }
+        let must_be_own = !self.asks() || origin::changes(&head.method) && self.by_bearer(&head.headers).is_none();
+        if must_be_own && !origin::is_own(head) {
+            let text = "the request comes from another web page, or the browser does not say where it comes from";
+            return refuse(StatusCode::FORBIDDEN, text.to_owned());
+        }
+        Ok(())
+    }
+}
+
+/// The middleware before pages for everyone, such as the login page.
+pub(crate) async fn open(State(gate): State<Gate>, request: Request, next: Next) -> Response {
+    let (mut head, body) = request.into_parts();
+    if let Err(refusal) = gate.check_origin(&head) {
+        return protect(refusal);
+    }
+    let visitor = Visitor::new(&head, gate.admit(&head));
+    head.extensions.insert(visitor);
+    protect(next.run(Request::from_parts(head, body)).await)
+}
+
+/// The middleware before all other pages.
+pub(crate) async fn closed(State(gate): State<Gate>, request: Request, next: Next) -> Response {
+    let (mut head, body) = request.into_parts();
+    if let Err(refusal) = gate.check_origin(&head) {
+        return protect(refusal);
+    }
+    let Some(access) = gate.admit(&head) else { return protect(to_login(&gate, &head)) };
+    if let Some(connection) = head.extensions.get::<Arc<ConnectionState>>().filter(|_| gate.asks()) {
+        connection.has_authenticated();
+    }
+    let visitor = Visitor::new(&head, Some(access));
+    if origin::changes(&head.method) && !access.acts {
+        let action = head.uri.path().rsplit('/').next().unwrap_or_default();
+        gate.record(&visitor, "refused", action, Err("the visitor may only read"));
+        return protect(frame::read_only(&gate, &visitor));
+    }
+    head.extensions.insert(visitor);
+    protect(next.run(Request::from_parts(head, body)).await)
+}
+
+/// Sends a browser to the login page, and tells a program that it needs the token.
+fn to_login(gate: &Gate, head: &Parts) -> Response {
+    let accepts = head.headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    if !origin::changes(&head.method) && accepts.into_iter().any(|accepted| accepted.contains("text/html")) {
+        let next = head.uri.path_and_query().map_or("", |next| next.as_str());
+        let next = percent_encoding::utf8_percent_encode(next, percent_encoding::NON_ALPHANUMERIC);
+        let login = format!("{}?next={next}", gate.url("/login"));
+        return (StatusCode::SEE_OTHER, [(header::LOCATION, login)]).into_response();
+    }
+    (StatusCode::UNAUTHORIZED, crate::http::bearer::CHALLENGE, "log in, or send the token\n").into_response()
+}

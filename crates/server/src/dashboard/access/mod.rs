@@ -1,0 +1,21 @@
+//! Who may use a dashboard, and for what.
+//!
+//! | file | contents |
+//! |---|---|
+//! | `gate` | [`Gate`]: the middleware before every page |
+//! | `visitor` | [`Visitor`]: the caller of a request, with language and theme |
+//! | `session` | sessions of browsers that have logged in |
+//! | `login` | the login page |
+//! | `origin` | the rule for requests that web pages cause |
+//! | `headers` | the security headers of every answer |
+//! | `wrong_tokens` | delays for wrong tokens |
+//! | `activity` | what was done through the dashboard |
+
+pub(crate) mod activity;
+pub(crate) mod gate;
+mod headers;
+pub(crate) mod login;
+mod origin;
+pub(crate) mod session;
+pub(crate) mod visitor;
+mod wrong_tokens;

@@ -1,0 +1,121 @@
+//! [`Visitor`]: the caller of a request to the dashboard, with language and theme.
+
+use std::{fmt, net::IpAddr};
+
+use http::{HeaderMap, header, request::Parts};
+
+use crate::dashboard::text::Language;
+
+/// The cookie of the chosen language.
+pub(crate) const LANGUAGE_COOKIE: &str = "dms-language";
+/// The cookie of the chosen theme.
+pub(crate) const THEME_COOKIE: &str = "dms-theme";
+
+/// By what right a caller is let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// The token.
+    Operator,
+    /// The read token.
+    Reader,
+    /// The admin address has no token, and is reachable from this machine alone.
+    Local,
+}
+
+/// Colors of the pages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Theme {
+    /// As the system of the visitor.
+    #[default]
+    System,
+    /// Dark on light.
+    Light,
+    /// Light on dark.
+    Dark,
+}
+
+/// What a caller may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Access {
+    /// By what right it is let in.
+    pub role: Role,
+    /// Whether it may change something.
+    pub acts: bool,
+    /// Whether it sees bodies and attributes of messages.
+    pub sees_bodies: bool,
+    /// The number of its session, if it has one.
+    pub session: Option<u32>,
+    /// The address at the other end of the connection, if there is one.
+    pub peer: Option<IpAddr>,
+}
+
+/// The caller of a request.
+#[derive(Clone, Debug)]
+pub struct Visitor {
+    /// What it may do; `None` before it has logged in.
+    pub access: Option<Access>,
+    /// Its language.
+    pub language: Language,
+    /// Its colors.
+    pub theme: Theme,
+    /// The path and query of the request, for the way back.
+    pub here: String,
+}
+
+impl Visitor {
+    /// The caller of a request with this head.
+    pub(super) fn new(head: &Parts, access: Option<Access>) -> Self {
+        let here = head.uri.path_and_query().map_or("/", |here| here.as_str()).to_owned();
+        let (language, theme) = (Language::of(head), Theme::of(&head.headers));
+        Self { access, language, theme, here }
+    }
+
+    /// Whether it may change something.
+    pub fn acts(&self) -> bool {
+        self.access.is_some_and(|access| access.acts)
+    }
+
+    /// Whether it sees bodies and attributes of messages.
+    pub fn sees_bodies(&self) -> bool {
+        self.access.is_some_and(|access| access.sees_bodies)
+    }
+}
+
+impl Theme {
+    fn of(headers: &HeaderMap) -> Self {
+        cookie(headers, THEME_COOKIE).and_then(Self::parse).unwrap_or_default()
+    }
+
+    /// The theme of this name.
+    pub(crate) fn parse(name: &str) -> Option<Self> {
+        [Self::System, Self::Light, Self::Dark].into_iter().find(|theme| theme.as_str() == name)
+    }
+
+    /// `system`, `light` or `dark`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::System => "system",
+            Self::Light => "light",
+            Self::Dark => "dark",
+        }
+    }
+}
+
+impl fmt::Display for Access {
+    /// `token`, `read token` or `local`, with the number of the session.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.role {
+            Role::Operator => "token",
+            Role::Reader => "read token",
+            Role::Local => "local",
+        })?;
+        self.session.map_or(Ok(()), |session| write!(f, " {session:06x}"))
+    }
+}
+
+/// The value of a cookie.
+pub(crate) fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    let values = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
+    let pairs = values.flat_map(|value| value.split(';')).filter_map(|pair| pair.trim().split_once('='));
+    pairs.filter(|(key, _)| *key == name).map(|(_, value)| value).next()
+}

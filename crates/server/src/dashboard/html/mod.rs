@@ -1,0 +1,3 @@
+//! HTML that all pages share.
+
+pub(crate) mod frame;

@@ -1,0 +1,269 @@
+//! The dashboard: who is let in, and what each caller may do.
+
+use dms_protocol::secret::Secret;
+use dms_server::{DashboardOptions, Project, Server, ServerConfig, StartQueue, queue::NewQueue};
+use reqwest::{Client, Method, RequestBuilder, Response, redirect::Policy};
+use tokio::sync::oneshot;
+
+use super::admin;
+
+const TOKEN: &str = "the token";
+const READ_TOKEN: &str = "the read token";
+
+/// A running server with a dashboard.
+struct Running {
+    server: String,
+    client: Client,
+    _stop: oneshot::Sender<()>,
+}
+
+impl Running {
+    async fn start(config: ServerConfig) -> Self {
+        let orders = StartQueue::new(NewQueue::new("orders").dead_letters_after(3)).group("billing");
+        let config = config.projects(vec![Project::new("shop").queue(orders)]);
+        let server = Server::bind(config).await.unwrap();
+        let url = server.admin_url().unwrap();
+        let (stop, stopped) = oneshot::channel();
+        tokio::spawn(server.run(async { drop(stopped.await) }));
+        let client = Client::builder().no_proxy().redirect(Policy::none()).build().unwrap();
+        Self { server: url, client, _stop: stop }
+    }
+
+    fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.client.request(method, format!("{}{path}", self.server))
+    }
+
+    /// A request as a browser sends it for a page of the dashboard.
+    fn browse(&self, method: Method, path: &str) -> RequestBuilder {
+        self.request(method, path).header("Sec-Fetch-Site", "same-origin").header("Accept", "text/html")
+    }
+
+    async fn get(&self, path: &str) -> Response {
+        self.browse(Method::GET, path).send().await.unwrap()
+    }
+
+    async fn post(&self, path: &str, form: &[(&str, &str)]) -> Response {
+        self.browse(Method::POST, path).body(encoded(form)).send().await.unwrap()
+    }
+
+    /// Logs in and gives the cookie.
+    async fn log_in(&self, token: &str) -> String {
+        let answer = self.post("/ui/login", &[("token", token)]).await;
+        assert_eq!(answer.status(), 303, "{}", answer.text().await.unwrap());
+        let cookie = answer.headers()["set-cookie"].to_str().unwrap();
+        for attribute in ["HttpOnly", "SameSite=Strict", "Path=/"] {
+            assert!(cookie.contains(attribute), "{cookie}");
+        }
+        cookie.split(';').next().unwrap().to_owned()
+    }
+}
+
+fn encoded(form: &[(&str, &str)]) -> String {
+    let escape = |text: &str| text.bytes().map(|byte| format!("%{byte:02x}")).collect::<String>();
+    form.iter().map(|(name, value)| format!("{name}={}", escape(value))).collect::<Vec<_>>().join("&")
+}
+
+fn guarded() -> ServerConfig {
+    admin::config().admin_token(Secret::from(TOKEN)).admin_read_token(Secret::from(READ_TOKEN))
+}
+
+fn open(actions: bool) -> ServerConfig {
+    admin::config().dashboard(DashboardOptions::default().actions(actions))
+}
+
+/// The paths of all pages that read.
+const PAGES: [&str; 2] = ["/ui", "/ui/"];
+/// The paths of everything that changes something.
+const ACTIONS: [&str; 0] = [];
+
+#[tokio::test]
+async fn every_route_asks_for_the_token_it_needs() {
+    let server = Running::start(guarded()).await;
+    let (operator, reader) = (server.log_in(TOKEN).await, server.log_in(READ_TOKEN).await);
+    for page in PAGES {
+        let status = async |cookie: Option<&str>| {
+            let request = server.browse(Method::GET, page);
+            let request = match cookie {
+                Some(cookie) => request.header("Cookie", cookie),
+                None => request,
+            };
+            request.send().await.unwrap().status().as_u16()
+        };
+        assert_eq!(status(Some(&operator)).await, 200, "{page}");
+        assert_eq!(status(Some(&reader)).await, 200, "{page}");
+        assert_eq!(status(None).await, 303, "{page}");
+        assert_eq!(status(Some("dms-session-1=made-up")).await, 303, "{page}");
+        for (token, expected) in [(TOKEN, 200), (READ_TOKEN, 200), ("another", 401), ("", 401)] {
+            let answer = server.request(Method::GET, page).bearer_auth(token).send().await.unwrap();
+            assert_eq!(answer.status(), expected, "{page} with {token:?}");
+        }
+        assert_eq!(server.request(Method::GET, page).send().await.unwrap().status(), 401, "{page}");
+    }
+    for action in ACTIONS {
+        let status = async |cookie: &str| {
+            let request = server.browse(Method::POST, action).header("Cookie", cookie);
+            request.send().await.unwrap().status().as_u16()
+        };
+        assert_eq!(status("").await, 401, "{action}");
+        assert_eq!(status(&reader).await, 403, "{action}");
+        assert!(![401, 403].contains(&status(&operator).await), "{action}");
+    }
+}
+
+#[tokio::test]
+async fn every_answer_has_the_headers_that_protect_it() {
+    let server = Running::start(guarded()).await;
+    let cookie = server.log_in(TOKEN).await;
+    for path in ["/ui/", "/ui/login", "/ui/nothing", "/ui/assets/0/dashboard.css"] {
+        let answer = server.browse(Method::GET, path).header("Cookie", &cookie).send().await.unwrap();
+        let headers = answer.headers();
+        let policy = headers["content-security-policy"].to_str().unwrap();
+        assert!(policy.contains("default-src 'none'") && policy.contains("frame-ancestors 'none'"), "{path}: {policy}");
+        assert!(!policy.contains("unsafe"), "{path}: {policy}");
+        assert_eq!(headers["x-frame-options"], "DENY", "{path}");
+        assert_eq!(headers["x-content-type-options"], "nosniff", "{path}");
+        assert_eq!(headers["referrer-policy"], "no-referrer", "{path}");
+        assert!(headers.contains_key("cache-control"), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn without_a_token_it_is_for_this_machine_and_reads_only() {
+    let server = Running::start(open(false)).await;
+    let page = server.get("/ui/").await;
+    assert_eq!(page.status(), 200);
+    assert!(page.text().await.unwrap().contains("read only"));
+    // DNS rebinding: a name of a stranger that leads to this machine.
+    let rebound = server.request(Method::GET, "/ui/").header("Host", "evil.example").send().await.unwrap();
+    assert_eq!(rebound.status(), 421);
+    for site in ["cross-site", "same-site"] {
+        let foreign = server.request(Method::GET, "/ui/").header("Sec-Fetch-Site", site).send().await.unwrap();
+        assert_eq!(foreign.status(), 403, "{site}");
+    }
+    assert_eq!(server.get("/").await.headers()["location"], "/ui/");
+}
+
+#[tokio::test]
+async fn forms_of_other_pages_are_refused() {
+    let server = Running::start(guarded()).await;
+    let cookie = server.log_in(TOKEN).await;
+    let logout = |name: &'static str, value: &str| {
+        let request = server.request(Method::POST, "/ui/logout").header("Cookie", &cookie);
+        request.header(name, value).send()
+    };
+    for (name, value) in [("Sec-Fetch-Site", "cross-site"), ("Sec-Fetch-Site", "same-site"), ("Origin", "null")] {
+        assert_eq!(logout(name, value).await.unwrap().status(), 403, "{name}: {value}");
+    }
+    assert_eq!(logout("Origin", "http://evil.example").await.unwrap().status(), 403);
+    assert_eq!(logout("X-Unrelated", "1").await.unwrap().status(), 403, "no header says where the form is from");
+    assert_eq!(server.browse(Method::GET, "/ui/").header("Cookie", &cookie).send().await.unwrap().status(), 200);
+    assert_eq!(logout("Origin", &server.server).await.unwrap().status(), 303);
+    assert_eq!(server.browse(Method::GET, "/ui/").header("Cookie", &cookie).send().await.unwrap().status(), 303);
+}
+
+#[tokio::test]
+async fn a_session_ends_when_its_token_is_replaced() {
+    let server = Server::bind(guarded()).await.unwrap();
+    let (callers, url) = (server.callers(), server.admin_url().unwrap());
+    tokio::spawn(server.run(std::future::pending()));
+    let (client, _stop) =
+        (Client::builder().no_proxy().redirect(Policy::none()).build().unwrap(), oneshot::channel().0);
+    let running = Running { server: url, client, _stop };
+    let (operator, reader) = (running.log_in(TOKEN).await, running.log_in(READ_TOKEN).await);
+    assert!(callers.renew_admin_token(Some("a new token")));
+    let status = async |cookie: &str| {
+        running.browse(Method::GET, "/ui/").header("Cookie", cookie).send().await.unwrap().status().as_u16()
+    };
+    assert_eq!((status(&operator).await, status(&reader).await), (303, 200));
+    assert!(callers.renew_admin_read_token(Some("a new read token")));
+    assert_eq!(status(&reader).await, 303);
+}
+
+/// Five wrong tokens are answered at once. The clock is not paused, so the sixth one is not waited for.
+#[tokio::test]
+async fn wrong_tokens_are_refused_and_answered_slowly_in_the_end() {
+    let server = Running::start(guarded()).await;
+    for _ in 0..5 {
+        let answer = server.post("/ui/login", &[("token", "wrong")]).await;
+        assert_eq!(answer.status(), 401);
+        assert!(!answer.headers().contains_key("set-cookie"));
+    }
+    let slow = server.browse(Method::POST, "/ui/login").body(encoded(&[("token", "wrong")]));
+    let slow = slow.timeout(std::time::Duration::from_millis(200)).send().await;
+    assert!(slow.unwrap_err().is_timeout());
+    server.log_in(TOKEN).await;
+}
+
+#[tokio::test]
+async fn the_way_back_after_the_login_stays_in_the_dashboard() {
+    let server = Running::start(guarded()).await;
+    let login = server.get("/ui/?lang=zh").await.headers()["location"].to_str().unwrap().to_owned();
+    assert_eq!(login, "/ui/login?next=%2Fui%2F%3Flang%3Dzh");
+    assert!(server.get("/ui/login?lang=zh").await.text().await.unwrap().contains("登录"));
+    for (next, expected) in [
+        ("/ui/?lang=zh", "/ui/?lang=zh"),
+        ("https://evil.example/", "/ui/"),
+        ("//evil.example/ui/", "/ui/"),
+        ("/ui/\r\nSet-Cookie: a=b", "/ui/"),
+        ("/metrics", "/ui/"),
+    ] {
+        let answer = server.post("/ui/login", &[("token", TOKEN), ("next", next)]).await;
+        assert_eq!(answer.headers()["location"], expected, "{next:?}");
+    }
+}
+
+#[tokio::test]
+async fn behind_a_proxy_its_paths_begin_with_the_base_path() {
+    let options = DashboardOptions::default().base_path("/dms/");
+    let server = Running::start(guarded().dashboard(options)).await;
+    for path in ["/ui/", "/dms/ui/"] {
+        let location = server.get(path).await.headers()["location"].to_str().unwrap().to_owned();
+        assert!(location.starts_with("/dms/ui/login?next="), "{location}");
+    }
+    let answer = server.post("/dms/ui/login", &[("token", TOKEN)]).await;
+    assert!(answer.headers()["set-cookie"].to_str().unwrap().contains("Path=/dms/"), "{answer:?}");
+    assert_eq!(answer.headers()["location"], "/dms/ui/");
+    let page = server.get("/dms/ui/login").await.text().await.unwrap();
+    assert!(page.contains("\"/dms/ui/assets/"), "{page}");
+
+    let error = Server::bind(open(false).dashboard(DashboardOptions::default().base_path("dms"))).await.unwrap_err();
+    assert!(error.to_string().contains("server.admin.base_path"), "{error}");
+}
+
+#[tokio::test]
+async fn it_can_be_left_out() {
+    let server = Running::start(open(false).dashboard(DashboardOptions::default().enabled(false))).await;
+    for path in ["/ui/", "/"] {
+        assert_eq!(server.get(path).await.status(), 404, "{path}");
+    }
+}
+
+/// The read token reads the rest of the admin address, too, but for messages.
+#[tokio::test]
+async fn the_read_token_changes_nothing_at_the_admin_address() {
+    let server = Running::start(guarded()).await;
+    let messages = "/admin/queues/q/groups/g/messages";
+    let status = async |server: &Running, method: Method, path: &str| {
+        server.request(method, path).bearer_auth(READ_TOKEN).send().await.unwrap().status().as_u16()
+    };
+    for path in ["/metrics", "/admin/queues", "/admin/storage"] {
+        assert_eq!(status(&server, Method::GET, path).await, 200, "{path}");
+    }
+    assert_eq!(status(&server, Method::GET, messages).await, 403);
+    for path in ["/admin/queues/orders/purge", "/admin/backup?to=/nowhere", "/admin/damaged/skip?queue=orders"] {
+        assert_eq!(status(&server, Method::POST, path).await, 403, "{path}");
+    }
+    let server = Running::start(guarded().admin_read_token_sees_bodies(true)).await;
+    assert_eq!(status(&server, Method::GET, messages).await, 404);
+}
+
+#[tokio::test]
+async fn a_read_token_needs_the_token_beside_it() {
+    let alone = admin::config().admin_read_token(Secret::from(READ_TOKEN));
+    let equal = guarded().admin_read_token(Secret::from(TOKEN));
+    let blank = guarded().admin_read_token(Secret::from(" "));
+    for (config, expected) in [(alone, "set both"), (equal, "another one"), (blank, "is empty")] {
+        let error = Server::bind(config).await.unwrap_err().to_string();
+        assert!(error.starts_with("server.admin.read_token") && error.contains(expected), "{error}");
+    }
+}
