@@ -22,6 +22,13 @@ impl Histogram {
         self.sum += took;
     }
 
+    /// Adds the durations of another histogram.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.counts.iter_mut().zip(other.counts).for_each(|(count, more)| *count += more);
+        self.sum += other.sum;
+    }
+
     /// The number of recorded durations.
     pub fn count(&self) -> u64 {
         self.counts.iter().sum()

@@ -4,8 +4,8 @@ use clap::{Parser, Subcommand};
 
 use crate::cli::{
     commands::{
-        bench, check, completions, config, context, data, demo, dlq, group, health, man, message, peek, queue, receive,
-        run, send, serve, stats, tag, top,
+        bench, check, cluster, completions, config, context, data, demo, dlq, group, health, man, message, peek, queue,
+        receive, run, send, serve, stats, tag, top,
     },
     support::global_options::Global,
 };
@@ -99,6 +99,9 @@ pub(crate) enum Command {
         after_help = "Examples:\n  dms-worker data check ./dms-data\n  dms-worker data backup ./dms-data /backup/monday"
     )]
     Data(data::DataArgs),
+    /// Show the servers that share the queues in PostgreSQL, and move queues between them
+    #[command(after_help = "Examples:\n  dms-worker cluster status\n  dms-worker cluster drain")]
+    Cluster(cluster::ClusterArgs),
     /// Measure throughput, latencies and CPU time of a server and this client
     Bench(bench::BenchArgs),
     /// Check whether a process is ready; for container health checks

@@ -17,7 +17,7 @@ use dms_worker::{
     Client,
     client::ConsumeOptions,
     message::{AckStatus, Message},
-    queue::SourcePath,
+    queue::{ConsumerGroup, SourcePath},
     retry::RetryPolicy,
 };
 use dms_worker_postgres_fixture::PgServer;
@@ -26,34 +26,64 @@ use dms_worker_postgres_fixture::PgServer;
 const STOPS: usize = 3;
 const KILLS: usize = 3;
 /// `takeover_after`, and by when the other server serves.
-const TAKEOVER: Duration = Duration::from_secs(2);
+pub(crate) const TAKEOVER: Duration = Duration::from_secs(2);
 const SERVES_WITHIN: Duration = Duration::from_secs(5);
+const QUEUE: &str = "{name: orders, groups: [billing]}";
 
 #[derive(Debug, Default)]
-struct Books {
-    sent: Mutex<HashSet<u64>>,
-    settled: Mutex<HashSet<u64>>,
+pub(crate) struct Books {
+    pub(crate) sent: Mutex<HashSet<u64>>,
+    pub(crate) settled: Mutex<HashSet<u64>>,
     /// Numbers whose acknowledgement was sent: it may have counted without an answer.
-    unsure: Mutex<HashSet<u64>>,
-    came_back: Mutex<HashSet<u64>>,
-    next: AtomicU64,
-    done: AtomicBool,
+    pub(crate) unsure: Mutex<HashSet<u64>>,
+    pub(crate) came_back: Mutex<HashSet<u64>>,
+    pub(crate) next: AtomicU64,
+    pub(crate) done: AtomicBool,
 }
 
-struct Node {
-    address: String,
+impl Books {
+    /// Ends the traffic, and checks that nothing was lost and nothing came back.
+    pub(crate) async fn close(&self, traffic: Vec<tokio::task::JoinHandle<()>>) {
+        self.done.store(true, Ordering::SeqCst);
+        for task in traffic {
+            task.await.unwrap();
+        }
+        let (sent, settled, unsure) =
+            (self.sent.lock().unwrap(), self.settled.lock().unwrap(), self.unsure.lock().unwrap());
+        let lost: Vec<_> = sent.iter().filter(|number| !settled.contains(number) && !unsure.contains(number)).collect();
+        assert!(sent.len() > 100 && lost.is_empty(), "{} sent, lost: {lost:?}", sent.len());
+        assert_eq!(*self.came_back.lock().unwrap(), HashSet::new(), "acknowledged messages that came back");
+    }
+
+    /// Whether a message that was answered was never received.
+    fn lacks_some(&self) -> bool {
+        let (settled, unsure) = (self.settled.lock().unwrap(), self.unsure.lock().unwrap());
+        self.sent.lock().unwrap().iter().any(|number| !settled.contains(number) && !unsure.contains(number))
+    }
+
+    /// Checks what a group has left and has had.
+    pub(crate) fn check(&self, group: &ConsumerGroup) {
+        assert_eq!(group.available_messages, 0);
+        assert!(group.produced_messages >= u64::try_from(self.sent.lock().unwrap().len()).unwrap());
+        assert!(group.consumed_messages >= u64::try_from(self.settled.lock().unwrap().len()).unwrap());
+    }
+}
+
+pub(crate) struct Node {
+    pub(crate) address: String,
     child: Option<Child>,
     config: String,
 }
 
 impl Node {
-    fn new(dir: &Path, name: &str, postgres: &str, schema: &str) -> Self {
+    /// A server with further settings of its cluster and these queues.
+    pub(crate) fn new(dir: &Path, name: &str, (postgres, schema): (&str, &str), cluster: &str, queues: &str) -> Self {
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
         let secret = dir.join(format!("{name}.url"));
         std::fs::write(&secret, postgres).unwrap();
         let config = dir.join(format!("{name}.yaml"));
         let text = format!(
-            "server:\n  listen: {address}\n  postgres: {{url_file: {}, schema: {schema}}}\n  cluster: {{takeover_after: {}s}}\n  queues: [{{name: orders, groups: [billing]}}]\n",
+            "server:\n  listen: {address}\n  postgres: {{url_file: {}, schema: {schema}}}\n  cluster: {{takeover_after: {}s{cluster}}}\n  queues: [{queues}]\n",
             secret.display(),
             TAKEOVER.as_secs(),
         );
@@ -61,36 +91,68 @@ impl Node {
         Self { address, child: None, config: config.display().to_string() }
     }
 
-    fn start(&mut self) {
+    /// Gives it an admin address, and returns that.
+    pub(crate) fn with_admin(&mut self) -> String {
+        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+        let text = std::fs::read_to_string(&self.config).unwrap();
+        std::fs::write(&self.config, text.replacen("server:\n", &format!("server:\n  admin: {address}\n"), 1)).unwrap();
+        address
+    }
+
+    pub(crate) fn start(&mut self) {
         let mut serve = Command::new(env!("CARGO_BIN_EXE_dms-worker"));
-        serve.args(["serve", "--config", &self.config]).stdout(Stdio::null()).stderr(Stdio::null());
+        let log = std::fs::File::options().create(true).append(true).open(self.log()).unwrap();
+        serve.args(["serve", "--config", &self.config]).stdout(Stdio::null()).stderr(log);
         self.child = Some(serve.spawn().unwrap());
     }
 
-    fn signal(&self, signal: &str) {
+    fn log(&self) -> String {
+        format!("{}.log", self.config)
+    }
+
+    /// The last lines that it wrote, for a test that fails.
+    pub(crate) fn last_words(&self) -> String {
+        let text = std::fs::read_to_string(self.log()).unwrap_or_default();
+        let lines: Vec<_> = text.lines().rev().take(40).collect();
+        lines.into_iter().rev().map(|line| format!("{line}\n")).collect()
+    }
+
+    pub(crate) fn signal(&self, signal: &str) {
         let pid = self.child.as_ref().unwrap().id().to_string();
         assert!(Command::new("kill").args(["-s", signal, &pid]).status().unwrap().success());
     }
 
-    fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         let mut child = self.child.take().unwrap();
         child.kill().unwrap();
         child.wait().unwrap();
     }
 
-    fn client(&self) -> Client {
+    /// Ends it in order.
+    pub(crate) async fn stop(&mut self) {
+        self.signal("TERM");
+        let mut child = self.child.take().unwrap();
+        tokio::task::spawn_blocking(move || child.wait()).await.unwrap().unwrap();
+    }
+
+    pub(crate) fn client(&self) -> Client {
         Client::builder(format!("http://{}", self.address), "local").retry(RetryPolicy::never()).build().unwrap()
     }
 
-    async fn serves(&self) -> bool {
+    pub(crate) async fn serves(&self) -> bool {
         let asked = tokio::time::timeout(Duration::from_millis(500), self.client().queues()).await;
         asked.is_ok_and(|queues| queues.is_ok())
     }
 
-    async fn await_serving(&self) -> Duration {
+    pub(crate) async fn await_serving(&self) -> Duration {
         let began = Instant::now();
         while !self.serves().await {
-            assert!(began.elapsed() < Duration::from_secs(30), "{} does not serve", self.address);
+            assert!(
+                began.elapsed() < Duration::from_secs(30),
+                "{} does not serve: {}",
+                self.address,
+                self.last_words()
+            );
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         began.elapsed()
@@ -106,12 +168,14 @@ impl Drop for Node {
     }
 }
 
-async fn produce(clients: [Client; 2], source: SourcePath, books: Arc<Books>) {
+pub(crate) async fn produce(clients: Vec<Client>, source: SourcePath, books: Arc<Books>) {
     let mut turn = 0;
     while !books.done.load(Ordering::SeqCst) {
         let numbers: Vec<u64> = (0..3).map(|_| books.next.fetch_add(1, Ordering::SeqCst)).collect();
         let batch: Vec<_> = numbers.iter().map(|number| Message::json(number).unwrap()).collect();
-        let sent = tokio::time::timeout(Duration::from_secs(2), clients[turn % 2].send(&source.queue, &batch)).await;
+        let sent =
+            tokio::time::timeout(Duration::from_secs(2), clients[turn % clients.len()].send(&source.queue, &batch))
+                .await;
         match sent {
             Ok(Ok(outcomes)) => {
                 let answered =
@@ -126,12 +190,20 @@ async fn produce(clients: [Client; 2], source: SourcePath, books: Arc<Books>) {
     }
 }
 
-async fn consume(clients: [Client; 2], source: SourcePath, books: Arc<Books>) {
+pub(crate) async fn consume(clients: Vec<Client>, source: SourcePath, books: Arc<Books>) {
     let options = ConsumeOptions::new().poll_wait(Duration::from_secs(1));
     let mut turn = 0;
     let mut empty_since_done = 0;
-    while empty_since_done < 3 {
-        let polled = tokio::time::timeout(Duration::from_secs(3), clients[turn % 2].consume(&source, &options)).await;
+    // What a server leased to a poll whose answer was lost comes back when its lease ends.
+    let mut ended = None;
+    let lease = Duration::from_secs(45);
+    while empty_since_done < 3 || (books.lacks_some() && ended.is_none_or(|at: Instant| at.elapsed() < lease)) {
+        if books.done.load(Ordering::SeqCst) {
+            ended.get_or_insert_with(Instant::now);
+        }
+        let polled =
+            tokio::time::timeout(Duration::from_secs(3), clients[turn % clients.len()].consume(&source, &options))
+                .await;
         let Ok(Ok(messages)) = polled else {
             turn += 1;
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -148,7 +220,9 @@ async fn consume(clients: [Client; 2], source: SourcePath, books: Arc<Books>) {
         }
         books.unsure.lock().unwrap().extend(&numbers);
         let acks: Vec<_> = messages.iter().map(|message| (message.handle.clone(), AckStatus::Success)).collect();
-        let acked = tokio::time::timeout(Duration::from_secs(2), clients[turn % 2].acknowledge(&source, &acks)).await;
+        let acked =
+            tokio::time::timeout(Duration::from_secs(2), clients[turn % clients.len()].acknowledge(&source, &acks))
+                .await;
         if acked.is_ok_and(|answer| answer.is_ok_and(|answer| answer.success == acks.len())) {
             books.settled.lock().unwrap().extend(numbers);
         }
@@ -159,7 +233,7 @@ async fn consume(clients: [Client; 2], source: SourcePath, books: Arc<Books>) {
 async fn nothing_that_was_answered_is_lost_when_the_owner_is_stopped_or_killed() {
     let Some(postgres) = PgServer::start("") else { return };
     let dir = tempfile::tempdir().unwrap();
-    let mut nodes = ["a", "b"].map(|name| Node::new(dir.path(), name, &postgres.url(), "dms"));
+    let mut nodes = ["a", "b"].map(|name| Node::new(dir.path(), name, (&postgres.url(), "dms"), "", QUEUE));
     nodes[0].start();
     nodes[0].await_serving().await;
     nodes[1].start();
@@ -168,7 +242,7 @@ async fn nothing_that_was_answered_is_lost_when_the_owner_is_stopped_or_killed()
     let group = first.groups(&queue).await.unwrap().remove(0).id;
     let source = SourcePath::messages(queue, group);
     let books = Arc::new(Books::default());
-    let clients = || [nodes[0].client(), nodes[1].client()];
+    let clients = || nodes.iter().map(Node::client).collect::<Vec<_>>();
     let traffic: Vec<_> = (0..2)
         .flat_map(|_| {
             let produced = tokio::spawn(produce(clients(), source.clone(), books.clone()));
@@ -196,19 +270,9 @@ async fn nothing_that_was_answered_is_lost_when_the_owner_is_stopped_or_killed()
         }
         owner = other;
     }
-    books.done.store(true, Ordering::SeqCst);
-    for task in traffic {
-        task.await.unwrap();
-    }
+    books.close(traffic).await;
     let group = nodes[owner].client().groups(&source.queue).await.unwrap().remove(0);
-    let (sent, settled, unsure) =
-        (books.sent.lock().unwrap(), books.settled.lock().unwrap(), books.unsure.lock().unwrap());
-    let lost: Vec<_> = sent.iter().filter(|number| !settled.contains(number) && !unsure.contains(number)).collect();
-    assert!(sent.len() > 100 && lost.is_empty(), "{} sent, lost: {lost:?}", sent.len());
-    assert_eq!(*books.came_back.lock().unwrap(), HashSet::new(), "acknowledged messages that came back");
-    assert_eq!(group.available_messages, 0);
-    assert!(group.produced_messages >= u64::try_from(sent.len()).unwrap());
-    assert!(group.consumed_messages >= u64::try_from(settled.len()).unwrap());
+    books.check(&group);
 }
 
 /// An orderly stop lets the other server take over at once, and the one that stands by says who serves.
@@ -216,7 +280,7 @@ async fn nothing_that_was_answered_is_lost_when_the_owner_is_stopped_or_killed()
 async fn an_orderly_stop_hands_over_at_once() {
     let Some(postgres) = PgServer::shared() else { return };
     let dir = tempfile::tempdir().unwrap();
-    let mut nodes = ["a", "b"].map(|name| Node::new(dir.path(), name, &postgres.url(), "orderly"));
+    let mut nodes = ["a", "b"].map(|name| Node::new(dir.path(), name, (&postgres.url(), "orderly"), "", QUEUE));
     nodes[0].start();
     nodes[0].await_serving().await;
     nodes[1].start();

@@ -8,6 +8,8 @@ mod browsers;
 mod cli;
 #[path = "../../../../tests/it/clock.rs"]
 mod clock;
+#[cfg(all(feature = "postgres", target_os = "linux"))]
+mod cluster;
 mod config;
 #[cfg(unix)]
 mod descriptors;

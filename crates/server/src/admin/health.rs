@@ -6,7 +6,6 @@ use axum::extract::State;
 use http::StatusCode;
 
 use crate::{admin::storage, state::AppState};
-use dms_protocol::queue::ProjectId;
 
 /// `/readyz`: 200 if requests would be served, otherwise 503 with the reason.
 pub(super) async fn ready(State(app): State<Arc<AppState>>) -> (StatusCode, String) {
@@ -17,8 +16,8 @@ pub(super) async fn ready(State(app): State<Arc<AppState>>) -> (StatusCode, Stri
     if !troubles.is_empty() {
         return (StatusCode::SERVICE_UNAVAILABLE, troubles.iter().map(storage::line).collect());
     }
-    match app.broker.usage(&ProjectId::new("readiness")).await {
-        Ok(_) => (StatusCode::OK, "ok\n".to_owned()),
+    match app.broker.ready().await {
+        Ok(()) => (StatusCode::OK, "ok\n".to_owned()),
         Err(error) => (StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")),
     }
 }

@@ -5,6 +5,7 @@
 //! purges or sets, and copies the data directory on request.
 
 mod backup;
+mod cluster;
 mod damaged;
 mod health;
 mod peek;
@@ -42,6 +43,9 @@ pub(crate) fn router(app: &Arc<AppState>) -> Router {
         .route("/admin/damaged", get(damaged::list))
         .route("/admin/damaged/skip", post(damaged::skip))
         .route("/admin/backup", post(backup::backup))
+        .route("/admin/cluster", get(cluster::status))
+        .route("/admin/cluster/move", post(cluster::shift))
+        .route("/admin/cluster/drain", post(cluster::drain))
         .route("/admin/storage", get(storage::show))
         .route("/admin/queues/{queue_id}/purge", post(queue_changes::purge))
         .route("/admin/queues/{queue_id}/update", post(queue_changes::update))

@@ -24,7 +24,7 @@ pub(super) async fn messages(State(app): State<Arc<AppState>>, params: RawPathPa
 async fn page(app: &AppState, params: &RawPathParams, query: &Query) -> Result<Vec<PeekedMessage>, ApiError> {
     let param = |name| params.iter().find(|(key, _)| *key == name).map_or("", |(_, value)| value);
     let (queue, group) = (QueueId::from(param("queue_id")), GroupId::from(param("group_id")));
-    let known = app.broker.overview().into_iter().find(|overview| overview.queue.id == queue);
+    let known = app.broker.overview_of_all().await?.into_iter().find(|overview| overview.queue.id == queue);
     let project = known.ok_or_else(|| codes::QUEUE_NOT_FOUND.plain())?.project;
     peek::page(&*app.broker, &GroupPath { project, queue, group }, query).await
 }

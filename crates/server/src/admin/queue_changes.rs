@@ -51,7 +51,7 @@ pub(crate) async fn update(State(app): State<Arc<AppState>>, params: RawPathPara
 
 async fn purge_named(app: &AppState, params: &RawPathParams, query: &Query) -> Result<PurgedView, ApiError> {
     query.only(&["project", "group"])?;
-    let named = named(app, params, query)?;
+    let named = named(app, params, query).await?;
     let group = query.first("group").map(|wanted| group_of(&named, wanted)).transpose()?;
     let (queue, id) = (&named.queue, group.map(|group| &group.group.id));
     let Purged { messages, delayed } = app.broker.purge(&named.project, &queue.id, id).await?;
@@ -70,10 +70,10 @@ async fn purge_named(app: &AppState, params: &RawPathParams, query: &Query) -> R
 
 async fn update_named(app: &AppState, params: &RawPathParams, query: &Query) -> Result<RetentionView, ApiError> {
     query.only(&["project", "retention_ms", "delete_when_settled"])?;
-    let before = named(app, params, query)?;
+    let before = named(app, params, query).await?;
     let change = retention_change(query)?;
     app.broker.change_retention(&before.project, &before.queue.id, change).await?;
-    let now = app.broker.overview().into_iter().find(|now| now.queue.id == before.queue.id);
+    let now = app.broker.overview_of_all().await?.into_iter().find(|now| now.queue.id == before.queue.id);
     let now = now.ok_or_else(|| codes::QUEUE_NOT_FOUND.plain())?;
     let (retention_ms, delete_when_settled) = (millis(now.retention), now.delete_when_settled);
     let (project, queue) = (&now.project, &now.queue.name);
@@ -104,14 +104,14 @@ fn retention_change(query: &Query) -> Result<RetentionChange, ApiError> {
 }
 
 /// The queue in the path, by its id or its name. `project` distinguishes queues with the same name.
-fn named(app: &AppState, params: &RawPathParams, query: &Query) -> Result<QueueOverview, ApiError> {
+async fn named(app: &AppState, params: &RawPathParams, query: &Query) -> Result<QueueOverview, ApiError> {
     let wanted = params.iter().find(|(key, _)| *key == "queue_id").map_or("", |(_, value)| value);
     let project = query.first("project");
     let fits = |queue: &QueueOverview| {
         (queue.queue.id.as_str() == wanted || queue.queue.name == wanted)
             && project.is_none_or(|project| queue.project.as_str() == project)
     };
-    let mut found = app.broker.overview().into_iter().filter(fits);
+    let mut found = app.broker.overview_of_all().await?.into_iter().filter(fits);
     match (found.next(), found.next()) {
         (None, _) => Err(codes::QUEUE_NOT_FOUND.plain()),
         (Some(only), None) => Ok(only),

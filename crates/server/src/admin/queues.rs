@@ -2,10 +2,14 @@
 
 use std::sync::Arc;
 
-use axum::extract::State;
+use axum::{
+    extract::State,
+    response::{IntoResponse, Response},
+};
 use serde::Serialize;
 
 use crate::{
+    admin::response::plain,
     broker::{GroupOverview, QueueOverview},
     clock::millis,
     http::{json::Json, query::Query},
@@ -42,11 +46,14 @@ struct GroupSummary {
 }
 
 /// `/admin/queues?project=…`: the queues of a project, or of all projects.
-pub(super) async fn list(State(app): State<Arc<AppState>>, query: Query) -> Json<Vec<QueueSummary>> {
+pub(super) async fn list(State(app): State<Arc<AppState>>, query: Query) -> Response {
     let wanted = query.first("project");
-    let queues = app.broker.overview().into_iter();
+    let queues = match app.broker.overview_of_all().await {
+        Ok(queues) => queues.into_iter(),
+        Err(error) => return plain(&error.into()),
+    };
     let shown = queues.filter(|queue| wanted.is_none_or(|project| queue.project.as_str() == project));
-    Json(shown.map(view).collect())
+    Json(shown.map(view).collect::<Vec<_>>()).into_response()
 }
 
 fn view(overview: QueueOverview) -> QueueSummary {

@@ -10,6 +10,8 @@ use crate::auth::{
     secret::{GivenSecret, is_blank},
 };
 use dms_protocol::queue::ProjectId;
+#[cfg(feature = "postgres")]
+use dms_protocol::secret::Secret;
 
 /// The projects with their keys and users.
 #[derive(Debug)]
@@ -55,6 +57,14 @@ impl Accounts {
         };
         let name = CallerName::User { user: user.to_owned(), domain: domain.to_owned() };
         Some(Arc::new(Principal { name, projects }))
+    }
+
+    /// The password of a user in `project`, or in any project.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn password(&self, user: &str, domain: &str, project: Option<&ProjectId>) -> Option<&Secret> {
+        let projects = self.projects.iter().filter(|own| project.is_none_or(|project| own.id == *project));
+        let mut users = projects.flat_map(|own| &own.users);
+        users.find(|own| own.user == user && own.domain == domain).map(|user| &user.password)
     }
 
     /// The current principal of the owner of a token. `None` if the user no longer exists in the project.

@@ -2,8 +2,10 @@
 //!
 //! If a request has both, the signature counts, because it covers the request and the token does not.
 
+#[cfg(feature = "postgres")]
+use std::sync::OnceLock;
 use std::{
-    sync::{PoisonError, RwLock, RwLockReadGuard},
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard},
     time::Duration,
 };
 
@@ -11,11 +13,13 @@ use http::header;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
+#[cfg(feature = "postgres")]
+use crate::auth::token_seal::{SealedToken, TokenSeal};
 use crate::{
     auth::{
         account_changes::{AccountChange, changes},
         accounts::Accounts,
-        caller::Caller,
+        caller::{Caller, Principal},
         keys::{SignedClaim, TOKEN_HEADER},
         login_throttle::LoginThrottle,
         project::Project,
@@ -29,6 +33,8 @@ use crate::{
     metrics::ServerMetrics,
 };
 use dms_protocol::auth::signer::ALGORITHM;
+#[cfg(feature = "postgres")]
+use dms_protocol::secret::Secret;
 
 /// Who sent a request, as far as its head shows.
 #[derive(Debug)]
@@ -71,6 +77,9 @@ pub(crate) struct Authenticator {
     accounts: RwLock<Accounts>,
     /// The issued tokens.
     pub(crate) tokens: TokenStore,
+    /// Seals tokens, where several servers accept them.
+    #[cfg(feature = "postgres")]
+    seal: OnceLock<TokenSeal>,
     /// Wrong passwords, which delay answers.
     pub(crate) logins: LoginThrottle,
     /// The signatures that were used.
@@ -92,6 +101,8 @@ impl Authenticator {
             open: accounts.is_open(),
             accounts: RwLock::new(accounts),
             tokens: TokenStore::new(token_lifetime),
+            #[cfg(feature = "postgres")]
+            seal: OnceLock::new(),
             logins: LoginThrottle::new(),
             replays: ReplayTable::default(),
             refusals: Warnings::default(),
@@ -126,6 +137,73 @@ impl Authenticator {
         Ok(changes)
     }
 
+    /// Issues a token to a user who has just logged in. `accounts` are those that accepted the password.
+    ///
+    /// # Errors
+    /// DMS.10250002 when the system provides no random numbers.
+    pub(crate) fn grant(&self, accounts: &Accounts, owner: Option<Arc<Principal>>) -> Result<String, ApiError> {
+        #[cfg(feature = "postgres")]
+        if let Some((seal, owner)) = self.seal.get().zip(owner.as_ref())
+            && let Some(token) = self.sealed(seal, accounts, owner)
+        {
+            self.tokens.remember(&token, owner.clone(), self.tokens.lifetime());
+            return Ok(token);
+        }
+        #[cfg(not(feature = "postgres"))]
+        let _ = accounts;
+        self.tokens.grant(owner)
+    }
+
+    #[cfg(not(feature = "postgres"))]
+    fn owner(&self, token: &str) -> Result<Arc<Principal>, ApiError> {
+        self.tokens.owner(token)
+    }
+
+    /// The owner of a valid token, which another server may have issued.
+    #[cfg(feature = "postgres")]
+    fn owner(&self, token: &str) -> Result<Arc<Principal>, ApiError> {
+        let known = self.tokens.owner(token);
+        match (&known, self.seal.get()) {
+            (Err(error), Some(seal)) if error.code() == codes::TOKEN_INVALID => self.opened(seal, token),
+            _ => known,
+        }
+    }
+
+    /// Has tokens sealed from now on, so that all servers with the secret accept them.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn seal_tokens(&self, secret: Secret) {
+        // One server belongs to one cluster.
+        let _ = self.seal.set(TokenSeal::new(secret));
+    }
+
+    #[cfg(feature = "postgres")]
+    fn sealed(&self, seal: &TokenSeal, accounts: &Accounts, owner: &Principal) -> Option<String> {
+        let (_, Some(user), Some(domain)) = owner.name.parts() else { return None };
+        let project = owner.projects.first().map(|(project, _)| project.clone());
+        let password = seal.check_of(accounts.password(user, domain, project.as_ref())?)?;
+        let expires_ms = self.clock.now_ms().saturating_add(crate::clock::whole_ms(self.tokens.lifetime()));
+        let (user, domain, nonce) = (user.to_owned(), domain.to_owned(), fastrand::u64(..));
+        seal.seal(&SealedToken { user, domain, project, expires_ms, password, nonce })
+    }
+
+    /// Opens a token that this server does not know. It is valid while its user has the password of that time.
+    #[cfg(feature = "postgres")]
+    fn opened(&self, seal: &TokenSeal, text: &str) -> Result<Arc<Principal>, ApiError> {
+        let token = seal.open(text).ok_or_else(|| codes::TOKEN_INVALID.plain())?;
+        let left = u64::try_from(token.expires_ms.saturating_sub(self.clock.now_ms())).unwrap_or(0);
+        if left == 0 {
+            return Err(codes::TOKEN_EXPIRED.plain());
+        }
+        // Locked until the token is remembered, because a change of the users looks through the remembered ones.
+        let accounts = self.accounts();
+        let SealedToken { user, domain, project, .. } = &token;
+        let password = accounts.password(user, domain, project.as_ref()).and_then(|password| seal.check_of(password));
+        let owner = accounts.user(user, domain, project.as_ref()).filter(|_| password == Some(token.password));
+        let owner = owner.ok_or_else(|| codes::TOKEN_INVALID.plain())?;
+        self.tokens.remember(text, owner.clone(), Duration::from_millis(left));
+        Ok(owner)
+    }
+
     /// The current time of the wall clock.
     fn now(&self) -> Timestamp {
         Timestamp::from_millisecond(self.clock.now_ms()).unwrap_or(Timestamp::UNIX_EPOCH)
@@ -155,7 +233,7 @@ impl Authenticator {
                 .claim(text, sender, self.now())
                 .map(Claim::Signed)
                 .map_err(|refusal| refusal.count(metrics)),
-            (_, Some(token)) => match self.tokens.owner(token) {
+            (_, Some(token)) => match self.owner(token) {
                 Ok(owner) => Ok(Claim::Proven(Caller::Known(owner))),
                 Err(error) if error.code() == codes::TOKEN_INVALID => Err(self.refuse(error, sender)),
                 // A working client requests a new token as soon as its token has expired.

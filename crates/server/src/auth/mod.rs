@@ -6,6 +6,7 @@
 //! | `authenticator` | [`Authenticator`](authenticator::Authenticator): signature or token to caller |
 //! | `keys`, `key_lock`, `replays` | signatures with access keys |
 //! | `login_throttle`, `tokens` | passwords and the tokens issued for them |
+//! | `token_seal` | tokens that several servers accept |
 //! | `caller`, `rights` | [`Caller`](caller::Caller) and its rights |
 //! | `authorize` | what a route requires |
 //! | `project` | accounts as a configuration has them |
@@ -26,4 +27,6 @@ pub(crate) mod replays;
 pub(crate) mod rights;
 pub(crate) mod secret;
 pub(crate) mod sender;
+#[cfg(feature = "postgres")]
+pub(crate) mod token_seal;
 pub(crate) mod tokens;

@@ -72,6 +72,13 @@ impl TokenStore {
         Ok(token)
     }
 
+    /// Remembers a token that another server with the same secret may have issued.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn remember(&self, token: &str, owner: Arc<Principal>, left: Duration) {
+        let now = Instant::now();
+        self.table().insert(hash(token), Grant { owner, expires: now + left.min(self.lifetime) }, now);
+    }
+
     /// The owner of a valid token.
     ///
     /// # Errors

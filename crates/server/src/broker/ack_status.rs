@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::store::FailureCause;
 
 /// The status that a consumer reports for a message (API reference 5.3.3; the last two are extensions).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum AckStatus {
     /// It was processed.
     Success,
@@ -67,6 +69,12 @@ impl ReasonCounts {
     pub(crate) fn add(&mut self, reason: &str) {
         let place = KNOWN.iter().position(|known| *known == reason).unwrap_or(KNOWN.len() - 1);
         self.0[place] += 1;
+    }
+
+    /// Adds the counts of others.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn add_all(&mut self, other: &Self) {
+        self.0.iter_mut().zip(other.0).for_each(|(count, more)| *count += more);
     }
 
     /// Every name with its count. `other` stands for all reasons without a name of their own.

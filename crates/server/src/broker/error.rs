@@ -1,6 +1,6 @@
 //! [`BrokerError`]: why the broker refused or could not do something.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use crate::store::StoreError;
 
@@ -31,13 +31,13 @@ pub enum BrokerError {
     NoBackup(String),
     /// This broker does not implement the operation.
     #[error("this server does not offer {0}")]
-    NotOffered(&'static str),
+    NotOffered(Cow<'static, str>),
+    /// The operation is not possible in the present state. The text says why.
+    #[error("{0}")]
+    NotAvailable(Cow<'static, str>),
     /// The configuration sets this property and takes precedence.
     #[error("the configuration of the server sets {0} of this queue: change it there")]
-    Configured(&'static str),
-    /// An operator's change of one message is not possible now. The text says why.
-    #[error("{0}")]
-    NotAvailable(&'static str),
+    Configured(Cow<'static, str>),
     /// No such message is set aside.
     #[error("no damaged message is set aside there")]
     NotDamaged,
@@ -82,7 +82,7 @@ pub enum BrokerError {
     ForeignReceipt(String),
     /// The message cannot be rejected, because there are no dead letters for it.
     #[error("{0}")]
-    NotRejectable(&'static str),
+    NotRejectable(Cow<'static, str>),
     /// The group has the maximum number of waiting consume calls.
     #[error("the group has {0} waiting consume calls")]
     TooManyPolls(usize),

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 use crate::broker::MessageOrigin;
 use dms_protocol::{
@@ -60,7 +61,7 @@ pub struct FoundPlace {
 }
 
 /// The kind of a place.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FoundIn {
     /// A queue.
     Queue,
@@ -71,7 +72,7 @@ pub enum FoundIn {
 }
 
 /// The state of a message for a group.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GroupStanding {
     /// The group.
     pub group: GroupId,
@@ -84,7 +85,7 @@ pub struct GroupStanding {
 }
 
 /// What a group has done with a message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Standing {
     /// It can be consumed.
     Available,
@@ -99,7 +100,7 @@ pub enum Standing {
 }
 
 /// A damaged message. It is set aside, and later messages are delivered.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DamagedMessage {
     /// The project.
     pub project: ProjectId,
@@ -135,7 +136,7 @@ pub struct BackedUp {
 }
 
 /// The messages that a damaged message belongs to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DamagedIn {
     /// The messages of a queue.
     Messages,
@@ -157,7 +158,7 @@ impl DamagedIn {
 }
 
 /// The state of a message for a group.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PeekState {
     /// It can be consumed.
     Available,
@@ -168,7 +169,7 @@ pub enum PeekState {
 }
 
 /// The number of messages that a purge deleted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Purged {
     /// Messages, including leased ones.
     pub messages: u64,

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     broker::{AckStatus, MessageOrigin, Stream},
@@ -15,7 +16,7 @@ use dms_protocol::{
 };
 
 /// The group that a consume or acknowledgement call is about.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct GroupPath {
     /// The project.
     pub project: ProjectId,
@@ -42,7 +43,7 @@ pub struct NewMessage {
 }
 
 /// Where the messages of a send were stored, from which their ids follow.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Appended {
     /// The first one without a delay. The others follow it without gaps.
     pub(crate) first: u64,
@@ -76,7 +77,7 @@ impl Appended {
 }
 
 /// A consume call (API reference 5.3.2, 5.3.4).
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LeaseRequest {
     /// The maximum number of messages: 1-10.
     pub max_messages: usize,
@@ -131,7 +132,7 @@ impl GroupPath {
 }
 
 /// One line of an acknowledgement (API reference 5.3.3).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ack {
     /// The receipt from the consume answer.
     pub receipt: String,
@@ -140,7 +141,7 @@ pub struct Ack {
 }
 
 /// The number of messages that an acknowledgement settled. The sum is the size of the batches it names.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AckCounts {
     /// Messages at the beginning of the batches that are settled: successful or rejected.
     pub success: usize,

@@ -7,6 +7,7 @@
 //! | `overview` | queues, groups, quotas and counters as they are reported |
 //! | `inspection` | single messages as operators see them, backups |
 //! | `storage` | failures of the store |
+//! | `cluster` | servers that share the queues |
 //! | `error` | [`BrokerError`] |
 //! | [`embedded`] | the implementation: state in memory over a store |
 //!
@@ -18,11 +19,13 @@ use std::{collections::HashMap, fmt, path::Path};
 use async_trait::async_trait;
 
 use dms_protocol::queue::{CreatedQueue, GroupId, NewQueue, ProjectId, ProjectTag, Queue, QueueId, QueueTag};
+use dms_protocol::secret::Secret;
 
 pub(crate) use self::error::AlreadyLogged;
 use self::sealed::Sealed;
 pub use self::{
     ack_status::{AckStatus, ReasonCounts},
+    cluster::{ClusterCounters, ClusterMember, ClusterShard, ClusterStandby, ClusterStatus},
     error::BrokerError,
     inspection::{
         BackedUp, DamagedIn, DamagedMessage, FoundIn, FoundMessage, FoundPlace, GroupStanding, PeekState, Peeked,
@@ -39,6 +42,7 @@ pub use crate::{
 pub use dms_protocol::queue::Stream;
 
 pub(crate) mod ack_status;
+mod cluster;
 pub mod embedded;
 mod error;
 mod inspection;
@@ -138,6 +142,19 @@ pub trait Broker: Sealed + fmt::Debug + Send + Sync + 'static {
         Ok(self.oldest().await)
     }
 
+    /// [`Broker::overview`] of all servers that serve the queues together; by default there is one.
+    async fn overview_of_all(&self) -> Result<Vec<QueueOverview>, BrokerError> {
+        Ok(self.overview())
+    }
+
+    /// Whether requests would be served.
+    ///
+    /// # Errors
+    /// Why not.
+    async fn ready(&self) -> Result<(), BrokerError> {
+        self.usage(&ProjectId::new("readiness")).await.map(drop)
+    }
+
     /// The counters since the broker was opened.
     fn stats(&self) -> BrokerStats;
 
@@ -156,7 +173,7 @@ pub trait Broker: Sealed + fmt::Debug + Send + Sync + 'static {
         _queues: &[QueueId],
         _id: MessageOrigin,
     ) -> Result<FoundMessage, BrokerError> {
-        Err(BrokerError::NotOffered("finding messages by their ids"))
+        Err(BrokerError::NotOffered("finding messages by their ids".into()))
     }
 
     /// Delivers a dead letter to its group again, as a new message with this id. Other groups do not get it.
@@ -166,12 +183,12 @@ pub trait Broker: Sealed + fmt::Debug + Send + Sync + 'static {
         _sequence: u64,
         _id: MessageOrigin,
     ) -> Result<(), BrokerError> {
-        Err(BrokerError::NotOffered("retrying dead letters"))
+        Err(BrokerError::NotOffered("retrying dead letters".into()))
     }
 
     /// Settles a message or a dead letter of a group.
     async fn discard_message(&self, _path: &GroupPath, _stream: Stream, _sequence: u64) -> Result<(), BrokerError> {
-        Err(BrokerError::NotOffered("discarding messages"))
+        Err(BrokerError::NotOffered("discarding messages".into()))
     }
 
     /// The damaged messages that were set aside.
@@ -193,7 +210,7 @@ pub trait Broker: Sealed + fmt::Debug + Send + Sync + 'static {
         _queue: &QueueId,
         _group: Option<&GroupId>,
     ) -> Result<Purged, BrokerError> {
-        Err(BrokerError::NotOffered("purging"))
+        Err(BrokerError::NotOffered("purging".into()))
     }
 
     /// Changes how long a queue keeps its messages. Changes of different settings at the same time all take effect.
@@ -203,12 +220,38 @@ pub trait Broker: Sealed + fmt::Debug + Send + Sync + 'static {
         _queue: &QueueId,
         _change: RetentionChange,
     ) -> Result<(), BrokerError> {
-        Err(BrokerError::NotOffered("a retention for each queue"))
+        Err(BrokerError::NotOffered("a retention for each queue".into()))
     }
 
     /// Copies everything stored before this call into a new directory. The broker keeps working meanwhile.
     async fn back_up(&self, _to: &Path) -> Result<BackedUp, BrokerError> {
         Err(BrokerError::NoBackup("this broker does not keep its messages in a directory".to_owned()))
+    }
+
+    /// What servers that share the queues know, and others do not.
+    #[doc(hidden)]
+    fn shared_secret(&self) -> Option<Secret> {
+        None
+    }
+
+    /// The counters of a server that shares its queues with others; none where it has them alone.
+    fn cluster_counters(&self) -> Option<ClusterCounters> {
+        None
+    }
+
+    /// The servers that share the queues with this one.
+    async fn cluster(&self) -> Result<ClusterStatus, BrokerError> {
+        Err(BrokerError::NotOffered("a cluster: server.postgres is not set".into()))
+    }
+
+    /// Has a shard handed over to a server of the cluster, or to the one with the fewest. Returns the server's id.
+    async fn move_shard(&self, _shard: u32, _to: Option<&str>) -> Result<String, BrokerError> {
+        Err(BrokerError::NotOffered("a cluster: server.postgres is not set".into()))
+    }
+
+    /// Has a server of the cluster give its shards away, or take shards again; by default this one. Returns its id.
+    async fn drain(&self, _server: Option<&str>, _is_draining: bool) -> Result<String, BrokerError> {
+        Err(BrokerError::NotOffered("a cluster: server.postgres is not set".into()))
     }
 
     /// Refuses new calls, answers every waiting `lease`, and returns when all accepted changes are durable.

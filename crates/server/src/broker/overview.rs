@@ -2,6 +2,8 @@
 
 use std::{fmt, time::Duration};
 
+use serde::{Deserialize, Serialize};
+
 use crate::{
     broker::{BrokerError, ReasonCounts, RetentionPolicy},
     histogram::Histogram,
@@ -20,7 +22,7 @@ pub struct GroupList {
 }
 
 /// How much of the quotas a project uses.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
     /// NORMAL and FIFO queues.
     pub queues: usize,
@@ -144,4 +146,15 @@ pub struct BrokerStats {
     pub dead_letter_reasons: ReasonCounts,
     /// How long the disk took to make each commit durable. Empty without a disk.
     pub syncs: Histogram,
+}
+
+impl BrokerStats {
+    /// Adds the counters of another broker.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.redeliveries += other.redeliveries;
+        self.dead_letters += other.dead_letters;
+        self.dead_letter_reasons.add_all(&other.dead_letter_reasons);
+        self.syncs.add(&other.syncs);
+    }
 }

@@ -134,7 +134,7 @@ pub(crate) async fn create_token(request: &ApiRequest<'_>) -> Result<Response, A
         Err(error) if error.code() == codes::CREDENTIALS => return Ok(refused(app, sender, &login, error)),
         Err(error) => return Err(error.identity()),
     };
-    let token = app.authenticator.tokens.grant(owner)?;
+    let token = app.authenticator.grant(&accounts, owner)?;
     let mut value = HeaderValue::try_from(token).map_err(|_| codes::INTERNAL.plain())?;
     value.set_sensitive(true);
     let document = document(app, &login, project.as_ref(), &base_url(sender.parts));

@@ -133,10 +133,10 @@ impl From<BrokerError> for ApiError {
                 codes::TAG_QUOTA.saying(format!("A maximum of {limit} tags can be created."))
             }
             BrokerError::TagNotFound(key) => codes::TAG_NOT_FOUND.because(format!("The key is {}", quoted(&key))),
-            BrokerError::NoBackup(_) | BrokerError::NotOffered(_) | BrokerError::Configured(_) => {
-                codes::REQUEST_FORMAT.saying(sentence(&error.to_string()))
-            }
-            BrokerError::NotAvailable(_) => codes::REQUEST_FORMAT.saying(sentence(&error.to_string())),
+            BrokerError::NoBackup(_)
+            | BrokerError::NotOffered(_)
+            | BrokerError::NotAvailable(_)
+            | BrokerError::Configured(_) => codes::REQUEST_FORMAT.saying(sentence(&error.to_string())),
             BrokerError::NotDamaged => codes::URL_NOT_FOUND.saying(sentence(&error.to_string())),
             BrokerError::BeingCreated => codes::BEING_CREATED.plain(),
             BrokerError::NoDeadLetters => codes::REQUEST_FORMAT.because(error),

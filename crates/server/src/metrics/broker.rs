@@ -13,7 +13,7 @@ use prometheus_client::{
 };
 
 use crate::{
-    broker::{Broker, Histogram, ReasonCounts},
+    broker::{Broker, ClusterCounters, Histogram, ReasonCounts},
     metrics::groups::SeenQueues,
 };
 
@@ -54,6 +54,9 @@ impl Collector for BrokerCollector {
         by_reason(&mut encoder, &stats.dead_letter_reasons)?;
         self.scrape.get().encode(&mut encoder)?;
         durations(&mut encoder, &stats.syncs)?;
+        if let Some(counters) = self.broker.cluster_counters() {
+            cluster(&mut encoder, &counters)?;
+        }
         let troubles = self.broker.storage_troubles();
         let help = "1 while commits or reads fail, or the index does not take in what the log has, else 0";
         gauge(&mut encoder, "dms_server_storage_failing", help, !troubles.is_empty())?;
@@ -70,6 +73,27 @@ fn counter(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u
 fn gauge(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, is_so: bool) -> fmt::Result {
     let gauge = ConstGauge::new(i64::from(is_so));
     gauge.encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)
+}
+
+/// A server alone has none of them.
+fn cluster(encoder: &mut DescriptorEncoder<'_>, counters: &ClusterCounters) -> fmt::Result {
+    for (name, help, value) in [
+        (
+            "dms_server_cluster_members",
+            "Servers that share the queues and beat, as this one sees them",
+            counters.members,
+        ),
+        ("dms_server_cluster_shards", "Shards that this server serves", counters.shards),
+    ] {
+        let gauge = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
+        gauge.encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)?;
+    }
+    let help = "Beats that PostgreSQL did not answer in time";
+    counter(encoder, "dms_server_cluster_missed_beats", help, counters.missed_beats)?;
+    let help = "Commits that were repeated because it was not known whether they took effect";
+    counter(encoder, "dms_server_cluster_unsure_commits", help, counters.unsure_commits)?;
+    let help = "Shards that this server took from a server that had died";
+    counter(encoder, "dms_server_cluster_takeovers", help, counters.takeovers)
 }
 
 fn by_reason(encoder: &mut DescriptorEncoder<'_>, counts: &ReasonCounts) -> fmt::Result {

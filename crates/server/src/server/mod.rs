@@ -1,10 +1,10 @@
 //! [`Server`]: binds the addresses, assembles all parts, and runs until it is stopped.
 
 pub(crate) mod callers;
+#[cfg(feature = "postgres")]
+mod cluster;
 pub(crate) mod config;
 pub(crate) mod error;
-#[cfg(feature = "postgres")]
-mod failover;
 pub(crate) mod service;
 mod startup;
 
@@ -102,6 +102,10 @@ impl Server {
         authenticator: Authenticator,
         broker: Arc<dyn Broker>,
     ) -> Result<Self, ServerError> {
+        #[cfg(feature = "postgres")]
+        if let Some(secret) = broker.shared_secret() {
+            authenticator.seal_tokens(secret);
+        }
         let tls = config.tls.map(Tls::load).transpose()?;
         let connections = ConnectionMetrics::default();
         let listener = listen(config.listen, tls).await?;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 #[cfg(feature = "postgres")]
-use crate::server::failover::FailoverBroker;
+use crate::server::cluster::ClusterBroker;
 use crate::{
     auth::project::{Project, StartQueue},
     broker::{Broker, BrokerError, embedded::EmbeddedBroker},
@@ -37,7 +37,7 @@ pub(crate) async fn open(config: &ServerConfig) -> Result<Arc<dyn Broker>, Serve
             return Err(ServerError::Config(BOTH_STORES.to_owned()));
         }
         let (postgres, projects) = (postgres.clone(), config.projects.clone());
-        return Ok(Arc::new(FailoverBroker::join(postgres, options, projects, config.clock).await?));
+        return Ok(Arc::new(ClusterBroker::join(postgres, options, projects, config.clock).await?));
     }
     let broker = match &config.data_dir {
         None => EmbeddedBroker::in_memory(options, config.clock).await,

@@ -21,6 +21,7 @@ use std::path::Path;
 use std::{collections::BTreeSet, fmt};
 
 use crate::histogram::Histogram;
+use dms_protocol::queue::QueueId;
 
 #[cfg(feature = "disk")]
 pub mod disk;
@@ -83,6 +84,11 @@ pub(crate) trait Store: fmt::Debug + Send + Sync + 'static {
     /// soon as another process may have become the owner; the broker then refuses calls without a commit. Called for each consume
     /// and acknowledgement, so it must be cheap.
     fn may_serve(&self) -> bool {
+        true
+    }
+
+    /// Whether a new queue may have this id. A store that is one of several parts refuses ids whose queues belong to another part.
+    fn takes_queue(&self, _queue: &QueueId) -> bool {
         true
     }
 

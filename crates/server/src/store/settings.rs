@@ -42,7 +42,7 @@ impl From<RetentionPolicy> for RetentionChange {
 }
 
 /// Why a message failed or was rejected, as far as its consumer reports it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FailureCause {
     /// One word: 1-64 of `a-z 0-9 _ -`.
     pub reason: Option<String>,

@@ -11,7 +11,7 @@ use crate::config::{
         config::Config,
         dms::{Auth, Iam},
         rights::Rights,
-        server::{Postgres, QueueSpec, Quotas, Server, ServerAuth, ServerLimits},
+        server::{QueueSpec, Quotas, Server, ServerAuth, ServerLimits},
         values::{Secret, Span},
     },
     source::path::KeyPath,
@@ -128,13 +128,20 @@ fn check_postgres(path: &KeyPath, server: &Server, checker: &mut Checker<'_>) {
         let path = path.child("cluster").child("takeover_after");
         checker.report(&path, format!("`{takeover}` is not allowed: 2s or more are"));
     }
-    let Some(postgres) = &server.postgres else { return };
+    let Some(postgres) = &server.postgres else {
+        if server.cluster.listen.is_some() {
+            let path = path.child("cluster").child("listen");
+            checker.report(&path, "servers share queues in PostgreSQL only, and server.postgres is not set");
+        }
+        return;
+    };
+    let cluster = path.child("cluster");
     let path = path.child("postgres");
     if server.data_dir.is_some() {
         checker.report(&path, "server.data_dir says where messages are kept, too: keep one of the two");
     }
     match &postgres.url {
-        Some(url) => check_connection(&path, url, postgres, checker),
+        Some(url) => check_connection((&path, &cluster), url, server, checker),
         // A file that could not be read was reported.
         None if postgres.url_file.is_some() => {}
         None => checker.report(&path.child("url"), "is required and missing: set it or url_file"),
@@ -142,19 +149,27 @@ fn check_postgres(path: &KeyPath, server: &Server, checker: &mut Checker<'_>) {
 }
 
 #[cfg(feature = "postgres")]
-fn check_connection(path: &KeyPath, url: &Secret, postgres: &Postgres, checker: &mut Checker<'_>) {
+fn check_connection((path, cluster): (&KeyPath, &KeyPath), url: &Secret, server: &Server, checker: &mut Checker<'_>) {
     let mut config = dms_server::PostgresConfig::new(url.expose().into());
-    config.ca_file.clone_from(&postgres.ca_file);
-    config.schema.clone_from(&postgres.schema);
+    if let Some(postgres) = &server.postgres {
+        config.ca_file.clone_from(&postgres.ca_file);
+        config.schema.clone_from(&postgres.schema);
+    }
+    config.shards = server.cluster.shards;
+    config.listen = server.cluster.listen;
+    config.advertise.clone_from(&server.cluster.advertise);
     match config.check() {
-        Err(dms_server::PostgresError::Setting { setting, reason }) => checker.report(&path.child(setting), reason),
+        Err(dms_server::PostgresError::Setting { setting, reason }) => {
+            let section = if matches!(setting, "url" | "schema" | "ca_file") { path } else { cluster };
+            checker.report(&section.child(setting), reason);
+        }
         Err(error) => checker.report(path, error.to_string()),
         Ok(()) => {}
     }
 }
 
 #[cfg(not(feature = "postgres"))]
-fn check_connection(path: &KeyPath, _: &Secret, _: &Postgres, checker: &mut Checker<'_>) {
+fn check_connection((path, _): (&KeyPath, &KeyPath), _: &Secret, _: &Server, checker: &mut Checker<'_>) {
     checker.report(path, "this program was built without the feature `postgres`");
 }
 

@@ -36,7 +36,7 @@ pub struct Server {
     pub data_dir: Option<PathBuf>,
     /// The PostgreSQL that keeps the messages instead of `data_dir`; none by default.
     pub postgres: Option<Postgres>,
-    /// How servers on the same PostgreSQL take turns.
+    /// How servers on the same PostgreSQL share the queues.
     pub cluster: Cluster,
     /// The identifier of the one project; `local` by default.
     pub project_id: String,
@@ -121,7 +121,7 @@ impl Server {
     }
 }
 
-/// The PostgreSQL that keeps the messages. Several servers may use one schema; one of them serves at a time.
+/// The PostgreSQL that keeps the messages. Several servers may use one schema.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Postgres {
@@ -142,17 +142,23 @@ impl Default for Postgres {
     }
 }
 
-/// How servers on the same PostgreSQL take turns.
+/// How servers on the same PostgreSQL share the queues.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Cluster {
-    /// How long the server that serves may be silent before another takes over, 2s or more; 5 s by default.
+    /// Where other servers pass requests on to this one; nowhere by default: then one server owns all queues, and the others stand by.
+    pub listen: Option<SocketAddr>,
+    /// The URL at which other servers reach that address; `http://` and `listen` by default.
+    pub advertise: Option<String>,
+    /// How many parts the queues are divided into, each owned by one server; fixed by the first server, 4 by default.
+    pub shards: Option<u32>,
+    /// How long a server may be silent before others take over its queues, 2s or more; 5 s by default.
     pub takeover_after: Span,
 }
 
 impl Default for Cluster {
     fn default() -> Self {
-        Self { takeover_after: Span::secs(5) }
+        Self { listen: None, advertise: None, shards: None, takeover_after: Span::secs(5) }
     }
 }
 

@@ -70,6 +70,9 @@ fn with_postgres(made: ServerConfig, server: &config::Server) -> ServerConfig {
     to.ca_file.clone_from(&postgres.ca_file);
     to.schema.clone_from(&postgres.schema);
     to.takeover_after = server.cluster.takeover_after.get();
+    to.shards = server.cluster.shards;
+    to.listen = server.cluster.listen;
+    to.advertise.clone_from(&server.cluster.advertise);
     made.postgres(to)
 }
 

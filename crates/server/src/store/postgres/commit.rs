@@ -6,7 +6,12 @@
 //! A commit whose answer is missing is repeated with the same number on another connection. Reading alone would not decide: the
 //! first try may still take effect, and visible rows may not be replicated yet.
 
-use std::{borrow::Cow, collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    borrow::Cow,
+    collections::BTreeMap,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use bytes::BytesMut;
 use tokio::time::{Instant, sleep, timeout};
@@ -18,8 +23,9 @@ use tokio_postgres::{
 use crate::store::{
     Record, StoreError, StoredMessage, StreamId,
     postgres::{
-        PgStore, SHARD, big,
+        PgStore, big,
         connect::Session,
+        duty::{Duty, Moment},
         error::{PostgresError, describe},
         journal::{self, Appended, Change},
         member, released,
@@ -35,6 +41,7 @@ const RUN_BYTES: usize = 7_900;
 pub(crate) const TRY_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a commit that was not sent yet looks for a server that takes writes.
 const SEARCH: Duration = Duration::from_secs(5);
+const COMMITS_ARE_GONE: &str = "PostgreSQL has lost commits that were answered";
 /// The time between two tries, doubled each time up to the second.
 const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
@@ -149,7 +156,7 @@ impl<'a> Batch<'a> {
         Ok(Self { commit_no, changes, journal, chunks, delayed, newest_ms })
     }
 
-    fn sql(&self, slot: Slot) -> String {
+    fn sql(&self, shard: i32, slot: Slot) -> String {
         let mut sql = "WITH fence AS (SELECT 1 FROM shard WHERE id = $1 AND epoch = $2 FOR SHARE), \
                        j AS (INSERT INTO journal SELECT $1::int, $3::bigint, $2::bigint, $4::bytea \
                        WHERE EXISTS (SELECT 1 FROM fence) ON CONFLICT DO NOTHING RETURNING 1)"
@@ -163,7 +170,7 @@ impl<'a> Batch<'a> {
             let columns = ["bigint", "bigint", "int", "bigint", "bigint", "bytea"].map(&mut next).join(", ");
             sql += &format!(
                 ", c AS (INSERT INTO {} SELECT $1::int, t.* FROM unnest({columns}) t WHERE EXISTS (SELECT 1 FROM j))",
-                slots::table(slot)
+                slots::table(shard, slot)
             );
         }
         if !self.delayed.is_empty() {
@@ -181,9 +188,9 @@ impl<'a> Batch<'a> {
     }
 
     /// Sends it once. Returns whether the epoch was right, and whether the journal took the row.
-    async fn send(&self, session: &Session, sql: &str, epoch: i64) -> Result<(bool, bool), tokio_postgres::Error> {
+    async fn send(&self, session: &Session, sql: &str, duty: &Duty) -> Result<(bool, bool), tokio_postgres::Error> {
         let commit_no = big(self.commit_no);
-        let mut values: Vec<&(dyn ToSql + Sync)> = vec![&SHARD, &epoch, &commit_no, &self.journal];
+        let mut values: Vec<&(dyn ToSql + Sync)> = vec![&duty.shard, &duty.epoch, &commit_no, &self.journal];
         let Chunks { stream, first, count, oldest_ms, newest_ms, payload } = &self.chunks;
         if !first.is_empty() {
             let columns: [&(dyn ToSql + Sync); 6] = [stream, first, count, oldest_ms, newest_ms, payload];
@@ -283,10 +290,13 @@ impl PgStore {
         let batch = Batch::new(self.log, *commit_no + 1, records, delay_queue_of).map_err(StoreError::refused)?;
         let began = std::time::Instant::now();
         let slot = self.lock().slots.for_time(batch.newest_ms);
-        self.runtime().block_on(async {
+        self.waits_since.store(Moment::now().nanos(), Ordering::Relaxed);
+        let decided = self.runtime().block_on(async {
             self.make_table(slot).await?;
             self.decide(&batch, slot).await
-        })?;
+        });
+        self.waits_since.store(0, Ordering::Relaxed);
+        decided?;
         *commit_no = batch.commit_no;
         self.committed(&batch, slot, began.elapsed());
         Ok(())
@@ -298,7 +308,7 @@ impl PgStore {
             return Ok(());
         }
         let session = self.commits.get().await.map_err(StoreError::new)?;
-        let made = timeout(self.try_timeout, make_chunk_table(&session, &slots::table(slot))).await;
+        let made = timeout(self.try_timeout, make_chunk_table(&session, &slots::table(self.shard(), slot))).await;
         match made {
             Ok(Ok(())) => {
                 self.lock().slots.tables.insert(slot);
@@ -314,7 +324,7 @@ impl PgStore {
 
     /// Sends a commit until its outcome is known.
     async fn decide(&self, batch: &Batch<'_>, slot: Slot) -> Result<(), StoreError> {
-        let sql = batch.sql(slot);
+        let sql = batch.sql(self.shard(), slot);
         let (began, mut wait, mut is_unsure) = (Instant::now(), RETRY.0, false);
         loop {
             if self.duty.is_lost() {
@@ -330,6 +340,21 @@ impl PgStore {
                     continue;
                 }
             };
+            match self.compared(&session, batch.commit_no).await {
+                Tried::Done => {}
+                Tried::Fenced => {
+                    self.duty.lose();
+                    return Err(StoreError::lost(COMMITS_ARE_GONE));
+                }
+                _ if !is_unsure && began.elapsed() >= SEARCH => {
+                    return Err(StoreError::new("PostgreSQL did not say which commits it has"));
+                }
+                _ => {
+                    self.commits.give_up(&session).await;
+                    pause(&mut wait).await;
+                    continue;
+                }
+            }
             match self.try_once(&session, batch, &sql).await {
                 Tried::Done => return Ok(()),
                 Tried::Fenced => {
@@ -369,9 +394,41 @@ impl PgStore {
         }
     }
 
+    /// Looks once for each session whether the server has all commits that were answered. After an asynchronous failover or a
+    /// restore it lacks the last ones: another commit would leave a gap in the journal, with which nobody can open it.
+    async fn compared(&self, session: &Session, commit_no: u64) -> Tried {
+        if session.is_compared.load(Ordering::Relaxed) {
+            return Tried::Done;
+        }
+        let asked = "SELECT GREATEST((SELECT commit_no FROM image WHERE shard = $1), \
+                     (SELECT max(commit_no) FROM journal WHERE shard = $1))";
+        let last = async {
+            let rows = session.query(asked, &[&self.duty.shard]).await?;
+            rows.first().map(|row| row.try_get::<_, i64>(0)).transpose()
+        };
+        match timeout(self.try_timeout, last).await {
+            Ok(Ok(Some(last))) if last.saturating_add(1) < big(commit_no) => {
+                tracing::error!(
+                    shard = self.duty.shard,
+                    last,
+                    answered = commit_no - 1,
+                    "PostgreSQL has lost commits that were answered, by an asynchronous failover or a restore; this server gives \
+                     the shard up and opens it as PostgreSQL has it now"
+                );
+                Tried::Fenced
+            }
+            Ok(Ok(_)) => {
+                session.is_compared.store(true, Ordering::Relaxed);
+                Tried::Done
+            }
+            Ok(Err(error)) => Tried::Unsure(describe(&error)),
+            Err(_) => Tried::Unsure(format!("PostgreSQL did not answer within {:?}", self.try_timeout)),
+        }
+    }
+
     async fn try_once(&self, session: &Session, batch: &Batch<'_>, sql: &str) -> Tried {
         let warnings = session.warnings();
-        let sent = timeout(self.try_timeout, batch.send(session, sql, self.duty.epoch)).await;
+        let sent = timeout(self.try_timeout, batch.send(session, sql, &self.duty)).await;
         if session.warnings() != warnings {
             return Tried::Unsure("PostgreSQL warned that the commit may not be replicated".to_owned());
         }

@@ -1,13 +1,13 @@
 //! [`PostgresConfig`]: which PostgreSQL keeps the messages, and how long a server may be silent before another takes over.
 
-use std::{path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use tokio_postgres::{
     Config,
     config::{Host, LoadBalanceHosts, SslMode, TargetSessionAttrs},
 };
 
-use crate::store::postgres::error::PostgresError;
+use crate::store::postgres::{error::PostgresError, shards::MAX_SHARDS};
 use dms_protocol::{
     internal::postgres_settings::{check_schema, connection_string},
     secret::Secret,
@@ -35,6 +35,14 @@ pub struct PostgresConfig {
     pub takeover_after: Duration,
     /// How other servers and their logs name this one; the name of the host by default.
     pub name: String,
+    /// How many parts the queues are divided into, each of which one server owns. It is fixed when the tables are made; by default
+    /// 4, or as many as the tables have.
+    pub shards: Option<u32>,
+    /// The address at which other servers pass requests on to this one; none by default. Without it one server owns all queues, and
+    /// the others stand by.
+    pub listen: Option<SocketAddr>,
+    /// The URL of that address as other servers reach it, as `http://10.0.0.7:9410`; `listen` by default.
+    pub advertise: Option<String>,
 }
 
 impl PostgresConfig {
@@ -46,6 +54,9 @@ impl PostgresConfig {
             schema: "dms".to_owned(),
             takeover_after: Duration::from_secs(5),
             name: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+            shards: None,
+            listen: None,
+            advertise: None,
         }
     }
 
@@ -60,7 +71,25 @@ impl PostgresConfig {
             let reason = format!("{:?} is less than {MIN_TAKEOVER:?}", self.takeover_after);
             return Err(PostgresError::Setting { setting: "takeover_after", reason });
         }
-        Ok(())
+        if let Some(shards) = self.shards.filter(|shards| !(1..=MAX_SHARDS).contains(shards)) {
+            let reason = format!("{shards} is not allowed: 1 to {MAX_SHARDS} are");
+            return Err(PostgresError::Setting { setting: "shards", reason });
+        }
+        self.check_addresses()
+    }
+
+    fn check_addresses(&self) -> Result<(), PostgresError> {
+        let bad = |reason: String| Err(PostgresError::Setting { setting: "advertise", reason });
+        match (&self.advertise, self.listen) {
+            (Some(_), None) => bad("it is the address of cluster.listen, which is not set".to_owned()),
+            (Some(url), Some(_)) if authority(url).is_none() => {
+                bad(format!("{url:?} is no URL of a host with a port, as http://10.0.0.7:9410"))
+            }
+            (None, Some(listen)) if listen.ip().is_unspecified() => {
+                bad(format!("it is required, because other servers cannot reach {listen}"))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// A configuration for each host, in the order of the connection string.
@@ -114,6 +143,14 @@ impl PostgresConfig {
             .tcp_user_timeout(KEEPALIVE);
         config
     }
+}
+
+/// The host and port of an advertised URL.
+pub(crate) fn authority(url: &str) -> Option<&str> {
+    let authority = url.strip_prefix("http://")?.trim_end_matches('/');
+    let (host, port) = authority.rsplit_once(':')?;
+    let is_plain = !host.is_empty() && !authority.contains(['/', '@', '?', '#', ' ']);
+    (is_plain && port.parse::<u16>().is_ok_and(|port| port > 0)).then_some(authority)
 }
 
 fn port(ports: &[u16], number: usize) -> u16 {

@@ -167,6 +167,8 @@ pub(crate) struct Session {
     host: usize,
     /// Which server it is: its address and when it was started.
     pub(crate) server: String,
+    /// Whether the server was seen to have all commits that were answered.
+    pub(crate) is_compared: AtomicBool,
 }
 
 impl Session {
@@ -196,6 +198,7 @@ impl Session {
             statements: Mutex::default(),
             host,
             server: String::new(),
+            is_compared: AtomicBool::new(false),
         }
     }
 

@@ -1,7 +1,10 @@
 //! Whether this server may act as the owner, by its own monotonic clock. Pure, except for reading that clock.
 
 use std::{
-    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    sync::{
+        OnceLock,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -34,27 +37,32 @@ impl Moment {
         Self(self.0 + duration)
     }
 
-    fn nanos(self) -> u64 {
+    /// In nanoseconds since the clock began.
+    pub(crate) fn nanos(self) -> u64 {
         u64::try_from(self.0.as_nanos()).unwrap_or(u64::MAX)
     }
 }
 
-/// One period in which this server owns the shard.
+/// One period in which this server owns a shard.
 #[derive(Debug)]
 pub(crate) struct Duty {
+    /// The shard.
+    pub(crate) shard: i32,
     /// The fence of its commits.
     pub(crate) epoch: i64,
     /// Until when it may serve, in nanoseconds.
     until: AtomicU64,
     lost: AtomicBool,
     ended: Notify,
+    /// The server that takes the shard next, if it is handed over.
+    pub(crate) next: OnceLock<String>,
 }
 
 impl Duty {
     /// A period that lasts until `until`, if it is not extended.
-    pub(crate) fn new(epoch: i64, until: Moment) -> Self {
+    pub(crate) fn new(shard: i32, epoch: i64, until: Moment) -> Self {
         let until = AtomicU64::new(until.nanos());
-        Self { epoch, until, lost: AtomicBool::new(false), ended: Notify::new() }
+        Self { shard, epoch, until, lost: AtomicBool::new(false), ended: Notify::new(), next: OnceLock::new() }
     }
 
     /// Whether messages may be handed out now: no other server can have become the owner.
@@ -124,7 +132,7 @@ impl Verdict {
     }
 }
 
-/// Decides by this server's own clock, and by nothing else, that an owner is dead.
+/// Decides by this server's own clock, and by nothing else, that the owner of a shard is dead.
 #[derive(Debug)]
 pub(crate) struct Watch {
     patience: Duration,
@@ -208,11 +216,11 @@ mod tests {
 
     #[test]
     fn a_period_ends_by_the_clock_or_for_good() {
-        let duty = Duty::new(1, Moment::now().after(Duration::from_secs(60)));
+        let duty = Duty::new(0, 1, Moment::now().after(Duration::from_secs(60)));
         assert!(duty.may_serve());
         duty.lose();
         assert!(!duty.may_serve());
-        let over = Duty::new(1, Moment::now());
+        let over = Duty::new(0, 1, Moment::now());
         assert!(!over.may_serve());
         over.extend(Moment::now().after(Duration::from_secs(60)));
         assert!(over.may_serve());

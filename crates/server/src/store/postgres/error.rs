@@ -56,6 +56,19 @@ pub enum PostgresError {
         /// The last version known.
         known: i32,
     },
+    /// The number of shards is fixed when the tables are made.
+    #[error(
+        "the tables in the schema {schema} were made with {found} shards, and the configuration says {wanted}: set \
+         server.cluster.shards to {found}, or leave it out"
+    )]
+    Shards {
+        /// The schema.
+        schema: String,
+        /// How many there are.
+        found: u32,
+        /// How many are configured.
+        wanted: u32,
+    },
     /// The tables contradict each other or cannot be read.
     #[error("the tables in the schema {schema} are damaged: {reason}; restore them from a backup")]
     Damaged {

@@ -11,9 +11,10 @@ use tokio_postgres::types::ToSql;
 use crate::store::{
     StoreError,
     postgres::{
-        PgStore, SHARD, big,
+        PgStore, big,
         commit::failure,
         connect::Session,
+        duty::Duty,
         images::{CursorImage, Dirty, Images, StreamImage},
         schema::make_chunk_table,
         slots::{self, Slot},
@@ -131,10 +132,10 @@ impl Rows {
     }
 
     /// Writes them, in one transaction behind the fence. False where another server owns the shard.
-    async fn write(&self, session: &Session, epoch: i64) -> Result<bool, tokio_postgres::Error> {
+    async fn write(&self, session: &Session, duty: &Duty) -> Result<bool, tokio_postgres::Error> {
         session.batch("BEGIN").await?;
         let fence = "SELECT 1 FROM shard WHERE id = $1 AND epoch = $2 FOR SHARE";
-        if session.query(fence, &[&SHARD, &epoch]).await?.is_empty() {
+        if session.query(fence, &[&duty.shard, &duty.epoch]).await?.is_empty() {
             session.batch("ROLLBACK").await?;
             return Ok(false);
         }
@@ -142,26 +143,26 @@ impl Rows {
         for (table, gone) in [("queue", queues), ("consumer_group", groups), ("stream", streams), ("reader", cursors)] {
             if !gone.is_empty() {
                 let sql = format!("DELETE FROM {table} WHERE shard = $1 AND number = ANY ($2)");
-                session.execute(&sql, &[&SHARD, gone]).await?;
+                session.execute(&sql, &[&duty.shard, gone]).await?;
             }
         }
         if !pages.0.is_empty() {
             let sql = "DELETE FROM settled USING unnest($2::bigint[], $3::bigint[]) t(reader, page) \
                        WHERE settled.shard = $1 AND settled.reader = t.reader AND settled.page = t.page";
-            session.execute(sql, &[&SHARD, &pages.0, &pages.1]).await?;
+            session.execute(sql, &[&duty.shard, &pages.0, &pages.1]).await?;
         }
-        self.upsert(session).await?;
+        self.upsert(session, duty.shard).await?;
         let image = "UPDATE image SET commit_no = $2, next_number = $3 WHERE shard = $1";
-        session.execute(image, &[&SHARD, &big(self.commit_no), &i64::from(self.next_number)]).await?;
+        session.execute(image, &[&duty.shard, &big(self.commit_no), &i64::from(self.next_number)]).await?;
         session.batch("COMMIT").await?;
         Ok(true)
     }
 
-    async fn upsert(&self, session: &Session) -> Result<(), tokio_postgres::Error> {
+    async fn upsert(&self, session: &Session, shard: i32) -> Result<(), tokio_postgres::Error> {
         let (numbers, [facts, tags, retention]) = &self.queues;
         upsert(
             session,
-            "queue",
+            (shard, "queue"),
             &[
                 ("number", "bigint", numbers),
                 ("facts", "text", facts),
@@ -173,7 +174,7 @@ impl Rows {
         .await?;
         upsert(
             session,
-            "consumer_group",
+            (shard, "consumer_group"),
             &[("number", "bigint", &self.groups.0), ("facts", "text", &self.groups.1)],
             1,
         )
@@ -185,7 +186,7 @@ impl Rows {
             ("next", "bigint", next),
             ("newest_ms", "bigint", newest_ms),
         ];
-        upsert(session, "stream", &columns, 1).await?;
+        upsert(session, (shard, "stream"), &columns, 1).await?;
         let ([number, stream, start, head, page, consumed], rule) = &self.cursors;
         let columns: [Column<'_>; 7] = [
             ("number", "bigint", number),
@@ -196,7 +197,7 @@ impl Rows {
             ("consumed", "bigint", consumed),
             ("rule", "text", rule),
         ];
-        upsert(session, "reader", &columns, 1).await?;
+        upsert(session, (shard, "reader"), &columns, 1).await?;
         let ([reader, page], [bits, failures]) = &self.pages;
         let columns: [Column<'_>; 4] = [
             ("reader", "bigint", reader),
@@ -204,7 +205,7 @@ impl Rows {
             ("bits", "bytea", bits),
             ("failures", "bytea", failures),
         ];
-        upsert(session, "settled", &columns, 2).await
+        upsert(session, (shard, "settled"), &columns, 2).await
     }
 }
 
@@ -214,7 +215,7 @@ type Column<'a> = (&'a str, &'a str, &'a (dyn ToSql + Sync));
 /// Inserts rows, or updates all but the first `keys` columns of existing rows.
 async fn upsert(
     session: &Session,
-    table: &str,
+    (shard, table): (i32, &str),
     columns: &[Column<'_>],
     keys: usize,
 ) -> Result<(), tokio_postgres::Error> {
@@ -230,7 +231,7 @@ async fn upsert(
         sets.join(", ")
     );
     let values: Vec<&(dyn ToSql + Sync)> =
-        std::iter::once(&SHARD as &(dyn ToSql + Sync)).chain(columns.iter().map(|(.., values)| *values)).collect();
+        std::iter::once(&shard as &(dyn ToSql + Sync)).chain(columns.iter().map(|(.., values)| *values)).collect();
     session.execute(&sql, &values).await.map(drop)
 }
 
@@ -276,7 +277,7 @@ impl PgStore {
     }
 
     fn make_slot(&self, slot: Slot) -> Result<(), StoreError> {
-        self.on_maintenance(async |session| make_chunk_table(session, &slots::table(slot)).await)?;
+        self.on_maintenance(async |session| make_chunk_table(session, &slots::table(self.shard(), slot)).await)?;
         self.lock().slots.tables.insert(slot);
         Ok(())
     }
@@ -292,7 +293,7 @@ impl PgStore {
             }
             (rows.map_err(StoreError::refused)?, dirty)
         };
-        match self.on_maintenance(async |session| rows.write(session, self.duty.epoch).await) {
+        match self.on_maintenance(async |session| rows.write(session, &self.duty).await) {
             Ok(true) => {
                 let mut state = self.lock();
                 state.written = Written::new(rows.commit_no);
@@ -313,7 +314,8 @@ impl PgStore {
     fn delete_journal(&self) -> Result<(), StoreError> {
         let sql = "DELETE FROM journal WHERE shard = $1 AND commit_no IN (SELECT commit_no FROM journal WHERE shard = $1 \
                    AND commit_no <= (SELECT commit_no FROM image WHERE shard = $1) ORDER BY commit_no LIMIT $2)";
-        let gone = self.on_maintenance(async |session| session.execute(sql, &[&SHARD, &JOURNAL_ROWS]).await)?;
+        let gone =
+            self.on_maintenance(async |session| session.execute(sql, &[&self.duty.shard, &JOURNAL_ROWS]).await)?;
         self.lock().written.has_old_rows = gone > 0;
         Ok(())
     }
@@ -327,11 +329,11 @@ impl PgStore {
                 // Behind the fence: a server that is not the owner any more must not drop anything.
                 session.batch("BEGIN; SET LOCAL lock_timeout = '1s'").await?;
                 let fence = "SELECT 1 FROM shard WHERE id = $1 AND epoch = $2 FOR SHARE";
-                if session.query(fence, &[&SHARD, &self.duty.epoch]).await?.is_empty() {
+                if session.query(fence, &[&self.duty.shard, &self.duty.epoch]).await?.is_empty() {
                     session.batch("ROLLBACK").await?;
                     return Ok(());
                 }
-                session.batch(&format!("DROP TABLE IF EXISTS {}; COMMIT", slots::table(slot))).await
+                session.batch(&format!("DROP TABLE IF EXISTS {}; COMMIT", slots::table(self.shard(), slot))).await
             });
             match dropped {
                 Ok(()) => drop(self.lock().slots.tables.remove(&slot)),

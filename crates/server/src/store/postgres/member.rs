@@ -1,7 +1,11 @@
-//! A server among others: it beats each second, watches the owner of the shard, and takes the shard when it may.
+//! A server among others: it beats each second, watches the owners of the shards, and takes a shard when it may.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -13,13 +17,13 @@ use tokio::{
 use tokio_postgres::error::SqlState;
 
 use crate::store::postgres::{
-    SHARD,
     config::PostgresConfig,
     connect::{Connector, Link, Session},
-    duty::{Duty, Moment, Owner, Verdict, Watch},
+    duty::{Duty, Moment, Verdict},
     error::{PostgresError, within},
     runtime::Runtime,
-    schema,
+    schema::{self, Tables},
+    sight::{self, Rows, Sight, View, Watches},
 };
 
 /// A fifth of the time after which others take over: 1 s of 5 s. A server beats once in it. The owner stops serving that much
@@ -37,13 +41,15 @@ const TAKE_TRIES: usize = 3;
 /// How long each of them waits.
 const TAKE: &str = "SET lock_timeout = '2s'";
 
-/// The latest judgement of the owner.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct View {
-    /// The owner as it was last read.
-    pub(crate) owner: Option<Owner>,
-    /// Whether the shard can be taken, and why.
-    pub(crate) verdict: Option<Verdict>,
+/// What a server has counted, through all its registrations.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    /// Beats that PostgreSQL did not answer in time.
+    pub(crate) missed_beats: AtomicU64,
+    /// Commits that were repeated, because it was not known whether they took effect.
+    pub(crate) unsure_commits: AtomicU64,
+    /// Shards that were taken from a server that had died.
+    pub(crate) takeovers: AtomicU64,
 }
 
 /// One incarnation of a server: from its registration until it leaves or is declared dead.
@@ -53,12 +59,13 @@ pub(crate) struct Member {
     pub(crate) id: String,
     pub(crate) connector: Arc<Connector>,
     pub(crate) runtime: Arc<Runtime>,
-    /// The number that begins checksums.
-    pub(crate) log: u32,
+    /// What the tables say about themselves.
+    pub(crate) tables: Tables,
     beats: Link,
+    pub(crate) counts: Arc<Counts>,
     takeover_after: Duration,
     state: Mutex<State>,
-    view: watch::Sender<View>,
+    sight: watch::Sender<Sight>,
     task: Mutex<Option<AbortHandle>>,
 }
 
@@ -66,8 +73,8 @@ pub(crate) struct Member {
 struct State {
     /// When the last answered beat was sent.
     beaten: Moment,
-    /// The period of ownership, if this server is the owner.
-    duty: Option<Arc<Duty>>,
+    /// The periods of ownership by their shards.
+    duties: BTreeMap<i32, Arc<Duty>>,
     /// Whether others declared this server dead, or it has stopped.
     is_dead: bool,
     /// Whether the last beat failed.
@@ -80,34 +87,50 @@ impl Member {
     /// # Errors
     /// When PostgreSQL cannot be reached or used.
     pub(crate) async fn join(config: &PostgresConfig, runtime: Arc<Runtime>) -> Result<Arc<Self>, PostgresError> {
+        Self::join_again(config, runtime, Arc::default()).await
+    }
+
+    /// The same for a server that was registered before.
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) async fn join_again(
+        config: &PostgresConfig,
+        runtime: Arc<Runtime>,
+        counts: Arc<Counts>,
+    ) -> Result<Arc<Self>, PostgresError> {
         let (config, on) = (config.clone(), runtime.clone());
         // The timeout begins on that runtime, whose clock is never paused.
-        let joined = on.run(async move { within(JOIN_TIMEOUT, Self::register(config, runtime)).await });
+        let joined = on.run(async move { within(JOIN_TIMEOUT, Self::register(config, runtime, counts)).await });
         let member = Arc::new(joined.await?);
         let task = member.runtime.spawn(run(Arc::downgrade(&member)));
         *member.task.lock().unwrap_or_else(PoisonError::into_inner) = Some(task.abort_handle());
         Ok(member)
     }
 
-    async fn register(config: PostgresConfig, runtime: Arc<Runtime>) -> Result<Self, PostgresError> {
+    async fn register(
+        config: PostgresConfig,
+        runtime: Arc<Runtime>,
+        counts: Arc<Counts>,
+    ) -> Result<Self, PostgresError> {
         let id = uuid::Uuid::new_v4().to_string();
         let connector = Arc::new(Connector::new(&config, &application(&id))?);
         // A separate session, because a failed migration has to end with its transaction.
-        let log = schema::prepare(&connector.connect().await?, &config.schema).await?;
+        let tables = schema::prepare(&connector.connect().await?, &config.schema, config.shards).await?;
         let beats = Link::new(connector.clone());
         let session = beats.get().await?;
         let sent = Moment::now();
-        let insert = "INSERT INTO member (id, name, url, beat) VALUES ($1, $2, '', 0)";
-        session.execute(insert, &[&id, &config.name]).await?;
-        let state = Mutex::new(State { beaten: sent, duty: None, is_dead: false, is_unanswered: false });
-        let (view, takeover_after) = (watch::Sender::default(), config.takeover_after);
+        let insert = "INSERT INTO member (id, name, url, beat) VALUES ($1, $2, $3, 0)";
+        session.execute(insert, &[&id, &config.name, &config.advertise.unwrap_or_default()]).await?;
+        let state = Mutex::new(State { beaten: sent, duties: BTreeMap::new(), is_dead: false, is_unanswered: false });
+        let (sight, takeover_after) = (watch::Sender::default(), config.takeover_after);
         let task = Mutex::default();
-        Ok(Self { id, connector, runtime, log, beats, takeover_after, state, view, task })
+        Ok(Self { id, connector, runtime, tables, beats, counts, takeover_after, state, sight, task })
     }
 
-    /// Subscribes to the judgements of the owner.
-    pub(crate) fn views(&self) -> watch::Receiver<View> {
-        self.view.subscribe()
+    /// Subscribes to what this server sees with each beat.
+    pub(crate) fn sights(&self) -> watch::Receiver<Sight> {
+        self.sight.subscribe()
     }
 
     /// Whether others declared this server dead: it has to join again.
@@ -128,22 +151,24 @@ impl Member {
         self.takeover_after / FIFTHS
     }
 
-    async fn beat(&self, watch: &mut Watch) {
+    async fn beat(&self, watches: &mut Watches) {
         let sent = Moment::now();
         let limit = self.beat_interval() * (FIFTHS - 1);
         match timeout(limit, self.beat_once()).await {
-            Ok(Ok((true, owner))) => {
+            Ok(Ok(Some(rows))) => {
                 self.answered(sent);
                 // PostgreSQL may be hanging for everyone: the owner's beats, too.
                 if Moment::now().since(sent) >= self.beat_interval() {
-                    watch.restart();
+                    watches.restart();
                 }
-                let verdict = owner.as_ref().map(|owner| watch.look(&self.id, owner, Moment::now()));
-                self.view.send_replace(View { owner, verdict });
+                let now = Moment::now();
+                let sight = watches.look(&self.id, rows, now);
+                self.sweep(watches, &sight, now).await;
+                self.sight.send_replace(sight);
             }
-            Ok(Ok((false, _))) => self.declared_dead(),
+            Ok(Ok(None)) => self.declared_dead(),
             failed => {
-                watch.restart();
+                watches.restart();
                 let reason = match failed {
                     Ok(Err(error)) => error.to_string(),
                     _ => format!("no answer within {limit:?}"),
@@ -155,17 +180,37 @@ impl Member {
         }
     }
 
-    /// Beats, then reads who owns the shard. False where this server is not registered any more.
-    async fn beat_once(&self) -> Result<(bool, Option<Owner>), PostgresError> {
+    /// Beats, then reads who owns the shards. `None` where this server is not registered any more.
+    async fn beat_once(&self) -> Result<Option<Rows>, PostgresError> {
         let session = self.beats.get().await?;
         if !beat(&session, &self.id).await? {
-            return Ok((false, None));
+            return Ok(None);
         }
-        Ok((true, owner(&session).await?))
+        Ok(Some(sight::read(&session).await?))
+    }
+
+    /// Deletes the rows of servers that crashed and own nothing any more.
+    async fn sweep(&self, watches: &Watches, sight: &Sight, now: Moment) {
+        for peer in watches.crashed(sight, now) {
+            if sight.shards.iter().any(|view| view.owner.id.as_ref() == Some(&peer.id)) {
+                continue;
+            }
+            let swept = async {
+                let delete = "DELETE FROM member WHERE id = $1 AND beat = $2 \
+                              AND NOT EXISTS (SELECT 1 FROM shard WHERE owner = $1)";
+                let session = self.beats.get().await?;
+                session.execute(delete, &[&peer.id, &peer.beat]).await.map_err(PostgresError::from)
+            };
+            match within(self.beat_interval(), swept).await {
+                Ok(_) => tracing::info!(member = peer.name, "the registration of a server that crashed was deleted"),
+                Err(error) => tracing::debug!(%error, "the registration of a server that crashed was not deleted yet"),
+            }
+        }
     }
 
     /// Warns once per outage, not each second.
     fn unanswered(&self, reason: &str) {
+        self.counts.missed_beats.fetch_add(1, Ordering::Relaxed);
         if std::mem::replace(&mut self.state().is_unanswered, true) {
             tracing::debug!(reason, "PostgreSQL still does not answer the beats of this server");
         } else {
@@ -182,41 +227,35 @@ impl Member {
             tracing::info!("PostgreSQL answers the beats of this server again");
         }
         state.beaten = sent;
-        if let Some(duty) = &state.duty {
-            duty.extend(self.until(sent));
-        }
+        state.duties.values().for_each(|duty| duty.extend(self.until(sent)));
     }
 
     fn declared_dead(&self) {
         let mut state = self.state();
         state.is_dead = true;
-        if let Some(duty) = state.duty.take() {
-            duty.lose();
-        }
+        std::mem::take(&mut state.duties).values().for_each(|duty| duty.lose());
         tracing::warn!("other servers declared this one dead, because it was silent for too long; it registers again");
     }
 
-    /// Waits until the shard can be taken, and takes it. `observe` is called with each view until then. Returns `None` if this server
-    /// was declared dead meanwhile: it has to join again.
+    /// Waits until the first shard can be taken, and takes it. Returns `None` if this server was declared dead meanwhile: it has to
+    /// join again.
     ///
     /// # Errors
     /// When PostgreSQL failed in a take-over.
-    pub(crate) async fn own(self: &Arc<Self>, observe: impl Fn(&View)) -> Result<Option<Arc<Duty>>, PostgresError> {
-        let mut views = self.views();
+    pub(crate) async fn own(self: &Arc<Self>) -> Result<Option<Arc<Duty>>, PostgresError> {
+        let mut sights = self.sights();
         loop {
-            let view = views.borrow_and_update().clone();
+            let view = sights.borrow_and_update().shards.first().cloned();
             if self.is_dead() {
                 return Ok(None);
             }
-            observe(&view);
-            if matches!(view.verdict, Some(Verdict::Free | Verdict::Dead)) {
-                tracing::info!(verdict = view.verdict.map(Verdict::as_str), "this server takes over the messages");
-                if let Some(duty) = self.take_away(&view).await? {
-                    return Ok(Some(duty));
-                }
+            if let Some(view) = view.filter(|view| view.verdict != Verdict::Alive)
+                && let Some(duty) = self.take_away(&view).await?
+            {
+                return Ok(Some(duty));
             }
             // The sender is in `self`.
-            let _ = views.changed().await;
+            let _ = sights.changed().await;
         }
     }
 
@@ -229,43 +268,41 @@ impl Member {
         self.runtime.run(async move { within(TAKE_TIMEOUT, this.take(&view)).await }).await
     }
 
-    /// Takes the shard from an owner that the watch found dead, or that is none. `None` where somebody else was faster, or the owner
+    /// Takes a shard from an owner that the watch found dead, or that is none. `None` where somebody else was faster, or the owner
     /// is alive after all.
     ///
     /// # Errors
     /// When PostgreSQL failed. The shard may be this server's then: the next view says that it is free, and it is taken again.
     pub(crate) async fn take(&self, view: &View) -> Result<Option<Arc<Duty>>, PostgresError> {
-        let Some(owner) = &view.owner else { return Ok(None) };
         let session = self.connector.connect().await?;
         // Servers of a later version may have migrated the tables since this one joined, and written what this one cannot read.
         schema::refuse_newer(&session, &self.connector.schema).await?;
         session.batch(TAKE).await?;
-        let is_dead = view.verdict == Some(Verdict::Dead);
         let mut tries = 0;
         let epoch = loop {
             tries += 1;
-            match self.take_once(&session, owner, is_dead).await {
+            match self.take_once(&session, view).await {
                 Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) && tries < TAKE_TRIES => {}
                 taken => break taken?,
             }
         };
-        // A warning says that the row may not have reached the standby.
-        let (Some(epoch), 0) = (epoch, session.warnings()) else { return Ok(None) };
+        let Some(epoch) = epoch else { return Ok(None) };
         let mut state = self.state();
         if state.is_dead {
             return Ok(None);
         }
-        let duty = Arc::new(Duty::new(epoch, self.until(state.beaten)));
-        state.duty = Some(duty.clone());
+        if view.owner.id.as_ref().is_some_and(|id| *id != self.id) {
+            self.counts.takeovers.fetch_add(1, Ordering::Relaxed);
+        }
+        let duty = Arc::new(Duty::new(view.shard, epoch, self.until(state.beaten)));
+        if let Some(earlier) = state.duties.insert(view.shard, duty.clone()) {
+            earlier.lose();
+        }
         Ok(Some(duty))
     }
 
-    async fn take_once(
-        &self,
-        session: &Session,
-        owner: &Owner,
-        is_dead: bool,
-    ) -> Result<Option<i64>, tokio_postgres::Error> {
+    async fn take_once(&self, session: &Session, view: &View) -> Result<Option<i64>, tokio_postgres::Error> {
+        let (owner, is_dead) = (&view.owner, view.verdict == Verdict::Dead);
         let is_gone = is_dead || owner.beat.is_none();
         if let Some(id) = owner.id.as_ref().filter(|id| is_gone && **id != self.id) {
             // A process that is stopped in the middle of a commit leaves its backend with the lock on the shard's row, for as long as
@@ -276,25 +313,119 @@ impl Member {
                 return Ok(None);
             }
         }
-        let update = "UPDATE shard SET owner = $1, epoch = epoch + 1 WHERE id = $2 AND epoch = $3 RETURNING epoch";
-        let taken = session.query(update, &[&self.id, &SHARD, &owner.epoch]).await?;
+        // What an operator wants holds while that server is there, also if the shard is on its way to another one just now.
+        let update = "UPDATE shard SET owner = $1, epoch = epoch + 1, \
+                      pinned = pinned AND EXISTS (SELECT 1 FROM member WHERE id = shard.wanted), \
+                      wanted = CASE WHEN pinned AND EXISTS (SELECT 1 FROM member WHERE id = shard.wanted) THEN wanted END \
+                      WHERE id = $2 AND epoch = $3 RETURNING epoch";
+        // Ending sessions that have just ended is worth a warning, too, of another take-over at the same moment.
+        let warnings = session.warnings();
+        let taken = session.query(update, &[&self.id, &view.shard, &owner.epoch]).await?;
+        if session.warnings() != warnings {
+            // The row may not have reached the standby.
+            return Ok(None);
+        }
         taken.first().map(|row| row.try_get(0)).transpose()
     }
 
-    /// Gives the shard up, so that another server takes it at once.
+    /// Ends a period of ownership at this server.
+    pub(crate) fn lose(&self, duty: &Duty) {
+        duty.lose();
+        self.state().duties.retain(|_, own| !std::ptr::eq(&**own, duty));
+    }
+
+    /// Gives a shard up, so that another server takes it at once.
     ///
     /// # Errors
     /// When PostgreSQL failed: others take over when this server has been silent for long enough.
     pub(crate) async fn release(&self, duty: &Duty) -> Result<(), PostgresError> {
-        duty.lose();
-        self.state().duty = None;
+        self.lose(duty);
         let given_up = async {
             let session = self.beats.get().await?;
-            let update = "UPDATE shard SET owner = NULL WHERE id = $1 AND epoch = $2 AND owner = $3";
-            session.execute(update, &[&SHARD, &duty.epoch, &self.id]).await?;
+            let update = "UPDATE shard SET owner = NULL, wanted = COALESCE($4, wanted), \
+                          pinned = pinned AND ($4 IS NULL OR wanted = $4) WHERE id = $1 AND epoch = $2 AND owner = $3";
+            session.execute(update, &[&duty.shard, &duty.epoch, &self.id, &duty.next.get()]).await?;
             Ok::<_, PostgresError>(())
         };
         within(LEAVE_TIMEOUT, given_up).await
+    }
+
+    /// Notes who takes a shard when it is given up.
+    pub(crate) fn hand_over_to(&self, shard: i32, to: String) {
+        if let Some(duty) = self.state().duties.get(&shard) {
+            // The first hand-over counts.
+            let _ = duty.next.set(to);
+        }
+    }
+
+    /// Asks the other servers to take what this one gives up from now on.
+    pub(crate) async fn drain(self: &Arc<Self>) {
+        if let Err(error) = self.set_draining(&self.id, true).await {
+            tracing::debug!(%error, "this server could not say that it stops");
+        }
+    }
+
+    /// Keeps other servers from doing the same under this name, until the guard is dropped, or for 10 s.
+    ///
+    /// # Errors
+    /// When PostgreSQL fails.
+    pub(crate) async fn guard(self: &Arc<Self>, name: &str) -> Result<Session, PostgresError> {
+        let (this, name) = (Arc::clone(self), name.to_owned());
+        let guarded = async move {
+            // A session of its own: closing it ends the transaction, and with it the lock.
+            let session = this.connector.connect().await?;
+            session.batch("BEGIN").await?;
+            session.query("SELECT pg_advisory_xact_lock(hashtext('dms-worker ' || $1))", &[&name]).await?;
+            Ok::<_, PostgresError>(session)
+        };
+        self.runtime.run(async move { within(TAKE_TIMEOUT, guarded).await }).await
+    }
+
+    /// What this server saw with its last beat, with the owners of this moment, and the standbys of PostgreSQL.
+    ///
+    /// # Errors
+    /// When PostgreSQL fails.
+    pub(crate) async fn inspect(self: &Arc<Self>) -> Result<(Sight, Vec<Standby>), PostgresError> {
+        let this = Arc::clone(self);
+        let read = async move {
+            let session = this.connector.connect().await?;
+            let rows = sight::read(&session).await?;
+            let seen = this.sight.borrow().clone();
+            Ok::<_, PostgresError>((rows.seen_by(&seen), standbys(&session).await?))
+        };
+        self.runtime.run(async move { within(LEAVE_TIMEOUT, read).await }).await
+    }
+
+    /// Has the owner of a shard hand it over to a server, where it stays.
+    ///
+    /// # Errors
+    /// When PostgreSQL fails.
+    pub(crate) async fn want(self: &Arc<Self>, shard: i32, to: &str) -> Result<(), PostgresError> {
+        let (this, to) = (Arc::clone(self), to.to_owned());
+        let written = async move {
+            let update = "UPDATE shard SET wanted = $2, pinned = true WHERE id = $1";
+            this.beats.get().await?.execute(update, &[&shard, &to]).await.map_err(PostgresError::from)
+        };
+        self.runtime.run(async move { within(LEAVE_TIMEOUT, written).await }).await.map(drop)
+    }
+
+    /// Has a server give its shards away, or take shards again.
+    ///
+    /// # Errors
+    /// When PostgreSQL fails.
+    pub(crate) async fn set_draining(self: &Arc<Self>, id: &str, is_draining: bool) -> Result<(), PostgresError> {
+        let (this, id) = (Arc::clone(self), id.to_owned());
+        let written = async move {
+            let update = "UPDATE member SET draining = $2 WHERE id = $1";
+            this.beats.get().await?.execute(update, &[&id, &is_draining]).await.map_err(PostgresError::from)
+        };
+        self.runtime.run(async move { within(LEAVE_TIMEOUT, written).await }).await.map(drop)
+    }
+
+    /// Whether PostgreSQL has answered the last beat.
+    pub(crate) fn is_answered(&self) -> bool {
+        let state = self.state();
+        !state.is_dead && !state.is_unanswered
     }
 
     /// Ends the registration. Nothing is answered after this.
@@ -316,12 +447,13 @@ impl Member {
         self.task.lock().unwrap_or_else(PoisonError::into_inner).take().into_iter().for_each(|task| task.abort());
     }
 
-    /// The owner as PostgreSQL has it now.
+    /// The first shard as PostgreSQL has it now, judged without a watch: an owner that is registered is alive.
     #[cfg(test)]
     #[allow(clippy::unwrap_used)]
-    pub(crate) async fn look(&self) -> Owner {
+    pub(crate) async fn look(&self) -> View {
         let session = self.connector.connect().await.unwrap();
-        owner(&session).await.unwrap().unwrap()
+        let rows = sight::read(&session).await.unwrap();
+        Watches::new(self.takeover_after).look(&self.id, rows, Moment::now()).shards[0].clone()
     }
 
     /// Stops beating, as a process that is killed does.
@@ -331,9 +463,7 @@ impl Member {
         }
         let mut state = self.state();
         state.is_dead = true;
-        if let Some(duty) = state.duty.take() {
-            duty.lose();
-        }
+        std::mem::take(&mut state.duties).values().for_each(|duty| duty.lose());
     }
 }
 
@@ -348,14 +478,14 @@ async fn run(member: Weak<Member>) {
     let Some(beat) = member.upgrade().map(|member| member.beat_interval()) else { return };
     let mut ticks = interval(beat);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut watch = Watch::new(beat * (FIFTHS + 1));
+    let mut watches = Watches::new(beat * (FIFTHS + 1));
     loop {
         ticks.tick().await;
         let Some(member) = member.upgrade() else { return };
-        member.beat(&mut watch).await;
+        member.beat(&mut watches).await;
         if member.is_dead() {
-            // Wakes those who wait for a view.
-            member.view.send_replace(View::default());
+            // Wakes those who wait for a sight.
+            member.sight.send_replace(Sight::default());
             return;
         }
     }
@@ -371,12 +501,24 @@ pub(crate) async fn beat(session: &Session, id: &str) -> Result<bool, tokio_post
     Ok(session.execute("UPDATE member SET beat = beat + 1 WHERE id = $1", &[&id]).await? > 0)
 }
 
-async fn owner(session: &Session) -> Result<Option<Owner>, PostgresError> {
-    let asked =
-        "SELECT s.owner, s.epoch, m.beat, m.name FROM shard s LEFT JOIN member m ON m.id = s.owner WHERE s.id = $1";
-    let rows = session.query(asked, &[&SHARD]).await?;
-    let Some(row) = rows.first() else { return Ok(None) };
-    Ok(Some(Owner { id: row.try_get(0)?, epoch: row.try_get(1)?, beat: row.try_get(2)?, name: row.try_get(3)? }))
+/// A standby of PostgreSQL.
+#[derive(Debug)]
+pub(crate) struct Standby {
+    pub(crate) name: String,
+    /// None where PostgreSQL's user may not see it.
+    pub(crate) sync_state: Option<String>,
+    /// How much it has not made durable yet.
+    pub(crate) lag_bytes: Option<i64>,
+}
+
+async fn standbys(session: &Session) -> Result<Vec<Standby>, PostgresError> {
+    let asked = "SELECT COALESCE(application_name, ''), sync_state, \
+                 pg_wal_lsn_diff(pg_current_wal_lsn(), flush_lsn)::bigint FROM pg_stat_replication ORDER BY 1";
+    let rows = session.query(asked, &[]).await?;
+    let standby = |row: &tokio_postgres::Row| {
+        Ok(Standby { name: row.try_get(0)?, sync_state: row.try_get(1)?, lag_bytes: row.try_get(2)? })
+    };
+    rows.iter().map(standby).collect()
 }
 
 async fn owner_beats(session: &Session, id: &str) -> Result<bool, tokio_postgres::Error> {

@@ -1,4 +1,4 @@
-//! The store in PostgreSQL: one server owns the messages, others wait to take over.
+//! The store in PostgreSQL: the queues are divided among shards, and one server at a time owns each of them.
 //!
 //! A commit is one statement: a row in an insert-only journal, and rows with messages in insert-only tables of six hours each. It is
 //! answered when the synchronous standby has it. Nothing on this path is updated, so that it costs the same while a backup holds a
@@ -9,7 +9,8 @@
 //! |---|---|
 //! | `config`, `connect`, `tls`, `runtime` | the connection string, connections, and the thread that drives them |
 //! | `schema` | the tables and their versions |
-//! | `member`, `duty` | beats, the watch over the owner, taking over, and for how long the owner may serve |
+//! | `member`, `sight`, `duty` | beats, the watch over the owners, taking over, and for how long an owner may serve |
+//! | `shards` | which shard a queue belongs to |
 //! | `commit` | the one statement of a commit, and deciding a commit whose answer is missing |
 //! | `journal` | the bytes of a journal row |
 //! | `slots` | which table a message is in |
@@ -27,15 +28,17 @@ use std::{
     time::Duration,
 };
 
+pub(crate) use self::config::authority;
 use self::{
     commit::Batch,
     connect::Link,
-    duty::Duty,
+    duty::{Duty, Moment},
     images::Images,
     journal::Change,
     maintenance::Written,
     member::Member,
     runtime::Runtime,
+    shards::shard_of,
     slots::{Slot, Slots},
 };
 pub use self::{config::PostgresConfig, error::PostgresError};
@@ -43,6 +46,7 @@ use crate::{
     histogram::Histogram,
     store::{ReadBatch, ReadLimit, Record, Snapshot, Store, StoreError, StreamId},
 };
+use dms_protocol::queue::QueueId;
 
 mod commit;
 mod config;
@@ -57,25 +61,31 @@ mod open;
 mod read;
 pub(crate) mod runtime;
 mod schema;
+pub(crate) mod shards;
+pub(crate) mod sight;
 mod slots;
 #[cfg(test)]
 mod tests;
 
-/// The only shard.
-const SHARD: i32 = 0;
+/// After how many nanoseconds without an answer to a commit new work is refused.
+const HANGS_AFTER: u64 = 2_000_000_000;
 
-/// Records in PostgreSQL, while this server owns them.
+/// The records of a shard in PostgreSQL, while this server owns it.
 #[derive(Debug)]
 pub(crate) struct PgStore {
     member: Arc<Member>,
     duty: Arc<Duty>,
     log: u32,
+    /// Whether the registration is for this shard only: it ends when the shard is lost.
+    is_alone: bool,
     /// Connections for commits, for reads, and for maintenance, so that none waits for another.
     commits: Link,
     reads: Link,
     upkeep: Link,
     /// How long one try of a commit may take.
     try_timeout: Duration,
+    /// Since when the commit that is under way waits, by the clock of [`Moment`]; zero without one.
+    waits_since: AtomicU64,
     /// The number of the last commit. Held while a commit is under way.
     last_commit: Mutex<u64>,
     state: Mutex<State>,
@@ -95,16 +105,16 @@ struct State {
 }
 
 impl PgStore {
-    /// Opens the messages that this server has just taken.
+    /// Opens the shard that this server has just taken.
     ///
     /// # Errors
     /// When another server has taken them meanwhile, they are damaged, or PostgreSQL fails.
     pub(crate) async fn open(member: &Arc<Member>, duty: &Arc<Duty>) -> Result<(Self, Snapshot), PostgresError> {
-        let (asked, epoch) = (Arc::clone(member), duty.epoch);
+        let (asked, taken) = (Arc::clone(member), Arc::clone(duty));
         let opened = member.runtime.run(async move {
             // A separate connection, because closing it ends the transaction after an error.
             let session = asked.connector.connect().await?;
-            open::open(&session, asked.log, epoch, &asked.connector.schema).await
+            open::open(&session, asked.tables.log, &taken, &asked.connector.schema).await
         });
         let opened = opened.await?;
         let link = || Link::new(member.connector.clone());
@@ -112,11 +122,13 @@ impl PgStore {
         let store = Self {
             member: Arc::clone(member),
             duty: Arc::clone(duty),
-            log: member.log,
+            log: member.tables.log,
+            is_alone: false,
             commits: link(),
             reads: link(),
             upkeep: link(),
             try_timeout: commit::TRY_TIMEOUT,
+            waits_since: AtomicU64::new(0),
             last_commit: Mutex::new(commit_no),
             state: Mutex::new(State { images: opened.images, slots: opened.slots, written: Written::new(0) }),
             has_unused: AtomicBool::new(true),
@@ -127,16 +139,22 @@ impl PgStore {
         Ok((store, opened.snapshot))
     }
 
-    /// Joins the servers, waits until this one owns the messages, and opens them.
+    /// Joins the servers on tables with a single shard, waits until this one owns it, and opens it.
     ///
     /// # Errors
     /// When PostgreSQL cannot be reached or used, or the messages are damaged.
     pub(crate) async fn wait(config: &PostgresConfig) -> Result<(Self, Snapshot), PostgresError> {
+        let config = PostgresConfig { shards: Some(1), ..config.clone() };
         config.check()?;
         let runtime = Arc::new(Runtime::start()?);
-        let member = Member::join(config, runtime).await?;
-        let duty = member.own(|_| {}).await?.ok_or(PostgresError::NotOwner)?;
-        Self::open(&member, &duty).await
+        let member = Member::join(&config, runtime).await?;
+        let duty = member.own().await?.ok_or(PostgresError::NotOwner)?;
+        let (store, snapshot) = Self::open(&member, &duty).await?;
+        Ok((Self { is_alone: true, ..store }, snapshot))
+    }
+
+    fn shard(&self) -> i32 {
+        self.duty.shard
     }
 
     fn runtime(&self) -> &Runtime {
@@ -153,6 +171,12 @@ impl PgStore {
 
     fn last_commit(&self) -> MutexGuard<'_, u64> {
         self.last_commit.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a commit has waited for so long that further work would only pile up behind it.
+    fn hangs(&self) -> bool {
+        let since = self.waits_since.load(Ordering::Relaxed);
+        since != 0 && Moment::now().nanos().saturating_sub(since) > HANGS_AFTER
     }
 
     fn is_released(&self) -> bool {
@@ -175,6 +199,7 @@ impl PgStore {
 
     fn count_unsure(&self) {
         self.unsure.fetch_add(1, Ordering::Relaxed);
+        self.member.counts.unsure_commits.fetch_add(1, Ordering::Relaxed);
     }
 
     fn is_delay_queue(&self, stream: StreamId) -> bool {
@@ -233,7 +258,11 @@ impl Store for PgStore {
     }
 
     fn may_serve(&self) -> bool {
-        self.duty.may_serve()
+        self.duty.may_serve() && !self.hangs()
+    }
+
+    fn takes_queue(&self, queue: &QueueId) -> bool {
+        i64::from(shard_of(&[queue.as_str()], self.member.tables.shards)) == i64::from(self.duty.shard)
     }
 
     fn commit(&self, records: &[Record]) -> Result<(), StoreError> {
@@ -275,7 +304,7 @@ impl Store for PgStore {
 
     fn probe(&self) -> Result<(), StoreError> {
         let owned = "SELECT 1 FROM shard WHERE id = $1 AND epoch = $2";
-        match self.query(owned, &[&SHARD, &self.duty.epoch])?.is_empty() {
+        match self.query(owned, &[&self.duty.shard, &self.duty.epoch])?.is_empty() {
             false => Ok(()),
             true => {
                 self.duty.lose();
@@ -293,8 +322,10 @@ impl Store for PgStore {
         let given_up = match in_order {
             true => self.runtime().block_on(self.member.release(&self.duty)).map_err(StoreError::new),
             false => {
-                self.member.stop();
-                self.duty.lose();
+                if self.is_alone {
+                    self.member.stop();
+                }
+                self.member.lose(&self.duty);
                 Ok(())
             }
         };

@@ -13,8 +13,9 @@ use tokio_postgres::{
 use crate::store::{
     CursorId, DelayQueueSnapshot, GroupSnapshot, QueueSnapshot, Snapshot, StreamId, StreamSnapshot,
     postgres::{
-        SHARD, big,
+        big,
         connect::Session,
+        duty::Duty,
         error::{PostgresError, within},
         images::{CursorImage, Images, QueueImage, StreamImage},
         journal, slots,
@@ -40,11 +41,11 @@ pub(crate) struct Opened {
 ///
 /// # Errors
 /// When another server has taken the shard meanwhile, the tables contradict each other, or PostgreSQL fails.
-pub(crate) async fn open(session: &Session, log: u32, epoch: i64, schema: &str) -> Result<Opened, PostgresError> {
-    let loader = Loader { session, log, schema };
+pub(crate) async fn open(session: &Session, log: u32, duty: &Duty, schema: &str) -> Result<Opened, PostgresError> {
+    let loader = Loader { session, log, shard: duty.shard, schema };
     within(STATEMENT_TIMEOUT, session.batch("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")).await?;
     // Also the proof that this is the server on which the take-over was answered.
-    let owned = loader.query("SELECT 1 FROM shard WHERE id = $1 AND epoch = $2", &[&SHARD, &epoch]).await?;
+    let owned = loader.query("SELECT 1 FROM shard WHERE id = $1 AND epoch = $2", &[&duty.shard, &duty.epoch]).await?;
     if owned.is_empty() {
         return Err(PostgresError::NotOwner);
     }
@@ -62,6 +63,7 @@ type Extent = (u64, u64);
 struct Loader<'a> {
     session: &'a Session,
     log: u32,
+    shard: i32,
     schema: &'a str,
 }
 
@@ -87,7 +89,7 @@ impl Loader<'_> {
     }
 
     async fn rows(&self, sql: &str) -> Result<Vec<Row>, PostgresError> {
-        self.query(sql, &[&SHARD]).await
+        self.query(sql, &[&self.shard]).await
     }
 
     async fn images(&self) -> Result<Images, PostgresError> {
@@ -134,7 +136,7 @@ impl Loader<'_> {
         let sql =
             "SELECT commit_no, payload FROM journal WHERE shard = $1 AND commit_no > $2 ORDER BY commit_no LIMIT $3";
         loop {
-            let rows = self.query(sql, &[&SHARD, &big(images.commit_no), &JOURNAL_ROWS]).await?;
+            let rows = self.query(sql, &[&self.shard, &big(images.commit_no), &JOURNAL_ROWS]).await?;
             for row in &rows {
                 let commit_no: u64 = self.number(row, 0)?;
                 if commit_no != images.commit_no + 1 {
@@ -156,7 +158,7 @@ impl Loader<'_> {
         let mut found = Slots::default();
         let sql = "SELECT tablename FROM pg_tables WHERE schemaname = $1 AND tablename LIKE 'chunk\\_%'";
         for row in &self.query(sql, &[&self.schema]).await? {
-            found.tables.extend(slots::slot_of_table(Self::get(row, 0)?));
+            found.tables.extend(slots::slot_of_table(self.shard, Self::get(row, 0)?));
         }
         let mut ends: BTreeMap<StreamId, u64> = BTreeMap::new();
         for slot in found.tables.clone() {
@@ -179,14 +181,14 @@ impl Loader<'_> {
 
     /// Where the streams begin in a table, and where they end.
     async fn extents(&self, images: &Images, slot: Slot) -> Result<Vec<(StreamId, Extent)>, PostgresError> {
-        let table = slots::table(slot);
+        let table = slots::table(self.shard, slot);
         let sql = format!(
             "SELECT t.number, a.first, z.first + z.n FROM unnest($2::bigint[]) t(number) \
              CROSS JOIN LATERAL (SELECT first FROM {table} WHERE shard = $1 AND stream = t.number ORDER BY first LIMIT 1) a \
              CROSS JOIN LATERAL (SELECT first, n FROM {table} WHERE shard = $1 AND stream = t.number ORDER BY first DESC LIMIT 1) z"
         );
         let numbers: Vec<i64> = images.streams.keys().map(|stream| i64::from(stream.0)).collect();
-        let rows = self.query(&sql, &[&SHARD, &numbers]).await?;
+        let rows = self.query(&sql, &[&self.shard, &numbers]).await?;
         rows.iter()
             .map(|row| Ok((StreamId(self.number(row, 0)?), (self.number(row, 1)?, self.number(row, 2)?))))
             .collect()
@@ -240,13 +242,13 @@ impl Loader<'_> {
         }
         let mut oldest = BTreeMap::new();
         for (slot, (numbers, lows)) in &by_slot {
-            let table = slots::table(*slot);
+            let table = slots::table(self.shard, *slot);
             let sql = format!(
                 "SELECT t.number, c.oldest_ms FROM unnest($2::bigint[], $3::bigint[]) t(number, low) CROSS JOIN LATERAL \
                  (SELECT oldest_ms FROM {table} WHERE shard = $1 AND stream = t.number AND first <= t.low \
                  ORDER BY first DESC LIMIT 1) c"
             );
-            for row in &self.query(&sql, &[&SHARD, numbers, lows]).await? {
+            for row in &self.query(&sql, &[&self.shard, numbers, lows]).await? {
                 oldest.insert(StreamId(self.number(row, 0)?), Self::get(row, 1)?);
             }
         }

@@ -10,7 +10,7 @@ use crate::store::{
     Damaged, ReadBatch, ReadLimit, StoreError, StoredMessage, StreamId,
     position::{Position, Run},
     postgres::{
-        PgStore, SHARD, big,
+        PgStore, big,
         commit::failure,
         connect::Session,
         slots::{self, Slot},
@@ -86,7 +86,7 @@ impl PgStore {
         from: u64,
         (rows, bytes): (usize, usize),
     ) -> Result<Vec<Chunk>, StoreError> {
-        let table = slots::table(slot);
+        let table = slots::table(self.shard(), slot);
         let sql = format!(
             "SELECT first, n, newest_ms, payload FROM (SELECT *, sum(octet_length(payload)) OVER (ORDER BY first) \
              - octet_length(payload) AS before FROM (SELECT * FROM {table} WHERE shard = $1 AND stream = $2 AND first >= \
@@ -95,7 +95,7 @@ impl PgStore {
         );
         let (stream_no, from, rows, bytes) =
             (i64::from(stream.0), big(from), big(rows as u64), big(bytes.max(1) as u64));
-        let found = self.query(&sql, &[&SHARD, &stream_no, &from, &rows, &bytes])?;
+        let found = self.query(&sql, &[&self.duty.shard, &stream_no, &from, &rows, &bytes])?;
         found.iter().map(|row| chunk(stream, row)).collect()
     }
 
@@ -136,14 +136,14 @@ impl PgStore {
     }
 
     fn chunks_with(&self, slot: Slot, stream: StreamId, places: &[u64]) -> Result<Vec<Chunk>, StoreError> {
-        let table = slots::table(slot);
+        let table = slots::table(self.shard(), slot);
         let sql = format!(
             "SELECT first, n, newest_ms, payload FROM {table} WHERE shard = $1 AND stream = $2 AND first IN (SELECT \
              (SELECT first FROM {table} WHERE shard = $1 AND stream = $2 AND first <= t.place ORDER BY first DESC LIMIT 1) \
              FROM unnest($3::bigint[]) t(place)) ORDER BY first"
         );
         let places: Vec<i64> = places.iter().map(|place| big(*place)).collect();
-        let found = self.query(&sql, &[&SHARD, &i64::from(stream.0), &places])?;
+        let found = self.query(&sql, &[&self.duty.shard, &i64::from(stream.0), &places])?;
         found.iter().map(|row| chunk(stream, row)).collect()
     }
 
@@ -184,13 +184,13 @@ impl PgStore {
 
     /// A few rows. A message that is alone in its row may be large; its time is in a column.
     fn times_from(&self, slot: Slot, stream: StreamId, from: u64) -> Result<Vec<Chunk>, StoreError> {
-        let table = slots::table(slot);
+        let table = slots::table(self.shard(), slot);
         let sql = format!(
             "SELECT first, n, newest_ms, CASE WHEN n = 1 THEN ''::bytea ELSE payload END FROM {table} \
              WHERE shard = $1 AND stream = $2 AND first >= coalesce((SELECT first FROM {table} WHERE shard = $1 AND stream = $2 \
              AND first <= $3 ORDER BY first DESC LIMIT 1), $3) ORDER BY first LIMIT 16"
         );
-        let found = self.query(&sql, &[&SHARD, &i64::from(stream.0), &big(from)])?;
+        let found = self.query(&sql, &[&self.duty.shard, &i64::from(stream.0), &big(from)])?;
         found.iter().map(|row| chunk(stream, row)).collect()
     }
 
@@ -211,7 +211,7 @@ impl PgStore {
         let skip: Vec<i64> = skip.iter().map(|seq| big(*seq)).collect();
         let (rows, bytes) =
             (big(limit.messages.clamp(1, MAX_ROWS) as u64), big(limit.bytes.clamp(1, MAX_BYTES) as u64));
-        let found = self.query(sql, &[&SHARD, &i64::from(queue.0), &skip, &rows, &bytes])?;
+        let found = self.query(sql, &[&self.duty.shard, &i64::from(queue.0), &skip, &rows, &bytes])?;
         let mut gathered = Gathered::new(limit);
         for row in &found {
             if gathered.add_chunk(&self.delayed_content(queue, row)?, 0..u64::MAX, false).is_err() {
@@ -228,7 +228,7 @@ impl PgStore {
         let mut next = from;
         loop {
             let rows = limit.messages.clamp(1, 64);
-            let found = self.query(sql, &[&SHARD, &i64::from(queue.0), &big(next), &big(rows as u64)])?;
+            let found = self.query(sql, &[&self.duty.shard, &i64::from(queue.0), &big(next), &big(rows as u64)])?;
             for row in &found {
                 if let Err(place) = gathered.add_chunk(&self.delayed_content(queue, row)?, 0..u64::MAX, false) {
                     return Ok(gathered.until(place));
@@ -249,7 +249,7 @@ impl PgStore {
             "SELECT seq, due_ms, payload FROM parked WHERE shard = $1 AND lot = $2 AND seq = ANY ($3) ORDER BY seq";
         for places in seqs.chunks(16) {
             let places: Vec<i64> = places.iter().map(|place| big(*place)).collect();
-            for row in &self.query(sql, &[&SHARD, &i64::from(queue.0), &places])? {
+            for row in &self.query(sql, &[&self.duty.shard, &i64::from(queue.0), &places])? {
                 if let Err(place) = gathered.add_chunk(&self.delayed_content(queue, row)?, 0..u64::MAX, false) {
                     return Ok(gathered.until(place));
                 }
@@ -269,7 +269,7 @@ impl PgStore {
     }
 
     fn content_of(&self, chunk: &Chunk, slot: Slot) -> Content {
-        self.describe(run::read(self.log, &chunk.run, &chunk.payload), &chunk.run, || slots::table(slot))
+        self.describe(run::read(self.log, &chunk.run, &chunk.payload), &chunk.run, || slots::table(self.shard(), slot))
     }
 
     fn describe(&self, content: RunContent, run: &Run, table: impl FnOnce() -> String) -> Content {

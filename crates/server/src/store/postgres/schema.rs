@@ -5,25 +5,30 @@
 //!
 //! | table | a row for | notes |
 //! |---|---|---|
-//! | `cluster` | the schema | its version; `log` begins the checksums; `secret` is for tokens that several servers accept |
-//! | `member` | a server that runs | `beat` grows each second |
-//! | `shard` | a part of the queues with one owner; there is one, 0 | `epoch` grows with each owner: the fence of its commits |
+//! | `cluster` | the schema | its version; `log` begins the checksums; `secret` proves servers to each other |
+//! | `member` | a server that runs | `beat` grows each second; `url` is where other servers reach it |
+//! | `shard` | a part of the queues with one owner | `epoch` grows with each owner: the fence of its commits; `wanted` is who shall own it next |
 //! | `journal` | a commit | everything except messages, see `journal.rs`; deleted once it is in the image |
-//! | `chunk_N` | messages that follow each other in a stream | N counts periods of six hours since 1970; only inserted into, and dropped |
+//! | `chunk_S_N` | messages that follow each other in a stream | S is the shard, N counts periods of six hours since 1970; only inserted into, and dropped |
 //! | `parked` | a delayed message | |
 //! | `image` | a shard | the last commit that the following tables contain |
 //! | `queue`, `consumer_group`, `stream`, `reader`, `settled` | what their names say | written every few seconds, never by a commit |
 
 use tokio_postgres::error::SqlState;
 
-use crate::store::postgres::{connect::Session, error::PostgresError};
+use crate::store::postgres::{
+    connect::Session,
+    error::PostgresError,
+    shards::{DEFAULT_SHARDS, MAX_SHARDS},
+};
+use dms_protocol::{auth::canonical::hex, secret::Secret};
 
 /// The errors of a session that makes a table at the same moment as another one.
 const MADE_MEANWHILE: [SqlState; 3] =
     [SqlState::UNIQUE_VIOLATION, SqlState::DUPLICATE_OBJECT, SqlState::DUPLICATE_TABLE];
 
 /// The version that this program writes.
-pub(crate) const VERSION: i32 = 2;
+pub(crate) const VERSION: i32 = 3;
 
 /// The statements that migrate a schema from version N to N + 1, in order.
 const MIGRATIONS: &[&str] = &[
@@ -95,6 +100,20 @@ INSERT INTO image VALUES (0, 0, 1);
 ",
     // Changes no table. Messages may have an origin or be for one group, which version 1 would read as damage.
     "SELECT 1;",
+    // Shards move between servers, and each has chunk tables of its own.
+    "
+ALTER TABLE member ADD draining boolean NOT NULL DEFAULT false;
+ALTER TABLE shard ADD wanted text, ADD pinned boolean NOT NULL DEFAULT false;
+DO $$
+DECLARE
+    name text;
+BEGIN
+    FOR name IN SELECT tablename FROM pg_tables WHERE schemaname = current_schema() AND tablename ~ '^chunk_[0-9]+$' LOOP
+        EXECUTE format('ALTER TABLE %I RENAME TO %I', name, replace(name, 'chunk_', 'chunk_0_'));
+    END LOOP;
+END
+$$;
+",
 ];
 
 /// Makes the table of a slot, unless it exists.
@@ -127,52 +146,77 @@ ALTER TABLE {table} ALTER payload SET STORAGE EXTERNAL;"
     )
 }
 
-/// Makes or migrates the tables, and returns the number that begins their checksums. A session that failed here must be dropped.
-///
-/// # Errors
-/// When the tables are of a later version, or PostgreSQL refuses.
-pub(crate) async fn prepare(session: &Session, schema: &str) -> Result<u32, PostgresError> {
-    if let Some((VERSION, log)) = version(session, schema).await? {
-        return Ok(log);
-    }
-    // Servers that start together wait for each other here. This lock ends with the transaction.
-    session.batch("BEGIN; SELECT pg_advisory_xact_lock(hashtext('dms-worker schema'))").await?;
-    let log = migrate(session, schema).await?;
-    session.batch("COMMIT").await?;
-    Ok(log)
+/// What the tables say about themselves.
+#[derive(Clone, Debug)]
+pub(crate) struct Tables {
+    /// The number that begins their checksums.
+    pub(crate) log: u32,
+    /// How many shards they have; it never changes.
+    pub(crate) shards: u32,
+    /// What servers on these tables know and others do not.
+    pub(crate) secret: Secret,
 }
 
-async fn migrate(session: &Session, schema: &str) -> Result<u32, PostgresError> {
-    let found = version(session, schema).await?;
-    let from = found.map_or(0, |(version, _)| version);
+/// Makes or migrates the tables. New ones have as many shards as `shards` says. A session that failed here must be dropped.
+///
+/// # Errors
+/// When the tables are of a later version or have another number of shards, or PostgreSQL refuses.
+pub(crate) async fn prepare(session: &Session, schema: &str, shards: Option<u32>) -> Result<Tables, PostgresError> {
+    let tables = match find(session, schema).await? {
+        Some((VERSION, tables)) => tables,
+        _ => {
+            // Servers that start together wait for each other here. This lock ends with the transaction.
+            session.batch("BEGIN; SELECT pg_advisory_xact_lock(hashtext('dms-worker schema'))").await?;
+            let tables = migrate(session, schema, shards).await?;
+            session.batch("COMMIT").await?;
+            tables
+        }
+    };
+    match shards.filter(|shards| *shards != tables.shards) {
+        None => Ok(tables),
+        Some(shards) => Err(PostgresError::Shards { schema: schema.to_owned(), found: tables.shards, wanted: shards }),
+    }
+}
+
+async fn migrate(session: &Session, schema: &str, shards: Option<u32>) -> Result<Tables, PostgresError> {
+    let found = find(session, schema).await?;
+    let from = found.as_ref().map_or(0, |(version, _)| *version);
     if from == 0 && !exists(session, schema).await? {
         session.batch(&format!("CREATE SCHEMA IF NOT EXISTS \"{schema}\"")).await?;
     }
     for migration in MIGRATIONS.iter().skip(usize::try_from(from).unwrap_or(0)) {
         session.batch(migration).await?;
     }
-    if let Some((_, log)) = found {
+    if let Some((_, tables)) = found {
         session.batch(&format!("UPDATE cluster SET version = {VERSION}")).await?;
-        return Ok(log);
+        return Ok(tables);
     }
     let (log, secret) = random()?;
-    let insert = "INSERT INTO cluster (version, shards, log, secret) VALUES ($1, 1, $2, $3)";
-    session.execute(insert, &[&VERSION, &i64::from(log), &secret]).await?;
-    tracing::info!(schema, version = VERSION, "the tables were made in PostgreSQL");
-    Ok(log)
+    let shards = shards.unwrap_or(DEFAULT_SHARDS);
+    let count = i32::try_from(shards).unwrap_or(i32::MAX);
+    let insert = "INSERT INTO cluster (version, shards, log, secret) VALUES ($1, $2, $3, $4)";
+    session.execute(insert, &[&VERSION, &count, &i64::from(log), &secret]).await?;
+    for rows in [
+        "INSERT INTO shard (id, epoch) SELECT n, 0 FROM generate_series(1, $1 - 1) n",
+        "INSERT INTO image (shard, commit_no, next_number) SELECT n, 0, 1 FROM generate_series(1, $1 - 1) n",
+    ] {
+        session.execute(rows, &[&count]).await?;
+    }
+    tracing::info!(schema, version = VERSION, shards, "the tables were made in PostgreSQL");
+    Ok(Tables { log, shards, secret: Secret::from(hex(&secret)) })
 }
 
 async fn exists(session: &Session, schema: &str) -> Result<bool, PostgresError> {
     Ok(!session.query("SELECT 1 FROM pg_namespace WHERE nspname = $1", &[&schema]).await?.is_empty())
 }
 
-/// The version of the tables and the number that begins their checksums; `None` where there are no tables.
-async fn version(session: &Session, schema: &str) -> Result<Option<(i32, u32)>, PostgresError> {
+/// The version of the tables and what they say; `None` where there are no tables.
+async fn find(session: &Session, schema: &str) -> Result<Option<(i32, Tables)>, PostgresError> {
     let asked = "SELECT 1 FROM pg_tables WHERE schemaname = $1 AND tablename = 'cluster'";
     if session.query(asked, &[&schema]).await?.is_empty() {
         return Ok(None);
     }
-    let rows = session.query("SELECT version, log FROM cluster", &[]).await?;
+    let rows = session.query("SELECT version, log, shards, secret FROM cluster", &[]).await?;
     let damaged = |reason: &str| PostgresError::Damaged { schema: schema.to_owned(), reason: reason.to_owned() };
     let row = rows.first().ok_or_else(|| damaged("the table cluster is empty"))?;
     let found: i32 = row.try_get(0)?;
@@ -180,7 +224,10 @@ async fn version(session: &Session, schema: &str) -> Result<Option<(i32, u32)>, 
         return Err(PostgresError::Newer { schema: schema.to_owned(), found, known: VERSION });
     }
     let log = u32::try_from(row.try_get::<_, i64>(1)?).map_err(|_| damaged("cluster.log is out of range"))?;
-    Ok(Some((found, log)))
+    let shards = u32::try_from(row.try_get::<_, i32>(2)?).ok().filter(|shards| (1..=MAX_SHARDS).contains(shards));
+    let shards = shards.ok_or_else(|| damaged("cluster.shards is out of range"))?;
+    let secret = Secret::from(hex(row.try_get::<_, &[u8]>(3)?));
+    Ok(Some((found, Tables { log, shards, secret })))
 }
 
 /// Refuses tables that a later version has migrated since this server joined them.
@@ -188,7 +235,7 @@ async fn version(session: &Session, schema: &str) -> Result<Option<(i32, u32)>, 
 /// # Errors
 /// [`PostgresError::Newer`], or when PostgreSQL fails.
 pub(crate) async fn refuse_newer(session: &Session, schema: &str) -> Result<(), PostgresError> {
-    version(session, schema).await.map(drop)
+    find(session, schema).await.map(drop)
 }
 
 fn random() -> Result<(u32, Vec<u8>), PostgresError> {

@@ -15,14 +15,15 @@ pub(crate) fn slot_of(time_ms: i64) -> Slot {
     Slot::try_from(time_ms.div_euclid(SLOT_MS)).unwrap_or(0)
 }
 
-/// The name of a slot's table.
-pub(crate) fn table(slot: Slot) -> String {
-    format!("chunk_{slot}")
+/// The name of the table of a shard's slot. A shard has tables of its own, because its owner alone knows which are unused.
+pub(crate) fn table(shard: i32, slot: Slot) -> String {
+    format!("chunk_{shard}_{slot}")
 }
 
-/// The slot of a table with this name.
-pub(crate) fn slot_of_table(name: &str) -> Option<Slot> {
-    name.strip_prefix("chunk_")?.parse().ok()
+/// The slot of a shard's table with this name.
+pub(crate) fn slot_of_table(shard: i32, name: &str) -> Option<Slot> {
+    let (of, slot) = name.strip_prefix("chunk_")?.split_once('_')?;
+    slot.parse().ok().filter(|_| of.parse() == Ok(shard))
 }
 
 /// The chunk tables that exist, and which of them each stream uses.
@@ -139,8 +140,9 @@ mod tests {
 
     #[test]
     fn table_names_are_read_back() {
-        assert_eq!(slot_of_table(&table(7)), Some(7));
-        assert_eq!(slot_of_table("chunk_x"), None);
-        assert_eq!(slot_of_table("journal"), None);
+        assert_eq!(slot_of_table(1, &table(1, 7)), Some(7));
+        assert_eq!(slot_of_table(2, &table(1, 7)), None, "the table of another shard");
+        assert_eq!(slot_of_table(1, "chunk_1_x"), None);
+        assert_eq!(slot_of_table(1, "journal"), None);
     }
 }

@@ -136,7 +136,8 @@ async fn only_a_sender_that_may_consume_a_message_gives_its_id_to_a_copy() {
         let sent = call(&api, user, "POST", &format!("{queue}/messages"), &body).await.expect(201);
         sent["messages"][0]["id"].as_str().unwrap().to_owned()
     };
-    let places = async |id: &str| call(&api, "all", "GET", &format!("/messages/{id}"), "").await.expect(200)["places"].take();
+    let places =
+        async |id: &str| call(&api, "all", "GET", &format!("/messages/{id}"), "").await.expect(200)["places"].take();
     let named = |id: &str| format!(r#"{{"dms-message-id":"{id}"}}"#);
 
     let first = send("all", &orders, "{}".to_owned()).await;

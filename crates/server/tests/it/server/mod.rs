@@ -6,6 +6,8 @@ mod admin;
 mod admin_guard;
 mod auth;
 mod broken;
+#[cfg(feature = "postgres")]
+mod cluster;
 mod connections;
 #[cfg(feature = "dashboard")]
 mod dashboard;

@@ -79,7 +79,7 @@ impl BrokerState {
             if matches!(ack.status, AckStatus::Reject(_))
                 && let Some(reason) = self.not_rejectable(number, stream)
             {
-                return Err(BrokerError::NotRejectable(reason));
+                return Err(BrokerError::NotRejectable(reason.into()));
             }
             *said = Some(match said.take() {
                 None => ack.status,

@@ -25,7 +25,7 @@ pub(crate) const LOCK_STEP: usize = 64;
 impl Core {
     pub(crate) async fn create_queue(&self, project: &ProjectId, queue: NewQueue) -> Result<CreatedQueue, BrokerError> {
         drop(self.open()?);
-        let id = QueueId::new(Uuid::new_v4().to_string());
+        let id = self.new_queue_id();
         let row = QueueRow {
             number: 0,
             id: id.clone(),
@@ -42,6 +42,16 @@ impl Core {
         self.change(AdminCommand::CreateQueue(row)).await?;
         tracing::info!(%project, queue = queue.name, queue_id = %id, "a queue was created");
         Ok(CreatedQueue::new(id, queue.name, kafka_topic))
+    }
+
+    /// A random id that the store takes: of N shards, about every Nth id belongs to this one.
+    fn new_queue_id(&self) -> QueueId {
+        loop {
+            let id = QueueId::new(Uuid::new_v4().to_string());
+            if self.store.takes_queue(&id) {
+                return id;
+            }
+        }
     }
 
     pub(crate) fn queues(&self, project: &ProjectId) -> Result<Vec<Queue>, BrokerError> {

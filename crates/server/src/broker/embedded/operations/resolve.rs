@@ -62,7 +62,7 @@ async fn read(core: &Core, path: &GroupPath, which: Stream, sequence: u64) -> Re
         state.cursors.get(&cursor).ok_or(BrokerError::GroupNotFound)?.stream
     };
     let found = core.read_store(move |store| store.read_these(stream, &[sequence], usize::MAX)).await?;
-    found.messages.into_iter().next().ok_or(BrokerError::NotAvailable("the message was deleted"))
+    found.messages.into_iter().next().ok_or(BrokerError::NotAvailable("the message was deleted".into()))
 }
 
 fn begin(

@@ -20,11 +20,11 @@ impl Core {
             let queue = state.queue(project, queue)?;
             let (configured, set) = (self.config.configured(&queue.row), queue.retention);
             if configured.retention.is_some() && change.retention.is_some_and(|new| new != set.retention) {
-                return Err(BrokerError::Configured("retention"));
+                return Err(BrokerError::Configured("retention".into()));
             }
             let settled = change.delete_when_settled;
             if configured.delete_when_settled.is_some() && settled.is_some_and(|new| new != set.delete_when_settled) {
-                return Err(BrokerError::Configured("delete_when_settled"));
+                return Err(BrokerError::Configured("delete_when_settled".into()));
             }
         }
         self.change(AdminCommand::ChangeRetention(queue.clone(), change)).await

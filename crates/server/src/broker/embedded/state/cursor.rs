@@ -239,17 +239,19 @@ impl Cursor {
         let seq = message.seq;
         self.advance_to(self.head.max(stream.low));
         if seq < stream.low.max(self.purged) || self.set_aside.contains(seq) {
-            return Err(BrokerError::NotAvailable("the message was deleted or is damaged"));
+            return Err(BrokerError::NotAvailable("the message was deleted or is damaged".into()));
         }
         let entry = |failures, history| LeasedEntry { message: message.clone(), failures, history };
         if seq < self.head {
             let ready = self.take_ready(seq);
             let Ready { failures, history, .. } =
-                ready.ok_or(BrokerError::NotAvailable("the message is leased or settled"))?;
+                ready.ok_or(BrokerError::NotAvailable("the message is leased or settled".into()))?;
             return Ok((entry(failures, history), self.take_skipped(stream.low, &[])));
         }
         if seq - self.head > MAX_PASSED {
-            return Err(BrokerError::NotAvailable("more than 10000 messages before the message were never consumed"));
+            return Err(BrokerError::NotAvailable(
+                "more than 10000 messages before the message were never consumed".into(),
+            ));
         }
         // Recorded first, because the messages that are passed now must not count as skipped.
         let skipped = self.take_skipped(stream.low, &[]);

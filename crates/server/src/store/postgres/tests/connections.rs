@@ -46,24 +46,27 @@ fn a_standby_takes_nothing_over_once_a_later_version_migrated_the_tables() {
     let standby = Node::join(&config);
     owning.store.release(true).unwrap();
     server.psql("postgres", &format!("UPDATE {}.cluster SET version = 99", config.schema)).unwrap();
-    let owner = standby.runtime.block_on(standby.member.look());
-    let epoch = owner.epoch;
-    let view = View { owner: Some(owner), verdict: Some(Verdict::Free) };
+    let view = standby.runtime.block_on(standby.member.look());
     let refused = standby.runtime.block_on(standby.member.take(&view)).map(drop).unwrap_err();
     assert!(refused.to_string().contains("has version 99"), "{refused}");
-    assert_eq!(count(server, &config, "epoch FROM shard WHERE id = 0"), u64::try_from(epoch).unwrap());
+    assert_eq!(count(server, &config, "epoch FROM shard WHERE id = 0"), u64::try_from(view.owner.epoch).unwrap());
 }
 
-/// The first version made the same tables; its messages had no origins.
+/// The tables of the first version served one server at a time.
 #[test]
 fn tables_of_the_first_version_are_migrated() {
     let Some(server) = PgServer::shared() else { return };
     let (config, first) = owning(server);
     first.store.commit(&[appended(1)]).unwrap();
     first.store.release(true).unwrap();
-    server.psql("postgres", &format!("UPDATE {}.cluster SET version = 1", config.schema)).unwrap();
+    let undo = format!(
+        "SET search_path = {}; ALTER TABLE member DROP draining; ALTER TABLE shard DROP wanted, DROP pinned;
+         ALTER TABLE chunk_0_0 RENAME TO chunk_0; UPDATE cluster SET version = 1",
+        config.schema
+    );
+    server.psql("postgres", &undo).unwrap();
     let next = Node::join(&config).take();
-    assert_eq!(count(server, &config, "version FROM cluster"), 2);
+    assert_eq!(count(server, &config, "version FROM cluster"), 3);
     assert_eq!(next.store.read(STREAM, 1, ALL).unwrap().messages.len(), 1);
 }
 
@@ -72,7 +75,7 @@ fn servers_that_start_together_make_the_tables_once() {
     let Some(server) = PgServer::shared() else { return };
     let config = config(&server.url());
     let logs: Vec<u32> = std::thread::scope(|scope| {
-        let joins: Vec<_> = (0..4).map(|_| scope.spawn(|| join(&config).unwrap().member.log)).collect();
+        let joins: Vec<_> = (0..4).map(|_| scope.spawn(|| join(&config).unwrap().member.tables.log)).collect();
         joins.into_iter().map(|join| join.join().unwrap()).collect()
     });
     assert!(logs.iter().all(|log| *log == logs[0]));

@@ -145,8 +145,56 @@ fn a_table_that_a_failover_lost_is_made_again() {
     let (config, owning) = owning(server);
     owning.store.commit(&[appended(1)]).unwrap();
     let slot = owning.store.lock().slots.for_time(Some(1_000));
-    let table = super::super::slots::table(slot);
+    let table = super::super::slots::table(0, slot);
     server.psql("postgres", &format!("DROP TABLE {}.{table}", config.schema)).unwrap();
     owning.store.commit(&[appended(2)]).unwrap();
     assert_eq!(count(server, &config, &format!("count(*) FROM {table}")), 1);
+}
+
+/// After an asynchronous failover the new primary lacks commits that the owner still has in memory.
+#[test]
+fn an_owner_whose_commits_are_gone_gives_the_shard_up_and_leaves_no_gap() {
+    let Some(server) = PgServer::shared() else { return };
+    let (config, owning) = owning(server);
+    for seq in 1..=3 {
+        owning.store.commit(&[appended(seq)]).unwrap();
+    }
+    // What a primary without the last two commits has.
+    let schema = &config.schema;
+    server.psql("postgres", &format!("DELETE FROM {schema}.journal WHERE commit_no > 2")).unwrap();
+    server.psql("postgres", &format!("DELETE FROM {schema}.chunk_0_0 WHERE first > 1")).unwrap();
+    let end = format!(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'dms/{}'",
+        owning.node.member.id
+    );
+    server.psql("postgres", &end).unwrap();
+    let lost = owning.store.commit(&[appended(4)]);
+    assert!(matches!(lost, Err(StoreError::Lost(_))), "{lost:?}");
+    assert!(!owning.store.may_serve());
+    owning.node.member.freeze();
+    let next = Node::join(&config).take();
+    assert_eq!(next.snapshot.queues[0].stream.next, 2, "what PostgreSQL has can be opened");
+    next.store.commit(&[appended(2)]).unwrap();
+}
+
+#[test]
+fn new_work_is_refused_while_a_commit_hangs() {
+    let Some(server) = PgServer::start("") else { return };
+    let mut config = config(&server.url());
+    config.takeover_after = Duration::from_secs(60);
+    let owning = Node::join(&config).take();
+    crate::store::Store::commit(&owning.store, &[Record::QueueCreated(queue(1))]).unwrap();
+    server.signal("STOP");
+    thread::scope(|scope| {
+        let commit = scope.spawn(|| owning.store.commit(&[appended(1)]));
+        let began = Instant::now();
+        while owning.store.may_serve() {
+            assert!(began.elapsed() < Duration::from_secs(10), "work piles up");
+            thread::sleep(Duration::from_millis(20));
+        }
+        assert!(began.elapsed() > Duration::from_millis(1_500), "a slow commit is no failure");
+        server.signal("CONT");
+        commit.join().unwrap().unwrap();
+    });
+    assert!(owning.store.may_serve());
 }

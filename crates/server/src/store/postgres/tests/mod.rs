@@ -8,8 +8,9 @@ use dms_worker_postgres_fixture::PgServer;
 use super::{
     PgStore, PostgresConfig,
     duty::{Duty, Verdict},
-    member::{Member, View},
+    member::Member,
     runtime::Runtime,
+    sight::View,
 };
 use crate::store::{GroupRow, Record, Snapshot, StreamId};
 
@@ -42,6 +43,7 @@ pub(super) fn config(url: &str) -> PostgresConfig {
     let mut config = PostgresConfig::new(url.to_owned().into());
     config.schema = format!("dms_{}", uuid::Uuid::new_v4().simple());
     config.takeover_after = Duration::from_millis(1_000);
+    config.shards = Some(1);
     config
 }
 
@@ -55,9 +57,10 @@ impl Node {
     /// Takes the messages from whoever has them, as if the watch had found that one dead.
     pub(super) fn take(self) -> Owning {
         for _ in 0..20 {
-            let owner = self.runtime.block_on(self.member.look());
-            let verdict = if owner.beat.is_some() { Verdict::Dead } else { Verdict::Free };
-            let view = View { owner: Some(owner), verdict: Some(verdict) };
+            let mut view = self.runtime.block_on(self.member.look());
+            if view.verdict == Verdict::Alive {
+                view.verdict = Verdict::Dead;
+            }
             if let Some(duty) = self.runtime.block_on(self.member.take(&view)).unwrap() {
                 return self.open(duty);
             }

@@ -11,10 +11,10 @@ use crate::store::{Store, StoreError};
 
 /// Waits until the watch of a server says this of the owner.
 fn await_verdict(node: &Node, verdict: Verdict, within: Duration) -> View {
-    let mut views = node.member.views();
-    let awaited = views.wait_for(|view| view.verdict == Some(verdict));
-    let view = node.runtime.block_on(async { tokio::time::timeout(within, awaited).await });
-    view.expect("no such verdict in time").unwrap().clone()
+    let mut sights = node.member.sights();
+    let awaited = sights.wait_for(|sight| sight.shard(0).is_some_and(|view| view.verdict == verdict));
+    let sight = node.runtime.block_on(async { tokio::time::timeout(within, awaited).await });
+    sight.expect("no such verdict in time").unwrap().shards[0].clone()
 }
 
 fn takes(node: Node, view: &View) -> Owning {
@@ -45,9 +45,8 @@ fn a_take_over_waits_for_the_commit_that_is_under_way() {
     let (config, mut old) = owning(server);
     old.store.try_timeout = Duration::from_secs(10);
     let next = Node::join(&config);
-    let owner = next.runtime.block_on(next.member.look());
     // Its sessions are not ended: an owner that is alive and slow.
-    let view = View { owner: Some(owner), verdict: Some(Verdict::Free) };
+    let view = View { verdict: Verdict::Free, ..next.runtime.block_on(next.member.look()) };
     let block = format!(
         "SET search_path = {}; BEGIN; INSERT INTO journal VALUES (0, 2, 0, ''); SELECT pg_sleep(1); ROLLBACK",
         config.schema
@@ -145,11 +144,11 @@ fn an_owner_that_beats_is_never_taken_for_dead() {
     let Some(server) = PgServer::shared() else { return };
     let (config, old) = owning(server);
     let next = Node::join(&config);
-    let mut views = next.member.views();
+    let mut views = next.member.sights();
     let began = Instant::now();
     while began.elapsed() < Duration::from_millis(2_500) {
         next.runtime.block_on(views.changed()).unwrap();
-        assert_ne!(views.borrow().verdict, Some(Verdict::Dead));
+        assert_ne!(views.borrow().shards[0].verdict, Verdict::Dead);
         assert!(old.store.may_serve());
     }
 }
@@ -164,11 +163,11 @@ fn an_outage_of_postgresql_makes_nobody_dead_and_the_owner_waits() {
     thread::sleep(Duration::from_millis(2_500));
     assert!(!old.store.may_serve(), "nobody can say who the owner is");
     server.signal("CONT");
-    let mut views = next.member.views();
+    let mut views = next.member.sights();
     let began = Instant::now();
     while began.elapsed() < Duration::from_millis(2_000) {
         next.runtime.block_on(views.changed()).unwrap();
-        assert_ne!(views.borrow().verdict, Some(Verdict::Dead));
+        assert_ne!(views.borrow().shards[0].verdict, Verdict::Dead);
     }
     assert!(old.store.may_serve());
     old.store.commit(&[appended(1)]).unwrap();
@@ -192,8 +191,7 @@ fn of_two_that_take_at_once_one_gets_it() {
     let (config, old) = owning(server);
     old.store.release(true).unwrap();
     let nodes = [Node::join(&config), Node::join(&config)];
-    let owner = nodes[0].runtime.block_on(nodes[0].member.look());
-    let view = View { owner: Some(owner), verdict: Some(Verdict::Free) };
+    let view = nodes[0].runtime.block_on(nodes[0].member.look());
     let taken = thread::scope(|scope| {
         let takes =
             nodes.each_ref().map(|node| scope.spawn(|| node.runtime.block_on(node.member.take(&view)).unwrap()));
@@ -240,4 +238,26 @@ fn a_take_over_from_a_server_that_does_not_answer_ends() {
         .block_on(async { tokio::time::timeout(Duration::from_secs(20), next.member.take_away(&view)).await });
     server.signal("CONT");
     assert!(matches!(taken, Ok(Err(_))), "{taken:?}");
+}
+
+/// A server that finds at a commit that one of its shards has another owner keeps beating, and keeps the others.
+#[test]
+fn losing_one_shard_ends_neither_the_registration_nor_the_other_shards() {
+    let Some(server) = PgServer::shared() else { return };
+    let mut config = config(&server.url());
+    config.shards = Some(2);
+    let node = Node::join(&config);
+    let mut sights = node.member.sights();
+    let sight = node.runtime.block_on(sights.wait_for(|sight| !sight.shards.is_empty())).unwrap().clone();
+    let take = |view: &View| node.runtime.block_on(node.member.take(view)).unwrap().expect("taken");
+    let [one, two] = [take(&sight.shards[0]), take(&sight.shards[1])];
+    let (lost, _) = node.runtime.block_on(PgStore::open(&node.member, &one)).unwrap();
+    let (kept, _) = node.runtime.block_on(PgStore::open(&node.member, &two)).unwrap();
+    server.psql("postgres", &format!("UPDATE {}.shard SET epoch = 9 WHERE id = 0", config.schema)).unwrap();
+    assert!(matches!(lost.commit(&[Record::QueueCreated(queue(1))]), Err(StoreError::Lost(_))));
+    lost.release(false).unwrap();
+    node.runtime.block_on(sights.changed()).unwrap();
+    node.runtime.block_on(sights.changed()).unwrap();
+    assert!(!node.member.is_dead() && kept.may_serve());
+    kept.commit(&[Record::QueueCreated(queue(1))]).unwrap();
 }

@@ -10,14 +10,14 @@ fn a_damaged_message_is_reported_and_its_neighbours_are_read() {
     let records: Vec<Record> = (1..=5).map(appended).collect();
     owning.store.commit(&records).unwrap();
     let spoil = format!(
-        "UPDATE {schema}.chunk_0 SET payload = set_byte(payload, octet_length(payload) - 1, 0)",
+        "UPDATE {schema}.chunk_0_0 SET payload = set_byte(payload, octet_length(payload) - 1, 0)",
         schema = config.schema
     );
     server.psql("postgres", &spoil).unwrap();
     let found = owning.store.read(STREAM, 1, ALL).unwrap();
     assert_eq!(found.messages.iter().map(|message| message.seq).collect::<Vec<_>>(), [1, 2, 3, 4]);
     assert_eq!(found.damaged.iter().map(|damaged| damaged.seq).collect::<Vec<_>>(), [5]);
-    assert!(found.damaged[0].file.contains("chunk_0"), "{:?}", found.damaged[0]);
+    assert!(found.damaged[0].file.contains("chunk_0_0"), "{:?}", found.damaged[0]);
     let these = owning.store.read_these(STREAM, &[2, 5], usize::MAX).unwrap();
     assert_eq!((these.messages.len(), these.damaged.len()), (1, 1));
 }
@@ -28,7 +28,7 @@ fn messages_that_are_missing_are_reported_and_not_passed_over() {
     let (config, owning) = owning(server);
     (1..=4).for_each(|seq| owning.store.commit(&[appended(seq)]).unwrap());
     let delete = |first| {
-        server.psql("postgres", &format!("DELETE FROM {}.chunk_0 WHERE first = {first}", config.schema)).unwrap()
+        server.psql("postgres", &format!("DELETE FROM {}.chunk_0_0 WHERE first = {first}", config.schema)).unwrap()
     };
     delete(2);
     let found = owning.store.read(STREAM, 1, ALL).unwrap();
@@ -38,8 +38,7 @@ fn messages_that_are_missing_are_reported_and_not_passed_over() {
     assert_eq!(owning.store.read(STREAM, 1, ALL).unwrap().damaged.len(), 2);
     owning.node.member.freeze();
     let next = Node::join(&config);
-    let owner = next.runtime.block_on(next.member.look());
-    let view = View { owner: Some(owner), verdict: Some(Verdict::Dead) };
+    let view = View { verdict: Verdict::Dead, ..next.runtime.block_on(next.member.look()) };
     let duty = next.runtime.block_on(next.member.take(&view)).unwrap().unwrap();
     let refused = next.runtime.block_on(PgStore::open(&next.member, &duty)).unwrap_err().to_string();
     assert!(refused.contains("message 4 of stream 1"), "{refused}");

@@ -1,0 +1,74 @@
+//! [`ClusterStatus`]: which servers share the queues, and which of them owns what.
+
+use serde::{Deserialize, Serialize};
+
+/// The servers on the same PostgreSQL, as one of them sees them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterStatus {
+    /// The id of the server that answers.
+    pub this: String,
+    /// The servers by their ids.
+    pub members: Vec<ClusterMember>,
+    /// The parts of the queues.
+    pub shards: Vec<ClusterShard>,
+    /// The standbys of PostgreSQL, as far as its user may see them.
+    pub standbys: Vec<ClusterStandby>,
+}
+
+/// What one server has counted, and what it owns.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ClusterCounters {
+    /// The servers that are registered and not silent.
+    pub members: u64,
+    /// The shards that this one owns.
+    pub shards: u64,
+    /// Its beats that PostgreSQL did not answer in time.
+    pub missed_beats: u64,
+    /// Its commits that were repeated, because it was not known whether they took effect.
+    pub unsure_commits: u64,
+    /// The shards that it took from a server that had died.
+    pub takeovers: u64,
+}
+
+/// A server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterMember {
+    /// Its id, given at its start and never used again.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// Where other servers reach it; empty if they cannot.
+    pub url: String,
+    /// `serving`, `draining` (it gives its shards away) or `silent` (its shards are taken over).
+    pub state: String,
+    /// The shards that it owns.
+    pub shards: Vec<u32>,
+}
+
+/// A part of the queues.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterShard {
+    /// Its number.
+    pub shard: u32,
+    /// The id of its owner; none while it moves.
+    pub owner: Option<String>,
+    /// How many owners it has had.
+    pub epoch: i64,
+    /// `owned`, or `free` or `dead` (it is about to be taken).
+    pub state: String,
+    /// The id of the server that takes it next.
+    pub wanted: Option<String>,
+    /// Whether it stays at its owner, because an operator moved it there.
+    pub pinned: bool,
+}
+
+/// A standby of PostgreSQL.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterStandby {
+    /// Its name.
+    pub name: String,
+    /// `sync`, `quorum`, `async` or `potential`; none where PostgreSQL's user may not see it.
+    pub sync_state: Option<String>,
+    /// How many bytes it has not made durable yet.
+    pub lag_bytes: Option<i64>,
+}

@@ -1,0 +1,205 @@
+//! [`HopClient`]: asks other servers. Calls to one of them share a connection, which is made when it is needed.
+
+use std::{
+    collections::HashMap,
+    io,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::BytesMut;
+use tokio::{
+    io::{AsyncWriteExt, BufReader},
+    net::{
+        TcpStream,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
+    sync::{Mutex as AsyncMutex, mpsc, oneshot},
+    time::timeout,
+};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::{
+    Answer, Asked,
+    frame::{Frame, Kind},
+    handshake, set_up,
+};
+use crate::{
+    broker::BrokerError,
+    server::cluster::call::{Call, Reply},
+};
+use dms_protocol::secret::Secret;
+
+/// How long connecting may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// How many bytes are gathered for one write.
+const WRITE_BYTES: usize = 256 << 10;
+
+/// Why a call to another server has no reply.
+#[derive(Debug)]
+pub(in crate::server::cluster) enum HopError {
+    /// Nothing was sent.
+    NotSent(String),
+    /// The server does not own the shard, and did nothing.
+    Moved,
+    /// The connection broke. The call may have been made.
+    Broken,
+    /// The broker there refused or failed.
+    Refused(BrokerError),
+}
+
+/// Where the connection to a server is kept, locked while it is made.
+type Place = Arc<AsyncMutex<Option<Arc<Connection>>>>;
+
+/// The connections to other servers.
+#[derive(Debug)]
+pub(in crate::server::cluster) struct HopClient {
+    secret: Secret,
+    connections: Mutex<HashMap<Arc<str>, Place>>,
+}
+
+impl HopClient {
+    pub(in crate::server::cluster) fn new(secret: Secret) -> Self {
+        Self { secret, connections: Mutex::default() }
+    }
+
+    /// Makes a call at the server at an address.
+    ///
+    /// # Cancel safety
+    /// Dropping the future drops the call there: a `lease` hands out nothing then.
+    pub(in crate::server::cluster) async fn call(
+        &self,
+        address: &Arc<str>,
+        shard: i32,
+        mut call: Call,
+    ) -> Result<Reply, HopError> {
+        let connection = self.connection(address).await.map_err(|error| HopError::NotSent(error.to_string()))?;
+        let payloads = call.payloads().into_iter().map(std::mem::take).collect();
+        let json = serde_json::to_vec(&Asked { shard, call }).map_err(|error| HopError::NotSent(error.to_string()))?;
+        let (waiting, answer) = connection.send(json, payloads)?;
+        let answered = answer.await;
+        drop(waiting);
+        match answered {
+            Ok(Answer::Done(reply)) => Ok(reply),
+            Ok(Answer::Moved) => Err(HopError::Moved),
+            Ok(Answer::Refused(refusal)) => Err(HopError::Refused(refusal.into())),
+            Err(_) => Err(HopError::Broken),
+        }
+    }
+
+    async fn connection(&self, address: &Arc<str>) -> io::Result<Arc<Connection>> {
+        let place = {
+            let mut connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
+            connections.entry(Arc::clone(address)).or_default().clone()
+        };
+        let mut place = place.lock().await;
+        if let Some(open) = place.as_ref().filter(|open| !open.out.is_closed()) {
+            return Ok(open.clone());
+        }
+        let made = timeout(CONNECT_TIMEOUT, Connection::open(address, &self.secret)).await;
+        let made = Arc::new(made.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?);
+        *place = Some(made.clone());
+        Ok(made)
+    }
+}
+
+type Pending = Mutex<HashMap<u64, oneshot::Sender<Answer>>>;
+
+/// An open connection.
+#[derive(Debug)]
+struct Connection {
+    out: mpsc::UnboundedSender<Frame>,
+    pending: Arc<Pending>,
+    next: AtomicU64,
+    _task: AbortOnDropHandle<()>,
+}
+
+/// A call whose answer is waited for. Dropping it withdraws the call.
+struct Waiting {
+    connection: Arc<Connection>,
+    id: u64,
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        if lock(&self.connection.pending).remove(&self.id).is_some() {
+            let _ = self.connection.out.send(Frame::cancel(self.id));
+        }
+    }
+}
+
+impl Connection {
+    async fn open(address: &str, secret: &Secret) -> io::Result<Self> {
+        let mut stream = TcpStream::connect(address).await?;
+        set_up(&stream)?;
+        handshake::ask(&mut stream, secret).await?;
+        let (out, frames) = mpsc::unbounded_channel();
+        let pending = Arc::new(Pending::default());
+        let task = tokio::spawn(run(stream, frames, pending.clone()));
+        Ok(Self { out, pending, next: AtomicU64::new(1), _task: AbortOnDropHandle::new(task) })
+    }
+
+    fn send(
+        self: &Arc<Self>,
+        json: Vec<u8>,
+        payloads: Vec<bytes::Bytes>,
+    ) -> Result<(Waiting, oneshot::Receiver<Answer>), HopError> {
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let (answer, answered) = oneshot::channel();
+        lock(&self.pending).insert(id, answer);
+        let waiting = Waiting { connection: self.clone(), id };
+        match self.out.send(Frame { id, kind: Kind::Call, json: json.into(), payloads }) {
+            Ok(()) => Ok((waiting, answered)),
+            Err(_) => Err(HopError::NotSent("the connection was closed".to_owned())),
+        }
+    }
+}
+
+fn lock(pending: &Pending) -> MutexGuard<'_, HashMap<u64, oneshot::Sender<Answer>>> {
+    pending.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Writes calls and reads answers until the connection ends. Calls without an answer learn that it broke.
+async fn run(stream: TcpStream, mut frames: mpsc::UnboundedReceiver<Frame>, pending: Arc<Pending>) {
+    let (from, to) = stream.into_split();
+    tokio::select! {
+        () = read(from, &pending) => {}
+        () = write(to, &mut frames) => {}
+    }
+    // From here on nothing is sent, so that no call can come in behind the last look at the pending ones.
+    frames.close();
+    lock(&pending).clear();
+}
+
+async fn read(from: OwnedReadHalf, pending: &Pending) {
+    let mut from = BufReader::new(from);
+    while let Ok(Some(mut frame)) = Frame::read(&mut from).await {
+        let Some(waiting) = lock(pending).remove(&frame.id) else { continue };
+        let Ok(mut answer) = serde_json::from_slice(&frame.json) else { return };
+        if let Answer::Done(reply) = &mut answer {
+            for (to, payload) in reply.payloads().into_iter().zip(std::mem::take(&mut frame.payloads)) {
+                *to = payload;
+            }
+        }
+        let _ = waiting.send(answer);
+    }
+}
+
+/// Writes frames, as many at once as are waiting.
+pub(super) async fn write(mut to: OwnedWriteHalf, frames: &mut mpsc::UnboundedReceiver<Frame>) {
+    let mut bytes = BytesMut::new();
+    while let Some(frame) = frames.recv().await {
+        frame.put(&mut bytes);
+        while bytes.len() < WRITE_BYTES {
+            let Ok(frame) = frames.try_recv() else { break };
+            frame.put(&mut bytes);
+        }
+        if to.write_all(&bytes).await.is_err() {
+            return;
+        }
+        bytes.clear();
+    }
+}

@@ -1,0 +1,57 @@
+//! Calls between the servers of a cluster: one TCP connection from each server to each other one, with many calls on it.
+//!
+//! Both ends prove that they know the secret of the tables before anything else is read. Nothing is encrypted.
+//!
+//! | file | contents |
+//! |---|---|
+//! | `frame` | the bytes on the connection |
+//! | `handshake` | the proof |
+//! | `refusal` | the errors of a broker as values |
+//! | `client` | the end that asks |
+//! | `server` | the end that owns shards and answers |
+
+pub(super) mod client;
+mod frame;
+mod handshake;
+mod refusal;
+pub(super) mod server;
+
+use std::{io, time::Duration};
+
+use rustix::net::sockopt::{set_socket_keepalive, set_tcp_keepcnt, set_tcp_keepidle, set_tcp_keepintvl};
+use serde::{Deserialize, Serialize};
+use tokio::net::TcpStream;
+
+use self::refusal::Refusal;
+use super::call::{Call, Reply};
+
+/// How long a silent connection is left alone before the other end is asked whether it is still there.
+const KEEPALIVE: Duration = Duration::from_secs(5);
+
+/// Makes the system find out that the other end is gone although it did not close the connection. Calls are small and somebody
+/// waits for each of them, so they are sent at once.
+fn set_up(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    set_socket_keepalive(stream, true)?;
+    set_tcp_keepidle(stream, KEEPALIVE)?;
+    set_tcp_keepintvl(stream, KEEPALIVE)?;
+    set_tcp_keepcnt(stream, 3)?;
+    Ok(())
+}
+
+/// A call as it is sent.
+#[derive(Debug, Serialize, Deserialize)]
+struct Asked {
+    shard: i32,
+    call: Call,
+}
+
+/// The answer to it.
+#[derive(Debug, Serialize, Deserialize)]
+enum Answer {
+    Done(Reply),
+    /// The server does not own the shard. Nothing was done.
+    Moved,
+    /// The broker refused, or failed.
+    Refused(Refusal),
+}

@@ -1,0 +1,135 @@
+//! [`serve`]: answers the calls of other servers to the shards that this one owns.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::{
+    io::BufReader,
+    net::{TcpListener, TcpStream},
+    sync::mpsc,
+    task::{AbortHandle, JoinSet},
+    time::sleep,
+};
+
+use super::{
+    Answer, Asked,
+    client::write,
+    frame::{Frame, Kind},
+    handshake,
+    refusal::Refusal,
+    set_up,
+};
+use crate::{broker::BrokerError, server::cluster::Shared};
+
+/// The pause after a failed accept, for example because there are no more file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// The maximum number of connections. Each other server needs one.
+const MAX_CONNECTIONS: usize = 256;
+/// The maximum number of calls of one server at a time. Waiting consume calls are most of them.
+const MAX_CALLS: usize = 50_000;
+
+/// Accepts other servers. Dropping the future cuts their connections.
+pub(in crate::server::cluster) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
+    let mut connections = JoinSet::new();
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                while connections.try_join_next().is_some() {}
+                if connections.len() < MAX_CONNECTIONS {
+                    connections.spawn(connection(stream, shared.clone()));
+                }
+            }
+            Err(error) => {
+                tracing::debug!(%error, "a connection of another server could not be accepted");
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// The calls under way by their numbers.
+type Calls = Arc<Mutex<HashMap<u64, AbortHandle>>>;
+
+async fn connection(mut stream: TcpStream, shared: Arc<Shared>) {
+    let peer = stream.peer_addr().ok();
+    let began = match set_up(&stream) {
+        Ok(()) => handshake::answer(&mut stream, &shared.secret).await,
+        failed => failed,
+    };
+    if let Err(error) = began {
+        let peer = peer.map(tracing::field::display);
+        tracing::warn!(%error, peer, "a connection to server.cluster.listen was refused");
+        return;
+    }
+    let (from, to) = stream.into_split();
+    let mut from = BufReader::new(from);
+    let (out, mut frames) = mpsc::unbounded_channel();
+    let mut tasks = JoinSet::new();
+    let calls = Calls::default();
+    let read = async {
+        while let Ok(Some(frame)) = Frame::read(&mut from).await {
+            while tasks.try_join_next().is_some() {}
+            match frame.kind {
+                Kind::Call => {
+                    let (id, shared, out, done) = (frame.id, shared.clone(), out.clone(), calls.clone());
+                    if lock(&calls).len() >= MAX_CALLS {
+                        let busy =
+                            Refusal::of(BrokerError::TooManyPolls(MAX_CALLS)).map_or(Answer::Moved, Answer::Refused);
+                        let _ = out.send(framed(id, busy));
+                        continue;
+                    }
+                    // Held until the call is noted: its task waits for it before it forgets the call.
+                    let mut noted = lock(&calls);
+                    let handle = tasks.spawn(async move {
+                        let answer = framed(id, answer(&shared, frame).await);
+                        lock(&done).remove(&id);
+                        let _ = out.send(answer);
+                    });
+                    noted.insert(id, handle);
+                }
+                Kind::Cancel => {
+                    if let Some(task) = lock(&calls).remove(&frame.id) {
+                        task.abort();
+                    }
+                }
+                Kind::Answer => return,
+            }
+        }
+    };
+    tokio::select! {
+        () = read => {}
+        () = write(to, &mut frames) => {}
+    }
+}
+
+fn lock(calls: &Calls) -> MutexGuard<'_, HashMap<u64, AbortHandle>> {
+    calls.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+async fn answer(shared: &Shared, frame: Frame) -> Answer {
+    let mut asked: Asked = match serde_json::from_slice(&frame.json) {
+        Ok(asked) => asked,
+        Err(error) => return Answer::Refused(Refusal::Store(format!("a call cannot be read: {error}"))),
+    };
+    for (to, payload) in asked.call.payloads().into_iter().zip(frame.payloads) {
+        *to = payload;
+    }
+    let Some(broker) = shared.seats.local(asked.shard) else { return Answer::Moved };
+    match asked.call.make(&broker).await {
+        Ok(reply) => Answer::Done(reply),
+        Err(error) => Refusal::of(error).map_or(Answer::Moved, Answer::Refused),
+    }
+}
+
+fn framed(id: u64, mut answer: Answer) -> Frame {
+    let payloads = match &mut answer {
+        Answer::Done(reply) => reply.payloads().into_iter().map(std::mem::take).collect(),
+        _ => Vec::new(),
+    };
+    // Strings and numbers are always written.
+    let json = serde_json::to_vec(&answer).unwrap_or_default();
+    Frame { id, kind: Kind::Answer, json: json.into(), payloads }
+}

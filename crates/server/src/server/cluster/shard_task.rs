@@ -1,0 +1,142 @@
+//! One shard at this server: taken, opened, served until ownership is lost or handed over.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Shared,
+    seats::{Seat, Seats},
+};
+use crate::{
+    broker::{Broker, embedded::EmbeddedBroker},
+    server::startup::create_missing,
+    store::postgres::{PgStore, PostgresError, duty::Duty, member::Member, shards, sight::View},
+};
+
+/// How long to wait after PostgreSQL failed.
+pub(super) const AFTER_FAILURE: Duration = Duration::from_secs(1);
+
+/// How often the queues of the configuration are tried to be created.
+const CREATE_ATTEMPTS: u32 = 3;
+/// How long an orderly end may take.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// A shard that this server takes.
+pub(super) struct ShardTask {
+    pub(super) shared: Arc<Shared>,
+    pub(super) member: Arc<Member>,
+    pub(super) view: View,
+    /// Cancelled when the shard is to be given up in order.
+    pub(super) give: CancellationToken,
+}
+
+impl ShardTask {
+    /// Runs until this server has the shard no more.
+    pub(super) async fn run(self) {
+        let taken = tokio::select! {
+            taken = self.member.take_away(&self.view) => taken,
+            () = self.give.cancelled() => return,
+        };
+        match taken {
+            Ok(Some(duty)) => self.serve(&duty).await,
+            Ok(None) => {}
+            Err(error) => {
+                tracing::warn!(%error, shard = self.view.shard, "this server could not take a shard over; it tries again");
+                self.pause().await;
+            }
+        }
+    }
+
+    /// Serves until ownership is lost or given up.
+    async fn serve(&self, duty: &Arc<Duty>) {
+        let shard = duty.shard;
+        // PostgreSQL may not answer for long, and a stop or another owner does not wait for it.
+        let opened = tokio::select! {
+            opened = self.open(duty) => opened,
+            () = duty.lost() => Err(PostgresError::NotOwner),
+            () = self.give.cancelled() => Err(PostgresError::NotOwner),
+        };
+        let broker = match opened {
+            Ok(broker) => broker,
+            Err(_) if self.give.is_cancelled() => return self.give_up(duty).await,
+            Err(error) => {
+                tracing::error!(%error, shard, "a shard could not be opened; another server may try, and this one does so again");
+                self.give_up(duty).await;
+                return self.pause().await;
+            }
+        };
+        tracing::info!(shard, epoch = duty.epoch, "this server serves a shard now");
+        self.seats().set(shard, Seat::Local(broker.clone()));
+        tokio::select! {
+            biased;
+            () = duty.lost() => {
+                self.seats().set(shard, Seat::Nobody("another server has taken over".into()));
+                tracing::warn!(shard, epoch = duty.epoch, "this server does not own a shard any more");
+                broker.abort().await;
+            }
+            () = self.give.cancelled() => {
+                // New calls wait for the next owner from here on. Those that wait are answered, and what was accepted is
+                // committed, before others may take over.
+                self.seats().set(shard, Seat::Nobody("the shard is handed over".into()));
+                if timeout(CLOSE_TIMEOUT, broker.close()).await.is_err() {
+                    tracing::warn!(shard, "PostgreSQL does not answer: requests that wait for it stay unanswered, and others take over later");
+                    broker.abort().await;
+                } else {
+                    tracing::info!(shard, epoch = duty.epoch, "this server gave a shard up in order");
+                }
+            }
+        }
+        self.shared.retire(&broker);
+    }
+
+    async fn give_up(&self, duty: &Arc<Duty>) {
+        let (asked, duty) = (Arc::clone(&self.member), Arc::clone(duty));
+        if let Err(error) = self.member.runtime.run(async move { asked.release(&duty).await }).await {
+            tracing::debug!(%error, "ownership could not be given up; others take over later");
+        }
+    }
+
+    async fn open(&self, duty: &Arc<Duty>) -> Result<Arc<EmbeddedBroker>, PostgresError> {
+        let (store, snapshot) = PgStore::open(&self.member, duty).await?;
+        let (config, clock) = (self.shared.config.clone(), self.shared.clock);
+        let broker = Arc::new(EmbeddedBroker::start(Arc::new(store), snapshot, config, clock));
+        self.create_queues(&broker, duty.shard).await;
+        Ok(broker)
+    }
+
+    /// Creates the missing queues of the configuration that belong to the shard.
+    async fn create_queues(&self, broker: &EmbeddedBroker, shard: i32) {
+        let mut projects = self.shared.projects.clone();
+        for project in &mut projects {
+            let id = project.id.clone();
+            let count = self.member.tables.shards;
+            project.queues.retain(|start| shards::of_name(&id, &start.queue.name, count) == shard);
+        }
+        for attempt in 1..=CREATE_ATTEMPTS {
+            match create_missing(broker, &projects).await {
+                Ok(()) => return,
+                // The other queues are served all the same, and the next take-over tries again.
+                Err(error) if attempt == CREATE_ATTEMPTS => {
+                    tracing::error!(%error, "a queue of the configuration could not be created");
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "a queue of the configuration could not be created yet");
+                    self.pause().await;
+                }
+            }
+        }
+    }
+
+    fn seats(&self) -> &Seats {
+        &self.shared.seats
+    }
+
+    async fn pause(&self) {
+        tokio::select! {
+            () = sleep(AFTER_FAILURE) => {}
+            () = self.give.cancelled() => {}
+        }
+    }
+}

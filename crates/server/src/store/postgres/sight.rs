@@ -1,0 +1,168 @@
+//! What a server sees of the others with each beat: who is registered, who owns which shard, and who is dead.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use crate::store::postgres::{
+    connect::Session,
+    duty::{Moment, Owner, Verdict, Watch},
+    error::PostgresError,
+};
+
+/// A registered server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Peer {
+    /// Its id.
+    pub(crate) id: String,
+    /// Its name.
+    pub(crate) name: String,
+    /// Where other servers reach it; empty if they cannot.
+    pub(crate) url: String,
+    /// How often it has beaten.
+    pub(crate) beat: i64,
+    /// Whether it gives its shards away and takes none.
+    pub(crate) is_draining: bool,
+    /// Whether it has not beaten for so long that its shards are taken over.
+    pub(crate) is_silent: bool,
+}
+
+impl Peer {
+    /// Whether it may be given shards.
+    pub(crate) fn takes_shards(&self) -> bool {
+        !self.is_draining && !self.is_silent
+    }
+}
+
+/// A shard and the latest judgement of its owner.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct View {
+    /// The shard.
+    pub(crate) shard: i32,
+    /// The owner as it was last read.
+    pub(crate) owner: Owner,
+    /// Whether the shard can be taken, and why.
+    pub(crate) verdict: Verdict,
+    /// The server that shall own the shard next.
+    pub(crate) wanted: Option<String>,
+    /// Whether it stays there: an operator moved it.
+    pub(crate) is_pinned: bool,
+}
+
+/// All of it. Empty before the first beat.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Sight {
+    /// The registered servers by their ids.
+    pub(crate) members: Arc<[Peer]>,
+    /// The shards in order.
+    pub(crate) shards: Arc<[View]>,
+}
+
+impl Sight {
+    /// A registered server.
+    pub(crate) fn member(&self, id: &str) -> Option<&Peer> {
+        self.members.iter().find(|peer| peer.id == id)
+    }
+
+    /// A shard.
+    #[cfg(test)]
+    pub(crate) fn shard(&self, shard: i32) -> Option<&View> {
+        self.shards.iter().find(|view| view.shard == shard)
+    }
+}
+
+/// The watches over all servers and shards.
+#[derive(Debug)]
+pub(crate) struct Watches {
+    patience: Duration,
+    shards: HashMap<i32, Watch>,
+    members: HashMap<String, (i64, Moment)>,
+}
+
+/// The rows of a beat, before they are judged.
+#[derive(Debug)]
+pub(crate) struct Rows {
+    members: Vec<Peer>,
+    shards: Vec<View>,
+}
+
+impl Watches {
+    /// Watches that take a server for dead after this time without a beat.
+    pub(crate) fn new(patience: Duration) -> Self {
+        Self { patience, shards: HashMap::new(), members: HashMap::new() }
+    }
+
+    /// See [`Watch::restart`].
+    pub(crate) fn restart(&mut self) {
+        self.shards.values_mut().for_each(Watch::restart);
+        self.members.clear();
+    }
+
+    /// Judges what was read at `now`.
+    pub(crate) fn look(&mut self, me: &str, mut rows: Rows, now: Moment) -> Sight {
+        for view in &mut rows.shards {
+            let watch = self.shards.entry(view.shard).or_insert_with(|| Watch::new(self.patience));
+            view.verdict = watch.look(me, &view.owner, now);
+        }
+        self.members.retain(|id, _| rows.members.iter().any(|peer| peer.id == *id));
+        for peer in &mut rows.members {
+            let (beat, since) = self.members.entry(peer.id.clone()).or_insert((peer.beat, now));
+            if *beat != peer.beat {
+                (*beat, *since) = (peer.beat, now);
+            }
+            peer.is_silent = peer.id != me && now.since(*since) >= self.patience;
+        }
+        Sight { members: rows.members.into(), shards: rows.shards.into() }
+    }
+
+    /// The servers whose rows nobody needs any more: they have been silent for much longer than a take-over takes.
+    pub(crate) fn crashed<'a>(&self, sight: &'a Sight, now: Moment) -> Vec<&'a Peer> {
+        let is_long =
+            |peer: &&Peer| self.members.get(&peer.id).is_some_and(|(_, since)| now.since(*since) >= self.patience * 3);
+        sight.members.iter().filter(|peer| peer.is_silent).filter(is_long).collect()
+    }
+}
+
+impl Rows {
+    /// Takes the judgements of an earlier sight.
+    pub(crate) fn seen_by(mut self, sight: &Sight) -> Sight {
+        for view in &mut self.shards {
+            let earlier =
+                sight.shards.iter().find(|seen| seen.shard == view.shard && seen.owner.epoch == view.owner.epoch);
+            view.verdict = match (&view.owner.id, earlier) {
+                (None, _) => Verdict::Free,
+                (Some(_), Some(seen)) if seen.verdict == Verdict::Dead => Verdict::Dead,
+                _ => Verdict::Alive,
+            };
+        }
+        for peer in &mut self.members {
+            peer.is_silent = sight.member(&peer.id).is_some_and(|seen| seen.is_silent);
+        }
+        Sight { members: self.members.into(), shards: self.shards.into() }
+    }
+}
+
+/// Reads the shards, then the servers. In the other order the new owner of a shard could be missing among the servers.
+///
+/// # Errors
+/// When PostgreSQL fails.
+pub(crate) async fn read(session: &Session) -> Result<Rows, PostgresError> {
+    let asked = "SELECT s.id, s.owner, s.epoch, m.beat, m.name, s.wanted, s.pinned FROM shard s \
+                 LEFT JOIN member m ON m.id = s.owner ORDER BY s.id";
+    let mut shards = Vec::new();
+    for row in &session.query(asked, &[]).await? {
+        let owner = Owner { id: row.try_get(1)?, epoch: row.try_get(2)?, beat: row.try_get(3)?, name: row.try_get(4)? };
+        let (shard, wanted, is_pinned) = (row.try_get(0)?, row.try_get(5)?, row.try_get(6)?);
+        shards.push(View { shard, owner, verdict: Verdict::Alive, wanted, is_pinned });
+    }
+    let mut members = Vec::new();
+    for row in &session.query("SELECT id, name, url, beat, draining FROM member ORDER BY id", &[]).await? {
+        members.push(Peer {
+            id: row.try_get(0)?,
+            name: row.try_get(1)?,
+            url: row.try_get(2)?,
+            beat: row.try_get(3)?,
+            is_draining: row.try_get(4)?,
+            is_silent: false,
+        });
+    }
+    Ok(Rows { members, shards })
+}

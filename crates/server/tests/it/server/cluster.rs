@@ -1,0 +1,213 @@
+//! Several servers on one PostgreSQL: each answers every request, whoever owns the queue.
+
+use std::time::{Duration, Instant};
+
+use dms_server::{
+    Project, ServerConfig,
+    broker::{Quotas, embedded::PostgresConfig},
+};
+use dms_worker_postgres_fixture::PgServer;
+use futures_util::future::join_all;
+use http::Request;
+use serde_json::{Value, json};
+
+use super::{Api, PROJECT};
+
+/// A configuration of one server; all servers of a test use the same schema.
+fn settings(server: &PgServer, schema: &str, quotas: Quotas) -> ServerConfig {
+    let mut postgres = PostgresConfig::new(server.url().into());
+    schema.clone_into(&mut postgres.schema);
+    postgres.takeover_after = Duration::from_millis(1_000);
+    postgres.listen = Some("127.0.0.1:0".parse().unwrap());
+    let mut project = Project::new(PROJECT);
+    project.quotas = Some(quotas);
+    ServerConfig::default().postgres(postgres).projects(vec![project])
+}
+
+fn schema() -> String {
+    format!("dms_{}", uuid::Uuid::new_v4().simple())
+}
+
+/// Three servers of which each owns a shard at least.
+async fn three(server: &PgServer, quotas: Quotas) -> Vec<Api> {
+    let schema = schema();
+    let servers = join_all((0..3).map(|_| Api::with(settings(server, &schema, quotas)))).await;
+    let sql = format!("SELECT count(DISTINCT owner) FROM {schema}.shard");
+    let began = Instant::now();
+    while server.psql("postgres", &sql).unwrap().pop().unwrap() != "3" {
+        assert!(began.elapsed() < Duration::from_secs(20), "the shards are not spread");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    servers
+}
+
+const MANY: Quotas = Quotas { queues: 100, groups_per_queue: 3, tags_per_queue: 20 };
+
+async fn make(api: &Api, name: &str) -> (String, String) {
+    let created = api.post("/queues", &json!({ "name": name }).to_string()).await.expect(201);
+    let queue = format!("/queues/{}", created["id"].as_str().unwrap());
+    let made = api.post(&format!("{queue}/groups"), r#"{"groups": [{"name": "g"}]}"#).await.expect(201);
+    let group = format!("{queue}/groups/{}", made["groups"][0]["id"].as_str().unwrap());
+    (queue, group)
+}
+
+async fn send(api: &Api, queue: &str, body: &str) {
+    let messages = json!({ "messages": [{ "body": body }] }).to_string();
+    api.post(&format!("{queue}/messages"), &messages).await.expect(201);
+}
+
+fn bodies(leased: &Value) -> Vec<&str> {
+    leased.as_array().unwrap().iter().map(|message| message["message"]["body"].as_str().unwrap()).collect()
+}
+
+async fn ack(api: &Api, group: &str, leased: &Value) -> Value {
+    let handled = |message: &Value| json!({ "handler": message["handler"], "status": "success" });
+    let messages: Vec<_> = leased.as_array().unwrap().iter().map(handled).collect();
+    api.post(&format!("{group}/ack"), &json!({ "message": messages }).to_string()).await.expect(200)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_server_answers_for_every_queue() {
+    let Some(server) = PgServer::shared() else { return };
+    let servers = three(server, MANY).await;
+    let mut made = Vec::new();
+    for number in 0..8 {
+        made.push(make(&servers[number % 3], &format!("queue-{number}")).await);
+    }
+    let list = |listed: Value| -> Vec<String> {
+        listed["queues"].as_array().unwrap().iter().map(|queue| queue["name"].as_str().unwrap().to_owned()).collect()
+    };
+    let mut lists = Vec::new();
+    for api in &servers {
+        lists.push(list(api.get("/queues").await.expect(200)));
+    }
+    assert_eq!(lists[0].len(), 8);
+    assert!(lists.iter().all(|names| *names == lists[0]), "{lists:?}");
+    for (number, (queue, group)) in made.iter().enumerate() {
+        let [one, two, three] = [0, 1, 2].map(|turn| &servers[(number + turn) % 3]);
+        let body = format!("message {number}");
+        send(one, queue, &body).await;
+        let leased = two.get(&format!("{group}/messages")).await.expect(200);
+        assert_eq!(bodies(&leased), [body.as_str()]);
+        assert_eq!(ack(three, group, &leased).await["success"], 1);
+        assert_eq!(one.consume(group, "").await, json!([]), "acknowledged");
+        let taken = json!({ "name": format!("queue-{number}") }).to_string();
+        assert_eq!(two.post("/queues", &taken).await.status, 400, "the name is taken everywhere");
+    }
+    for (number, (queue, _)) in made.iter().enumerate() {
+        assert_eq!(servers[(number + 1) % 3].call("DELETE", queue, "").await.status, 204);
+    }
+    assert_eq!(servers[2].get("/queues").await.expect(200)["total"], 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_poll_waits_at_the_owner_and_leases_nothing_when_its_caller_leaves() {
+    let Some(server) = PgServer::shared() else { return };
+    let servers = three(server, MANY).await;
+    for number in 0..4 {
+        let (queue, group) = make(&servers[0], &format!("queue-{number}")).await;
+        for poller in &servers {
+            let poll = format!("{group}/messages?time_wait=20");
+            let left = tokio::time::timeout(Duration::from_millis(300), poller.get(&poll)).await;
+            assert!(left.is_err(), "a poll of an empty queue waits");
+            let sent = async {
+                // Long enough for the poll to wait, and for the earlier one to be gone.
+                tokio::time::sleep(Duration::from_millis(200)).await;
+                send(&servers[number % 3], &queue, "hello").await;
+            };
+            let (leased, ()) = tokio::join!(poller.get(&poll), sent);
+            let leased = leased.expect(200);
+            assert_eq!(bodies(&leased), ["hello"]);
+            ack(poller, &group, &leased).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn servers_that_create_queues_together_keep_to_the_quota() {
+    let Some(server) = PgServer::shared() else { return };
+    let servers = three(server, Quotas { queues: 5, ..MANY }).await;
+    let create = |number: usize| {
+        let (api, body) = (&servers[number % 3], json!({ "name": format!("queue-{number}") }).to_string());
+        async move { api.post("/queues", &body).await.status.as_u16() }
+    };
+    let statuses = join_all((0..12).map(create)).await;
+    assert_eq!(statuses.iter().filter(|status| **status == 201).count(), 5, "{statuses:?}");
+    assert_eq!(servers[1].get("/queues").await.expect(200)["total"], 5);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_go_on_while_a_server_stops_in_order_and_after_another_one_crashed() {
+    let Some(server) = PgServer::shared() else { return };
+    let mut servers = three(server, MANY).await;
+    let mut made = Vec::new();
+    for number in 0..8 {
+        made.push(make(&servers[0], &format!("queue-{number}")).await);
+    }
+    let leaving = servers.pop().unwrap();
+    let closed = async {
+        leaving.server.close().await;
+        drop(leaving);
+    };
+    let sent = async {
+        for round in 0..5 {
+            for (number, (queue, _)) in made.iter().enumerate() {
+                send(&servers[number % 2], queue, &format!("message {round}")).await;
+            }
+        }
+    };
+    tokio::join!(closed, sent);
+    drop(servers.pop());
+    // Each call waits until the shards of the dead server are taken over.
+    for (queue, group) in &made {
+        let leased = servers[0].get(&format!("{group}/messages?max_msgs=10")).await.expect(200);
+        assert_eq!(bodies(&leased), ["message 0", "message 1", "message 2", "message 3", "message 4"]);
+        ack(&servers[0], group, &leased).await;
+        send(&servers[0], queue, "still here").await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_number_of_shards_is_refused() {
+    let Some(server) = PgServer::shared() else { return };
+    let schema = schema();
+    let with = |shards: Option<u32>| {
+        let mut config = settings(server, &schema, MANY);
+        config.postgres.as_mut().unwrap().shards = shards;
+        async move { dms_server::Server::bind(config).await }
+    };
+    let first = with(Some(3)).await.unwrap();
+    let refused = with(Some(4)).await.unwrap_err().to_string();
+    assert!(refused.contains("server.cluster.shards to 3"), "{refused}");
+    drop(with(None).await.unwrap());
+    drop(first);
+}
+
+/// A user's token is good at every server, and no longer once the password has changed there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_token_of_one_server_is_accepted_by_the_others() {
+    let Some(server) = PgServer::shared() else { return };
+    let schema = schema();
+    let with = |password: &str| {
+        let mut config = settings(server, &schema, MANY);
+        config.projects[0] = Project::new(PROJECT).user("u", password, "d");
+        Api::with(config)
+    };
+    let (one, two, changed) = (with("pass").await, with("pass").await, with("word").await);
+    let user = json!({ "name": "u", "password": "pass", "domain": { "name": "d" } });
+    let identity = json!({ "methods": ["password"], "password": { "user": user } });
+    let login = json!({ "auth": { "identity": identity, "scope": { "project": { "id": PROJECT } } } }).to_string();
+    let login = Request::builder().method("POST").uri("/v3/auth/tokens").body(login.into()).unwrap();
+    let answer = one.raw(login).await;
+    assert_eq!(answer.status, 201, "{answer:?}");
+    let token = answer.headers["x-subject-token"].to_str().unwrap().to_owned();
+    let list = async |api: &Api, token: &str| {
+        let request = Request::builder().uri(format!("/v2/{PROJECT}/queues")).header("X-Auth-Token", token);
+        api.raw(request.body("".into()).unwrap()).await
+    };
+    for api in [&one, &two, &two] {
+        list(api, &token).await.expect(200);
+    }
+    list(&changed, &token).await.refused(401, "DMS.10240101");
+    list(&two, &token.replace("dms1.", "dms1.A")).await.refused(401, "DMS.10240101");
+}
