@@ -211,3 +211,28 @@ async fn the_token_of_one_server_is_accepted_by_the_others() {
     list(&changed, &token).await.refused(401, "DMS.10240101");
     list(&two, &token.replace("dms1.", "dms1.A")).await.refused(401, "DMS.10240101");
 }
+
+/// The id alone does not say which shard has the message: all are searched.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_is_found_retried_and_discarded_through_every_server() {
+    let Some(server) = PgServer::shared() else { return };
+    let servers = three(server, MANY).await;
+    for number in 0..4 {
+        let [one, two, three] = [0, 1, 2].map(|turn| &servers[(number + turn) % 3]);
+        let deadly = json!({ "name": format!("queue-{number}"), "redrive_policy": "enable", "max_consume_count": 1 });
+        let queue = one.queue(&deadly.to_string()).await;
+        let group = one.group(&queue, "g").await;
+        let body = r#"{"messages":[{"body":"hello"}],"return_id":true}"#;
+        let sent = two.post(&format!("{queue}/messages"), body).await.expect(201);
+        let message = format!("/messages/{}", sent["messages"][0]["id"].as_str().unwrap());
+        let leased = three.consume(&group, "").await;
+        one.ack(&group, &leased, "fail").await.expect(200);
+        let found = two.get(&message).await.expect(200);
+        let places: Vec<_> = found["places"].as_array().unwrap().iter().map(|place| &place["place"]).collect();
+        assert_eq!(places, ["queue", "dead_letters"], "{found}");
+        assert_eq!(found["places"][1]["message"]["body"], "hello");
+        assert_eq!(three.post(&format!("{message}/retry"), "").await.expect(200)["retried"], 1);
+        assert_eq!(one.post(&format!("{message}/discard"), "").await.expect(200)["discarded"], 1);
+        assert_eq!(two.consume(&group, "").await, json!([]));
+    }
+}

@@ -1,6 +1,6 @@
 //! Callers without credentials: bodies they announce and connections they hold do not keep others from being served.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{io::ErrorKind, net::SocketAddr, time::Duration};
 
 use dms_server::{HttpLimits, Server, ServerConfig};
 use tokio::{
@@ -87,6 +87,18 @@ async fn head_of_answer(stream: &mut TcpStream) -> String {
     String::from_utf8(head).unwrap()
 }
 
+/// Reads what has arrived, and returns whether more may arrive.
+fn is_open(stream: &TcpStream) -> bool {
+    let mut arrived = [0; 1024];
+    loop {
+        match stream.try_read(&mut arrived) {
+            Ok(0) => return false,
+            Ok(_) => {}
+            Err(error) => return error.kind() == ErrorKind::WouldBlock,
+        }
+    }
+}
+
 /// The name of the server's key with a signature that is wrong, which only the body could show.
 const PLAUSIBLE: &str = "X-Sdk-Date: 20261122T203300Z\r\nAuthorization: SDK-HMAC-SHA256 Access=CONFORMANCEAK0000001, \
                          SignedHeaders=host;x-sdk-date, Signature=00\r\n";
@@ -157,13 +169,13 @@ async fn connections_of_strangers_replace_each_other() {
         assert_eq!(server.create("127.0.0.1", &format!("q{number}"), 100).await, "HTTP/1.1 201");
     }
     assert_eq!(asks().await, "HTTP/1.1 200");
-    let mut open = 0;
-    for mut stream in held {
-        let ended = tokio::time::timeout(Duration::from_millis(5), async { while stream.read_u8().await.is_ok() {} });
-        open += usize::from(ended.await.is_err());
+    // Its share is 16; a few more are being answered at any time. A busy machine takes a moment to close the others.
+    let begun = Instant::now();
+    while held.len() > 20 {
+        assert!(begun.elapsed() < Duration::from_secs(10), "{} connections of the stranger are open", held.len());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        held.retain(is_open);
     }
-    // Its share is 16; a few more are being answered at any time.
-    assert!(open <= 20, "{open} connections of the stranger are open");
 }
 
 /// What the head alone refuses is refused before the body is there; a sender who goes on writing reads the answer and may
