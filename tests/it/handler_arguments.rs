@@ -18,7 +18,7 @@ struct Order {
     id: u64,
 }
 
-/// What the handlers of a test saw.
+/// The arguments that the handlers of a test received.
 #[derive(Clone, Default)]
 struct Seen(Arc<Mutex<Vec<String>>>);
 

@@ -1,4 +1,4 @@
-//! What the code under test logs, as text.
+//! The log of the code under test, as text.
 
 use std::{
     io::{self, Write},

@@ -22,7 +22,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout};
 
-/// What happens to one request.
+/// The scripted outcome of one request.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Fate {
     Stored,

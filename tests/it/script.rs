@@ -14,7 +14,7 @@ use dms_worker::{
 };
 use http::{Request, Response};
 
-/// What happens to one request.
+/// The scripted outcome of one request.
 #[derive(Clone, Debug)]
 pub(crate) enum Play {
     /// An answer of this status and body.

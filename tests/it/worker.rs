@@ -36,7 +36,7 @@ struct World {
     server: Server,
     client: Client,
     queue: QueueId,
-    /// What handlers were called with, in order.
+    /// The arguments of the calls of handlers, in order.
     seen: Arc<Mutex<Vec<u64>>>,
 }
 

@@ -325,7 +325,7 @@ pub struct FailureReport {
     pub reason: Cow<'static, str>,
     /// The error's text; cut at 1,024 bytes.
     pub error: String,
-    /// Who consumed the message; cut at 128 bytes.
+    /// The name of the consumer; cut at 128 bytes.
     pub worker: String,
     /// When the message failed first, in milliseconds since the Unix epoch, if known.
     pub first_failure_ms: Option<i64>,

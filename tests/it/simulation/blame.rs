@@ -1,4 +1,4 @@
-//! Who is to blame for failures, and for dead letters.
+//! Checks which handlers and messages caused failures and dead letters.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -7,7 +7,7 @@ use std::{
 
 use super::history::{Answer, Entry, How, Item, LifeEvent, Line, Process, Says, SendOutcome};
 
-/// What a history says, by subject.
+/// The facts of a history, by subject.
 #[derive(Debug, Default)]
 pub(super) struct Facts {
     pub(super) batches: BTreeMap<usize, Batch>,
@@ -20,7 +20,7 @@ pub(super) struct Facts {
     pub(super) ends: BTreeMap<Process, (Duration, LifeEvent)>,
     /// When a process had ended.
     pub(super) gone: BTreeMap<Process, Duration>,
-    /// Those that had the service end polls.
+    /// The processes that had the service end polls.
     pub(super) ended_polls: BTreeSet<Process>,
     /// Why a process ended without a signal.
     pub(super) errors: BTreeMap<Process, String>,

@@ -46,7 +46,7 @@ struct State {
     places: HashMap<String, (usize, usize)>,
 }
 
-/// What becomes of one request.
+/// The network's treatment of one request.
 #[derive(Clone, Copy, Debug)]
 struct Fate {
     there: Duration,

@@ -87,7 +87,7 @@ pub(super) struct Hold {
     pub(super) kind: HoldKind,
 }
 
-/// What an operator, or an application that is down, causes in a worker.
+/// A change of a worker by an operator, or by an application that is down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum HoldKind {
     Pause,

@@ -23,7 +23,7 @@ enum Wrong {
     Failing,
 }
 
-/// What a policy does with a message in the end.
+/// The final effect of a policy on a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
     /// It is copied or dropped, and acknowledged.
@@ -96,7 +96,7 @@ impl Policy {
     }
 }
 
-/// What happened to one message that went wrong.
+/// The result for one message that failed.
 #[derive(Debug)]
 struct Tale {
     runs: usize,

@@ -1,4 +1,4 @@
-//! What only the other packages of this project use. It is not covered by semantic versioning.
+//! Parts that only the other packages of this project use. They are not covered by semantic versioning.
 //!
 //! | module | content |
 //! |---|---|

@@ -16,13 +16,13 @@ pub(crate) struct AccountChange {
     pub(crate) project: ProjectId,
     /// The key or the user.
     pub(crate) name: CallerName,
-    /// What happened to it.
+    /// The kind of change.
     pub(crate) kind: ChangeKind,
     /// Whether tokens that were issued before are invalid now, because the password changed or the user was removed.
     pub(crate) ends_tokens: bool,
 }
 
-/// What happened to a key or a user.
+/// The kind of change of a key or a user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ChangeKind {
     /// It was added.

@@ -36,7 +36,7 @@ use dms_protocol::auth::signer::ALGORITHM;
 #[cfg(feature = "postgres")]
 use dms_protocol::secret::Secret;
 
-/// Who sent a request, as far as its head shows.
+/// The sender of a request, as far as its head identifies it.
 #[derive(Debug)]
 pub(crate) enum Claim {
     /// The head alone proves the caller.

@@ -7,7 +7,7 @@ use crate::{
 };
 use dms_protocol::queue::ProjectId;
 
-/// What a route requires of its callers.
+/// The credentials and rights that a route requires of its callers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
     /// Nothing: callers need no credentials.

@@ -83,8 +83,7 @@ impl Project {
     }
 }
 
-/// Requirements for signatures beyond the documented scheme. For a key of several projects the stricter rules apply. A request that
-/// does not meet them is refused like one with a wrong signature.
+/// Requirements for signatures beyond the documented scheme. For a key of several projects the stricter rules apply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SignatureRules {

@@ -37,7 +37,7 @@ struct UsedSignatures {
     count: usize,
 }
 
-/// What the table knows about a signature.
+/// The answer of the table: whether a signature was used before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SignatureUse {
     /// It is used for the first time.

@@ -1,4 +1,4 @@
-//! What an operator sees of single messages, and of a backup.
+//! Single messages as operators see them: peeked, found by id, or damaged. Also the results of purges and backups.
 
 use std::{sync::Arc, time::Duration};
 
@@ -84,7 +84,7 @@ pub struct GroupStanding {
     pub failures: u32,
 }
 
-/// What a group has done with a message.
+/// The state of a message for one group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Standing {
     /// It can be consumed.

@@ -1,4 +1,4 @@
-//! What a DMS server does, without HTTP: the [`Broker`] trait and the values it takes and returns.
+//! The operations of a DMS server without HTTP: the [`Broker`] trait and the values that it takes and returns.
 //!
 //! | file | contents |
 //! |---|---|

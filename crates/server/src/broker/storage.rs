@@ -32,7 +32,7 @@ pub struct StorageTrouble {
     pub since_ms: i64,
     /// The reason of the last failed call, at most 500 bytes. It may name files of the data directory.
     pub reason: String,
-    /// What an operator can do about it.
+    /// The remedy, as a sentence for operators.
     pub remedy: &'static str,
     /// Whether the disk is full.
     pub is_disk_full: bool,

@@ -1,4 +1,4 @@
-//! Who may give a message the id of another one: only senders that could have consumed that one.
+//! Checks that a sender may give a message the id of another one: only senders that could have consumed that message may.
 
 use crate::{
     auth::rights::Right,

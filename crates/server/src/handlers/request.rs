@@ -13,11 +13,11 @@ use dms_protocol::queue::ProjectId;
 /// An authenticated request whose caller may use the project and has the rights of the route.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ApiRequest<'a> {
-    /// What all requests share.
+    /// The parts of the server that all requests share.
     pub(crate) app: &'a AppState,
     /// The head of the request and its connection.
     pub(crate) sender: Sender<'a>,
-    /// Who sent it.
+    /// The sender.
     pub(crate) caller: &'a Caller,
     /// The project in the path; empty for the identity service.
     pub(crate) project: &'a str,

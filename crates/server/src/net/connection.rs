@@ -204,7 +204,7 @@ impl Alarm {
 /// bytes that arrived meanwhile have been read.
 const LAST_LOOK: Duration = Duration::from_millis(20);
 
-/// What a connection waits for while no request is in progress.
+/// An event that a connection waits for while no request is in progress.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Awaited {
     /// The first byte of a request, until this time.

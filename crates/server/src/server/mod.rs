@@ -87,8 +87,7 @@ impl Server {
         Self::assemble(config, authenticator, broker).await
     }
 
-    /// Creates a server over an existing broker, for example to restart the HTTP side alone. `data_dir`, the settings of the broker
-    /// and the queues in `config` are ignored.
+    /// Creates a server over an existing broker. `data_dir`, the settings of the broker and the queues in `config` are ignored.
     ///
     /// # Errors
     /// When the configuration is invalid, or an address is refused or in use.

@@ -84,7 +84,7 @@ impl Future for ApiFuture {
     }
 }
 
-/// The body of a response of [`ApiService`]. It is in memory when the response arrives.
+/// The body of a response of [`ApiService`].
 #[derive(Debug)]
 pub struct ApiBody(Body);
 

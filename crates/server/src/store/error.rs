@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-/// What went wrong, shared by all who wait for the same call.
+/// The cause of a failed call, shared by all callers that wait for it.
 pub(crate) type Cause = Arc<dyn Error + Send + Sync>;
 
 /// Why a call of a store failed. The variant says what the caller may do next. The outcome is known in each of them.
@@ -42,7 +42,7 @@ impl StoreError {
         Self::Lost(Arc::from(error.into()))
     }
 
-    /// What went wrong.
+    /// The cause.
     pub(crate) fn cause(&self) -> &Cause {
         match self {
             Self::Failed(cause) | Self::Refused(cause) | Self::Lost(cause) => cause,

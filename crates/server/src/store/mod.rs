@@ -1,4 +1,4 @@
-//! What the broker keeps, and where: the `Store` trait and its implementations.
+//! The storage of a broker: the `Store` trait, and its implementations in memory, on disk and in PostgreSQL.
 //!
 //! | file | contents |
 //! |---|---|

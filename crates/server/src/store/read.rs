@@ -1,4 +1,4 @@
-//! What a read of a store asks for and returns.
+//! The limits and the result of a read of a store.
 
 use std::sync::Arc;
 
@@ -30,7 +30,7 @@ pub(crate) struct Damaged {
     pub(crate) is_unreadable: bool,
 }
 
-/// What a read returns.
+/// The result of a read.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct ReadBatch {
     /// Messages in order.

@@ -50,7 +50,7 @@ impl StoredMessage {
     }
 }
 
-/// What never changes about a queue. Its stream has the queue's number, its delay queue the next one.
+/// The properties of a queue that never change. Its stream has the queue's number, its delay queue the next one.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct QueueRow {
     /// Given at creation and never used again.
@@ -177,7 +177,7 @@ pub(crate) enum Record {
         /// The broker's number of the lease. Leases are in memory only.
         #[serde(skip)]
         lease: Option<u64>,
-        /// What to remember of the messages that failed, in memory only.
+        /// The histories of the messages that failed. A store does not keep them.
         #[serde(skip)]
         histories: Vec<(u64, FailureHistory)>,
         settlement: Settlement,

@@ -57,7 +57,7 @@ pub(crate) struct Snapshot {
 /// A queue.
 #[derive(Debug)]
 pub(crate) struct QueueSnapshot {
-    /// What never changes.
+    /// The properties that never change.
     pub(crate) row: QueueRow,
     /// The resource tags in the order they were set.
     pub(crate) tags: Vec<QueueTag>,
@@ -72,7 +72,7 @@ pub(crate) struct QueueSnapshot {
 /// A group.
 #[derive(Debug)]
 pub(crate) struct GroupSnapshot {
-    /// What never changes.
+    /// The properties that never change.
     pub(crate) row: GroupRow,
     /// Its position on the queue's messages.
     pub(crate) cursor: CursorSnapshot,

@@ -13,7 +13,7 @@ const PROJECT: &str = "b78a90ae2a134b4b8b2ba30acab4e23a";
 
 struct Vector {
     method: Method,
-    /// What follows `/v2/{project}`.
+    /// The path after `/v2/{project}`.
     target: &'static str,
     canonical_target: &'static str,
     body: &'static [u8],

@@ -1,4 +1,4 @@
-//! What an error in a JSON text is, in words.
+//! Explains an error in a JSON text in words.
 
 use super::{Fault, Scan, excerpt, fault::FaultKind, place::place};
 

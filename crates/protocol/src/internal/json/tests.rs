@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 
 use super::*;
 
-/// What the parser says: the text of the value, where this is one.
+/// The result of the parser: the text of the value, if it accepts one.
 fn parsed(text: &str) -> Option<&str> {
     serde_json::from_str::<&RawValue>(text).ok().map(RawValue::get)
 }
@@ -16,7 +16,7 @@ fn scanned(text: &str) -> Option<&str> {
     Scan::whole(text.as_bytes(), Scan::value).ok().map(|value| str::from_utf8(value).unwrap())
 }
 
-/// What a strict parser makes of a text: UTF-16 without halves, numbers as doubles, 60 levels.
+/// The result of a strict parser: UTF-16 without halves of pairs, numbers as doubles, 60 levels.
 fn strict(text: &str) -> bool {
     fn levels(value: &serde_json::Value) -> usize {
         match value {
@@ -28,7 +28,7 @@ fn strict(text: &str) -> bool {
     serde_json::from_str::<serde_json::Value>(text).is_ok_and(|value| levels(&value) <= 60)
 }
 
-/// What the portable reading says of a text.
+/// The result of the portable reading.
 fn fault(text: &str) -> Option<String> {
     Scan::whole(text.as_bytes(), |scan| scan.portable(60, 0)).err().map(|fault| fault.explain(text.as_bytes()))
 }

@@ -1,4 +1,4 @@
-//! What the escapes of a string stand for.
+//! Decodes the escapes of a string.
 
 use memchr::memchr;
 
@@ -30,7 +30,7 @@ pub(super) fn unescape(raw: &[u8]) -> Result<Vec<u8>, usize> {
     Ok(text)
 }
 
-/// What a backslash before a letter stands for.
+/// The character that a backslash with this letter stands for.
 fn control(letter: u8) -> u8 {
     match letter {
         b'b' => 8,

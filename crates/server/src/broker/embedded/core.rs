@@ -31,7 +31,7 @@ pub(crate) struct Core {
     pub(crate) clock: Clock,
     /// Makes the timer look again.
     pub(crate) timer: Notify,
-    /// Tells the heartbeat that there are leases.
+    /// Wakes the heartbeat when there are leases.
     pub(crate) heartbeat: Notify,
     /// Makes the maintenance task look at the store.
     pub(crate) maintenance: Notify,
@@ -62,7 +62,7 @@ impl Core {
         }
     }
 
-    /// Locks the state. The lock is never held across an await. A panic elsewhere does not poison it for good, because every change of
+    /// Locks the state. The lock is never held across an await. A panic elsewhere does not poison it, because every change of
     /// the state is made by records that were prepared before.
     pub(crate) fn lock(&self) -> MutexGuard<'_, BrokerState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -85,7 +85,7 @@ impl Core {
         if self.store.may_serve() { Ok(()) } else { Err(BrokerError::Unavailable) }
     }
 
-    /// The store belongs to another process, or to nobody. Nothing that is in memory may be answered any more.
+    /// Records that the store belongs to another process, or to none. From now on nothing may be answered from memory.
     pub(crate) fn lose(&self, error: &StoreError) {
         let mut state = self.lock();
         if state.lost.is_none() {

@@ -200,7 +200,7 @@ impl PartHealth {
     }
 }
 
-/// What an operator can do about an error.
+/// The remedy for an error, as a sentence for operators.
 fn remedy(error: &StoreError) -> &'static str {
     match error.io_kind() {
         _ if error.is_full() => FREE_SPACE,

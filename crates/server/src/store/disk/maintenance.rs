@@ -14,7 +14,7 @@ use crate::store::{
 };
 
 impl DiskStore {
-    /// Does a bounded piece of each kind of work. Returns whether there is more. Deletion goes on while the disk is full.
+    /// Does a bounded piece of each kind of work. Returns whether there is more. Deletion continues while the disk is full.
     pub(crate) fn maintenance_step(&self) -> Result<bool, StoreError> {
         // A separate statement, because the guard must be dropped before the flush locks the memtable.
         let much = locked(&self.memtable).needs_flush();
@@ -25,7 +25,7 @@ impl DiskStore {
         let more_garbage = self.with_index_reserve(|| self.change_index(Writer::sweep))?;
         if more_garbage {
             self.segments_emptied.store(true, Ordering::Relaxed);
-            // Not only at the end of a sweep: on a full disk somebody is waiting for this space.
+            // After each step and not only at the end of a sweep, because on a full disk senders are waiting for this space.
             self.remove_emptied()?;
         } else {
             self.maintain_log()?;

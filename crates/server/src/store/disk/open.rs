@@ -81,7 +81,7 @@ impl DataDir {
         }
     }
 
-    /// Says that the directory is not ours any more.
+    /// The error text for a directory that is no longer locked by this process.
     pub(crate) fn lost_text(&self) -> String {
         let lock = self.dir.join(LOCK);
         format!("{} was deleted or replaced while this server ran: nothing is written any more", lock.display())
@@ -167,7 +167,7 @@ pub(crate) fn create(dir: &Path) -> io::Result<()> {
     }
     file_ops::create_directory(dir)?;
     if let Some(parent) = dir.canonicalize()?.parent() {
-        // A parent that somebody else created may not be readable for us.
+        // This user may not be allowed to read the parent.
         let _ = file_ops::sync_directory(parent);
     }
     Ok(())
@@ -200,7 +200,7 @@ fn is_same_file(a: &Metadata, b: &Metadata) -> bool {
     }
 }
 
-/// What an I/O error of the directory means to an operator who starts the server.
+/// Explains an I/O error of the directory to an operator who starts the server.
 pub(crate) fn unusable(dir: &Path, source: io::Error) -> OpenError {
     let dir = dir.to_owned();
     if is_full(source.kind()) {

@@ -184,7 +184,7 @@ impl DiskStore {
                 Ok(found) => return Ok(RunRead::Done(run, found)),
             }
         }
-        // The run should exist, but its file was deleted by somebody else.
+        // The run should exist, so its file was not deleted by this server.
         Ok(RunRead::Lost(run))
     }
 }

@@ -1,4 +1,4 @@
-//! What survives a crash or a restart, and which directories are refused.
+//! The data that survives a crash or a restart, and the directories that are refused.
 
 use std::time::Duration;
 
@@ -185,7 +185,7 @@ async fn scattered_acknowledgements_survive_a_restart() {
     .await;
 }
 
-/// What a label rule passed over is not looked at again, and a group that begins at the end does not go back.
+/// Messages that a label rule skipped are not looked at again, and a group that begins at the end does not go back.
 #[tokio::test(start_paused = true)]
 async fn skipped_messages_stay_skipped() {
     on_each_durable_store(NewQueue::new("q"), async |s: Stage, reopen: Reopen| {

@@ -72,7 +72,7 @@ async fn of_two_first_consumes_one_fixes_the_rule() {
     .await;
 }
 
-/// What the rule passes over is not counted as consumed.
+/// Messages that the rule skips are not counted as consumed.
 #[tokio::test(start_paused = true)]
 async fn skipped_messages_are_not_counted_as_consumed() {
     on_each_store(NewQueue::new("q"), async |s: Stage| {

@@ -72,7 +72,7 @@ impl Said {
 /// Which of the labels x and y a message carries.
 type Labels = [bool; 2];
 
-/// What a history is played on.
+/// The system that a history is played on.
 #[derive(Clone, Debug)]
 struct Setting {
     mode: QueueMode,

@@ -1,4 +1,4 @@
-//! What an operator does with single messages: finding one by its id, giving a dead letter back, settling a message.
+//! Operations on single messages: finding one by its id, giving a dead letter back, settling a message.
 
 use std::time::Duration;
 

@@ -93,7 +93,7 @@ async fn a_set_retention_overrides_the_retention_hours_of_a_kafka_queue() {
     .await;
 }
 
-/// What the configuration says of a queue wins, and cannot be changed elsewhere.
+/// Settings of a queue in the configuration take precedence, and cannot be changed elsewhere.
 #[tokio::test(start_paused = true)]
 async fn the_configuration_overrides_a_set_retention() {
     let mut config = EmbeddedConfig { retention: 9 * HOUR, ..EmbeddedConfig::default() };
@@ -184,7 +184,7 @@ async fn a_deleted_group_keeps_no_messages() {
     .await;
 }
 
-/// What a label rule passes over is settled too, though nobody acknowledges it.
+/// Messages that a label rule skips are settled too, although nobody acknowledges them.
 #[tokio::test(start_paused = true)]
 async fn messages_skipped_by_a_label_rule_are_settled() {
     on_each_store(NewQueue::new("q"), async |s: Stage| {

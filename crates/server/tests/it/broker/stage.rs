@@ -279,7 +279,7 @@ pub(crate) fn acks(batch: &[LeasedMessage], success: &[bool]) -> Vec<Ack> {
     say(batch, success.iter().map(status))
 }
 
-/// Says something of each of the first messages of a batch.
+/// Acknowledges the first messages of a batch with these statuses.
 pub(crate) fn say(batch: &[LeasedMessage], statuses: impl IntoIterator<Item = AckStatus>) -> Vec<Ack> {
     let lines = batch.iter().zip(statuses);
     lines.map(|(message, status)| Ack { receipt: message.receipt.clone(), status }).collect()

@@ -1,4 +1,4 @@
-//! What the server answers when its broker panics, its store fails, or its broker is stopped.
+//! The answers of a server whose broker panics or was stopped, or whose store fails.
 
 use std::{
     collections::HashMap,

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::{Api, ApiResponse, PROJECT, guarded, vector_clock};
 
-/// What a server announces.
+/// The extensions that a server announces.
 const ALL: &str = "end-poll, release, reject, reason, overview, peek, message-id, messages";
 
 /// A consume call with a name.
@@ -315,7 +315,7 @@ async fn a_dead_letter_keeps_its_reason() {
     assert_eq!(reasons, ["failed", "batch_failed"]);
 }
 
-/// Who does not ask gets the documented answer.
+/// A client that does not ask gets the documented answer.
 #[tokio::test(start_paused = true)]
 async fn reasons_are_shown_on_request() {
     let s = Scene::new(1, 1).await;
@@ -380,7 +380,7 @@ async fn ids(api: &Api, path: &str) -> Vec<(Value, Value)> {
     answer.as_array().unwrap().iter().map(one).collect()
 }
 
-/// What a send returns is what every consumer sees, through delay, redelivery and death.
+/// Every consumer sees the id that the send returned: after a delay, a redelivery, and as a dead letter.
 #[tokio::test(start_paused = true)]
 async fn a_message_has_one_id_for_its_whole_life() {
     let api = Api::start().await;

@@ -116,7 +116,7 @@ async fn at_most_sixty_levels_of_nesting_are_accepted() {
     }
 }
 
-/// What strict parsers can read keeps every byte.
+/// Texts that strict parsers can read keep every byte.
 #[tokio::test(start_paused = true)]
 async fn accepted_messages_are_returned_byte_for_byte() {
     let api = Api::start().await;

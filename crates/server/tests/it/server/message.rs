@@ -85,7 +85,7 @@ async fn call(api: &Api, user: &str, method: &str, path: &str, body: &str) -> Ap
     api.raw(request.body(body.to_owned().into()).unwrap()).await
 }
 
-/// Who may not consume a queue sees none of its messages, and changes none.
+/// A caller who may not consume a queue can neither see nor change its messages.
 #[tokio::test(start_paused = true)]
 async fn messages_are_found_with_the_right_to_consume_alone() {
     let mut project = Project::new(PROJECT);

@@ -162,7 +162,7 @@ async fn updates_at_the_same_time_keep_each_other() {
     .await;
 }
 
-/// What the configuration says of a queue is refused to be changed here.
+/// Settings of a queue that the configuration has cannot be changed here.
 #[tokio::test]
 async fn configured_settings_of_a_queue_cannot_be_changed() {
     let mut broker = EmbeddedConfig::default();

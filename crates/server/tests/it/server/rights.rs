@@ -1,4 +1,4 @@
-//! What keys and users may do, and how both change while the server runs.
+//! The rights of keys and users, and how both change while the server runs.
 
 use std::time::Duration;
 
@@ -217,7 +217,7 @@ async fn changes_of_queues_and_groups_are_logged() {
     assert_eq!(found, expected);
 }
 
-/// What contradicts itself changes nothing, and a server neither becomes open nor stops being so.
+/// Accounts that contradict each other change nothing, and a server neither becomes open nor stops being open.
 #[tokio::test(start_paused = true)]
 async fn an_invalid_replacement_of_callers_changes_nothing() {
     let api = serve(&[("a", "pass", "all")]).await;

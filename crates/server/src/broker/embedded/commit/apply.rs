@@ -1,4 +1,4 @@
-//! Applies committed records to the state, and wakes consume calls that can go on.
+//! Applies committed records to the state, and wakes consume calls that have something to lease now.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -82,7 +82,7 @@ async fn commit(core: &Arc<Core>, group: Vec<Request>) {
             Box::pin(commit(core, rest)).await;
             Box::pin(commit(core, sends)).await;
         }
-        // One request may be too large for the disk, or refused for good, where the others are not.
+        // One request may be too large for the disk, or never acceptable, while the others are fine.
         Err(error) if accepted.len() > 1 => {
             tracing::debug!(%error, commands = accepted.len(), "the store could not commit these changes together; trying each alone");
             for request in accepted {
@@ -148,7 +148,7 @@ fn answer(
     drop(state);
     for request in requests {
         let logged = |error: StoreError| BrokerError::Store(Arc::new(AlreadyLogged(error.cause().clone())));
-        // The caller may be gone; the change is made all the same.
+        // The caller may be gone. The change is made anyway.
         let outcome = outcome.clone().map(|()| request.appended).map_err(logged);
         let _ = request.reply.send(outcome);
     }

@@ -1,4 +1,4 @@
-//! Damaged messages: logged when they are found, listed on request, and skipped for good when an operator says so.
+//! Damaged messages: logged when they are found, listed on request, and skipped permanently on request.
 
 use crate::{
     broker::{

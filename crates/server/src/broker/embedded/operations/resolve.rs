@@ -1,4 +1,4 @@
-//! What an operator does with one message: a dead letter goes back to its group, or a message is settled.
+//! Operations on one message by its sequence number: a dead letter goes back to its group, or a message is settled.
 //!
 //! Both lease the message first, whatever is before it, and end the lease in the same moment. So neither a consumer nor another
 //! operator can get it meanwhile.
@@ -25,7 +25,7 @@ use crate::{
 /// How long the message may stay leased if its change cannot be stored.
 const LEASE: Duration = Duration::from_secs(30);
 
-/// What to do with a message.
+/// The operation on a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Resolve {
     /// A dead letter is delivered to its group again, as a new message with the same id. Other groups do not get it.

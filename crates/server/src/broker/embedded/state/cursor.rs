@@ -137,7 +137,7 @@ pub(crate) enum Take {
     Nothing,
 }
 
-/// What to read from the store.
+/// A read of the store that a cursor needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum ReadRequest {
     /// Messages from `place` on. The stream ended before `end` when the read was requested.
@@ -324,7 +324,7 @@ impl Cursor {
         Ok(at)
     }
 
-    /// What to read before a consumer asks for it, so that consuming a backlog does not wait for every read.
+    /// The next read ahead, so that consuming a backlog does not wait for every read.
     pub(crate) fn prefetch(&self, stream: &Stream) -> Option<ReadRequest> {
         let place = self.set_aside.first_not_in(self.prefetched.back()?.seq + 1);
         let low = self.prefetched.len() < PREFETCH.messages / 4 && !self.reading;

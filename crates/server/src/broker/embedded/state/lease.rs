@@ -74,7 +74,7 @@ pub(crate) enum StopReason {
     Released,
 }
 
-/// What the end of a lease means for one message.
+/// The effect of the end of a lease on one message.
 enum MessageOutcome<'a> {
     Done,
     Rejected(Option<&'a Arc<FailureCause>>),
@@ -84,14 +84,14 @@ enum MessageOutcome<'a> {
     Spared,
 }
 
-/// What the end of a lease means for all its messages.
+/// The effect of the end of a lease on all its messages.
 #[derive(Debug, Default)]
 pub(crate) struct LeaseDecision {
     /// The settlement to store.
     pub(crate) settlement: Settlement,
     /// The messages that become dead letters, by position in the batch.
     pub(crate) dead_letters: Vec<(usize, DeadLetterInfo)>,
-    /// What to remember of messages that failed, by sequence number.
+    /// The histories of messages that failed, by sequence number. They are kept in memory only.
     pub(crate) histories: Vec<(u64, FailureHistory)>,
 }
 
@@ -204,7 +204,7 @@ impl LeaseDecision {
 }
 
 impl LeaseEnd {
-    /// What the end means for the message at a position.
+    /// The effect of the end on the message at a position.
     fn outcome_of(&self, position: usize, counting: FailureCounting) -> MessageOutcome<'_> {
         match self {
             Self::Acknowledged { settled, rejected, .. } if position < *settled => {

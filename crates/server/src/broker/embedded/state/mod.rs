@@ -96,7 +96,7 @@ pub(crate) struct BrokerState {
 /// A queue.
 #[derive(Debug)]
 pub(crate) struct QueueState {
-    /// What never changes.
+    /// The properties that never change.
     pub(crate) row: QueueRow,
     /// The resource tags in the order they were set.
     pub(crate) tags: Vec<QueueTag>,

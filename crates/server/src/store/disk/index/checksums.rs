@@ -39,7 +39,7 @@ pub(crate) const TAKEN_OVER: &[(&str, &str)] = &[
 /// An index of at most this many pages is checked completely when it is opened. That takes some milliseconds.
 const MAX_CHECKED_PAGES: u64 = 1_024;
 
-/// What to do about a damaged index.
+/// The remedy for a damaged index, as a part of error messages.
 pub(crate) const REMEDY: &str = "`dms-worker data rebuild-index` rebuilds it from the log";
 
 /// Registers the SQL function `row_sum(table, column…)`.

@@ -24,7 +24,7 @@ use crate::store::{
 const MIN_DATABASE_BYTES: u64 = 512;
 
 impl DataDir {
-    /// What an error of the index means to an operator who starts the server.
+    /// Explains an error of the index to an operator who starts the server.
     pub(crate) fn explain(&self, error: IndexError) -> OpenError {
         match error {
             IndexError::Sqlite(error) => explain(&self.database(), &error),
@@ -160,7 +160,7 @@ pub(crate) fn sqlite_is_full(error: &rusqlite::Error) -> bool {
     error.sqlite_error_code() == Some(ErrorCode::DiskFull) || error.sqlite_error().copied().is_some_and(is_memory)
 }
 
-/// What an error of SQLite means to an operator who starts the server.
+/// Explains an error of SQLite to an operator who starts the server.
 pub(crate) fn explain(file: &Path, error: &rusqlite::Error) -> OpenError {
     let file = file.to_owned();
     match error.sqlite_error_code() {

@@ -28,7 +28,7 @@ pub(crate) const APPLICATION_ID: i32 = 0x444D_5357;
 /// The bits of an id that are the sequence number.
 pub(crate) const PLACE_BITS: u32 = 40;
 
-/// What brings a file from version N to N + 1, in order.
+/// The statements that bring a file from one version to the next, in order.
 const MIGRATIONS: &[&str] = &[
     "
 CREATE TABLE counter (

@@ -36,7 +36,7 @@ impl Writer {
         for step in steps {
             deleted += self.conn.prepare_cached(step)?.execute(params![number, STEP_ROWS])?;
         }
-        // Nothing was left to delete, so the owner is gone for good.
+        // Nothing is left to delete, so the number can be forgotten.
         if deleted == 0 {
             self.run("DELETE FROM garbage WHERE number = ?1", [number])?;
         }

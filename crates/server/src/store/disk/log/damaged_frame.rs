@@ -1,6 +1,6 @@
 //! Decodes a damaged frame if that is possible without guessing. Pure.
 //!
-//! What a frame changes has to be known exactly, or nothing after it can be trusted, but its messages need not be intact for that.
+//! The changes of a frame have to be known exactly, or nothing after it can be trusted. Its messages need not be intact for that.
 //! Two kinds of damage leave no doubt: changed bytes inside messages only, and a single changed bit anywhere.
 
 use crate::store::{

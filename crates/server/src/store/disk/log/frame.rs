@@ -33,7 +33,7 @@ const APPENDED: u8 = 1;
 const PARKED: u8 = 2;
 const MOVED: u8 = 3;
 
-/// What the index has to know about a commit, in the order of its records.
+/// A change of the index that a commit makes. A frame has them in the order of its records.
 #[derive(Clone, Debug)]
 pub(crate) enum Change {
     /// Messages entered the end of a stream, the last one at this time.

@@ -116,7 +116,7 @@ impl<'a> FrameReader<'a> {
         Ok(head.fits(self.log, &items).then_some((head, items)))
     }
 
-    /// What follows the last frame.
+    /// Looks at the bytes after the last frame. `number` is the number that the next frame would have.
     pub(crate) fn rest(&self, number: u64) -> io::Result<Tail> {
         let (mut begin, mut rest) = (self.offset, Tail::Zeros);
         // The length of the torn frame is known from its header, unless the header itself may be torn: that is possible if it spans
@@ -162,7 +162,7 @@ fn next_offset(begin: u64, length: usize, size: u64) -> u64 {
     begin + (length - border) as u64
 }
 
-/// What follows the last frame of a segment.
+/// The bytes after the last frame of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Tail {
     /// Nothing was ever written there.

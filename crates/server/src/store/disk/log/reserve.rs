@@ -1,5 +1,5 @@
-//! Disk space that is kept for what must go on when the disk is full: acknowledgements, dead letters, ended delays, and the next
-//! start.
+//! Disk space that is reserved for work that must continue when the disk is full: acknowledgements, dead letters, ended delays, and
+//! the next start.
 //!
 //! There are two files without content. One becomes the next segment when there is no space for another one. The other gives its
 //! space to the index when it cannot grow. While one of them is incomplete no new messages are accepted: they are refused first, so

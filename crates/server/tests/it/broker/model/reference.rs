@@ -25,7 +25,7 @@ pub(super) struct Death {
     pub(super) last: u64,
 }
 
-/// What becomes of an acknowledgement.
+/// The result of an acknowledgement.
 #[derive(Debug)]
 pub(super) enum Judged {
     /// The numbers of settled and unsettled messages.
