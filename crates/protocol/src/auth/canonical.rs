@@ -26,7 +26,7 @@ pub struct RequestParts<'a> {
 }
 
 /// The canonical text of a request, exactly as the vendor's signer builds it: method, path, query, signed headers, their names, and
-/// the SHA-256 of the body, each on lines of its own. The path gets a final `/`, and the query is sorted.
+/// the SHA-256 of the body, each on separate lines. The path gets a final `/`, and the query is sorted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CanonicalRequest(Vec<u8>);
 

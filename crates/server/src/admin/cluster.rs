@@ -35,7 +35,7 @@ pub(super) async fn shift(State(app): State<Arc<AppState>>, query: Query) -> Res
     answer(shift_named(&app, &query).await)
 }
 
-/// `POST /admin/cluster/drain?member=…&draining=…`: has a server give its shards away, by default the one that answers.
+/// `POST /admin/cluster/drain?member=…&draining=…`: makes a server give its shards away; the server that answers, if `member` is missing.
 pub(super) async fn drain(State(app): State<Arc<AppState>>, query: Query) -> Response {
     answer(drain_named(&app, &query).await)
 }

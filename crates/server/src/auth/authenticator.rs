@@ -137,7 +137,7 @@ impl Authenticator {
         Ok(changes)
     }
 
-    /// Issues a token to a user who has just logged in. `accounts` are those that accepted the password.
+    /// Issues a token to a user who has just logged in. `accounts` are the accounts that accepted the password.
     ///
     /// # Errors
     /// DMS.10250002 when the system provides no random numbers.

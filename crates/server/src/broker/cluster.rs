@@ -1,4 +1,4 @@
-//! [`ClusterStatus`]: which servers share the queues, and which of them owns what.
+//! [`ClusterStatus`]: the servers that share the queues, and the shards that each of them owns.
 
 use serde::{Deserialize, Serialize};
 
@@ -15,7 +15,7 @@ pub struct ClusterStatus {
     pub standbys: Vec<ClusterStandby>,
 }
 
-/// What one server has counted, and what it owns.
+/// The counters of one server, since it started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ClusterCounters {
     /// The servers that are registered and not silent.
@@ -30,7 +30,7 @@ pub struct ClusterCounters {
     pub takeovers: u64,
 }
 
-/// A server.
+/// A server that is registered in the cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClusterMember {
     /// Its id, given at its start and never used again.
@@ -45,7 +45,7 @@ pub struct ClusterMember {
     pub shards: Vec<u32>,
 }
 
-/// A part of the queues.
+/// A shard: a part of the queues, which one server at a time owns.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClusterShard {
     /// Its number.

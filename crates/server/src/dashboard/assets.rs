@@ -32,7 +32,7 @@ static ASSETS: [Asset; 6] = [
     asset!("uplot-LICENSE", "text/plain; charset=utf-8"),
 ];
 
-/// A hash of all files. It is part of their paths, so that browsers may keep them for ever.
+/// A hash of all files. It is part of their paths, so that browsers may cache them without a limit.
 static HASH: LazyLock<String> = LazyLock::new(|| {
     let mut hash = Sha256::new();
     ASSETS.iter().for_each(|asset| hash.update(asset.bytes));

@@ -22,7 +22,7 @@ pub struct Form(Vec<(String, String)>);
 pub struct UnreadableForm;
 
 impl Form {
-    /// Decodes `name=value` pairs. What is not UTF-8 is replaced.
+    /// Decodes `name=value` pairs. Bytes that are not UTF-8 are replaced by U+FFFD.
     pub fn parse(text: &[u8]) -> Self {
         let pairs = text.split(|byte| *byte == b'&').filter(|pair| !pair.is_empty());
         let pair = |pair: &[u8]| {

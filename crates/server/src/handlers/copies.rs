@@ -7,7 +7,7 @@ use crate::{
     http::{error::ApiError, path::QueuePath},
 };
 
-/// Removes ids that the sender may not give. Such a message gets an id of its own, and its attributes stay as they were sent.
+/// Removes ids that the sender may not give. Such a message gets a new id, and its attributes stay as they were sent.
 ///
 /// Otherwise a sender could hide a message from consumers that remember ids, and have its own messages found, retried and discarded as
 /// if they were copies.

@@ -1,4 +1,4 @@
-//! [`Activity`]: what was done through the dashboard, for the log and for the page of activities.
+//! [`Activity`]: an action through the dashboard, for the log and for the page of activities.
 
 use std::{
     collections::VecDeque,
@@ -12,7 +12,7 @@ use dms_protocol::internal::text::cut;
 const MAX_ROWS: usize = 500;
 /// The maximum length of a text in a row, in bytes.
 const MAX_TEXT: usize = 300;
-/// The target of the log lines, which is that of the access log.
+/// The target of the log lines, the same as of the access log.
 const TARGET: &str = "dms_worker::access";
 
 /// The latest actions. They are kept in memory; the log has all of them.
@@ -28,11 +28,11 @@ pub struct ActivityRow {
     pub who: String,
     /// The address of the caller.
     pub peer: String,
-    /// What was done, such as `redrive`.
+    /// The action, such as `redrive`.
     pub action: &'static str,
     /// To what: the queue, the group and the filter.
     pub target: String,
-    /// What came of it: counts, or the refusal.
+    /// The result: counts, or the refusal.
     pub outcome: String,
     /// Whether it was done.
     pub done: bool,

@@ -93,7 +93,7 @@ impl Gate {
         self.0.parts.token.asks()
     }
 
-    /// What was done through the dashboard.
+    /// The actions through the dashboard.
     pub fn activity(&self) -> &Activity {
         &self.0.activity
     }

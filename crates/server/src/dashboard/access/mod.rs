@@ -9,7 +9,7 @@
 //! | `origin` | the rule for requests that web pages cause |
 //! | `headers` | the security headers of every answer |
 //! | `wrong_tokens` | delays for wrong tokens |
-//! | `activity` | what was done through the dashboard |
+//! | `activity` | the actions through the dashboard |
 
 pub(crate) mod activity;
 pub(crate) mod gate;

@@ -52,7 +52,7 @@ pub struct Access {
 /// The caller of a request.
 #[derive(Clone, Debug)]
 pub struct Visitor {
-    /// What it may do; `None` before it has logged in.
+    /// Its rights; `None` before it has logged in.
     pub access: Option<Access>,
     /// Its language.
     pub language: Language,

@@ -5,7 +5,7 @@ use crate::{
     broker::{BrokerError, ClusterMember, ClusterShard, ClusterStandby, ClusterStatus},
     store::postgres::{
         PostgresError,
-        duty::Verdict,
+        duty::OwnerStatus,
         member::Standby,
         sight::{Peer, Sight, View},
     },
@@ -113,10 +113,10 @@ fn member_of(peer: &Peer, sight: &Sight) -> ClusterMember {
 }
 
 fn shard_of(view: &View) -> ClusterShard {
-    let state = match view.verdict {
-        Verdict::Alive => "owned",
-        Verdict::Free => "free",
-        Verdict::Dead => "dead",
+    let state = match view.status {
+        OwnerStatus::Alive => "owned",
+        OwnerStatus::Free => "free",
+        OwnerStatus::Dead => "dead",
     };
     ClusterShard {
         shard: number(view.shard),

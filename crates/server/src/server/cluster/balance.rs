@@ -1,17 +1,17 @@
-//! Which shards this server takes and which it gives away, decided from what it sees. Pure: servers that see the same decide the
-//! same, and where they do not, PostgreSQL lets one of them take a shard.
+//! Decides which shards this server takes and which it gives away. Pure. Servers that see the same rows decide the same. If they
+//! see different ones, PostgreSQL lets only one of them take a shard.
 
 use std::collections::BTreeSet;
 
 use crate::store::postgres::{
-    duty::Verdict,
+    duty::OwnerStatus,
     sight::{Peer, Sight, View},
 };
 
-/// After this many beats a server takes a shard that it had left to another one.
-const PATIENCE: u32 = 4;
+/// The number of beats after which a server takes a shard without an owner although another server should take it.
+const MAX_ORPHAN_BEATS: u32 = 4;
 
-/// What to do next.
+/// A decision about one shard.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Act {
     /// Take a shard without a living owner.
@@ -27,7 +27,7 @@ pub(super) fn decide(me: &str, sight: &Sight, held: &BTreeSet<i32>, waited: impl
     let mut acts = Vec::new();
     for view in sight.shards.iter().filter(|view| is_orphan(view, me, held)) {
         let Some(taker) = plan.taker(view) else { continue };
-        let is_mine = taker == me || (own.takes_shards() && waited(view.shard) > PATIENCE);
+        let is_mine = taker == me || (own.takes_shards() && waited(view.shard) > MAX_ORPHAN_BEATS);
         plan.add(&taker);
         if is_mine && !held.contains(&view.shard) {
             acts.push(Act::Take(view.clone()));
@@ -39,7 +39,7 @@ pub(super) fn decide(me: &str, sight: &Sight, held: &BTreeSet<i32>, waited: impl
 
 fn is_orphan(view: &View, me: &str, held: &BTreeSet<i32>) -> bool {
     let is_mine = view.owner.id.as_deref() == Some(me) && held.contains(&view.shard);
-    view.verdict != Verdict::Alive && !is_mine
+    view.status != OwnerStatus::Alive && !is_mine
 }
 
 /// The servers that may be given shards, with how many each has, in the order of their ids.
@@ -120,8 +120,8 @@ mod tests {
     fn view(shard: i32, owner: Option<&str>) -> View {
         let id = owner.map(str::to_owned);
         let owner = Owner { name: id.clone(), beat: id.as_ref().map(|_| 1), id, epoch: 1 };
-        let verdict = if owner.id.is_none() { Verdict::Free } else { Verdict::Alive };
-        View { shard, owner, verdict, wanted: None, is_pinned: false }
+        let status = if owner.id.is_none() { OwnerStatus::Free } else { OwnerStatus::Alive };
+        View { shard, owner, status, wanted: None, is_pinned: false }
     }
 
     fn sight(members: &[Peer], owners: &[Option<&str>]) -> Sight {
@@ -141,8 +141,8 @@ mod tests {
                 match act {
                     Act::Take(taken) => {
                         assert_ne!(
-                            shards[usize::try_from(taken.shard).unwrap_or(0)].verdict,
-                            Verdict::Alive,
+                            shards[usize::try_from(taken.shard).unwrap_or(0)].status,
+                            OwnerStatus::Alive,
                             "taken twice"
                         );
                         let place = usize::try_from(taken.shard).unwrap_or(0);
@@ -200,7 +200,7 @@ mod tests {
             .shards
             .iter()
             .map(|view| match view.owner.id.as_deref() {
-                Some("c") => View { verdict: Verdict::Dead, ..view.clone() },
+                Some("c") => View { status: OwnerStatus::Dead, ..view.clone() },
                 _ => view.clone(),
             })
             .collect();
@@ -241,7 +241,7 @@ mod tests {
     #[test]
     fn a_shard_that_its_taker_does_not_take_is_taken_by_another() {
         let sight = sight(&[peer("a"), peer("b")], &[None]);
-        assert_eq!(decide("b", &sight, &BTreeSet::new(), |_| PATIENCE), []);
-        assert_eq!(decide("b", &sight, &BTreeSet::new(), |_| PATIENCE + 1), [Act::Take(view(0, None))]);
+        assert_eq!(decide("b", &sight, &BTreeSet::new(), |_| MAX_ORPHAN_BEATS), []);
+        assert_eq!(decide("b", &sight, &BTreeSet::new(), |_| MAX_ORPHAN_BEATS + 1), [Act::Take(view(0, None))]);
     }
 }

@@ -52,7 +52,7 @@ macro_rules! reply {
     ($reply:expr, $($shape:pat => $value:expr),+) => {
         match $reply {
             $($shape => Ok($value),)+
-            // A server of another version, which answers what was not asked.
+            // A server of another version, which sent a reply of another kind.
             _ => Err(BrokerError::Unavailable),
         }
     };
@@ -369,7 +369,7 @@ impl Broker for ClusterBroker {
     async fn close(&self) {
         self.shared.stop.cancel();
         if let Some(supervisor) = self.supervisor.lock().await.take() {
-            // It ends by itself now; a panic of it was reported when it happened.
+            // The task ends now that the runtime stops. A panic was reported when it happened.
             let _ = supervisor.await;
         }
         drop(self.hops.lock().unwrap_or_else(PoisonError::into_inner).take());

@@ -18,15 +18,15 @@ use super::{
 };
 use crate::broker::{AlreadyLogged, BrokerError};
 
-/// How long a call waits for a shard that nobody serves.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// The maximum wait for an owner of the shard.
+const OWNER_WAIT: Duration = Duration::from_secs(10);
 /// The pause before the same owner is asked again.
 const AGAIN: Duration = Duration::from_millis(25);
 /// How long another server may take for a call, beyond the time that the call itself may wait.
 const ANSWER: Duration = Duration::from_secs(30);
 
-/// What came of one try.
-enum Tried {
+/// The outcome of one attempt of a call.
+enum CallAttempt {
     Replied(Result<Reply, BrokerError>),
     /// The call was not made, or may be made again.
     Again,
@@ -36,40 +36,42 @@ impl Shared {
     /// Makes a call at the owner of a shard.
     ///
     /// # Errors
-    /// Those of the broker there; that nobody serves the shard for too long; that it is not known whether the call was made.
+    /// The errors of the broker there. [`BrokerError::Standby`] if no server owns the shard within `OWNER_WAIT`, and
+    /// [`BrokerError::Store`] if it is unknown whether the call was made.
     ///
     /// # Cancel safety
-    /// That of [`Broker`](crate::broker::Broker).
+    /// As for [`Broker`](crate::broker::Broker).
     pub(super) async fn call(self: &Arc<Self>, shard: i32, call: Call) -> Result<Reply, BrokerError> {
         let began = Instant::now();
-        let mut deadline = began + PATIENCE;
+        let mut deadline = began + OWNER_WAIT;
         let mut changes = self.seats.changes();
         loop {
+            // Before the seat is looked up, so that a change in between wakes this call.
             changes.mark_unchanged();
             let seat = self.seats.of(shard);
             let Some(call) = remaining(&call, began.elapsed()) else { return Ok(Reply::Leased(Vec::new())) };
-            let (tried, patient) = match &seat {
+            let (attempt, may_wait) = match &seat {
                 Seat::Local(broker) => (locally(call.clone().make(broker).await), true),
                 Seat::Remote { address, epoch: _ } => {
                     (self.remotely(address, shard, &call, &seat, &mut changes).await, true)
                 }
-                Seat::Nobody(_) => (Tried::Again, self.is_reachable),
+                Seat::Nobody(_) => (CallAttempt::Again, self.is_reachable),
             };
-            match tried {
+            match attempt {
                 // A poll that ended because its shard moved goes on at the next owner.
-                Tried::Replied(Ok(Reply::Leased(messages)))
+                CallAttempt::Replied(Ok(Reply::Leased(messages)))
                     if messages.is_empty() && !self.stop.is_cancelled() && self.seats.of(shard).differs(&seat) =>
                 {
-                    deadline = deadline.max(Instant::now() + PATIENCE);
+                    deadline = deadline.max(Instant::now() + OWNER_WAIT);
                     continue;
                 }
-                Tried::Replied(reply) => return reply,
-                Tried::Again => {}
+                CallAttempt::Replied(reply) => return reply,
+                CallAttempt::Again => {}
             }
             if self.stop.is_cancelled() {
                 return Err(BrokerError::Closed);
             }
-            if !patient || Instant::now() >= deadline {
+            if !may_wait || Instant::now() >= deadline {
                 return Err(match seat {
                     Seat::Nobody(why) => BrokerError::Standby(why.to_string()),
                     _ => BrokerError::Unavailable,
@@ -93,24 +95,24 @@ impl Shared {
         call: &Call,
         seat: &Seat,
         changes: &mut watch::Receiver<u64>,
-    ) -> Tried {
+    ) -> CallAttempt {
         let limit = ANSWER + waits(call);
         let asked = tokio::select! {
             asked = self.hop.call(address, shard, call.clone()) => asked,
-            // An owner that was taken over from may never answer.
+            // A server that has lost the shard may never answer.
             () = self.moved(shard, seat, changes) => Err(HopError::Broken),
             () = sleep(limit) => Err(HopError::Broken),
         };
         match asked {
-            Ok(reply) => Tried::Replied(Ok(reply)),
-            Err(HopError::Moved) => Tried::Again,
+            Ok(reply) => CallAttempt::Replied(Ok(reply)),
+            Err(HopError::Moved) => CallAttempt::Again,
             Err(HopError::NotSent(error)) => {
                 tracing::debug!(error, %address, shard, "the server that owns a shard cannot be reached; it is tried again");
-                Tried::Again
+                CallAttempt::Again
             }
-            Err(HopError::Broken) if call.is_repeatable() => Tried::Again,
-            Err(HopError::Broken) => Tried::Replied(Err(unsure(address))),
-            Err(HopError::Refused(error)) => Tried::Replied(Err(error)),
+            Err(HopError::Broken) if call.is_repeatable() => CallAttempt::Again,
+            Err(HopError::Broken) => CallAttempt::Replied(Err(unsure(address))),
+            Err(HopError::Refused(error)) => CallAttempt::Replied(Err(error)),
         }
     }
 
@@ -122,11 +124,11 @@ impl Shared {
     }
 }
 
-fn locally(made: Result<Reply, BrokerError>) -> Tried {
+fn locally(made: Result<Reply, BrokerError>) -> CallAttempt {
     match made {
         // Refused before anything was done, because the shard is given up.
-        Err(BrokerError::Closed | BrokerError::Unavailable | BrokerError::Standby(_)) => Tried::Again,
-        made => Tried::Replied(made),
+        Err(BrokerError::Closed | BrokerError::Unavailable | BrokerError::Standby(_)) => CallAttempt::Again,
+        made => CallAttempt::Replied(made),
     }
 }
 

@@ -1,4 +1,4 @@
-//! [`Seats`]: for each shard, who answers for it now.
+//! [`Seats`]: the server that answers for each shard now.
 
 use std::{
     collections::HashMap,
@@ -9,14 +9,14 @@ use tokio::sync::watch;
 
 use crate::{broker::embedded::EmbeddedBroker, store::postgres::sight::Sight};
 
-/// Who answers for a shard.
+/// The server that answers for a shard.
 #[derive(Clone, Debug)]
 pub(super) enum Seat {
     /// This server.
     Local(Arc<EmbeddedBroker>),
     /// The server that is reached at this address, in this period of its ownership.
     Remote { address: Arc<str>, epoch: i64 },
-    /// Nobody at the moment; the text says why.
+    /// No server at the moment. The text is the reason.
     Nobody(Arc<str>),
 }
 

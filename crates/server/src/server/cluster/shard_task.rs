@@ -33,7 +33,7 @@ pub(super) struct ShardTask {
 }
 
 impl ShardTask {
-    /// Runs until this server has the shard no more.
+    /// Runs until this server no longer owns the shard.
     pub(super) async fn run(self) {
         let taken = tokio::select! {
             taken = self.member.take_away(&self.view) => taken,
@@ -77,8 +77,8 @@ impl ShardTask {
                 broker.abort().await;
             }
             () = self.give.cancelled() => {
-                // New calls wait for the next owner from here on. Those that wait are answered, and what was accepted is
-                // committed, before others may take over.
+                // From here on new calls wait for the next owner. Calls that are waiting already get an answer, and accepted
+                // changes are committed, before others may take over.
                 self.seats().set(shard, Seat::Nobody("the shard is handed over".into()));
                 if timeout(CLOSE_TIMEOUT, broker.close()).await.is_err() {
                     tracing::warn!(shard, "PostgreSQL does not answer: requests that wait for it stay unanswered, and others take over later");
@@ -117,7 +117,7 @@ impl ShardTask {
         for attempt in 1..=CREATE_ATTEMPTS {
             match create_missing(broker, &projects).await {
                 Ok(()) => return,
-                // The other queues are served all the same, and the next take-over tries again.
+                // The other queues are served anyway, and the next take-over tries again.
                 Err(error) if attempt == CREATE_ATTEMPTS => {
                     tracing::error!(%error, "a queue of the configuration could not be created");
                 }

@@ -13,7 +13,7 @@ use super::{
     balance::{self, Act},
     shard_task::{AFTER_FAILURE, ShardTask},
 };
-use crate::store::postgres::{PostgresConfig, duty::Verdict, member::Member, runtime::Runtime, sight::Sight};
+use crate::store::postgres::{PostgresConfig, duty::OwnerStatus, member::Member, runtime::Runtime, sight::Sight};
 
 /// Decides what this server does.
 pub(super) struct Supervisor {
@@ -83,7 +83,7 @@ impl Supervisor {
                 Act::Take(view) => {
                     tracing::info!(
                         shard = view.shard,
-                        verdict = view.verdict.as_str(),
+                        verdict = view.status.as_str(),
                         "this server takes a shard over"
                     );
                     let (shard, give) = (view.shard, CancellationToken::new());
@@ -136,7 +136,7 @@ impl Held {
     fn count(&mut self, sight: &Sight) {
         for view in &*sight.shards {
             let waited = self.waited.entry(view.shard).or_default();
-            *waited = if view.verdict == Verdict::Alive { 0 } else { *waited + 1 };
+            *waited = if view.status == OwnerStatus::Alive { 0 } else { *waited + 1 };
         }
     }
 

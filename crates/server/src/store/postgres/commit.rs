@@ -1,7 +1,7 @@
 //! Commits: one statement each, repeated until it is known whether it took effect.
 //!
-//! The statement reads the shard's row `FOR SHARE`. A take-over updates that row, so it waits for a commit that is under way, and
-//! every commit of the old owner behind it finds another epoch and changes nothing.
+//! The statement reads the shard's row `FOR SHARE`. A take-over updates that row, so it waits for a commit that is under way. Every
+//! later commit of the old owner finds another epoch and changes nothing.
 //!
 //! A commit whose answer is missing is repeated with the same number on another connection. Reading alone would not decide: the
 //! first try may still take effect, and visible rows may not be replicated yet.
@@ -157,6 +157,8 @@ impl<'a> Batch<'a> {
     }
 
     fn sql(&self, shard: i32, slot: Slot) -> String {
+        // `FOR SHARE` makes a take-over, which updates the row, wait for this commit. If the commit is in the journal already, nothing
+        // is inserted there, and then nothing anywhere else.
         let mut sql = "WITH fence AS (SELECT 1 FROM shard WHERE id = $1 AND epoch = $2 FOR SHARE), \
                        j AS (INSERT INTO journal SELECT $1::int, $3::bigint, $2::bigint, $4::bytea \
                        WHERE EXISTS (SELECT 1 FROM fence) ON CONFLICT DO NOTHING RETURNING 1)"
@@ -255,6 +257,7 @@ fn length_of_run(messages: &[&Arc<StoredMessage>]) -> usize {
         bytes += size(message);
         bytes <= RUN_BYTES
     };
+    // One message alone may be larger.
     messages.iter().take_while(fits).count().max(1)
 }
 
@@ -264,8 +267,8 @@ fn size(message: &StoredMessage) -> usize {
     MESSAGE_HEADER + labels + message.json.len() + message.dead_letter.as_ref().map_or(0, |_| 512)
 }
 
-/// The outcome of one try of a commit.
-enum Tried {
+/// The outcome of one attempt to commit.
+enum CommitAttempt {
     /// It took effect, and is replicated.
     Done,
     /// An earlier try of it took effect.
@@ -278,7 +281,7 @@ enum Tried {
     NotPrimary,
     /// The table of the slot is not there: a failover lost it, before a standby had it.
     NoTable,
-    /// Nobody knows.
+    /// It is unknown whether it took effect.
     Unsure(String),
 }
 
@@ -290,6 +293,7 @@ impl PgStore {
         let batch = Batch::new(self.log, *commit_no + 1, records, delay_queue_of).map_err(StoreError::refused)?;
         let began = std::time::Instant::now();
         let slot = self.lock().slots.for_time(batch.newest_ms);
+        // While this commit waits for too long, `may_serve` refuses new work.
         self.waits_since.store(Moment::now().nanos(), Ordering::Relaxed);
         let decided = self.runtime().block_on(async {
             self.make_table(slot).await?;
@@ -316,6 +320,7 @@ impl PgStore {
             }
             Ok(Err(error)) => Err(failure(&error)),
             Err(_) => {
+                // It may still be busy with the statement.
                 self.commits.give_up(&session).await;
                 Err(StoreError::new("PostgreSQL did not make a table in time"))
             }
@@ -341,8 +346,8 @@ impl PgStore {
                 }
             };
             match self.compared(&session, batch.commit_no).await {
-                Tried::Done => {}
-                Tried::Fenced => {
+                CommitAttempt::Done => {}
+                CommitAttempt::Fenced => {
                     self.duty.lose();
                     return Err(StoreError::lost(COMMITS_ARE_GONE));
                 }
@@ -356,26 +361,29 @@ impl PgStore {
                 }
             }
             match self.try_once(&session, batch, &sql).await {
-                Tried::Done => return Ok(()),
-                Tried::Fenced => {
+                CommitAttempt::Done => return Ok(()),
+                CommitAttempt::Fenced => {
                     self.duty.lose();
                     return Err(self.lost());
                 }
-                Tried::Repeated if is_unsure => match self.confirm(&session).await {
+                // An earlier attempt took effect, but its rows may not be on the standby yet.
+                CommitAttempt::Repeated if is_unsure => match self.confirm(&session).await {
                     Ok(()) => return Ok(()),
                     Err(reason) => self.is_unsure(batch, &reason),
                 },
-                Tried::Repeated => {
+                // This server did not send it, so another one writes to the shard.
+                CommitAttempt::Repeated => {
                     self.duty.lose();
                     return Err(StoreError::lost("the journal has a commit of this number already"));
                 }
-                Tried::Failed(error) if !is_unsure => return Err(error),
-                Tried::Failed(error) => tracing::debug!(%error, "an unsure commit cannot be repeated yet"),
-                Tried::NotPrimary if !is_unsure && began.elapsed() >= SEARCH => {
+                CommitAttempt::Failed(error) if !is_unsure => return Err(error),
+                // The error is of this attempt. An earlier one may still take effect.
+                CommitAttempt::Failed(error) => tracing::debug!(%error, "an unsure commit cannot be repeated yet"),
+                CommitAttempt::NotPrimary if !is_unsure && began.elapsed() >= SEARCH => {
                     return Err(StoreError::new("no PostgreSQL server takes writes"));
                 }
-                Tried::NotPrimary => {}
-                Tried::NoTable => {
+                CommitAttempt::NotPrimary => {}
+                CommitAttempt::NoTable => {
                     self.lock().slots.tables.remove(&slot);
                     match self.make_table(slot).await {
                         Ok(()) => continue,
@@ -383,22 +391,22 @@ impl PgStore {
                         Err(error) => tracing::debug!(%error, "a table for messages cannot be made yet"),
                     }
                 }
-                Tried::Unsure(reason) => {
+                CommitAttempt::Unsure(reason) => {
                     is_unsure = true;
                     self.is_unsure(batch, &reason);
                 }
             }
-            // Another connection, because an answer to this one may be to the try before.
+            // On another connection: on this one the next answer may belong to this attempt.
             self.commits.give_up(&session).await;
             pause(&mut wait).await;
         }
     }
 
-    /// Looks once for each session whether the server has all commits that were answered. After an asynchronous failover or a
-    /// restore it lacks the last ones: another commit would leave a gap in the journal, with which nobody can open it.
-    async fn compared(&self, session: &Session, commit_no: u64) -> Tried {
+    /// Checks once for each session that PostgreSQL has all confirmed commits. After an asynchronous failover or a restore it lacks
+    /// the last ones. Another commit would then leave a gap in the journal, and no server could open the shard.
+    async fn compared(&self, session: &Session, commit_no: u64) -> CommitAttempt {
         if session.is_compared.load(Ordering::Relaxed) {
-            return Tried::Done;
+            return CommitAttempt::Done;
         }
         let asked = "SELECT GREATEST((SELECT commit_no FROM image WHERE shard = $1), \
                      (SELECT max(commit_no) FROM journal WHERE shard = $1))";
@@ -415,30 +423,30 @@ impl PgStore {
                     "PostgreSQL has lost commits that were answered, by an asynchronous failover or a restore; this server gives \
                      the shard up and opens it as PostgreSQL has it now"
                 );
-                Tried::Fenced
+                CommitAttempt::Fenced
             }
             Ok(Ok(_)) => {
                 session.is_compared.store(true, Ordering::Relaxed);
-                Tried::Done
+                CommitAttempt::Done
             }
-            Ok(Err(error)) => Tried::Unsure(describe(&error)),
-            Err(_) => Tried::Unsure(format!("PostgreSQL did not answer within {:?}", self.try_timeout)),
+            Ok(Err(error)) => CommitAttempt::Unsure(describe(&error)),
+            Err(_) => CommitAttempt::Unsure(format!("PostgreSQL did not answer within {:?}", self.try_timeout)),
         }
     }
 
-    async fn try_once(&self, session: &Session, batch: &Batch<'_>, sql: &str) -> Tried {
+    async fn try_once(&self, session: &Session, batch: &Batch<'_>, sql: &str) -> CommitAttempt {
         let warnings = session.warnings();
         let sent = timeout(self.try_timeout, batch.send(session, sql, &self.duty)).await;
         if session.warnings() != warnings {
-            return Tried::Unsure("PostgreSQL warned that the commit may not be replicated".to_owned());
+            return CommitAttempt::Unsure("PostgreSQL warned that the commit may not be replicated".to_owned());
         }
         match sent {
-            Ok(Ok((true, true))) => Tried::Done,
-            Ok(Ok((true, false))) => Tried::Repeated,
-            Ok(Ok((false, _))) => Tried::Fenced,
-            Ok(Err(error)) if error.code() == Some(&SqlState::UNDEFINED_TABLE) => Tried::NoTable,
+            Ok(Ok((true, true))) => CommitAttempt::Done,
+            Ok(Ok((true, false))) => CommitAttempt::Repeated,
+            Ok(Ok((false, _))) => CommitAttempt::Fenced,
+            Ok(Err(error)) if error.code() == Some(&SqlState::UNDEFINED_TABLE) => CommitAttempt::NoTable,
             Ok(Err(error)) => judge(&error),
-            Err(_) => Tried::Unsure(format!("PostgreSQL did not answer within {:?}", self.try_timeout)),
+            Err(_) => CommitAttempt::Unsure(format!("PostgreSQL did not answer within {:?}", self.try_timeout)),
         }
     }
 
@@ -477,14 +485,14 @@ async fn pause(wait: &mut Duration) {
 }
 
 /// Classifies an error. Nothing was changed for certain only if the session goes on after it.
-fn judge(error: &tokio_postgres::Error) -> Tried {
-    let Some(said) = error.as_db_error() else { return Tried::Unsure(describe(error)) };
+fn judge(error: &tokio_postgres::Error) -> CommitAttempt {
+    let Some(said) = error.as_db_error() else { return CommitAttempt::Unsure(describe(error)) };
     if *said.code() == SqlState::READ_ONLY_SQL_TRANSACTION {
-        return Tried::NotPrimary;
+        return CommitAttempt::NotPrimary;
     }
     match is_definite(said) {
-        true => Tried::Failed(failure(error)),
-        false => Tried::Unsure(describe(error)),
+        true => CommitAttempt::Failed(failure(error)),
+        false => CommitAttempt::Unsure(describe(error)),
     }
 }
 

@@ -25,8 +25,8 @@ use crate::store::postgres::{
 };
 use dms_protocol::internal::postgres_tls::Tls;
 
-/// How long connecting may take in all. tokio-postgres bounds only the TCP handshake: a server that is stopped accepts connections
-/// and says nothing.
+/// The time limit for connecting. tokio-postgres limits only the TCP handshake, and a server that is stopped accepts connections
+/// without answering.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// The head start that other hosts get over one that has just failed.
 const AVOIDED: Duration = Duration::from_millis(500);
@@ -144,7 +144,7 @@ impl Connector {
         if row.try_get::<_, &str>(1)?.is_empty() && !self.warned.swap(true, Ordering::Relaxed) {
             tracing::warn!(
                 hosts = self.addresses(),
-                "PostgreSQL has no synchronous standby (synchronous_standby_names is empty): a failover may lose what was answered"
+                "PostgreSQL has no synchronous standby (synchronous_standby_names is empty): a failover may lose confirmed messages"
             );
         }
         Ok(row.try_get(4)?)

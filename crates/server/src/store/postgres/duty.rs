@@ -11,7 +11,7 @@ use std::{
 use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::Notify;
 
-/// A time of a clock that nobody sets and that goes on while the machine is suspended: other servers' clocks go on then, too.
+/// A time of a monotonic clock that also counts while the machine is suspended, because the clocks of other servers count then, too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Moment(Duration);
 
@@ -70,13 +70,15 @@ impl Duty {
         !self.is_lost() && Moment::now().nanos() < self.until.load(Ordering::Acquire)
     }
 
-    /// A beat that was sent at some time was answered: others wait until `until` at least.
+    /// Extends the period to `until`, after a beat was answered: others wait at least until then.
     pub(crate) fn extend(&self, until: Moment) {
+        // The later of the two, because answers may arrive late.
         self.until.fetch_max(until.nanos(), Ordering::AcqRel);
     }
 
     /// Another server may be the owner from now on. This does not change again.
     pub(crate) fn lose(&self) {
+        // Stored before the notification, so that woken tasks see it.
         self.lost.store(true, Ordering::Release);
         self.ended.notify_waiters();
     }
@@ -90,7 +92,7 @@ impl Duty {
     pub(crate) async fn lost(&self) {
         let ended = self.ended.notified();
         tokio::pin!(ended);
-        // Registered before looking: an end between the two is not missed.
+        // Registered before looking, so that an end between the two is not missed.
         ended.as_mut().enable();
         if !self.is_lost() {
             ended.await;
@@ -111,18 +113,18 @@ pub(crate) struct Owner {
     pub(crate) beat: Option<i64>,
 }
 
-/// The watch's judgement of the owner.
+/// The status of the owner of a shard, as the watch sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub(crate) enum OwnerStatus {
     /// It may be alive.
     Alive,
-    /// There is none: the shard can be taken at once.
+    /// There is no owner, so the shard can be taken at once.
     Free,
-    /// It has not beaten for too long.
+    /// It has not beaten for too long, so the shard can be taken.
     Dead,
 }
 
-impl Verdict {
+impl OwnerStatus {
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Alive => "alive",
@@ -132,39 +134,39 @@ impl Verdict {
     }
 }
 
-/// Decides by this server's own clock, and by nothing else, that the owner of a shard is dead.
+/// Decides that the owner of a shard is dead, by this server's own clock alone.
 #[derive(Debug)]
 pub(crate) struct Watch {
-    patience: Duration,
+    dead_after: Duration,
     /// The owner when it was last read, and since when it has not changed.
     seen: Option<(Owner, Moment)>,
 }
 
 impl Watch {
-    /// A watch that takes an owner for dead after this time without a beat.
-    pub(crate) fn new(patience: Duration) -> Self {
-        Self { patience, seen: None }
+    /// Creates a watch that declares an owner dead after `dead_after` without a beat.
+    pub(crate) fn new(dead_after: Duration) -> Self {
+        Self { dead_after, seen: None }
     }
 
-    /// A read failed or was slow: the time before it does not count, so that an outage of PostgreSQL makes nobody dead.
+    /// Starts the time again, after a read that failed or was slow. So an outage of PostgreSQL does not make owners dead.
     pub(crate) fn restart(&mut self) {
         self.seen = None;
     }
 
     /// Judges the owner that was read at `now`.
-    pub(crate) fn look(&mut self, me: &str, owner: &Owner, now: Moment) -> Verdict {
+    pub(crate) fn look(&mut self, me: &str, owner: &Owner, now: Moment) -> OwnerStatus {
         // A take-over of ours whose answer was lost is begun again.
         if owner.id.is_none() || owner.beat.is_none() || owner.id.as_deref() == Some(me) {
-            return Verdict::Free;
+            return OwnerStatus::Free;
         }
         match &self.seen {
-            Some((seen, since)) if seen == owner => match now.since(*since) >= self.patience {
-                true => Verdict::Dead,
-                false => Verdict::Alive,
+            Some((seen, since)) if seen == owner => match now.since(*since) >= self.dead_after {
+                true => OwnerStatus::Dead,
+                false => OwnerStatus::Alive,
             },
             _ => {
                 self.seen = Some((owner.clone(), now));
-                Verdict::Alive
+                OwnerStatus::Alive
             }
         }
     }
@@ -185,33 +187,33 @@ mod tests {
     }
 
     #[test]
-    fn an_owner_that_beats_lives_and_one_that_does_not_is_dead_after_the_patience() {
+    fn an_owner_that_beats_lives_and_one_that_does_not_is_dead_after_the_time() {
         let mut watch = Watch::new(Duration::from_secs(6));
         for second in 0..100_u32 {
-            assert_eq!(watch.look(ME, &owner(i64::from(second)), at(u64::from(second))), Verdict::Alive);
+            assert_eq!(watch.look(ME, &owner(i64::from(second)), at(u64::from(second))), OwnerStatus::Alive);
         }
         for second in 100..105 {
-            assert_eq!(watch.look(ME, &owner(99), at(second)), Verdict::Alive, "{second}");
+            assert_eq!(watch.look(ME, &owner(99), at(second)), OwnerStatus::Alive, "{second}");
         }
-        assert_eq!(watch.look(ME, &owner(99), at(105)), Verdict::Dead);
+        assert_eq!(watch.look(ME, &owner(99), at(105)), OwnerStatus::Dead);
     }
 
     #[test]
     fn a_failed_read_begins_the_watch_again() {
         let mut watch = Watch::new(Duration::from_secs(6));
-        assert_eq!(watch.look(ME, &owner(1), at(0)), Verdict::Alive);
+        assert_eq!(watch.look(ME, &owner(1), at(0)), OwnerStatus::Alive);
         watch.restart();
-        assert_eq!(watch.look(ME, &owner(1), at(30)), Verdict::Alive);
-        assert_eq!(watch.look(ME, &owner(1), at(35)), Verdict::Alive);
-        assert_eq!(watch.look(ME, &owner(1), at(36)), Verdict::Dead);
+        assert_eq!(watch.look(ME, &owner(1), at(30)), OwnerStatus::Alive);
+        assert_eq!(watch.look(ME, &owner(1), at(35)), OwnerStatus::Alive);
+        assert_eq!(watch.look(ME, &owner(1), at(36)), OwnerStatus::Dead);
     }
 
     #[test]
     fn a_shard_without_a_registered_owner_is_free() {
         let mut watch = Watch::new(Duration::from_secs(6));
-        assert_eq!(watch.look(ME, &Owner { id: None, ..owner(1) }, at(0)), Verdict::Free);
-        assert_eq!(watch.look(ME, &Owner { beat: None, ..owner(1) }, at(0)), Verdict::Free);
-        assert_eq!(watch.look("it", &owner(1), at(0)), Verdict::Free, "a take-over of ours whose answer was lost");
+        assert_eq!(watch.look(ME, &Owner { id: None, ..owner(1) }, at(0)), OwnerStatus::Free);
+        assert_eq!(watch.look(ME, &Owner { beat: None, ..owner(1) }, at(0)), OwnerStatus::Free);
+        assert_eq!(watch.look("it", &owner(1), at(0)), OwnerStatus::Free, "a take-over of ours whose answer was lost");
     }
 
     #[test]

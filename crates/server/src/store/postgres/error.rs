@@ -29,7 +29,7 @@ pub enum PostgresError {
     Unreachable {
         /// Where it was looked for.
         hosts: String,
-        /// What each of them said.
+        /// The error of each of them.
         reason: String,
     },
     /// The server does not make commits durable.
@@ -103,7 +103,7 @@ impl From<tokio_postgres::Error> for PostgresError {
     }
 }
 
-/// What PostgreSQL or the connection said. tokio-postgres shows the server's own words only as the source of its error.
+/// The text of an error of PostgreSQL or of the connection. tokio-postgres has the server's own text only as the source of its error.
 pub(crate) fn describe(error: &tokio_postgres::Error) -> String {
     match error.as_db_error() {
         Some(said) => format!("{} ({})", said.message(), said.code().code()),

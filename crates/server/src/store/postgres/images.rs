@@ -117,7 +117,7 @@ impl Images {
             Record::Settled { cursor, settlement, .. } => self.settle(*cursor, settlement),
             Record::Purged { cursor, below } => self.purge(*cursor, *below),
             Record::Expired { stream, low, .. } => self.expire(*stream, *low),
-            // Delayed messages are rows of their own: nothing of them is kept here.
+            // Delayed messages are in a separate table, and nothing of them is kept here.
             Record::DelayEnded(..)
             | Record::DelayQueuePurged { .. }
             | Record::GivenUp
@@ -177,7 +177,7 @@ impl Images {
         self.remove_pair(number);
     }
 
-    /// Removes the streams and cursors that a queue or group has: those of its number and of the next one.
+    /// Removes the streams and cursors of a queue or group, which have its number and the next one.
     fn remove_pair(&mut self, number: u32) {
         for number in [number, number + 1] {
             if self.streams.remove(&StreamId(number)).is_some() {
@@ -192,7 +192,7 @@ impl Images {
         }
     }
 
-    /// Removes the pages of a cursor in front of one.
+    /// Removes the pages of a cursor before the page `before`.
     fn drop_pages(&mut self, cursor: CursorId, before: u64) {
         let gone: Vec<_> = self.pages.range((cursor, 0)..(cursor, before)).map(|(key, _)| *key).collect();
         for key in gone {
@@ -280,7 +280,7 @@ impl Images {
         cursors.into_iter().for_each(|cursor| self.move_cursor(cursor, low));
     }
 
-    /// Nothing below a place concerns a cursor any more.
+    /// Advances a cursor to `place`, and removes its pages of messages before that.
     fn move_cursor(&mut self, cursor: CursorId, place: u64) {
         self.change_cursor(cursor, |image| {
             image.head = image.head.max(place);

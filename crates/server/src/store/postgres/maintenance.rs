@@ -21,7 +21,7 @@ use crate::store::{
     },
 };
 
-/// How many commits are worth an image: a take-over replays those behind it.
+/// The number of commits after which an image is written. A take-over replays the commits that the last image lacks.
 const MAX_COMMITS: u64 = 5_000;
 /// How old an image may be while there are commits.
 const MAX_AGE: Duration = Duration::from_secs(10);
@@ -131,9 +131,10 @@ impl Rows {
         Ok(rows)
     }
 
-    /// Writes them, in one transaction behind the fence. False where another server owns the shard.
+    /// Writes the rows in one transaction. Returns false if another server owns the shard.
     async fn write(&self, session: &Session, duty: &Duty) -> Result<bool, tokio_postgres::Error> {
         session.batch("BEGIN").await?;
+        // Locks the row until the commit, so that no other server takes the shard over in between.
         let fence = "SELECT 1 FROM shard WHERE id = $1 AND epoch = $2 FOR SHARE";
         if session.query(fence, &[&duty.shard, &duty.epoch]).await?.is_empty() {
             session.batch("ROLLBACK").await?;
@@ -257,8 +258,9 @@ impl PgStore {
     /// Does one step, and returns whether there is more to do.
     pub(crate) fn maintenance_step(&self) -> Result<bool, StoreError> {
         self.check_open()?;
-        // Bound first: a guard in the condition would be held in the block.
+        // A separate statement, because a guard in the condition would be held in the block.
         let missing = self.lock().slots.missing();
+        // First, because a commit that finds no table has to make it while its senders wait.
         if let Some(slot) = missing.first().copied() {
             self.make_slot(slot)?;
         } else if self.is_image_due() {
@@ -284,6 +286,7 @@ impl PgStore {
 
     /// Writes the rows that have changed since the last image.
     pub(crate) fn write_image(&self) -> Result<(), StoreError> {
+        // The rows are copied under the lock and written without it, so that commits continue.
         let (rows, dirty) = {
             let mut state = self.lock();
             let dirty = std::mem::take(&mut state.images.dirty);
@@ -304,6 +307,7 @@ impl PgStore {
                 Err(StoreError::lost("another server owns the messages now"))
             }
             Err(error) => {
+                // They may or may not have been written. The next image has them, too.
                 self.lock().images.dirty.merge(dirty);
                 Err(error)
             }
@@ -312,6 +316,7 @@ impl PgStore {
 
     /// Deletes rows of the journal that the image has.
     fn delete_journal(&self) -> Result<(), StoreError> {
+        // Compared with the image in PostgreSQL, because a take-over continues from that one.
         let sql = "DELETE FROM journal WHERE shard = $1 AND commit_no IN (SELECT commit_no FROM journal WHERE shard = $1 \
                    AND commit_no <= (SELECT commit_no FROM image WHERE shard = $1) ORDER BY commit_no LIMIT $2)";
         let gone =
@@ -320,13 +325,15 @@ impl PgStore {
         Ok(())
     }
 
-    /// Drops the tables whose messages have all expired. A table that somebody reads, a backup say, is left for the next time.
+    /// Drops the tables whose messages have all expired. A table that is being read, for example by a backup, is left for the next
+    /// time.
     fn drop_unused(&self) -> Result<(), StoreError> {
+        // Before looking, so that a table that becomes unused meanwhile is found the next time.
         self.has_unused.store(false, Ordering::Relaxed);
         let unused = self.lock().slots.unused();
         for slot in unused {
             let dropped = self.on_maintenance(async |session| {
-                // Behind the fence: a server that is not the owner any more must not drop anything.
+                // Checks and locks the ownership first, because a server that is no longer the owner must not drop anything.
                 session.batch("BEGIN; SET LOCAL lock_timeout = '1s'").await?;
                 let fence = "SELECT 1 FROM shard WHERE id = $1 AND epoch = $2 FOR SHARE";
                 if session.query(fence, &[&self.duty.shard, &self.duty.epoch]).await?.is_empty() {

@@ -19,7 +19,7 @@ use tokio_postgres::error::SqlState;
 use crate::store::postgres::{
     config::PostgresConfig,
     connect::{Connector, Link, Session},
-    duty::{Duty, Moment, Verdict},
+    duty::{Duty, Moment, OwnerStatus},
     error::{PostgresError, within},
     runtime::Runtime,
     schema::{self, Tables},
@@ -41,7 +41,7 @@ const TAKE_TRIES: usize = 3;
 /// How long each of them waits.
 const TAKE: &str = "SET lock_timeout = '2s'";
 
-/// What a server has counted, through all its registrations.
+/// The counters of a server, through all its registrations.
 #[derive(Debug, Default)]
 pub(crate) struct Counts {
     /// Beats that PostgreSQL did not answer in time.
@@ -59,18 +59,19 @@ pub(crate) struct Member {
     pub(crate) id: String,
     pub(crate) connector: Arc<Connector>,
     pub(crate) runtime: Arc<Runtime>,
-    /// What the tables say about themselves.
+    /// The settings that are stored in the tables.
     pub(crate) tables: Tables,
     beats: Link,
     pub(crate) counts: Arc<Counts>,
     takeover_after: Duration,
-    state: Mutex<State>,
+    state: Mutex<MemberState>,
     sight: watch::Sender<Sight>,
     task: Mutex<Option<AbortHandle>>,
 }
 
+/// The registration of this server, as of the last beat.
 #[derive(Debug)]
-struct State {
+struct MemberState {
     /// When the last answered beat was sent.
     beaten: Moment,
     /// The periods of ownership by their shards.
@@ -122,7 +123,8 @@ impl Member {
         let sent = Moment::now();
         let insert = "INSERT INTO member (id, name, url, beat) VALUES ($1, $2, $3, 0)";
         session.execute(insert, &[&id, &config.name, &config.advertise.unwrap_or_default()]).await?;
-        let state = Mutex::new(State { beaten: sent, duties: BTreeMap::new(), is_dead: false, is_unanswered: false });
+        let state =
+            Mutex::new(MemberState { beaten: sent, duties: BTreeMap::new(), is_dead: false, is_unanswered: false });
         let (sight, takeover_after) = (watch::Sender::default(), config.takeover_after);
         let task = Mutex::default();
         Ok(Self { id, connector, runtime, tables, beats, counts, takeover_after, state, sight, task })
@@ -138,7 +140,7 @@ impl Member {
         self.state().is_dead
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, MemberState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -156,6 +158,7 @@ impl Member {
         let limit = self.beat_interval() * (FIFTHS - 1);
         match timeout(limit, self.beat_once()).await {
             Ok(Ok(Some(rows))) => {
+                // From the sending on, because others may have read the beat at once and wait from then on.
                 self.answered(sent);
                 // PostgreSQL may be hanging for everyone: the owner's beats, too.
                 if Moment::now().since(sent) >= self.beat_interval() {
@@ -249,7 +252,7 @@ impl Member {
             if self.is_dead() {
                 return Ok(None);
             }
-            if let Some(view) = view.filter(|view| view.verdict != Verdict::Alive)
+            if let Some(view) = view.filter(|view| view.status != OwnerStatus::Alive)
                 && let Some(duty) = self.take_away(&view).await?
             {
                 return Ok(Some(duty));
@@ -268,8 +271,8 @@ impl Member {
         self.runtime.run(async move { within(TAKE_TIMEOUT, this.take(&view)).await }).await
     }
 
-    /// Takes a shard from an owner that the watch found dead, or that is none. `None` where somebody else was faster, or the owner
-    /// is alive after all.
+    /// Takes a shard that has no owner, or whose owner the watch found dead. Returns `None` if another server was faster, or the
+    /// owner is alive after all.
     ///
     /// # Errors
     /// When PostgreSQL failed. The shard may be this server's then: the next view says that it is free, and it is taken again.
@@ -302,7 +305,7 @@ impl Member {
     }
 
     async fn take_once(&self, session: &Session, view: &View) -> Result<Option<i64>, tokio_postgres::Error> {
-        let (owner, is_dead) = (&view.owner, view.verdict == Verdict::Dead);
+        let (owner, is_dead) = (&view.owner, view.status == OwnerStatus::Dead);
         let is_gone = is_dead || owner.beat.is_none();
         if let Some(id) = owner.id.as_ref().filter(|id| is_gone && **id != self.id) {
             // A process that is stopped in the middle of a commit leaves its backend with the lock on the shard's row, for as long as
@@ -372,7 +375,7 @@ impl Member {
     pub(crate) async fn guard(self: &Arc<Self>, name: &str) -> Result<Session, PostgresError> {
         let (this, name) = (Arc::clone(self), name.to_owned());
         let guarded = async move {
-            // A session of its own: closing it ends the transaction, and with it the lock.
+            // A separate session. Closing it ends the transaction, and with it the lock.
             let session = this.connector.connect().await?;
             session.batch("BEGIN").await?;
             session.query("SELECT pg_advisory_xact_lock(hashtext('dms-worker ' || $1))", &[&name]).await?;
@@ -473,10 +476,11 @@ impl Drop for Member {
     }
 }
 
-/// Beats until the server is declared dead, or nobody has it any more.
+/// Beats until the server is declared dead, or the last reference to it is dropped.
 async fn run(member: Weak<Member>) {
     let Some(beat) = member.upgrade().map(|member| member.beat_interval()) else { return };
     let mut ticks = interval(beat);
+    // After a pause one beat is enough.
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut watches = Watches::new(beat * (FIFTHS + 1));
     loop {
@@ -484,7 +488,7 @@ async fn run(member: Weak<Member>) {
         let Some(member) = member.upgrade() else { return };
         member.beat(&mut watches).await;
         if member.is_dead() {
-            // Wakes those who wait for a sight.
+            // Wakes the tasks that wait for the next sight, which see that the server was declared dead.
             member.sight.send_replace(Sight::default());
             return;
         }

@@ -88,7 +88,7 @@ pub(crate) struct PgStore {
     waits_since: AtomicU64,
     /// The number of the last commit. Held while a commit is under way.
     last_commit: Mutex<u64>,
-    state: Mutex<State>,
+    state: Mutex<ShardState>,
     has_unused: AtomicBool,
     released: AtomicBool,
     unsure: AtomicU64,
@@ -96,9 +96,9 @@ pub(crate) struct PgStore {
     commit_times: Mutex<Histogram>,
 }
 
-/// State in memory, as of the last commit.
+/// The state of a shard in memory, as of the last commit.
 #[derive(Debug)]
-struct State {
+struct ShardState {
     images: Images,
     slots: Slots,
     written: Written,
@@ -130,7 +130,8 @@ impl PgStore {
             try_timeout: commit::TRY_TIMEOUT,
             waits_since: AtomicU64::new(0),
             last_commit: Mutex::new(commit_no),
-            state: Mutex::new(State { images: opened.images, slots: opened.slots, written: Written::new(0) }),
+            state: Mutex::new(ShardState { images: opened.images, slots: opened.slots, written: Written::new(0) }),
+            // Tables may have become empty under the previous owner.
             has_unused: AtomicBool::new(true),
             released: AtomicBool::new(false),
             unsure: AtomicU64::new(0),
@@ -165,7 +166,7 @@ impl PgStore {
         &self.member.connector.schema
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, ShardState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -173,7 +174,7 @@ impl PgStore {
         self.last_commit.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether a commit has waited for so long that further work would only pile up behind it.
+    /// Whether a commit has waited for more than `HANGS_AFTER`. Further work is refused then, because it could only queue up.
     fn hangs(&self) -> bool {
         let since = self.waits_since.load(Ordering::Relaxed);
         since != 0 && Moment::now().nanos().saturating_sub(since) > HANGS_AFTER
@@ -215,7 +216,7 @@ impl PgStore {
     /// Takes a commit in that took effect.
     fn committed(&self, batch: &Batch<'_>, slot: Slot, took: Duration) {
         let mut state = self.lock();
-        let State { images, slots, .. } = &mut *state;
+        let ShardState { images, slots, .. } = &mut *state;
         for change in &batch.changes {
             images.apply(change);
             match change {
@@ -314,8 +315,10 @@ impl Store for PgStore {
     }
 
     fn release(&self, in_order: bool) -> Result<(), StoreError> {
+        // With a current image, the next owner has no journal to replay.
         let ended =
             if in_order && !self.is_released() { self.check_open().and_then(|()| self.maintain_all()) } else { Ok(()) };
+        // Calls are refused from here on, before another server may own the shard.
         if self.released.swap(true, Ordering::AcqRel) {
             return Ok(());
         }

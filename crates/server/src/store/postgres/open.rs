@@ -131,7 +131,7 @@ impl Loader<'_> {
         Ok(images)
     }
 
-    /// Takes in the commits behind the image. None of them may be missing.
+    /// Takes in the commits after the image. None of them may be missing.
     async fn replay(&self, images: &mut Images) -> Result<(), PostgresError> {
         let sql =
             "SELECT commit_no, payload FROM journal WHERE shard = $1 AND commit_no > $2 ORDER BY commit_no LIMIT $3";

@@ -87,6 +87,7 @@ impl PgStore {
         (rows, bytes): (usize, usize),
     ) -> Result<Vec<Chunk>, StoreError> {
         let table = slots::table(self.shard(), slot);
+        // The limit of bytes is applied in PostgreSQL, so that large messages beyond it are not sent.
         let sql = format!(
             "SELECT first, n, newest_ms, payload FROM (SELECT *, sum(octet_length(payload)) OVER (ORDER BY first) \
              - octet_length(payload) AS before FROM (SELECT * FROM {table} WHERE shard = $1 AND stream = $2 AND first >= \
@@ -194,7 +195,7 @@ impl PgStore {
         found.iter().map(|row| chunk(stream, row)).collect()
     }
 
-    /// The times of a row. That of a damaged message is the row's latest, so that it never expires early.
+    /// The times of a row. A damaged message gets the latest time of the row, so that it never expires early.
     fn times_of(&self, chunk: &Chunk) -> Vec<(u64, i64)> {
         let content = match chunk.run.count {
             1 => RunContent::lost(&chunk.run),
@@ -346,7 +347,7 @@ impl Gathered {
         ReadBatch { until, ..self.found }
     }
 
-    /// Notes that messages are not there that have to be.
+    /// Adds messages that should exist and are missing, as damaged ones.
     fn add_missing(&mut self, store: &PgStore, stream: StreamId, places: std::ops::Range<u64>) {
         if places.is_empty() {
             return;

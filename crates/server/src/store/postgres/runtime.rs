@@ -1,5 +1,5 @@
-//! The thread on which everything that waits for PostgreSQL runs: beats must go out in time however busy the server is, and
-//! timeouts must be those of the real clock.
+//! [`Runtime`]: the thread on which everything that waits for PostgreSQL runs. Beats must be sent in time however busy the server
+//! is, and timeouts must follow the real clock, also in tests that pause tokio's.
 
 use std::{fmt, io, thread};
 
@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::store::postgres::error::PostgresError;
 
-/// A runtime of its own; it ends when this is dropped.
+/// A separate tokio runtime on one thread. It ends when this is dropped.
 pub(crate) struct Runtime {
     handle: Handle,
     stop: CancellationToken,
@@ -50,10 +50,10 @@ impl Runtime {
     /// Runs a future on the thread, and waits for its result on any runtime.
     ///
     /// # Errors
-    /// Those of the future, and when it panicked.
+    /// The errors of the future, and when it panicked.
     ///
     /// # Cancel safety
-    /// The future goes on when the wait is dropped.
+    /// Dropping the wait does not stop the future.
     pub(crate) async fn run<F, T>(&self, future: F) -> Result<T, PostgresError>
     where
         F: Future<Output = Result<T, PostgresError>> + Send + 'static,

@@ -100,7 +100,7 @@ INSERT INTO image VALUES (0, 0, 1);
 ",
     // Changes no table. Messages may have an origin or be for one group, which version 1 would read as damage.
     "SELECT 1;",
-    // Shards move between servers, and each has chunk tables of its own.
+    // Shards move between servers, and each has its own chunk tables.
     "
 ALTER TABLE member ADD draining boolean NOT NULL DEFAULT false;
 ALTER TABLE shard ADD wanted text, ADD pinned boolean NOT NULL DEFAULT false;
@@ -146,14 +146,14 @@ ALTER TABLE {table} ALTER payload SET STORAGE EXTERNAL;"
     )
 }
 
-/// What the tables say about themselves.
+/// The settings that are stored in the tables.
 #[derive(Clone, Debug)]
 pub(crate) struct Tables {
     /// The number that begins their checksums.
     pub(crate) log: u32,
     /// How many shards they have; it never changes.
     pub(crate) shards: u32,
-    /// What servers on these tables know and others do not.
+    /// The secret by which servers on these tables recognize each other.
     pub(crate) secret: Secret,
 }
 
@@ -210,7 +210,7 @@ async fn exists(session: &Session, schema: &str) -> Result<bool, PostgresError> 
     Ok(!session.query("SELECT 1 FROM pg_namespace WHERE nspname = $1", &[&schema]).await?.is_empty())
 }
 
-/// The version of the tables and what they say; `None` where there are no tables.
+/// The version of the tables and their settings. `None` if there are no tables.
 async fn find(session: &Session, schema: &str) -> Result<Option<(i32, Tables)>, PostgresError> {
     let asked = "SELECT 1 FROM pg_tables WHERE schemaname = $1 AND tablename = 'cluster'";
     if session.query(asked, &[&schema]).await?.is_empty() {

@@ -1,11 +1,11 @@
-//! Which shard a queue belongs to: a pure function of its id, and of its project and name. No table has to be read for it.
+//! The shard of a queue: a pure function of its id, and of its project and name. No table has to be read for it.
 //!
 //! A queue is created in the shard of its name, so that the owner of that shard alone judges whether the name is free. Its id is
 //! drawn until it gives the same shard.
 
 use dms_protocol::queue::{ProjectId, QueueId};
 
-/// The maximum number of shards. Each has tables of its own.
+/// The maximum number of shards. Each has its own tables.
 pub(crate) const MAX_SHARDS: u32 = 256;
 /// The number of shards of new tables where the configuration names none.
 pub(crate) const DEFAULT_SHARDS: u32 = 4;

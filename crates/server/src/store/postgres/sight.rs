@@ -1,10 +1,11 @@
-//! What a server sees of the others with each beat: who is registered, who owns which shard, and who is dead.
+//! [`Sight`]: the servers and shards as one server sees them with each beat. It has the registered servers, the owners of the
+//! shards, and which of them are dead.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use crate::store::postgres::{
     connect::Session,
-    duty::{Moment, Owner, Verdict, Watch},
+    duty::{Moment, Owner, OwnerStatus, Watch},
     error::PostgresError,
 };
 
@@ -21,7 +22,7 @@ pub(crate) struct Peer {
     pub(crate) beat: i64,
     /// Whether it gives its shards away and takes none.
     pub(crate) is_draining: bool,
-    /// Whether it has not beaten for so long that its shards are taken over.
+    /// Whether it has not beaten for the time after which its shards are taken over.
     pub(crate) is_silent: bool,
 }
 
@@ -40,14 +41,14 @@ pub(crate) struct View {
     /// The owner as it was last read.
     pub(crate) owner: Owner,
     /// Whether the shard can be taken, and why.
-    pub(crate) verdict: Verdict,
-    /// The server that shall own the shard next.
+    pub(crate) status: OwnerStatus,
+    /// The server that is to own the shard next.
     pub(crate) wanted: Option<String>,
     /// Whether it stays there: an operator moved it.
     pub(crate) is_pinned: bool,
 }
 
-/// All of it. Empty before the first beat.
+/// The registered servers and the shards, as of one beat. Empty before the first one.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Sight {
     /// The registered servers by their ids.
@@ -72,7 +73,7 @@ impl Sight {
 /// The watches over all servers and shards.
 #[derive(Debug)]
 pub(crate) struct Watches {
-    patience: Duration,
+    dead_after: Duration,
     shards: HashMap<i32, Watch>,
     members: HashMap<String, (i64, Moment)>,
 }
@@ -85,9 +86,9 @@ pub(crate) struct Rows {
 }
 
 impl Watches {
-    /// Watches that take a server for dead after this time without a beat.
-    pub(crate) fn new(patience: Duration) -> Self {
-        Self { patience, shards: HashMap::new(), members: HashMap::new() }
+    /// Creates watches that declare a server dead after `dead_after` without a beat.
+    pub(crate) fn new(dead_after: Duration) -> Self {
+        Self { dead_after, shards: HashMap::new(), members: HashMap::new() }
     }
 
     /// See [`Watch::restart`].
@@ -96,11 +97,11 @@ impl Watches {
         self.members.clear();
     }
 
-    /// Judges what was read at `now`.
+    /// Compares the rows that were read at `now` with earlier ones, and decides which owners and servers are dead.
     pub(crate) fn look(&mut self, me: &str, mut rows: Rows, now: Moment) -> Sight {
         for view in &mut rows.shards {
-            let watch = self.shards.entry(view.shard).or_insert_with(|| Watch::new(self.patience));
-            view.verdict = watch.look(me, &view.owner, now);
+            let watch = self.shards.entry(view.shard).or_insert_with(|| Watch::new(self.dead_after));
+            view.status = watch.look(me, &view.owner, now);
         }
         self.members.retain(|id, _| rows.members.iter().any(|peer| peer.id == *id));
         for peer in &mut rows.members {
@@ -108,15 +109,16 @@ impl Watches {
             if *beat != peer.beat {
                 (*beat, *since) = (peer.beat, now);
             }
-            peer.is_silent = peer.id != me && now.since(*since) >= self.patience;
+            peer.is_silent = peer.id != me && now.since(*since) >= self.dead_after;
         }
         Sight { members: rows.members.into(), shards: rows.shards.into() }
     }
 
-    /// The servers whose rows nobody needs any more: they have been silent for much longer than a take-over takes.
+    /// The servers whose rows can be deleted, because they have been silent for much longer than a take-over takes.
     pub(crate) fn crashed<'a>(&self, sight: &'a Sight, now: Moment) -> Vec<&'a Peer> {
-        let is_long =
-            |peer: &&Peer| self.members.get(&peer.id).is_some_and(|(_, since)| now.since(*since) >= self.patience * 3);
+        let is_long = |peer: &&Peer| {
+            self.members.get(&peer.id).is_some_and(|(_, since)| now.since(*since) >= self.dead_after * 3)
+        };
         sight.members.iter().filter(|peer| peer.is_silent).filter(is_long).collect()
     }
 }
@@ -127,10 +129,10 @@ impl Rows {
         for view in &mut self.shards {
             let earlier =
                 sight.shards.iter().find(|seen| seen.shard == view.shard && seen.owner.epoch == view.owner.epoch);
-            view.verdict = match (&view.owner.id, earlier) {
-                (None, _) => Verdict::Free,
-                (Some(_), Some(seen)) if seen.verdict == Verdict::Dead => Verdict::Dead,
-                _ => Verdict::Alive,
+            view.status = match (&view.owner.id, earlier) {
+                (None, _) => OwnerStatus::Free,
+                (Some(_), Some(seen)) if seen.status == OwnerStatus::Dead => OwnerStatus::Dead,
+                _ => OwnerStatus::Alive,
             };
         }
         for peer in &mut self.members {
@@ -151,7 +153,7 @@ pub(crate) async fn read(session: &Session) -> Result<Rows, PostgresError> {
     for row in &session.query(asked, &[]).await? {
         let owner = Owner { id: row.try_get(1)?, epoch: row.try_get(2)?, beat: row.try_get(3)?, name: row.try_get(4)? };
         let (shard, wanted, is_pinned) = (row.try_get(0)?, row.try_get(5)?, row.try_get(6)?);
-        shards.push(View { shard, owner, verdict: Verdict::Alive, wanted, is_pinned });
+        shards.push(View { shard, owner, status: OwnerStatus::Alive, wanted, is_pinned });
     }
     let mut members = Vec::new();
     for row in &session.query("SELECT id, name, url, beat, draining FROM member ORDER BY id", &[]).await? {

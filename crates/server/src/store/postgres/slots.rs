@@ -1,4 +1,5 @@
-//! Which table a message is in. Chunk tables hold the messages of six hours each, so that expired ones go by dropping a table. Pure.
+//! [`Slots`]: the table that a message is in. Each chunk table holds the messages of six hours, so that expired messages are deleted
+//! by dropping a table. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,7 +16,7 @@ pub(crate) fn slot_of(time_ms: i64) -> Slot {
     Slot::try_from(time_ms.div_euclid(SLOT_MS)).unwrap_or(0)
 }
 
-/// The name of the table of a shard's slot. A shard has tables of its own, because its owner alone knows which are unused.
+/// The name of the table of a shard's slot. Each shard has its own tables, because only its owner knows which are unused.
 pub(crate) fn table(shard: i32, slot: Slot) -> String {
     format!("chunk_{shard}_{slot}")
 }

@@ -1,4 +1,4 @@
-//! Several servers on one PostgreSQL: each answers every request, whoever owns the queue.
+//! Several servers on one PostgreSQL: each answers every request, also for queues that another server owns.
 
 use std::time::{Duration, Instant};
 

@@ -114,7 +114,7 @@ async fn messages_are_found_with_the_right_to_consume_alone() {
 }
 
 /// A copy keeps the id of its message if its sender may have consumed that one. From others the attribute is an attribute like any
-/// other: the message has an id of its own, and is not found by the other one.
+/// other: the message gets a new id, and is not found by the other one.
 #[tokio::test(start_paused = true)]
 async fn only_a_sender_that_may_consume_a_message_gives_its_id_to_a_copy() {
     let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();

@@ -87,7 +87,7 @@ async fn head_of_answer(stream: &mut TcpStream) -> String {
     String::from_utf8(head).unwrap()
 }
 
-/// Reads what has arrived, and returns whether more may arrive.
+/// Reads the bytes that have arrived, and returns whether more may arrive.
 fn is_open(stream: &TcpStream) -> bool {
     let mut arrived = [0; 1024];
     loop {

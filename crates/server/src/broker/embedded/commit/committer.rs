@@ -47,7 +47,7 @@ pub(crate) async fn run(core: Arc<Core>, mut requests: mpsc::UnboundedReceiver<R
 fn gather(group: &mut Vec<Request>, requests: &mut mpsc::UnboundedReceiver<Request>) -> Option<Request> {
     let mut bytes = group.iter().map(|request| request.command.bytes()).sum::<usize>();
     while group.len() < MAX_REQUESTS {
-        // Only what is there already. Waiting for more would delay every answer; requests gather during the next sync anyway.
+        // Only requests that have arrived already. Waiting for more would delay every answer, and requests gather during a sync anyway.
         let request = requests.try_recv().ok()?;
         bytes += request.command.bytes();
         if request.command.commits_alone() || bytes > MAX_BYTES {

@@ -123,7 +123,7 @@ impl BrokerState {
             state.streams.insert(row.dead_letters(), dead_letters);
             state.add_group(row, cursor, dead_letter_cursor, config);
         }
-        // The process may have ended between the last acknowledgement and the deletion of what it settled.
+        // The process may have ended between the last acknowledgement and the deletion of the settled messages.
         for stream in state.streams.keys().copied().collect::<Vec<_>>() {
             state.schedule_settled_check(stream);
         }

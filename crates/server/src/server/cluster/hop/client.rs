@@ -23,8 +23,8 @@ use tokio::{
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{
-    Answer, Asked,
-    frame::{Frame, Kind},
+    CallRequest, CallResponse,
+    frame::{Frame, FrameKind},
     handshake, set_up,
 };
 use crate::{
@@ -78,14 +78,15 @@ impl HopClient {
     ) -> Result<Reply, HopError> {
         let connection = self.connection(address).await.map_err(|error| HopError::NotSent(error.to_string()))?;
         let payloads = call.payloads().into_iter().map(std::mem::take).collect();
-        let json = serde_json::to_vec(&Asked { shard, call }).map_err(|error| HopError::NotSent(error.to_string()))?;
+        let json =
+            serde_json::to_vec(&CallRequest { shard, call }).map_err(|error| HopError::NotSent(error.to_string()))?;
         let (waiting, answer) = connection.send(json, payloads)?;
         let answered = answer.await;
         drop(waiting);
         match answered {
-            Ok(Answer::Done(reply)) => Ok(reply),
-            Ok(Answer::Moved) => Err(HopError::Moved),
-            Ok(Answer::Refused(refusal)) => Err(HopError::Refused(refusal.into())),
+            Ok(CallResponse::Done(reply)) => Ok(reply),
+            Ok(CallResponse::Moved) => Err(HopError::Moved),
+            Ok(CallResponse::Refused(refusal)) => Err(HopError::Refused(refusal.into())),
             Err(_) => Err(HopError::Broken),
         }
     }
@@ -106,7 +107,7 @@ impl HopClient {
     }
 }
 
-type Pending = Mutex<HashMap<u64, oneshot::Sender<Answer>>>;
+type Pending = Mutex<HashMap<u64, oneshot::Sender<CallResponse>>>;
 
 /// An open connection.
 #[derive(Debug)]
@@ -146,19 +147,19 @@ impl Connection {
         self: &Arc<Self>,
         json: Vec<u8>,
         payloads: Vec<bytes::Bytes>,
-    ) -> Result<(Waiting, oneshot::Receiver<Answer>), HopError> {
+    ) -> Result<(Waiting, oneshot::Receiver<CallResponse>), HopError> {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let (answer, answered) = oneshot::channel();
         lock(&self.pending).insert(id, answer);
         let waiting = Waiting { connection: self.clone(), id };
-        match self.out.send(Frame { id, kind: Kind::Call, json: json.into(), payloads }) {
+        match self.out.send(Frame { id, kind: FrameKind::Call, json: json.into(), payloads }) {
             Ok(()) => Ok((waiting, answered)),
             Err(_) => Err(HopError::NotSent("the connection was closed".to_owned())),
         }
     }
 }
 
-fn lock(pending: &Pending) -> MutexGuard<'_, HashMap<u64, oneshot::Sender<Answer>>> {
+fn lock(pending: &Pending) -> MutexGuard<'_, HashMap<u64, oneshot::Sender<CallResponse>>> {
     pending.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -179,7 +180,7 @@ async fn read(from: OwnedReadHalf, pending: &Pending) {
     while let Ok(Some(mut frame)) = Frame::read(&mut from).await {
         let Some(waiting) = lock(pending).remove(&frame.id) else { continue };
         let Ok(mut answer) = serde_json::from_slice(&frame.json) else { return };
-        if let Answer::Done(reply) = &mut answer {
+        if let CallResponse::Done(reply) = &mut answer {
             for (to, payload) in reply.payloads().into_iter().zip(std::mem::take(&mut frame.payloads)) {
                 *to = payload;
             }

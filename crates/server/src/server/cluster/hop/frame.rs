@@ -1,5 +1,4 @@
-//! A frame: a length, the number of a call, what the frame is, a JSON text, and the messages that belong to it, which are copied
-//! as they are.
+//! [`Frame`]: a length, the number of a call, the kind, a JSON text, and the messages that belong to it, which are copied unchanged.
 
 use std::io;
 
@@ -8,17 +7,17 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 
 /// The largest frame that is read. A request of a client and its answer are much smaller.
 const MAX_FRAME: usize = 256 << 20;
-/// The bytes of the number, the kind, and the two lengths behind them.
+/// The size of the number, the kind and the two lengths, in bytes.
 const HEAD: usize = 8 + 1 + 4 + 4;
 
-/// What a frame is.
+/// The kind of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum FrameKind {
     /// A call.
     Call = 1,
     /// The answer to it.
     Answer = 2,
-    /// Nobody waits for the answer any more.
+    /// The caller does not wait for the answer any more.
     Cancel = 3,
 }
 
@@ -26,7 +25,7 @@ pub(super) enum Kind {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Frame {
     pub(super) id: u64,
-    pub(super) kind: Kind,
+    pub(super) kind: FrameKind,
     pub(super) json: Bytes,
     pub(super) payloads: Vec<Bytes>,
 }
@@ -34,7 +33,7 @@ pub(super) struct Frame {
 impl Frame {
     /// A frame without contents.
     pub(super) fn cancel(id: u64) -> Self {
-        Self { id, kind: Kind::Cancel, json: Bytes::new(), payloads: Vec::new() }
+        Self { id, kind: FrameKind::Cancel, json: Bytes::new(), payloads: Vec::new() }
     }
 
     /// Appends it to a buffer.
@@ -74,9 +73,9 @@ impl Frame {
     fn parse(mut bytes: Bytes) -> io::Result<Self> {
         let id = bytes.get_u64();
         let kind = match bytes.get_u8() {
-            1 => Kind::Call,
-            2 => Kind::Answer,
-            3 => Kind::Cancel,
+            1 => FrameKind::Call,
+            2 => FrameKind::Answer,
+            3 => FrameKind::Cancel,
             _ => return Err(invalid("its kind is unknown")),
         };
         let (length, count) = (bytes.get_u32() as usize, bytes.get_u32());
@@ -109,7 +108,7 @@ mod tests {
 
     fn frame() -> Frame {
         let payloads = vec![Bytes::from_static(b"one"), Bytes::new(), Bytes::from_static(b"three")];
-        Frame { id: 7, kind: Kind::Answer, json: Bytes::from_static(b"{}"), payloads }
+        Frame { id: 7, kind: FrameKind::Answer, json: Bytes::from_static(b"{}"), payloads }
     }
 
     #[tokio::test]

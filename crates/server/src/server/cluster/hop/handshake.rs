@@ -11,7 +11,7 @@ use tokio::{
 
 use dms_protocol::secret::Secret;
 
-/// The first bytes of a connection. The number is that of the protocol.
+/// The first bytes of a connection, with the version of the protocol.
 const HELLO: &[u8; 8] = b"DMSHOP1\n";
 /// How long the other end may take.
 const PATIENCE: Duration = Duration::from_secs(3);

@@ -28,8 +28,8 @@ use super::call::{Call, Reply};
 /// How long a silent connection is left alone before the other end is asked whether it is still there.
 const KEEPALIVE: Duration = Duration::from_secs(5);
 
-/// Makes the system find out that the other end is gone although it did not close the connection. Calls are small and somebody
-/// waits for each of them, so they are sent at once.
+/// Sets the options of a connection. Keepalives detect a peer that is gone without having closed it. Calls are sent without delay,
+/// because they are small and a client waits for each of them.
 fn set_up(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     set_socket_keepalive(stream, true)?;
@@ -39,16 +39,16 @@ fn set_up(stream: &TcpStream) -> io::Result<()> {
     Ok(())
 }
 
-/// A call as it is sent.
+/// A request on the connection: a call for a shard.
 #[derive(Debug, Serialize, Deserialize)]
-struct Asked {
+struct CallRequest {
     shard: i32,
     call: Call,
 }
 
-/// The answer to it.
+/// The response to a [`CallRequest`].
 #[derive(Debug, Serialize, Deserialize)]
-enum Answer {
+enum CallResponse {
     Done(Reply),
     /// The server does not own the shard. Nothing was done.
     Moved,

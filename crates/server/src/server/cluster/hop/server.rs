@@ -15,9 +15,9 @@ use tokio::{
 };
 
 use super::{
-    Answer, Asked,
+    CallRequest, CallResponse,
     client::write,
-    frame::{Frame, Kind},
+    frame::{Frame, FrameKind},
     handshake,
     refusal::Refusal,
     set_up,
@@ -73,11 +73,11 @@ async fn connection(mut stream: TcpStream, shared: Arc<Shared>) {
         while let Ok(Some(frame)) = Frame::read(&mut from).await {
             while tasks.try_join_next().is_some() {}
             match frame.kind {
-                Kind::Call => {
+                FrameKind::Call => {
                     let (id, shared, out, done) = (frame.id, shared.clone(), out.clone(), calls.clone());
                     if lock(&calls).len() >= MAX_CALLS {
-                        let busy =
-                            Refusal::of(BrokerError::TooManyPolls(MAX_CALLS)).map_or(Answer::Moved, Answer::Refused);
+                        let busy = Refusal::of(BrokerError::TooManyPolls(MAX_CALLS))
+                            .map_or(CallResponse::Moved, CallResponse::Refused);
                         let _ = out.send(framed(id, busy));
                         continue;
                     }
@@ -90,12 +90,12 @@ async fn connection(mut stream: TcpStream, shared: Arc<Shared>) {
                     });
                     noted.insert(id, handle);
                 }
-                Kind::Cancel => {
+                FrameKind::Cancel => {
                     if let Some(task) = lock(&calls).remove(&frame.id) {
                         task.abort();
                     }
                 }
-                Kind::Answer => return,
+                FrameKind::Answer => return,
             }
         }
     };
@@ -109,27 +109,27 @@ fn lock(calls: &Calls) -> MutexGuard<'_, HashMap<u64, AbortHandle>> {
     calls.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-async fn answer(shared: &Shared, frame: Frame) -> Answer {
-    let mut asked: Asked = match serde_json::from_slice(&frame.json) {
+async fn answer(shared: &Shared, frame: Frame) -> CallResponse {
+    let mut asked: CallRequest = match serde_json::from_slice(&frame.json) {
         Ok(asked) => asked,
-        Err(error) => return Answer::Refused(Refusal::Store(format!("a call cannot be read: {error}"))),
+        Err(error) => return CallResponse::Refused(Refusal::Store(format!("a call cannot be read: {error}"))),
     };
     for (to, payload) in asked.call.payloads().into_iter().zip(frame.payloads) {
         *to = payload;
     }
-    let Some(broker) = shared.seats.local(asked.shard) else { return Answer::Moved };
+    let Some(broker) = shared.seats.local(asked.shard) else { return CallResponse::Moved };
     match asked.call.make(&broker).await {
-        Ok(reply) => Answer::Done(reply),
-        Err(error) => Refusal::of(error).map_or(Answer::Moved, Answer::Refused),
+        Ok(reply) => CallResponse::Done(reply),
+        Err(error) => Refusal::of(error).map_or(CallResponse::Moved, CallResponse::Refused),
     }
 }
 
-fn framed(id: u64, mut answer: Answer) -> Frame {
+fn framed(id: u64, mut answer: CallResponse) -> Frame {
     let payloads = match &mut answer {
-        Answer::Done(reply) => reply.payloads().into_iter().map(std::mem::take).collect(),
+        CallResponse::Done(reply) => reply.payloads().into_iter().map(std::mem::take).collect(),
         _ => Vec::new(),
     };
     // Strings and numbers are always written.
     let json = serde_json::to_vec(&answer).unwrap_or_default();
-    Frame { id, kind: Kind::Answer, json: json.into(), payloads }
+    Frame { id, kind: FrameKind::Answer, json: json.into(), payloads }
 }

@@ -7,7 +7,7 @@ use dms_worker_postgres_fixture::PgServer;
 
 use super::{
     PgStore, PostgresConfig,
-    duty::{Duty, Verdict},
+    duty::{Duty, OwnerStatus},
     member::Member,
     runtime::Runtime,
     sight::View,
@@ -24,7 +24,7 @@ mod reading;
 pub(super) use crate::store::test_model::{ALL, message, queue};
 pub(super) const STREAM: StreamId = StreamId(1);
 
-/// A server of ours with a runtime of its own, as a process has it.
+/// One of our servers, with its own runtime as in a process.
 pub(super) struct Node {
     pub(super) member: Arc<Member>,
     pub(super) runtime: Arc<Runtime>,
@@ -54,12 +54,12 @@ impl Node {
         Self { member, runtime }
     }
 
-    /// Takes the messages from whoever has them, as if the watch had found that one dead.
+    /// Takes the messages from their owner, as if the watch had found it dead.
     pub(super) fn take(self) -> Owning {
         for _ in 0..20 {
             let mut view = self.runtime.block_on(self.member.look());
-            if view.verdict == Verdict::Alive {
-                view.verdict = Verdict::Dead;
+            if view.status == OwnerStatus::Alive {
+                view.status = OwnerStatus::Dead;
             }
             if let Some(duty) = self.runtime.block_on(self.member.take(&view)).unwrap() {
                 return self.open(duty);

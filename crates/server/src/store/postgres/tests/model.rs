@@ -48,7 +48,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// The store, and what it is to hold.
+/// The store, and its expected content.
 struct Pair {
     config: PostgresConfig,
     pg: Owning,

@@ -1,4 +1,4 @@
-//! Who owns the messages, and that nobody else can change them.
+//! Ownership: one server owns the messages, and no other one can change them.
 
 use std::{
     process::{Child, Command, Stdio},
@@ -10,11 +10,11 @@ use super::*;
 use crate::store::{Store, StoreError};
 
 /// Waits until the watch of a server says this of the owner.
-fn await_verdict(node: &Node, verdict: Verdict, within: Duration) -> View {
+fn await_status(node: &Node, status: OwnerStatus, within: Duration) -> View {
     let mut sights = node.member.sights();
-    let awaited = sights.wait_for(|sight| sight.shard(0).is_some_and(|view| view.verdict == verdict));
+    let awaited = sights.wait_for(|sight| sight.shard(0).is_some_and(|view| view.status == status));
     let sight = node.runtime.block_on(async { tokio::time::timeout(within, awaited).await });
-    sight.expect("no such verdict in time").unwrap().shards[0].clone()
+    sight.expect("no such status in time").unwrap().shards[0].clone()
 }
 
 fn takes(node: Node, view: &View) -> Owning {
@@ -31,7 +31,7 @@ fn the_commit_of_an_earlier_owner_is_refused_and_changes_nothing() {
     let new = Node::join(&config).take();
     let refused = old.store.commit(&[appended(2)]);
     assert!(matches!(refused, Err(StoreError::Lost(_))), "{refused:?}");
-    assert!(old.store.read(STREAM, 1, ALL).is_err(), "nothing is answered from what may be old");
+    assert!(old.store.read(STREAM, 1, ALL).is_err(), "nothing is answered from a state that may be old");
     assert!(!old.store.may_serve());
     new.store.commit(&[appended(2)]).unwrap();
     assert_eq!(count(server, &config, "count(*) FROM journal"), 3);
@@ -46,7 +46,7 @@ fn a_take_over_waits_for_the_commit_that_is_under_way() {
     old.store.try_timeout = Duration::from_secs(10);
     let next = Node::join(&config);
     // Its sessions are not ended: an owner that is alive and slow.
-    let view = View { verdict: Verdict::Free, ..next.runtime.block_on(next.member.look()) };
+    let view = View { status: OwnerStatus::Free, ..next.runtime.block_on(next.member.look()) };
     let block = format!(
         "SET search_path = {}; BEGIN; INSERT INTO journal VALUES (0, 2, 0, ''); SELECT pg_sleep(1); ROLLBACK",
         config.schema
@@ -115,10 +115,10 @@ fn a_stopped_owner_is_taken_over_each_time_whatever_its_sessions_hold() {
         old.store.commit(&[appended(turn)]).unwrap();
         let _stuck = Stuck::of(server, &config, &old.node.member);
         let next = Node::join(&config);
-        await_verdict(&next, Verdict::Alive, Duration::from_secs(5));
+        await_status(&next, OwnerStatus::Alive, Duration::from_secs(5));
         old.node.member.freeze();
         let began = Instant::now();
-        let view = await_verdict(&next, Verdict::Dead, Duration::from_secs(10));
+        let view = await_status(&next, OwnerStatus::Dead, Duration::from_secs(10));
         let new = takes(next, &view);
         assert!(began.elapsed() < Duration::from_secs(3), "turn {turn}: {:?}", began.elapsed());
         assert!(!old.store.may_serve(), "turn {turn}: two owners serve");
@@ -134,7 +134,7 @@ fn an_owner_that_is_silent_stops_serving_before_others_take_over() {
     let next = Node::join(&config);
     assert!(old.store.may_serve());
     old.node.member.freeze();
-    await_verdict(&next, Verdict::Dead, Duration::from_secs(10));
+    await_status(&next, OwnerStatus::Dead, Duration::from_secs(10));
     assert!(!old.store.may_serve(), "it does not know that it is taken for dead");
     assert!(!old.duty.is_lost());
 }
@@ -148,7 +148,7 @@ fn an_owner_that_beats_is_never_taken_for_dead() {
     let began = Instant::now();
     while began.elapsed() < Duration::from_millis(2_500) {
         next.runtime.block_on(views.changed()).unwrap();
-        assert_ne!(views.borrow().shards[0].verdict, Verdict::Dead);
+        assert_ne!(views.borrow().shards[0].status, OwnerStatus::Dead);
         assert!(old.store.may_serve());
     }
 }
@@ -158,7 +158,7 @@ fn an_outage_of_postgresql_makes_nobody_dead_and_the_owner_waits() {
     let Some(server) = PgServer::start("") else { return };
     let (config, old) = owning(&server);
     let next = Node::join(&config);
-    await_verdict(&next, Verdict::Alive, Duration::from_secs(5));
+    await_status(&next, OwnerStatus::Alive, Duration::from_secs(5));
     server.signal("STOP");
     thread::sleep(Duration::from_millis(2_500));
     assert!(!old.store.may_serve(), "nobody can say who the owner is");
@@ -167,7 +167,7 @@ fn an_outage_of_postgresql_makes_nobody_dead_and_the_owner_waits() {
     let began = Instant::now();
     while began.elapsed() < Duration::from_millis(2_000) {
         next.runtime.block_on(views.changed()).unwrap();
-        assert_ne!(views.borrow().shards[0].verdict, Verdict::Dead);
+        assert_ne!(views.borrow().shards[0].status, OwnerStatus::Dead);
     }
     assert!(old.store.may_serve());
     old.store.commit(&[appended(1)]).unwrap();
@@ -179,7 +179,7 @@ fn an_orderly_release_lets_the_next_server_take_over_at_once() {
     let (config, old) = owning(server);
     let next = Node::join(&config);
     old.store.release(true).unwrap();
-    let view = await_verdict(&next, Verdict::Free, Duration::from_secs(5));
+    let view = await_status(&next, OwnerStatus::Free, Duration::from_secs(5));
     let new = takes(next, &view);
     assert_eq!(count(server, &config, "commit_no FROM image"), 1, "nothing is left to replay");
     assert!(new.store.may_serve());
@@ -219,19 +219,19 @@ fn the_sessions_of_an_owner_that_is_not_registered_any_more_do_not_keep_the_mess
     server.psql("postgres", &format!("DELETE FROM {}.member", config.schema)).unwrap();
     let _stuck = Stuck::of(server, &config, &old.node.member);
     let next = Node::join(&config);
-    let view = await_verdict(&next, Verdict::Free, Duration::from_secs(5));
+    let view = await_status(&next, OwnerStatus::Free, Duration::from_secs(5));
     let new = takes(next, &view);
     assert!(new.store.may_serve());
 }
 
-/// PostgreSQL that takes connections and never answers: a take-over must not wait for it for ever.
+/// PostgreSQL that takes connections and never answers: a take-over must not wait for it without a limit.
 #[test]
 fn a_take_over_from_a_server_that_does_not_answer_ends() {
     let Some(server) = PgServer::start("") else { return };
     let (config, old) = owning(&server);
     let next = Node::join(&config);
     old.node.member.freeze();
-    let view = await_verdict(&next, Verdict::Dead, Duration::from_secs(10));
+    let view = await_status(&next, OwnerStatus::Dead, Duration::from_secs(10));
     server.signal("STOP");
     let taken = next
         .runtime

@@ -12,12 +12,12 @@ use std::{
     thread,
 };
 
-/// What the proxy loses from now on.
+/// The bytes that the proxy loses from now on.
 #[derive(Debug, Default)]
 pub(super) struct Losses {
-    /// What the client sends.
+    /// The bytes of the client.
     pub(super) requests: AtomicBool,
-    /// What PostgreSQL answers.
+    /// The bytes of PostgreSQL.
     pub(super) answers: AtomicBool,
     /// How many connections there were.
     pub(super) connections: AtomicUsize,
