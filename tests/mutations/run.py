@@ -249,13 +249,13 @@ TESTED = [
            "        let mut value = 4;",
            "lib", POSTGRES + "ownership::a_take_over_waits_for_the_commit_that_is_under_way"),
     Tested("unconfirmed", "crates/server/src/store/postgres/commit.rs",
-           "                Tried::Repeated if is_unsure => match",
-           '                Tried::Repeated if is_unsure && crate::mutated("unconfirmed") => return Ok(()),\n'
-           "                Tried::Repeated if is_unsure => match",
+           "                CommitAttempt::Repeated if is_unsure => match",
+           '                CommitAttempt::Repeated if is_unsure && crate::mutated("unconfirmed") => return Ok(()),\n'
+           "                CommitAttempt::Repeated if is_unsure => match",
            "lib", POSTGRES + "deciding::a_commit_whose_answer_is_lost_is_decided_by_its_repetition"),
     Tested("warnings-ignored", "crates/server/src/store/postgres/commit.rs",
-           "            return Tried::Unsure(\"PostgreSQL warned that the commit may not be replicated\".to_owned());",
-           '            if !crate::mutated("warnings-ignored") {\n                return Tried::Unsure("PostgreSQL warned".to_owned());\n            }',
+           "            return CommitAttempt::Unsure(\"PostgreSQL warned that the commit may not be replicated\".to_owned());",
+           '            if !crate::mutated("warnings-ignored") {\n                return CommitAttempt::Unsure("PostgreSQL warned".to_owned());\n            }',
            "lib", POSTGRES + "deciding::a_cancelled_wait_for_the_standby_is_no_answer"),
     Tested("serves-silent", "crates/server/src/store/postgres/duty.rs",
            "        !self.is_lost() && Moment::now()",

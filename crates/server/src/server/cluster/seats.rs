@@ -44,7 +44,7 @@ impl Seats {
         Self { seats: RwLock::default(), changes: watch::Sender::new(0) }
     }
 
-    /// Who answers for a shard.
+    /// The server that answers for a shard.
     pub(super) fn of(&self, shard: i32) -> Seat {
         let seats = self.seats.read().unwrap_or_else(PoisonError::into_inner);
         seats.get(&shard).cloned().unwrap_or_else(|| Seat::Nobody("it has just started".into()))
