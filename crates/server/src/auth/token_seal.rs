@@ -1,4 +1,4 @@
-//! [`TokenSeal`]: tokens that every server with the same secret accepts. They say whose they are, and nothing has to be stored.
+//! [`TokenSeal`]: tokens that every server with the same secret accepts. They contain their owner, so nothing has to be stored.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
 use hmac::{Hmac, KeyInit, Mac};
@@ -7,7 +7,7 @@ use sha2::Sha256;
 
 use dms_protocol::{auth::canonical::hex, queue::ProjectId, secret::Secret};
 
-/// What a sealed token begins with.
+/// The first characters of a sealed token.
 const PREFIX: &str = "dms1";
 /// How many bytes of a password's check are in a token.
 const CHECK_BYTES: usize = 8;
@@ -16,7 +16,7 @@ const CHECK_BYTES: usize = 8;
 #[derive(Debug)]
 pub(crate) struct TokenSeal(Secret);
 
-/// What a sealed token says.
+/// The content of a sealed token.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct SealedToken {
     pub(crate) user: String,
@@ -42,7 +42,7 @@ impl TokenSeal {
         Some(format!("{PREFIX}.{said}.{proof}"))
     }
 
-    /// What a token says, if it was sealed with this secret.
+    /// The content of a token. `None` if it was not sealed with this secret.
     pub(crate) fn open(&self, text: &str) -> Option<SealedToken> {
         let (prefix, rest) = text.split_once('.')?;
         let (said, proof) = rest.split_once('.').filter(|_| prefix == PREFIX)?;

@@ -54,22 +54,35 @@ mod storage;
 /// The operations of a DMS server.
 ///
 /// Every method returns when its effect is as durable as the implementation promises. The trait is sealed: only this package implements
-/// it, because it grows with the server.
+/// it, because it grows with the server. Names and sizes are not checked again; see [`dms_protocol::limits`]. Numbers in parentheses
+/// are sections of the API reference.
+///
+/// # Errors
+/// Every method may return [`BrokerError::Closed`], [`BrokerError::Store`] if the store failed, and [`BrokerError::Unavailable`] or
+/// [`BrokerError::Standby`] if another server may own the queue. Methods of a queue return [`BrokerError::QueueNotFound`] and
+/// [`BrokerError::BeingCreated`], methods of a group also [`BrokerError::GroupNotFound`]. After an error nothing has changed, except
+/// as [`BrokerError::Store`] says.
 ///
 /// # Cancel safety
 /// A dropped call has taken effect as a whole or not at all. A dropped `lease` hands out nothing.
 #[async_trait]
 pub trait Broker: Sealed + fmt::Debug + Send + Sync + 'static {
-    /// Creates a queue (5.1.1).
+    /// Creates a queue (5.1.1). Its settings cannot be changed later, except for the retention.
+    ///
+    /// # Errors
+    /// [`BrokerError::QueueExists`] and [`BrokerError::QueueQuota`].
     async fn create_queue(&self, project: &ProjectId, queue: NewQueue) -> Result<CreatedQueue, BrokerError>;
     /// All queues of a project, newest first (5.1.2); the dead-letter fields are filled in.
     async fn queues(&self, project: &ProjectId) -> Result<Vec<Queue>, BrokerError>;
     /// One queue (5.1.3); the dead-letter fields are filled in.
     async fn queue(&self, project: &ProjectId, queue: &QueueId) -> Result<Queue, BrokerError>;
-    /// Deletes a queue with all it holds (5.1.4).
+    /// Deletes a queue with its messages, groups, dead letters and tags (5.1.4). Waiting consume calls end with an error.
     async fn delete_queue(&self, project: &ProjectId, queue: &QueueId) -> Result<(), BrokerError>;
 
-    /// Creates groups, all or none, and gives their ids in the order of `names` (5.2.1).
+    /// Creates groups, all or none, and returns their ids in the order of `names` (5.2.1).
+    ///
+    /// # Errors
+    /// [`BrokerError::GroupExists`] and [`BrokerError::GroupQuota`].
     async fn create_groups(
         &self,
         project: &ProjectId,
@@ -81,14 +94,22 @@ pub trait Broker: Sealed + fmt::Debug + Send + Sync + 'static {
     /// Deletes a group with its dead letters (5.2.3).
     async fn delete_group(&self, path: &GroupPath) -> Result<(), BrokerError>;
 
-    /// Stores messages, all or none (5.3.1).
+    /// Stores messages, all or none (5.3.1). They keep their order.
+    ///
+    /// # Errors
+    /// [`BrokerError::KafkaDelay`] and [`BrokerError::KafkaLabels`]: Kafka queues have neither delays nor labels.
     async fn append(
         &self,
         project: &ProjectId,
         queue: &QueueId,
         messages: Vec<NewMessage>,
     ) -> Result<Appended, BrokerError>;
-    /// Leases the next messages and waits for a first one (5.3.2, 5.3.4). Returns an empty batch if none arrived in time.
+    /// Leases the next messages and waits for a first one (5.3.2, 5.3.4). Returns an empty batch if none arrived in time. The first
+    /// call of a group fixes its label filter.
+    ///
+    /// # Errors
+    /// [`BrokerError::FilterChanged`], [`BrokerError::KafkaLabels`], [`BrokerError::TooManyPolls`], [`BrokerError::TooMuchLeased`], and
+    /// [`BrokerError::NoDeadLetters`] for [`Stream::DeadLetters`].
     async fn lease(
         &self,
         path: &GroupPath,
@@ -96,10 +117,16 @@ pub trait Broker: Sealed + fmt::Debug + Send + Sync + 'static {
         request: LeaseRequest,
     ) -> Result<Vec<LeasedMessage>, BrokerError>;
     /// Acknowledges messages (5.3.3, 5.3.5). Each batch is settled in its own order, up to the first message that is neither
-    /// successful nor rejected.
+    /// successful nor rejected. All later messages of the batch are available again.
+    ///
+    /// # Errors
+    /// [`BrokerError::UnknownReceipt`], [`BrokerError::ForeignReceipt`] and [`BrokerError::NotRejectable`]. One bad line refuses the call.
     async fn ack(&self, path: &GroupPath, stream: Stream, acks: Vec<Ack>) -> Result<AckCounts, BrokerError>;
 
     /// Sets tags of a queue; existing keys are overwritten (5.4.1).
+    ///
+    /// # Errors
+    /// [`BrokerError::TagQuota`].
     async fn put_tags(&self, project: &ProjectId, queue: &QueueId, tags: Vec<QueueTag>) -> Result<(), BrokerError>;
     /// Deletes tags by key, or by key and value. Missing tags are ignored (5.4.1).
     async fn delete_tags(
@@ -147,10 +174,10 @@ pub trait Broker: Sealed + fmt::Debug + Send + Sync + 'static {
         Ok(self.overview())
     }
 
-    /// Whether requests would be served.
+    /// Checks whether requests would be served.
     ///
     /// # Errors
-    /// Why not.
+    /// The error that requests would get.
     async fn ready(&self) -> Result<(), BrokerError> {
         self.usage(&ProjectId::new("readiness")).await.map(drop)
     }
@@ -163,10 +190,11 @@ pub trait Broker: Sealed + fmt::Debug + Send + Sync + 'static {
         Vec::new()
     }
 
-    /// Returns at most `max` messages of a group from `from` on, without leasing them.
+    /// Returns at most `max` messages of a group from the sequence number `from` on, without leasing them.
     async fn peek(&self, path: &GroupPath, stream: Stream, from: u64, max: usize) -> Result<Vec<Peeked>, BrokerError>;
 
-    /// Finds a message and its copies by its id, in these queues of a project.
+    /// Finds a message and its copies by its id, in these queues of a project. The search of a queue is bounded, so copies behind
+    /// many other messages may be missing; [`FoundMessage::complete`] says so.
     async fn find_message(
         &self,
         _project: &ProjectId,
@@ -177,6 +205,9 @@ pub trait Broker: Sealed + fmt::Debug + Send + Sync + 'static {
     }
 
     /// Delivers a dead letter to its group again, as a new message with this id. Other groups do not get it.
+    ///
+    /// # Errors
+    /// [`BrokerError::NotAvailable`] if it is leased, settled or damaged.
     async fn retry_dead_letter(
         &self,
         _path: &GroupPath,
@@ -186,7 +217,10 @@ pub trait Broker: Sealed + fmt::Debug + Send + Sync + 'static {
         Err(BrokerError::NotOffered("retrying dead letters".into()))
     }
 
-    /// Settles a message or a dead letter of a group.
+    /// Settles a message or a dead letter of a group, as if it were acknowledged with success.
+    ///
+    /// # Errors
+    /// [`BrokerError::NotAvailable`] if it is leased, settled or damaged.
     async fn discard_message(&self, _path: &GroupPath, _stream: Stream, _sequence: u64) -> Result<(), BrokerError> {
         Err(BrokerError::NotOffered("discarding messages".into()))
     }
@@ -214,6 +248,9 @@ pub trait Broker: Sealed + fmt::Debug + Send + Sync + 'static {
     }
 
     /// Changes how long a queue keeps its messages. Changes of different settings at the same time all take effect.
+    ///
+    /// # Errors
+    /// [`BrokerError::Configured`] if the configuration of the server has the setting.
     async fn change_retention(
         &self,
         _project: &ProjectId,
@@ -224,17 +261,20 @@ pub trait Broker: Sealed + fmt::Debug + Send + Sync + 'static {
     }
 
     /// Copies everything stored before this call into a new directory. The broker keeps working meanwhile.
+    ///
+    /// # Errors
+    /// [`BrokerError::NoBackup`] if the broker has no data directory, or the copy cannot be written.
     async fn back_up(&self, _to: &Path) -> Result<BackedUp, BrokerError> {
         Err(BrokerError::NoBackup("this broker does not keep its messages in a directory".to_owned()))
     }
 
-    /// What servers that share the queues know, and others do not.
+    /// The secret of the servers that share the queues.
     #[doc(hidden)]
     fn shared_secret(&self) -> Option<Secret> {
         None
     }
 
-    /// The counters of a server that shares its queues with others; none where it has them alone.
+    /// The counters of a server that shares its queues with others. `None` if it has them alone.
     fn cluster_counters(&self) -> Option<ClusterCounters> {
         None
     }
@@ -244,12 +284,12 @@ pub trait Broker: Sealed + fmt::Debug + Send + Sync + 'static {
         Err(BrokerError::NotOffered("a cluster: server.postgres is not set".into()))
     }
 
-    /// Has a shard handed over to a server of the cluster, or to the one with the fewest. Returns the server's id.
+    /// Hands a shard over to a server of the cluster; by default to the server with the fewest shards. Returns the id of that server.
     async fn move_shard(&self, _shard: u32, _to: Option<&str>) -> Result<String, BrokerError> {
         Err(BrokerError::NotOffered("a cluster: server.postgres is not set".into()))
     }
 
-    /// Has a server of the cluster give its shards away, or take shards again; by default this one. Returns its id.
+    /// Makes a server of the cluster give its shards away, or take shards again; by default this server. Returns its id.
     async fn drain(&self, _server: Option<&str>, _is_draining: bool) -> Result<String, BrokerError> {
         Err(BrokerError::NotOffered("a cluster: server.postgres is not set".into()))
     }

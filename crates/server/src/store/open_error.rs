@@ -11,7 +11,7 @@ pub enum OpenError {
     Directory {
         /// The directory.
         dir: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         source: io::Error,
     },
     /// There is no data directory.
@@ -84,7 +84,7 @@ pub enum OpenError {
     Full {
         /// The file.
         file: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         reason: String,
     },
     /// This program was built without the disk store.

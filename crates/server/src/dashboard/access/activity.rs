@@ -24,7 +24,7 @@ pub struct Activity(Mutex<VecDeque<ActivityRow>>);
 pub struct ActivityRow {
     /// When it was done, in Unix milliseconds.
     pub at_ms: i64,
-    /// Who did it: by which token, in which session.
+    /// The caller: its token and its session.
     pub who: String,
     /// The address of the caller.
     pub peer: String,

@@ -30,7 +30,7 @@ use crate::{
     net::connection_state::ConnectionState,
 };
 
-/// What a [`Gate`] is made of.
+/// The settings of a [`Gate`].
 #[derive(Clone, Debug)]
 pub struct GateParts {
     /// The token of the admin address.
@@ -129,7 +129,7 @@ impl Gate {
         }
     }
 
-    /// What a caller with this role may do.
+    /// The rights of a caller with this role.
     fn access(&self, role: Role, session: Option<u32>, head: &Parts) -> Access {
         let options = self.options();
         let peer = head.extensions.get::<Arc<ConnectionState>>().map(|connection| connection.peer());

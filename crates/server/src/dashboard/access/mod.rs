@@ -1,4 +1,4 @@
-//! Who may use a dashboard, and for what.
+//! The access control of a dashboard: its callers and their rights.
 //!
 //! | file | contents |
 //! |---|---|

@@ -34,10 +34,10 @@ pub enum Theme {
     Dark,
 }
 
-/// What a caller may do.
+/// The rights of a caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Access {
-    /// By what right it is let in.
+    /// The reason why it is admitted.
     pub role: Role,
     /// Whether it may change something.
     pub acts: bool,

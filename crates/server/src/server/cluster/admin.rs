@@ -1,4 +1,4 @@
-//! What operators see of a cluster, and how they move shards.
+//! The operations of operators on a cluster: showing it, and moving shards.
 
 use super::ClusterBroker;
 use crate::{

@@ -129,7 +129,7 @@ mod tests {
         Sight { members: members.to_vec().into(), shards }
     }
 
-    /// What each server does, and what the cluster looks like when all have done it.
+    /// Lets each server act once. Returns the cluster afterwards, and the number of acts.
     fn step(sight: &Sight) -> (Sight, usize) {
         let mut shards = sight.shards.to_vec();
         let mut count = 0;

@@ -46,7 +46,7 @@ pub(super) enum Call {
     ChangeRetention { project: ProjectId, queue: QueueId, change: RetentionShape },
 }
 
-/// What an operation returns.
+/// The result of a call.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Reply {
     Done,
@@ -101,7 +101,7 @@ impl Call {
     /// Makes the call at a broker of this process.
     ///
     /// # Errors
-    /// Those of the broker.
+    /// The errors of the broker.
     pub(super) async fn make(self, broker: &EmbeddedBroker) -> Result<Reply, BrokerError> {
         Ok(match self {
             Self::CreateQueue { project, queue } => {

@@ -53,7 +53,7 @@ pub(crate) struct ClusterBroker {
     hops: Mutex<Option<AbortOnDropHandle<()>>>,
 }
 
-/// What the tasks of a server share.
+/// The parts of a server that its tasks share.
 #[derive(Debug)]
 struct Shared {
     seats: Seats,
@@ -65,7 +65,7 @@ struct Shared {
     member: RwLock<Arc<Member>>,
     /// How many shards there are.
     shards: u32,
-    /// What servers of the cluster know.
+    /// The secret of the servers of the cluster.
     secret: Secret,
     hop: HopClient,
     /// Whether requests for shards of other servers are passed on.
@@ -83,7 +83,7 @@ impl Shared {
         *self.member.write().unwrap_or_else(PoisonError::into_inner) = member.clone();
     }
 
-    /// Keeps the counters of a broker that serves no more.
+    /// Keeps the counters of a broker that no longer serves.
     fn retire(&self, broker: &EmbeddedBroker) {
         self.retired.lock().unwrap_or_else(PoisonError::into_inner).add(&broker.stats());
     }

@@ -98,7 +98,7 @@ impl Seats {
         }
     }
 
-    /// Tells when a seat has changed.
+    /// A receiver that is notified when a seat has changed.
     pub(super) fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
     }

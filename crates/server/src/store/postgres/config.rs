@@ -20,7 +20,21 @@ const TCP_TIMEOUT: Duration = Duration::from_secs(2);
 /// The shortest time after which a take-over makes sense: PostgreSQL has to answer a beat in a fifth of it.
 const MIN_TAKEOVER: Duration = Duration::from_millis(250);
 
-/// Where PostgreSQL is, and how ownership passes from one server to another.
+/// The connection to PostgreSQL, and how several servers on it share the queues.
+///
+/// # Examples
+/// ```
+/// use std::time::Duration;
+///
+/// use dms_server::{PostgresConfig, ServerConfig};
+///
+/// let mut postgres = PostgresConfig::new("postgres://dms@db1,db2/dms".into());
+/// postgres.takeover_after = Duration::from_secs(3);
+/// postgres.check()?;
+/// let config = ServerConfig::default().postgres(postgres);
+/// # let _ = config;
+/// # Ok::<(), dms_server::PostgresError>(())
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct PostgresConfig {
@@ -29,9 +43,9 @@ pub struct PostgresConfig {
     /// The certificates of the authorities that may have issued PostgreSQL's certificate, as PEM. With them every connection is
     /// encrypted and the server's name checked; without them (the default) nothing is encrypted.
     pub ca_file: Option<PathBuf>,
-    /// The schema of the tables; `dms`.
+    /// The schema of the tables; `dms` by default. It is created if it is missing.
     pub schema: String,
-    /// How long the owner may be silent before another server takes over; 5 s, at least 250 ms.
+    /// The time without a sign of life of an owner after which another server takes over; 5 s by default, at least 250 ms.
     pub takeover_after: Duration,
     /// How other servers and their logs name this one; the name of the host by default.
     pub name: String,
@@ -46,7 +60,7 @@ pub struct PostgresConfig {
 }
 
 impl PostgresConfig {
-    /// A configuration with everything but the connection string at its default.
+    /// Creates a configuration with the defaults for everything except the connection string.
     pub fn new(url: Secret) -> Self {
         Self {
             url,

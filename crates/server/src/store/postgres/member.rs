@@ -384,7 +384,7 @@ impl Member {
         self.runtime.run(async move { within(TAKE_TIMEOUT, guarded).await }).await
     }
 
-    /// What this server saw with its last beat, with the owners of this moment, and the standbys of PostgreSQL.
+    /// The cluster as of the last beat of this server, with the current owners of the shards, and the standbys of PostgreSQL.
     ///
     /// # Errors
     /// When PostgreSQL fails.

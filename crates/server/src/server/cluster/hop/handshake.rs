@@ -68,7 +68,7 @@ fn random() -> io::Result<Random> {
     Ok(random)
 }
 
-/// The label tells the ends apart, so that nobody can answer with what it was sent.
+/// The label tells the ends apart, so that an answer cannot be a copy of the question.
 fn mac(secret: &Secret, label: &[u8], (asks, answers): (&Random, &Random)) -> io::Result<Hmac<Sha256>> {
     let mut mac = Hmac::<Sha256>::new_from_slice(secret.expose().as_bytes()).map_err(io::Error::other)?;
     for part in [&b"dms-hop "[..], label, asks, answers] {
