@@ -23,6 +23,10 @@ pub(crate) struct DataDir {
     dir: PathBuf,
     /// The locked file.
     lock: LockedFile,
+    /// The description of the locked file. No other file gets its inode while it is open.
+    identity: Metadata,
+    /// The path of the lock file.
+    lock_path: PathBuf,
     /// The directory of the log is locked too. The lock file can be deleted, and then a second process could create and lock another
     /// one.
     log_lock: Option<LockedFile>,
@@ -45,13 +49,15 @@ impl DataDir {
         create(dir).map_err(unusable)?;
         warn_if_open_to_others(dir);
         // Created if missing and then locked. The lock is the kernel's, so it ends with the process, however that dies.
-        let file = file_ops::open_or_create(&dir.join(LOCK)).map_err(unusable)?;
+        let lock_path = dir.join(LOCK);
+        let file = file_ops::open_or_create(&lock_path).map_err(unusable)?;
         let mut said = String::new();
         match LockedFile::try_lock(file) {
             Ok(lock) => {
                 (&*lock).read_to_string(&mut said).map_err(unusable)?;
                 let begun = said.starts_with(INITIALIZED);
-                let locked = Self { dir: dir.to_owned(), lock, log_lock: None, begun };
+                let identity = lock.metadata().map_err(unusable)?;
+                let locked = Self { dir: dir.to_owned(), lock, identity, lock_path, log_lock: None, begun };
                 // Writes the process id, which a second process reports to its operator.
                 locked.sign().map_err(unusable)?;
                 // From now on this is not a copy of another directory any more.
@@ -74,17 +80,17 @@ impl DataDir {
     /// # Errors
     /// When the system does not say.
     pub(crate) fn is_ours(&self) -> io::Result<bool> {
-        match (std::fs::metadata(self.dir.join(LOCK)), self.lock.metadata()) {
-            (Ok(there), Ok(held)) => Ok(is_same_file(&there, &held)),
-            (Err(error), _) if error.kind() != ErrorKind::NotFound => Err(error),
-            _ => Ok(false),
+        // Checked before every commit, so it costs one system call and no allocation.
+        match std::fs::metadata(&self.lock_path) {
+            Ok(found) => Ok(is_same_file(&found, &self.identity)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
         }
     }
 
     /// The error text for a directory that is no longer locked by this process.
     pub(crate) fn lost_text(&self) -> String {
-        let lock = self.dir.join(LOCK);
-        format!("{} was deleted or replaced while this server ran: nothing is written any more", lock.display())
+        format!("{} was deleted or replaced while this server ran: nothing is written any more", self.lock_path.display())
     }
 
     /// The path of the database.

@@ -4,13 +4,15 @@
 //! A receipt has 24 bytes: 16 random ones for the lease, the position of the message, and 7 random ones for the message. In
 //! base64url that is 32 characters without unused bits, so no other text stands for the same receipt.
 
-use std::fmt;
+use std::{cell::RefCell, fmt};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 
 const TOKEN_BYTES: usize = 16;
 const SEAL_BYTES: usize = 7;
 const RECEIPT_BYTES: usize = TOKEN_BYTES + 1 + SEAL_BYTES;
+/// The randomness that a thread draws at once, in bytes: enough for 47 leases of ten messages.
+const POOL_BYTES: usize = 4_096;
 
 /// Names a lease. It is random, so that nobody can name a lease that was not handed to them.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -46,7 +48,7 @@ impl NewReceipts {
     /// When the system has no randomness.
     pub(crate) fn draw(messages: usize) -> Result<Self, getrandom::Error> {
         let mut random = vec![0; TOKEN_BYTES + SEAL_BYTES * messages];
-        getrandom::fill(&mut random)?;
+        RANDOM.with_borrow_mut(|pool| pool.fill(&mut random))?;
         let batch = random.first_chunk().copied().unwrap_or_default();
         Ok(Self { batch: LeaseToken(batch), random })
     }
@@ -54,6 +56,43 @@ impl NewReceipts {
     /// The seals, one for each message.
     pub(crate) fn seals(&self) -> impl Iterator<Item = Seal> {
         self.random[TOKEN_BYTES..].as_chunks().0.iter().map(|seal| Seal(*seal))
+    }
+}
+
+thread_local! {
+    static RANDOM: RefCell<RandomPool> = const { RefCell::new(RandomPool::EMPTY) };
+}
+
+/// Random bytes of the system that were drawn in advance, because a system call for each lease costs more than the lease.
+struct RandomPool {
+    bytes: [u8; POOL_BYTES],
+    /// Where the bytes begin that nobody has used.
+    unused: usize,
+}
+
+impl RandomPool {
+    const EMPTY: Self = Self { bytes: [0; POOL_BYTES], unused: POOL_BYTES };
+
+    /// Fills `target` with bytes that are used only once.
+    ///
+    /// # Errors
+    /// When the system has no randomness.
+    fn fill(&mut self, target: &mut [u8]) -> Result<(), getrandom::Error> {
+        if target.len() > POOL_BYTES {
+            return getrandom::fill(target);
+        }
+        if target.len() > POOL_BYTES - self.unused {
+            // Marked as used first: after a failure the pool must not hand out old bytes.
+            self.unused = POOL_BYTES;
+            getrandom::fill(&mut self.bytes)?;
+            self.unused = 0;
+        }
+        let drawn = &mut self.bytes[self.unused..self.unused + target.len()];
+        target.copy_from_slice(drawn);
+        // Receipts are secret, so no second copy of them stays in memory.
+        drawn.fill(0);
+        self.unused += target.len();
+        Ok(())
     }
 }
 
@@ -105,6 +144,20 @@ mod tests {
             let receipt = Receipt { batch: new_receipts.batch, position, seal };
             assert_eq!(receipt.encode().len(), 32);
             assert_eq!(Receipt::decode(&receipt.encode()), Some(receipt));
+        }
+    }
+
+    #[test]
+    fn no_random_byte_is_used_twice() {
+        let mut pool = RandomPool::EMPTY;
+        let mut seen = std::collections::HashSet::new();
+        // Odd lengths, so that the pool is refilled with some bytes left; the largest batch; and more than the pool has.
+        for length in [86, 1_801, 33, POOL_BYTES, POOL_BYTES + 1].repeat(50) {
+            let mut drawn = vec![0; length];
+            pool.fill(&mut drawn).unwrap();
+            for piece in drawn.as_chunks::<16>().0 {
+                assert!(seen.insert(*piece), "16 random bytes came twice");
+            }
         }
     }
 
