@@ -157,7 +157,7 @@ fn is_whole(log: u32, run: &Run, content: &[u8]) -> bool {
     head(content, run.at) == Ok(*run) && checksum_difference(log, content) == 0
 }
 
-/// Reads the content of a run. The JSON of its messages is a slice of `content`.
+/// Reads the content of a run. Its messages do not keep `content` in memory, unless there is only one.
 pub(crate) fn read(log: u32, run: &Run, content: &Bytes) -> RunContent {
     if is_whole(log, run, content)
         && let Ok(messages) = read_whole(run, content)
@@ -169,8 +169,20 @@ pub(crate) fn read(log: u32, run: &Run, content: &Bytes) -> RunContent {
 
 fn read_whole(run: &Run, content: &Bytes) -> Result<Vec<Arc<StoredMessage>>, Corrupt> {
     let head_bytes = if is_checked(content) { MESSAGE_HEADER } else { OLD_MESSAGE_HEADER };
-    let mut rest = content.slice(RUN_HEADER..);
-    (run.first..run.end()).map(|seq| Ok(Arc::new(take_message(&mut rest, head_bytes, seq)?))).collect()
+    let mut messages = Vec::with_capacity(run.count as usize);
+    let mut at = RUN_HEADER;
+    for seq in run.first..run.end() {
+        let (message, end) = read_message(content, at, head_bytes, seq, is_shared(run))?;
+        messages.push(Arc::new(message));
+        at = end;
+    }
+    Ok(messages)
+}
+
+/// Whether messages have to be copied out of the bytes of their run: a leased message must not keep up to 48 KiB of others in memory,
+/// which the lease budget does not count.
+fn is_shared(run: &Run) -> bool {
+    run.count > 1
 }
 
 /// Whether the header says that messages have checksums.
@@ -195,7 +207,7 @@ fn salvage(log: u32, run: &Run, content: &Bytes) -> RunContent {
             continue;
         };
         let end = at + head.size();
-        match head.message(content.slice(at..end), seq) {
+        match head.message(run, content, at, seq) {
             Ok(message) => found.messages.push(Arc::new(message)),
             Err(Corrupt) => found.damaged.push(DamagedSlot { seq, offset: at, entered_ms: Some(head.entered_ms) }),
         }
@@ -250,11 +262,12 @@ impl MessageHeader {
         MESSAGE_HEADER + self.labels + self.json
     }
 
-    fn message(&self, mut bytes: Bytes, seq: u64) -> Result<StoredMessage, Corrupt> {
-        if crc32fast::hash(&bytes[MESSAGE_HEADER..]) != self.checksum {
+    /// The message at this offset of a run.
+    fn message(&self, run: &Run, content: &Bytes, at: usize, seq: u64) -> Result<StoredMessage, Corrupt> {
+        if crc32fast::hash(&content[at + MESSAGE_HEADER..at + self.size()]) != self.checksum {
             return Err(Corrupt);
         }
-        take_message(&mut bytes, MESSAGE_HEADER, seq)
+        read_message(content, at, MESSAGE_HEADER, seq, is_shared(run)).map(|(message, _)| message)
     }
 }
 
@@ -306,12 +319,22 @@ fn put_message(
     Ok(())
 }
 
-fn take_message(bytes: &mut Bytes, head_bytes: usize, seq: u64) -> Result<StoredMessage, Corrupt> {
-    let mut head = take(bytes, head_bytes)?;
+/// Reads the message at `at`. Returns it and where the next one begins. Its JSON is a copy, or a slice of `content`.
+fn read_message(
+    content: &Bytes,
+    at: usize,
+    head_bytes: usize,
+    seq: u64,
+    copied: bool,
+) -> Result<(StoredMessage, usize), Corrupt> {
+    // Slices, because each handle of `Bytes` would count references in memory that two cores share.
+    let mut rest = content.get(at..).ok_or(Corrupt)?;
+    let mut head = take(&mut rest, head_bytes)?;
     let (entered_ms, body_bytes) = (head.get_i64_le(), head.get_u32_le() as usize);
     let (labels, json) = (head.get_u32_le(), head.get_u32_le() as usize);
     let (has_info, has_origin, has_group) = (labels & HAS_INFO > 0, labels & HAS_ORIGIN > 0, labels & HAS_GROUP > 0);
-    let mut labels = take(bytes, (labels & LENGTH) as usize)?;
+    let mut labels = take(&mut rest, (labels & LENGTH) as usize)?;
+    let json = take(&mut rest, json)?;
     let only_for = match has_group {
         true => Some(CursorId(labels.try_get_u32_le().map_err(|_| Corrupt)?)),
         false => None,
@@ -319,35 +342,29 @@ fn take_message(bytes: &mut Bytes, head_bytes: usize, seq: u64) -> Result<Stored
     let origin = if has_origin { Some(take_origin(&mut labels)?) } else { None };
     let dead_letter: Option<DeadLetterInfo> = if has_info {
         let length = labels.try_get_u32_le().map_err(|_| Corrupt)? as usize;
-        Some(serde_json::from_slice(&take(&mut labels, length)?).map_err(|_| Corrupt)?)
+        Some(serde_json::from_slice(take(&mut labels, length)?).map_err(|_| Corrupt)?)
     } else {
         None
     };
-    let tags = match std::str::from_utf8(&labels).map_err(|_| Corrupt)? {
-        "" => Arc::from([]),
+    let tags = match std::str::from_utf8(labels).map_err(|_| Corrupt)? {
+        "" => Arc::default(),
         labels => labels.split(',').map(str::to_owned).collect(),
     };
-    Ok(StoredMessage {
-        seq,
-        entered_ms,
-        json: take(bytes, json)?,
-        body_bytes,
-        tags,
-        dead_letter: dead_letter.map(Arc::new),
-        origin,
-        only_for,
-    })
+    let json = if copied { Bytes::copy_from_slice(json) } else { content.slice_ref(json) };
+    let dead_letter = dead_letter.map(Arc::new);
+    let end = content.len() - rest.len();
+    Ok((StoredMessage { seq, entered_ms, json, body_bytes, tags, dead_letter, origin, only_for }, end))
 }
 
-fn take_origin(bytes: &mut Bytes) -> Result<MessageOrigin, Corrupt> {
+fn take_origin(bytes: &mut &[u8]) -> Result<MessageOrigin, Corrupt> {
     let mut origin = [0; MessageOrigin::BYTES];
-    origin.copy_from_slice(&take(bytes, MessageOrigin::BYTES)?);
+    origin.copy_from_slice(take(bytes, MessageOrigin::BYTES)?);
     Ok(MessageOrigin::from_bytes(origin))
 }
 
 /// The next `length` bytes, if there are enough.
-fn take(bytes: &mut Bytes, length: usize) -> Result<Bytes, Corrupt> {
-    if bytes.len() < length { Err(Corrupt) } else { Ok(bytes.split_to(length)) }
+fn take<'a>(bytes: &mut &'a [u8], length: usize) -> Result<&'a [u8], Corrupt> {
+    bytes.split_off(..length).ok_or(Corrupt)
 }
 
 /// The CRC-32 of a run without the checksum itself.

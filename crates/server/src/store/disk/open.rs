@@ -90,7 +90,10 @@ impl DataDir {
 
     /// The error text for a directory that is no longer locked by this process.
     pub(crate) fn lost_text(&self) -> String {
-        format!("{} was deleted or replaced while this server ran: nothing is written any more", self.lock_path.display())
+        format!(
+            "{} was deleted or replaced while this server ran: nothing is written any more",
+            self.lock_path.display()
+        )
     }
 
     /// The path of the database.

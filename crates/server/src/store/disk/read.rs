@@ -2,7 +2,6 @@
 
 use std::{collections::BTreeSet, ops::Range, sync::Arc};
 
-use bytes::Bytes;
 use rusqlite::Connection;
 
 use crate::store::{
@@ -68,9 +67,8 @@ impl DiskStore {
                 None => self.content(run)?,
             };
             let Some((run, content)) = &last else { continue };
-            // Copied, so that one message does not keep its whole run in memory.
             let found = content.messages.iter().find(|message| message.seq == place);
-            if found.is_some_and(|message| !pile.add(Arc::new(message.copied()))) {
+            if found.is_some_and(|message| !pile.add(message.clone())) {
                 return Ok(pile.until(place));
             }
             if found.is_none() {
@@ -225,17 +223,11 @@ impl ReadBuilder {
         let mut damaged: Vec<Damaged> = files.describe(run, &content);
         damaged.retain(|damaged| damaged.seq >= from);
         let mut full = Ok(());
-        for mut message in content.messages.into_iter().filter(|message| message.seq >= from) {
+        for message in content.messages.into_iter().filter(|message| message.seq >= from) {
             if !self.has_room(&message) {
                 full = Err(message.seq);
                 damaged.retain(|damaged| damaged.seq < message.seq);
                 break;
-            }
-            // Copied, unless the run contains only this message: a leased message must not keep up to 48 KiB of others in memory,
-            // which the lease budget does not count.
-            if run.count > 1 {
-                let message = Arc::make_mut(&mut message);
-                message.json = Bytes::copy_from_slice(&message.json);
             }
             self.push(message);
         }
@@ -259,12 +251,5 @@ impl ReadBuilder {
     fn push(&mut self, message: Arc<StoredMessage>) {
         self.limit.bytes = self.limit.bytes.saturating_sub(message.memory_bytes());
         self.found.messages.push(message);
-    }
-}
-
-impl StoredMessage {
-    /// A copy whose body does not keep the buffer of the read alive.
-    fn copied(&self) -> Self {
-        Self { json: Bytes::copy_from_slice(&self.json), ..self.clone() }
     }
 }

@@ -55,9 +55,7 @@ impl PgStore {
                 }
                 for chunk in chunks {
                     gathered.add_missing(self, stream, next..chunk.run.first);
-                    if let Err(place) =
-                        gathered.add_chunk(&self.content_of(&chunk, slot), next..end, chunk.run.count > 1)
-                    {
+                    if let Err(place) = gathered.add_chunk(&self.content_of(&chunk, slot), next..end) {
                         return Ok(gathered.until(place));
                     }
                     next = next.max(chunk.run.end());
@@ -112,7 +110,7 @@ impl PgStore {
                     let mut content = self.content_of(&chunk, slot);
                     content.messages.retain(|message| places.binary_search(&message.seq).is_ok());
                     content.damaged.retain(|damaged| places.binary_search(&damaged.seq).is_ok());
-                    if let Err(place) = gathered.add_chunk(&content, 0..u64::MAX, chunk.run.count > 1) {
+                    if let Err(place) = gathered.add_chunk(&content, 0..u64::MAX) {
                         return Ok(gathered.until(place));
                     }
                 }
@@ -215,7 +213,7 @@ impl PgStore {
         let found = self.query(sql, &[&self.duty.shard, &i64::from(queue.0), &skip, &rows, &bytes])?;
         let mut gathered = Gathered::new(limit);
         for row in &found {
-            if gathered.add_chunk(&self.delayed_content(queue, row)?, 0..u64::MAX, false).is_err() {
+            if gathered.add_chunk(&self.delayed_content(queue, row)?, 0..u64::MAX).is_err() {
                 break;
             }
         }
@@ -231,7 +229,7 @@ impl PgStore {
             let rows = limit.messages.clamp(1, 64);
             let found = self.query(sql, &[&self.duty.shard, &i64::from(queue.0), &big(next), &big(rows as u64)])?;
             for row in &found {
-                if let Err(place) = gathered.add_chunk(&self.delayed_content(queue, row)?, 0..u64::MAX, false) {
+                if let Err(place) = gathered.add_chunk(&self.delayed_content(queue, row)?, 0..u64::MAX) {
                     return Ok(gathered.until(place));
                 }
                 next = place(row, 0)? + 1;
@@ -251,7 +249,7 @@ impl PgStore {
         for places in seqs.chunks(16) {
             let places: Vec<i64> = places.iter().map(|place| big(*place)).collect();
             for row in &self.query(sql, &[&self.duty.shard, &i64::from(queue.0), &places])? {
-                if let Err(place) = gathered.add_chunk(&self.delayed_content(queue, row)?, 0..u64::MAX, false) {
+                if let Err(place) = gathered.add_chunk(&self.delayed_content(queue, row)?, 0..u64::MAX) {
                     return Ok(gathered.until(place));
                 }
             }
@@ -369,11 +367,10 @@ impl Gathered {
     }
 
     /// Adds the messages of a row whose places are in `places`. The first message for which there is no room is the error.
-    fn add_chunk(&mut self, content: &Content, places: std::ops::Range<u64>, is_shared: bool) -> Result<(), u64> {
+    fn add_chunk(&mut self, content: &Content, places: std::ops::Range<u64>) -> Result<(), u64> {
         let mut full = Ok(());
         for message in content.messages.iter().filter(|message| places.contains(&message.seq)) {
-            // A copy, unless the row is this one message: a leased message must not keep others in memory, which nothing counts.
-            if !self.add(if is_shared { Arc::new(copied(message)) } else { message.clone() }) {
+            if !self.add(message.clone()) {
                 full = Err(message.seq);
                 break;
             }
@@ -393,21 +390,6 @@ impl Gathered {
         self.limit.bytes = self.limit.bytes.saturating_sub(bytes);
         messages.push(message);
         true
-    }
-}
-
-fn copied(message: &StoredMessage) -> StoredMessage {
-    let StoredMessage { seq, entered_ms, body_bytes, origin, only_for, .. } = *message;
-    let (json, tags) = (Bytes::copy_from_slice(&message.json), message.tags.clone());
-    StoredMessage {
-        seq,
-        entered_ms,
-        json,
-        body_bytes,
-        tags,
-        dead_letter: message.dead_letter.clone(),
-        origin,
-        only_for,
     }
 }
 
