@@ -377,10 +377,10 @@ impl Inner {
         if !self.any_created.load(Relaxed) {
             return;
         }
+        let now = Instant::now();
         let mut created = self.created.lock().unwrap_or_else(PoisonError::into_inner);
-        for id in path {
-            created.remove(*id);
-        }
+        // Old entries go too. Otherwise a resource that is created and never used would have every later call lock this.
+        created.retain(|id, at| now.duration_since(*at) < CREATION_TIMEOUT && !path.contains(&id.as_str()));
         self.any_created.store(!created.is_empty(), Relaxed);
     }
 
