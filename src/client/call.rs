@@ -12,7 +12,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use tokio::{sync::OnceCell, time::Instant};
 use tracing::Instrument;
 
@@ -84,7 +84,7 @@ pub(super) struct Call<'a> {
     query: String,
     body: Bytes,
     /// Headers in addition to the usual ones.
-    headers: Vec<(&'static str, HeaderValue)>,
+    headers: Vec<(HeaderName, HeaderValue)>,
     repeat: Repeat,
     /// Added to the usual timeout.
     wait: Duration,
@@ -108,7 +108,7 @@ impl<'a> Call<'a> {
         Ok(self)
     }
 
-    pub(super) fn header(mut self, header: Option<(&'static str, HeaderValue)>) -> Self {
+    pub(super) fn header(mut self, header: Option<(HeaderName, HeaderValue)>) -> Self {
         self.headers.extend(header);
         self
     }
@@ -351,7 +351,7 @@ impl Inner {
         headers.insert(header::HOST, self.host.clone());
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         for (name, value) in &call.headers {
-            headers.insert(*name, value.clone());
+            headers.insert(name.clone(), value.clone());
         }
         Ok(request)
     }

@@ -1,15 +1,15 @@
 //! The extensions of this project's server: their announcement, and the parts of requests that use them.
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
 use serde::Deserialize;
 
 use super::number;
 
 /// The header in which a service announces its extensions, and a client requests those that change an answer.
-pub(crate) const EXTENSIONS: &str = "x-dms-extensions";
+pub(crate) const EXTENSIONS: HeaderName = HeaderName::from_static("x-dms-extensions");
 
 /// The header with the id of a consume call, by which the call can be ended.
-pub(crate) const POLL: &str = "x-dms-poll";
+pub(crate) const POLL: HeaderName = HeaderName::from_static("x-dms-poll");
 
 /// The most polls that one call can end.
 pub(crate) const MAX_ENDED_POLLS: usize = 100;
@@ -75,7 +75,7 @@ impl Extensions {
 
     /// Reads the announcement in the headers of an answer; `None` if there is none. Unknown names are ignored.
     pub(crate) fn announced(headers: &HeaderMap) -> Option<Self> {
-        headers.get(EXTENSIONS).map(|value| Self::parse(value.as_bytes()))
+        headers.get(&EXTENSIONS).map(|value| Self::parse(value.as_bytes()))
     }
 
     fn parse(list: &[u8]) -> Self {
