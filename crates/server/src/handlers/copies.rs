@@ -27,7 +27,7 @@ pub(crate) async fn check_ids(
         // An id of a queue that is gone, or of another server, is one that consumers of this queue may know.
         let first = queues.iter().find(|queue| origin.is_of(queue.id.as_str()));
         let first = first.or_else(|| queues.iter().find(|queue| queue.id == path.queue));
-        if !first.is_some_and(|queue| limits.check(Right::Consume, &queue.name).is_ok()) {
+        if first.is_none_or(|queue| limits.check(Right::Consume, &queue.name).is_err()) {
             message.origin = None;
         }
     }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 /// Its text is the id of the message, 24 characters of `A-Z a-z 0-9 _ -`. A message keeps its origin when its delay ends and when it
 /// becomes a dead letter. The entry time distinguishes messages that got the same place before and after a restore from a backup.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct MessageOrigin([u8; MessageOrigin::BYTES]);
+pub struct MessageOrigin([u8; Self::BYTES]);
 
 /// The kind of the first place of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
