@@ -52,7 +52,9 @@ pub(crate) use self::{
     origin::FirstPlace,
     read::{Damaged, ReadBatch, ReadLimit, up_to_time},
     record::{CursorId, FailureHistory, GroupRow, QueueRow, Record, Settlement, StoredMessage, StreamId},
-    snapshot::{CursorSnapshot, DelayQueueSnapshot, GroupSnapshot, QueueSnapshot, Snapshot, StreamSnapshot},
+    snapshot::{
+        CursorSnapshot, DelayQueueSnapshot, GroupSnapshot, LeaseSnapshot, QueueSnapshot, Snapshot, StreamSnapshot,
+    },
 };
 pub use self::{
     open_error::OpenError,
@@ -156,6 +158,11 @@ pub(crate) trait Store: fmt::Debug + Send + Sync + 'static {
 
     /// Whether messages could be committed, as far as that can be known without any. Called after a failure.
     fn probe(&self) -> Result<(), StoreError>;
+
+    /// Keeps the open leases for the next owner, if there can be one. Called after the last commit, before an orderly release.
+    fn keep_leases(&self, _leases: &[LeaseSnapshot]) -> Result<(), StoreError> {
+        Ok(())
+    }
 
     /// Releases the store's locks and files, after finishing maintenance if `in_order`. Every later call fails with `Lost`.
     fn release(&self, in_order: bool) -> Result<(), StoreError>;

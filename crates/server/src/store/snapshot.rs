@@ -1,10 +1,14 @@
 //! [`Snapshot`]: everything a store held when it was opened, except messages.
 
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
 use crate::store::{
-    record::{GroupRow, QueueRow},
+    record::{CursorId, GroupRow, QueueRow},
     settings::RetentionPolicy,
 };
-use dms_protocol::queue::{QueueTag, TagFilter};
+use dms_protocol::queue::{ProjectId, QueueTag, TagFilter};
 
 /// The messages of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +56,23 @@ pub(crate) struct Snapshot {
     pub(crate) queues: Vec<QueueSnapshot>,
     /// The groups in the order of their numbers.
     pub(crate) groups: Vec<GroupSnapshot>,
+    /// The leases that the owner before handed over.
+    pub(crate) leases: Vec<LeaseSnapshot>,
+}
+
+/// A lease that one owner hands over to the next.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct LeaseSnapshot {
+    /// The project of the queue.
+    pub(crate) project: ProjectId,
+    /// The cursor of the group.
+    pub(crate) cursor: CursorId,
+    /// The secrets of the receipts, as text.
+    pub(crate) receipts: String,
+    /// The sequence numbers of the messages in the order in which they were leased.
+    pub(crate) seqs: Vec<u64>,
+    /// The time until the lease ends. No clock is compared with that of another server, so the hand-over itself does not count.
+    pub(crate) left: Duration,
 }
 
 /// A queue.

@@ -5,7 +5,8 @@
 //! prepares records, has the store commit them together, applies them to the state and replies. No change is visible before it
 //! is stored, and a commit that fails changes nothing.
 //!
-//! Leases are in memory only: after a restart they are gone, and their messages are available again.
+//! Leases are in memory only: after a restart they are gone, and their messages are available again. Only a store that several
+//! servers share passes them on, when its owner stops in order.
 //!
 //! | module | contents |
 //! |---|---|
@@ -24,6 +25,7 @@ use async_trait::async_trait;
 use tokio::{
     sync::{Mutex, mpsc},
     task::JoinHandle,
+    time::Instant,
 };
 
 pub use self::config::{EmbeddedConfig, FailureCounting, StartPosition};
@@ -146,7 +148,7 @@ impl EmbeddedBroker {
                 Err(_) => return Err(OpenError::Stopped),
             },
         };
-        Ok(Self::start(Arc::new(store), snapshot, config, clock))
+        Ok(Self::resume(Arc::new(store), snapshot, config, clock).await)
     }
 
     /// Fails, because without the feature `disk` messages are kept in memory only.
@@ -174,7 +176,20 @@ impl EmbeddedBroker {
         clock: Clock,
     ) -> Result<Self, PostgresError> {
         let (store, snapshot) = PgStore::wait(postgres).await?;
-        Ok(Self::start(Arc::new(store), snapshot, config, clock))
+        Ok(Self::resume(Arc::new(store), snapshot, config, clock).await)
+    }
+
+    /// A broker over a store that may have leases of the owner before.
+    pub(crate) async fn resume(
+        store: Arc<dyn Store>,
+        mut snapshot: Snapshot,
+        config: EmbeddedConfig,
+        clock: Clock,
+    ) -> Self {
+        let leases = std::mem::take(&mut snapshot.leases);
+        let broker = Self::start(store, snapshot, config, clock);
+        operations::hand_over::resume(&broker.core, leases).await;
+        broker
     }
 
     /// A broker over an opened store.
@@ -449,6 +464,10 @@ impl Broker for EmbeddedBroker {
         // Queued behind every accepted command.
         let _ = self.core.submit(Command::Stop).outcome().await;
         let _ = tokio::join!(tasks.timer, tasks.maintenance, tasks.rates, tasks.committer);
+        let leases = self.core.lock().leases_to_keep(Instant::now());
+        if let Err(error) = self.core.ask_store(move |store| store.keep_leases(&leases)).await {
+            tracing::warn!(%error, "open leases could not be handed over: their messages become available");
+        }
         self.release(true).await;
     }
 }

@@ -101,7 +101,7 @@ impl ShardTask {
     async fn open(&self, duty: &Arc<Duty>) -> Result<Arc<EmbeddedBroker>, PostgresError> {
         let (store, snapshot) = PgStore::open(&self.member, duty).await?;
         let (config, clock) = (self.shared.config.clone(), self.shared.clock);
-        let broker = Arc::new(EmbeddedBroker::start(Arc::new(store), snapshot, config, clock));
+        let broker = Arc::new(EmbeddedBroker::resume(Arc::new(store), snapshot, config, clock).await);
         self.create_queues(&broker, duty.shard).await;
         Ok(broker)
     }

@@ -9,7 +9,7 @@ use tokio::time::timeout;
 use tokio_postgres::types::ToSql;
 
 use crate::store::{
-    StoreError,
+    LeaseSnapshot, StoreError,
     postgres::{
         PgStore, big,
         commit::failure,
@@ -312,6 +312,16 @@ impl PgStore {
                 Err(error)
             }
         }
+    }
+
+    /// Writes the open leases for the next owner, unless another server has taken the shard.
+    pub(crate) fn write_leases(&self, leases: &[LeaseSnapshot]) -> Result<(), StoreError> {
+        let sql = "INSERT INTO leased SELECT $1, $3, $4 WHERE EXISTS (SELECT 1 FROM shard WHERE id = $1 AND epoch = $2 FOR SHARE) \
+                   ON CONFLICT (shard) DO UPDATE SET commit_no = excluded.commit_no, leases = excluded.leases";
+        let text = serde_json::to_string(leases).map_err(StoreError::refused)?;
+        let commit_no = big(*self.last_commit());
+        let Duty { shard, epoch, .. } = &*self.duty;
+        self.on_maintenance(async |session| session.execute(sql, &[shard, epoch, &commit_no, &text]).await).map(drop)
     }
 
     /// Deletes rows of the journal that the image has.

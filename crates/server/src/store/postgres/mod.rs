@@ -44,7 +44,7 @@ use self::{
 pub use self::{config::PostgresConfig, error::PostgresError};
 use crate::{
     histogram::Histogram,
-    store::{ReadBatch, ReadLimit, Record, Snapshot, Store, StoreError, StreamId},
+    store::{LeaseSnapshot, ReadBatch, ReadLimit, Record, Snapshot, Store, StoreError, StreamId},
 };
 use dms_protocol::queue::QueueId;
 
@@ -312,6 +312,11 @@ impl Store for PgStore {
                 Err(StoreError::lost(PostgresError::NotOwner))
             }
         }
+    }
+
+    fn keep_leases(&self, leases: &[LeaseSnapshot]) -> Result<(), StoreError> {
+        self.check_open()?;
+        self.write_leases(leases)
     }
 
     fn release(&self, in_order: bool) -> Result<(), StoreError> {

@@ -11,7 +11,7 @@ use tokio_postgres::{
 };
 
 use crate::store::{
-    CursorId, DelayQueueSnapshot, GroupSnapshot, QueueSnapshot, Snapshot, StreamId, StreamSnapshot,
+    CursorId, DelayQueueSnapshot, GroupSnapshot, LeaseSnapshot, QueueSnapshot, Snapshot, StreamId, StreamSnapshot,
     postgres::{
         big,
         connect::Session,
@@ -207,7 +207,8 @@ impl Loader<'_> {
         let cursor = |number: CursorId| {
             images.cursor_snapshot(number).ok_or_else(|| self.damaged(format!("there is no cursor {}", number.0)))
         };
-        let mut snapshot = Snapshot { next_number: images.next_number, ..Snapshot::default() };
+        let leases = self.leases(images.commit_no).await?;
+        let mut snapshot = Snapshot { next_number: images.next_number, leases, ..Snapshot::default() };
         for QueueImage { row, tags, retention } in images.queues.values() {
             let next = stream(row.delay_queue())?.next;
             let (count, next_due) = delayed.get(&row.delay_queue()).copied().unwrap_or_default();
@@ -228,6 +229,13 @@ impl Loader<'_> {
             });
         }
         Ok(snapshot)
+    }
+
+    /// The leases that the owner before handed over. A commit since then means that they have ended, or that their owner crashed later.
+    async fn leases(&self, commit_no: u64) -> Result<Vec<LeaseSnapshot>, PostgresError> {
+        let sql = "SELECT leases FROM leased WHERE shard = $1 AND commit_no = $2";
+        let rows = self.query(sql, &[&self.shard, &big(commit_no)]).await?;
+        rows.first().map_or(Ok(Vec::new()), |row| self.json(Self::get(row, 0)?))
     }
 
     /// When the first message of each stream entered, or a little earlier: the time of the row that it is in.

@@ -11,6 +11,7 @@
 //! | `journal` | a commit | everything except messages, see `journal.rs`; deleted once it is in the image |
 //! | `chunk_S_N` | messages that follow each other in a stream | S is the shard, N counts periods of six hours since 1970; only inserted into, and dropped |
 //! | `parked` | a delayed message | |
+//! | `leased` | a shard | the leases that an owner handed over when it stopped in order, good until the next commit |
 //! | `image` | a shard | the last commit that the following tables contain |
 //! | `queue`, `consumer_group`, `stream`, `reader`, `settled` | what their names say | written every few seconds, never by a commit |
 
@@ -104,6 +105,7 @@ INSERT INTO image VALUES (0, 0, 1);
     "
 ALTER TABLE member ADD draining boolean NOT NULL DEFAULT false;
 ALTER TABLE shard ADD wanted text, ADD pinned boolean NOT NULL DEFAULT false;
+CREATE TABLE leased (shard int PRIMARY KEY, commit_no bigint NOT NULL, leases text NOT NULL);
 DO $$
 DECLARE
     name text;

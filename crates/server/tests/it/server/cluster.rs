@@ -236,3 +236,42 @@ async fn a_message_is_found_retried_and_discarded_through_every_server() {
         assert_eq!(two.consume(&group, "").await, json!([]));
     }
 }
+
+/// A rolling restart: consumers keep what they have leased, and acknowledge it with the receipts that they have.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leases_pass_to_the_next_owner_when_a_server_stops_in_order() {
+    let Some(server) = PgServer::shared() else { return };
+    let mut servers = three(server, MANY).await;
+    let mut leases = Vec::new();
+    for number in 0..8 {
+        // One failure would make a dead letter, and a lease of a FIFO queue blocks its group.
+        let queue = json!({ "name": format!("queue-{number}"), "queue_mode": "FIFO", "redrive_policy": "enable", "max_consume_count": 1 });
+        let queue = servers[0].queue(&queue.to_string()).await;
+        let group = servers[0].group(&queue, "g").await;
+        for body in ["settled", "one", "two", "three"] {
+            send(&servers[0], &queue, body).await;
+        }
+        let settled = servers[1].get(&format!("{group}/messages?max_msgs=1")).await.expect(200);
+        ack(&servers[1], &group, &settled).await;
+        let leased = servers[2].get(&format!("{group}/messages?max_msgs=2")).await.expect(200);
+        assert_eq!(bodies(&leased), ["one", "two"]);
+        leases.push((group, leased));
+    }
+    // The first servers stop one after the other; the last one owns everything then.
+    for _ in 0..2 {
+        let stopping = servers.remove(0);
+        stopping.server.close().await;
+    }
+    let left = &servers[0];
+    let resumed = leases.iter().map(async |(group, leased)| {
+        let blocked = left.get(&format!("{group}/messages?time_wait=1")).await.expect(200);
+        assert_eq!(blocked, json!([]), "the group is blocked");
+        assert_eq!(ack(left, group, leased).await, json!({ "success": 2, "fail": 0 }));
+        let next = left.get(&format!("{group}/messages?max_msgs=10")).await.expect(200);
+        assert_eq!(bodies(&next), ["three"]);
+        ack(left, group, &next).await;
+        let dead = left.get(&format!("{group}/deadletters?time_wait=1")).await.expect(200);
+        assert_eq!(dead, json!([]), "nothing failed");
+    });
+    join_all(resumed).await;
+}

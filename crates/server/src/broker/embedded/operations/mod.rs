@@ -19,6 +19,7 @@ pub(crate) mod append;
 pub(crate) mod consume;
 mod damaged;
 pub(crate) mod find;
+pub(crate) mod hand_over;
 pub(crate) mod oldest;
 pub(crate) mod peek;
 mod purge;

@@ -263,6 +263,13 @@ impl Cursor {
         Ok((entry(0, FailureHistory::default()), skipped))
     }
 
+    /// Whether [`take_one`](Self::take_one) would take the message.
+    pub(crate) fn can_take(&self, stream: &Stream, seq: u64) -> bool {
+        let head = self.head.max(stream.low);
+        let is_there = if seq < head { self.ready.contains_key(&seq) } else { seq - head <= MAX_PASSED };
+        is_there && seq >= stream.low.max(self.purged) && !self.set_aside.contains(seq)
+    }
+
     fn draft_ready(&mut self, draft: &mut BatchBuilder) -> Drafted {
         let mut drafted = Drafted::Rest;
         let mut skipped = Vec::new();

@@ -53,6 +53,20 @@ impl NewReceipts {
         Ok(Self { batch: LeaseToken(batch), random })
     }
 
+    /// The randomness of a lease as text, for the next owner of its messages.
+    pub(crate) fn text_of(batch: LeaseToken, seals: &[Seal]) -> String {
+        let mut bytes = batch.0.to_vec();
+        bytes.extend(seals.iter().flat_map(|seal| seal.0));
+        URL_SAFE_NO_PAD.encode(bytes)
+    }
+
+    /// Reads what [`text_of`](Self::text_of) wrote. Returns `None` for any other text.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let random = URL_SAFE_NO_PAD.decode(text).ok()?;
+        let batch = LeaseToken(*random.first_chunk()?);
+        Some(Self { batch, random })
+    }
+
     /// The seals, one for each message.
     pub(crate) fn seals(&self) -> impl Iterator<Item = Seal> {
         self.random[TOKEN_BYTES..].as_chunks().0.iter().map(|seal| Seal(*seal))
@@ -140,6 +154,9 @@ mod tests {
     fn a_token_survives_its_text() {
         let new_receipts = NewReceipts::draw(10).unwrap();
         assert_eq!(new_receipts.seals().count(), 10);
+        let seals: Vec<_> = new_receipts.seals().collect();
+        let handed_over = NewReceipts::parse(&NewReceipts::text_of(new_receipts.batch, &seals)).unwrap();
+        assert!(handed_over.batch == new_receipts.batch && handed_over.seals().eq(new_receipts.seals()));
         for (position, seal) in (0..).zip(new_receipts.seals()) {
             let receipt = Receipt { batch: new_receipts.batch, position, seal };
             assert_eq!(receipt.encode().len(), 32);

@@ -41,7 +41,7 @@ pub(crate) fn snapshot(conn: &Connection, files: &FileCache) -> IndexResult<Snap
         let dead_letter_cursor = cursor_snapshot(conn, row.dead_letter_cursor())?;
         groups.push(GroupSnapshot { row, cursor, dead_letters, dead_letter_cursor });
     }
-    Ok(Snapshot { next_number, queues, groups })
+    Ok(Snapshot { next_number, queues, groups, leases: Vec::new() })
 }
 
 fn all<T>(conn: &Connection, sql: &str, row: fn(&Row<'_>) -> rusqlite::Result<T>) -> rusqlite::Result<Vec<T>> {
