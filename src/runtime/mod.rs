@@ -240,6 +240,11 @@ impl RuntimeHandle {
         self.members.set_grace(grace);
     }
 
+    /// The grace period of the shutdown.
+    pub fn shutdown_grace(&self) -> Duration {
+        self.members.grace()
+    }
+
     /// Adds a producer, which is closed with the others. A producer that is added after that is not closed.
     pub fn add_producer(&self, name: impl Into<String>, producer: Producer) {
         self.producers.add(name.into(), producer);

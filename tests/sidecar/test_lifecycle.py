@@ -107,7 +107,7 @@ class Ending(Case):
         process.line("its limits are changed.*orders/billing|orders/billing.*its limits are changed")
         process.file.write_text(text.replace("poll_wait: 1s", "poll_wait: 2s") + "limits: {in_flight: 9}\n")
         process.kill(signal.SIGHUP)
-        self.assertIn("workers, limits", process.line("need a restart"))
+        self.assertIn("limits.in_flight", process.line("need a restart"))
         process.send("y")
         app.wait(2)
         self.assertEqual(process.end(), 0)

@@ -10,10 +10,12 @@
 //! | `source` | the layers: YAML, environment, flags, with the origin of each value |
 //! | `check` | rules between keys, and limits |
 //! | `load` | all of it in order |
+//! | `changes` | which keys differ between two configurations, and what a change of each takes |
 //! | `worker_settings` | a worker's keys as the settings of the library, which checks them |
 //!
 //! Only this module names figment. What the settings mean at run time is the business of the modules that take them.
 
+mod changes;
 mod check;
 mod load;
 mod schema;
@@ -22,11 +24,8 @@ pub(crate) mod worker_settings;
 
 #[cfg(feature = "postgres")]
 pub(crate) use self::check::key_store::database as open_database;
-pub(crate) use self::{
-    check::key_store::{UnusableStore, open as open_key_store},
-    source::secret_variables::is_secret_variable,
-};
 pub use self::{
+    changes::{CHANGE_EFFECTS, ChangeEffect, change_effect},
     load::{
         load,
         loaded::{Loaded, Setting},
@@ -46,6 +45,7 @@ pub use self::{
         log::{Log, LogFormat},
         outbox::Outbox,
         publisher::Publisher,
+        reload::Reload,
         rights::Rights,
         server::{
             AccessKey, Cluster, FailureCounting, GroupStart, Postgres, Project, QueueSpec, Quotas, Server, ServerAuth,
@@ -59,6 +59,10 @@ pub use self::{
         worker_failure::OnWorkerFailure,
     },
     source::problem::{ConfigError, Origin, Problem},
+};
+pub(crate) use self::{
+    check::key_store::{UnusableStore, open as open_key_store},
+    source::secret_variables::is_secret_variable,
 };
 
 pub use dms_protocol::internal::secret_url::SecretUrl;

@@ -6,6 +6,7 @@ use dms_protocol::limits::LimitError;
 use dms_server::{ServerError, TlsError};
 use dms_worker::{
     client,
+    runtime::AddWorkerError,
     worker::{InvalidSettings, WorkerError},
 };
 
@@ -46,6 +47,9 @@ pub enum SidecarError {
     /// The shared limits have no room for all workers.
     #[error(transparent)]
     Limits(#[from] LimitError),
+    /// A worker cannot be added.
+    #[error(transparent)]
+    Add(#[from] AddWorkerError),
     /// A worker could not go on.
     #[error("worker {0}: {1}")]
     Worker(String, #[source] WorkerError),

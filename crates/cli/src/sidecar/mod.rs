@@ -14,12 +14,13 @@ pub(crate) mod deliver;
 mod error;
 mod observe;
 mod publisher;
-mod reload;
+pub(crate) mod reload;
 mod run;
 mod start;
 
 pub use self::{
     error::SidecarError,
+    observe::configuration::ConfigurationState,
     reload::controls::Controls,
     run::{EndedWorker, SidecarReport},
     start::{Sidecar, check},

@@ -5,19 +5,18 @@ use std::{net::SocketAddr, sync::Arc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    config::{Config, Secret, worker_settings::idle_worker},
+    config::{self, Config, Secret, worker_settings::idle_worker},
     sidecar::{
-        assemble::{
-            connect,
-            listener::listen,
-            outbox::Relays,
-            server_config,
-            unit::{Surroundings, WorkerUnit, unit},
-        },
+        assemble::{connect, listener::listen, outbox::RelayUnit, server_config, shared::Shared, unit::unit},
         deliver::{http::target::Target, program::process},
         error::SidecarError,
+        observe::configuration::ConfigurationState,
         publisher::PublisherEndpoint,
-        reload::{controls::Controls, log_control::LogControl, secrets::LiveSecrets},
+        reload::{
+            controls::Controls,
+            log_control::LogControl,
+            parts::{Parts, PublisherKey},
+        },
     },
 };
 use dms_server::{
@@ -28,26 +27,24 @@ use dms_server::{
         listener::Listener,
     },
 };
-use dms_worker::{client::Client, producer::ProducerMetrics, transport::InProcess, worker::WorkerMetrics};
+use dms_worker::{
+    producer::ProducerMetrics,
+    runtime::{LimitError, OnWorkerFailure, Runtime, RuntimeHandle, Sharing},
+    transport::InProcess,
+    worker::WorkerMetrics,
+};
 
 /// Everything of one configuration, ready to run.
 #[derive(Debug)]
 pub struct Sidecar {
     pub(super) config: Config,
     pub(super) server: Option<Server>,
-    pub(super) client: Client,
-    pub(super) units: Vec<WorkerUnit>,
-    pub(super) publishers: Vec<PublisherEndpoint>,
-    pub(super) relays: Relays,
+    pub(super) shared: Shared,
+    pub(super) runtime: Runtime,
     pub(super) admin: Option<Listener>,
     /// Who may use the admin endpoint.
     pub(super) admin_guards: BearerPair,
-    pub(super) metrics: WorkerMetrics,
-    pub(super) producers: ProducerMetrics,
-    pub(super) connections: ConnectionMetrics,
-    pub(super) stopping: CancellationToken,
-    /// What ends after the workers.
-    pub(super) tasks: TaskTracker,
+    pub(super) configuration: ConfigurationState,
     pub(super) log: LogControl,
 }
 
@@ -61,7 +58,6 @@ impl Sidecar {
         if !config.has_work() {
             return Err(SidecarError::Nothing);
         }
-        let stopping = CancellationToken::new();
         let (server, client) = match config.dms.is_embedded() {
             true => {
                 let bound = Server::bind(server_config::settings(&config.server)).await;
@@ -71,26 +67,21 @@ impl Sidecar {
             }
             false => (None, connect::to_service(&config)?),
         };
-        let metrics = WorkerMetrics::new();
-        let producers = ProducerMetrics::new();
-        let connections = ConnectionMetrics::default();
-        let tasks = TaskTracker::new();
-        let surroundings =
-            Surroundings { stopping: &stopping, tasks: &tasks, withheld: process::withheld(&config.secret_variables) };
-        let units = config.workers.iter().map(|worker| unit(worker, &config, &client, &metrics, &surroundings));
-        let units = units.collect::<Result<Vec<_>, _>>()?;
-        let mut publishers = Vec::new();
-        for (place, publisher) in config.publishers.iter().enumerate() {
-            let key = format!("publishers[{place}].listen");
-            let listener = listen(publisher.listen, &key, publisher.tls.as_ref()).await?;
-            let listener = listener.named("publisher", Audience::Callers, &connections);
-            publishers.push(PublisherEndpoint::new(publisher, listener, client.clone(), &producers));
-        }
-        let relays = Relays::new(&config, &client)?;
+        let shared = Shared {
+            client,
+            metrics: WorkerMetrics::new(),
+            producers: ProducerMetrics::new(),
+            connections: ConnectionMetrics::default(),
+            stopping: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            parts: Parts::default(),
+        };
+        let runtime = runtime(&config, &shared)?;
+        start_parts(&config, &shared, &runtime.handle()).await?;
         let admin = match config.admin.listen {
             Some(address) => {
                 let listener = listen(address, "admin.listen", config.admin.tls.as_ref()).await?;
-                Some(listener.named("admin", Audience::Operators, &connections))
+                Some(listener.named("admin", Audience::Operators, &shared.connections))
             }
             None => None,
         };
@@ -99,23 +90,8 @@ impl Sidecar {
             token: guard(config.admin.token.as_ref(), "admin.token"),
             read_token: guard(config.admin.read_token.as_ref(), "admin.read_token"),
         };
-        let log = LogControl::default();
-        Ok(Self {
-            config,
-            server,
-            client,
-            units,
-            publishers,
-            relays,
-            admin,
-            admin_guards,
-            metrics,
-            producers,
-            connections,
-            stopping,
-            tasks,
-            log,
-        })
+        let (configuration, log) = (ConfigurationState::default(), LogControl::default());
+        Ok(Self { config, server, shared, runtime, admin, admin_guards, configuration, log })
     }
 
     /// Permits the admin endpoint to change the log filter: `set` applies a filter, or returns the error in it.
@@ -136,7 +112,7 @@ impl Sidecar {
 
     /// The addresses of the publishers, in the order of the configuration.
     pub fn publisher_addrs(&self) -> Vec<SocketAddr> {
-        self.publishers.iter().filter_map(|publisher| publisher.listener().local_addr()).collect()
+        self.shared.parts.publishers().iter().filter_map(|publisher| publisher.listener.local_addr()).collect()
     }
 
     /// Where callers reach the embedded server: its address with `http` or `https` in front.
@@ -151,33 +127,64 @@ impl Sidecar {
 
     /// Where callers reach the publishers, in the order of the configuration.
     pub fn publisher_urls(&self) -> Vec<String> {
-        self.publishers.iter().filter_map(|publisher| publisher.listener().url()).collect()
+        self.shared.parts.publishers().iter().filter_map(|publisher| publisher.listener.url()).collect()
     }
 
     /// A handle for changes while it runs.
     pub fn controls(&self) -> Controls {
         let server = self.server.iter().flat_map(Server::certificates);
-        let publishers = self.publishers.iter().filter_map(|publisher| publisher.listener().tls());
         let admin = self.admin.as_ref().and_then(Listener::tls);
-        let throttles = self.units.iter().map(|unit| (unit.name.clone(), unit.throttle.clone())).collect();
-        let certificates = server.chain(publishers).chain(admin).cloned().collect();
-        Controls::new(throttles, certificates, self.server.as_ref().map(Server::callers), self.secrets())
-    }
-
-    fn secrets(&self) -> LiveSecrets {
-        let app = |unit: &WorkerUnit| Some((unit.name.clone(), unit.app.as_ref()?.target.credentials().clone()));
-        LiveSecrets {
-            client: self.client.clone(),
-            apps: self.units.iter().filter_map(app).collect(),
-            publishers: self.publishers.iter().map(|publisher| publisher.guard().clone()).collect(),
+        Controls {
+            shared: self.shared.clone(),
+            runtime: self.runtime.handle(),
+            fixed_certificates: server.chain(admin).cloned().collect(),
+            callers: self.server.as_ref().map(Server::callers),
             admin: self.admin_guards.clone(),
+            configuration: self.configuration.clone(),
         }
     }
 
     /// The names of the workers.
     pub fn worker_names(&self) -> Vec<String> {
-        self.units.iter().map(|unit| unit.name.clone()).collect()
+        self.shared.parts.workers().iter().map(|worker| worker.name.clone()).collect()
     }
+}
+
+/// The runtime of a configuration, still without workers.
+fn runtime(config: &Config, shared: &Shared) -> Result<Runtime, LimitError> {
+    let sharing = match config.limits.sharing {
+        config::Sharing::Weighted => Sharing::Weighted,
+        config::Sharing::Strict => Sharing::Strict,
+    };
+    let policy = match config.on_worker_failure {
+        config::OnWorkerFailure::Continue => OnWorkerFailure::Retry,
+        config::OnWorkerFailure::Stop => OnWorkerFailure::StopAll,
+    };
+    let runtime = Runtime::builder().stop_with(shared.stopping.clone()).shutdown_grace(config.shutdown.grace.get());
+    let runtime = runtime.max_in_flight(config.limits.in_flight).max_in_flight_bytes(config.limits.bytes);
+    runtime.sharing(sharing).on_worker_failure(policy).build()
+}
+
+/// Has everything start with the runtime: all listens, and nothing is consumed yet.
+async fn start_parts(config: &Config, shared: &Shared, runtime: &RuntimeHandle) -> Result<(), SidecarError> {
+    let units = config.workers.iter().map(|worker| unit(worker, config, shared));
+    let units = units.collect::<Result<Vec<_>, _>>()?;
+    let mut publishers = Vec::new();
+    for (place, (publisher, key)) in config.publishers.iter().zip(PublisherKey::all(&config.publishers)).enumerate() {
+        publishers.push(PublisherEndpoint::listen(publisher, (place, key), shared).await?);
+    }
+    let relays = config.outboxes.iter().enumerate();
+    let relays = relays.map(|(place, outbox)| RelayUnit::new(place, outbox, shared)).collect::<Result<Vec<_>, _>>()?;
+
+    shared.parts.set_publishers(publishers.iter().map(|publisher| publisher.running.clone()).collect());
+    publishers.into_iter().for_each(|publisher| publisher.start(runtime));
+    shared.parts.set_outboxes(relays.iter().map(|relay| relay.running.clone()).collect());
+    relays.into_iter().for_each(|relay| relay.start(runtime));
+    shared.parts.set_workers(units.iter().map(|unit| unit.running.clone()).collect());
+    for unit in units {
+        unit.start(runtime, &shared.metrics)?;
+    }
+    Ok(())
 }
 
 /// Names the key of an address of the embedded server that cannot be listened on.

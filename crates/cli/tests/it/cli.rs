@@ -15,6 +15,7 @@ mod help;
 mod log_lines;
 mod overview;
 mod purge;
+mod reload;
 mod rotation;
 mod secrets;
 mod service;

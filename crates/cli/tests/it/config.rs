@@ -1,6 +1,7 @@
 //! Configuration: layers, mistakes and their messages, and that `config.yaml` is not stale.
 
 mod bounds;
+mod changes;
 mod credentials;
 mod documented;
 mod encodings;

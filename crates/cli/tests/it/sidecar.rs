@@ -8,6 +8,7 @@ mod outage;
 mod outbox;
 mod programs;
 mod publisher;
+mod reload;
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -19,8 +20,8 @@ use dms_worker::{
     queue::{ConsumerGroup, NewQueue},
 };
 use dms_worker_cli::{
-    config::{Request, load},
-    sidecar::{Sidecar, SidecarError, SidecarReport},
+    config::{Config, Request, load},
+    sidecar::{Controls, Sidecar, SidecarError, SidecarReport},
 };
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use serde_json::Value;
@@ -35,6 +36,9 @@ pub(crate) struct Running {
     pub(crate) publishers: Vec<SocketAddr>,
     pub(crate) admin: Option<SocketAddr>,
     pub(crate) client: Client,
+    controls: Controls,
+    /// The configuration in force.
+    config: Config,
     stop: CancellationToken,
     ended: JoinHandle<Result<SidecarReport, SidecarError>>,
 }
@@ -48,19 +52,22 @@ impl Running {
 
     /// The same with a queue that has these settings.
     pub(crate) async fn with(queue: &str, yaml: &str) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("config.yaml");
         let server =
             format!("server:\n  listen: 127.0.0.1:0\n  queues: [{{name: orders, {queue}, groups: [billing]}}]\n");
-        std::fs::write(&file, server + yaml).unwrap();
-        let config = load(&Request::new().file(file)).unwrap_or_else(|error| panic!("{error}")).config;
-        let sidecar = Sidecar::start(config).await.unwrap();
+        Self::of(&(server + yaml)).await
+    }
+
+    /// Runs a configuration that has a server.
+    pub(crate) async fn of(yaml: &str) -> Self {
+        let config = loaded(yaml);
+        let sidecar = Sidecar::start(config.clone()).await.unwrap();
         let server = sidecar.server_addr().unwrap();
         let (publishers, admin) = (sidecar.publisher_addrs(), sidecar.admin_addr());
         let client = Client::builder(format!("http://{server}"), "local").build().unwrap();
+        let controls = sidecar.controls();
         let stop = CancellationToken::new();
         let ended = tokio::spawn(sidecar.run(stop.clone()));
-        Self { publishers, admin, client, stop, ended }
+        Self { publishers, admin, client, controls, config, stop, ended }
     }
 
     /// Runs this configuration with a server elsewhere, which has the same queue: that others are missing shows only when it runs.
@@ -72,15 +79,18 @@ impl Running {
         let client = Client::builder(endpoint.as_str(), "local").build().unwrap();
         let queue = client.create_queue(NewQueue::new("orders").dead_letters_after(3)).await.unwrap().id;
         client.create_groups(&queue, &["billing"]).await.unwrap();
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("config.yaml");
-        std::fs::write(&file, format!("dms: {{endpoint: '{endpoint}', project_id: local}}\n{yaml}")).unwrap();
-        let config = load(&Request::new().file(file)).unwrap_or_else(|error| panic!("{error}")).config;
-        let sidecar = Sidecar::start(config).await.unwrap();
+        let config = loaded(&format!("dms: {{endpoint: '{endpoint}', project_id: local}}\n{yaml}"));
+        let sidecar = Sidecar::start(config.clone()).await.unwrap();
         let (publishers, admin) = (sidecar.publisher_addrs(), sidecar.admin_addr());
+        let controls = sidecar.controls();
         let stop = CancellationToken::new();
         let ended = tokio::spawn(sidecar.run(stop.clone()));
-        Self { publishers, admin, client, stop, ended }
+        Self { publishers, admin, client, controls, config, stop, ended }
+    }
+
+    /// Applies another configuration.
+    pub(crate) async fn reload(&mut self, yaml: &str) -> Result<(), Vec<String>> {
+        self.controls.apply(&mut self.config, &loaded(yaml)).await
     }
 
     /// Sends messages to `orders`.
@@ -147,6 +157,15 @@ impl Running {
         self.stop.cancel();
         timeout(PATIENCE, self.ended).await.expect("it does not end").unwrap().unwrap()
     }
+}
+
+/// A configuration that is valid.
+#[track_caller]
+fn loaded(yaml: &str) -> Config {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("config.yaml");
+    std::fs::write(&file, yaml).unwrap();
+    load(&Request::new().file(file)).unwrap_or_else(|error| panic!("{error}")).config
 }
 
 /// A request as the application got it.

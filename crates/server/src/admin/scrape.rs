@@ -40,7 +40,7 @@ pub(super) async fn metrics(
     let queues = SeenQueues { queues, oldest, max_groups: app.metrics_max_groups };
     let seen = ScrapedGauges { queues, storage: size(app.data_dir.clone()).await };
     match app.metrics.scrape(&registry, seen) {
-        Ok(body) => exposition::answer(&headers, body),
+        Ok(body) => exposition::answer(&headers, app.more_metrics.append_to(body)),
         Err(fmt::Error) => plain(&codes::INTERNAL.plain()),
     }
 }

@@ -17,6 +17,16 @@ pub fn answer(headers: &HeaderMap, open_metrics: String) -> Response {
     ([(header::CONTENT_TYPE, kind)], text).into_response()
 }
 
+/// Joins several OpenMetrics texts into one, which has a single end.
+pub fn joined(texts: impl IntoIterator<Item = String>) -> String {
+    const END: &str = "# EOF\n";
+    let mut all = String::new();
+    for text in texts {
+        all.push_str(text.strip_suffix(END).unwrap_or(&text));
+    }
+    all + END
+}
+
 /// Converts OpenMetrics text to Prometheus text 0.0.4. There, the description of a counter has its name with `_total`, and
 /// there are no lines for units and for the end.
 fn prometheus(open_metrics: &str) -> String {

@@ -6,11 +6,13 @@
 //! | `groups` | queues and groups, as a scrape sees them |
 //! | `disk_space` | free space of the disk |
 //! | `exposition` | the text formats |
+//! | `more` | metrics of the process around the server |
 
 pub(crate) mod broker;
 pub(crate) mod disk_space;
 pub mod exposition;
 pub(crate) mod groups;
+mod more;
 
 use std::{
     fmt,
@@ -24,6 +26,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
+pub(crate) use self::more::MoreMetrics;
 use self::{broker::Scrape, groups::SeenQueues};
 
 /// Upper bounds of the duration histogram, in seconds: from a cached read to the longest long poll.

@@ -29,7 +29,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// A socket that accepts connections, with or without TLS.
 #[derive(Debug)]
 pub struct Listener {
-    socket: TcpListener,
+    /// Shared with a listener that takes over.
+    socket: Arc<TcpListener>,
     tls: Option<Tls>,
     name: &'static str,
     audience: Audience,
@@ -39,9 +40,21 @@ pub struct Listener {
 impl Listener {
     /// Listens on an address.
     pub async fn bind(address: SocketAddr, tls: Option<Tls>) -> io::Result<Self> {
-        let socket = TcpListener::bind(address).await?;
+        let socket = Arc::new(TcpListener::bind(address).await?);
         let (name, audience, metrics) = ("server", Audience::Callers, ConnectionMetrics::default());
         Ok(Self { socket, tls, name, audience, metrics })
+    }
+
+    /// A listener on the same socket, with this certificate, which can take over: connections that arrive while the old one
+    /// stops are accepted by the new one, so none is refused. The address is free after both have ended.
+    pub fn successor(&self, tls: Option<Tls>) -> Self {
+        Self {
+            socket: Arc::clone(&self.socket),
+            tls,
+            name: self.name,
+            audience: self.audience,
+            metrics: self.metrics.clone(),
+        }
     }
 
     /// Sets the name of the listener in metrics and logs, and its audience.

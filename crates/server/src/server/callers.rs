@@ -2,7 +2,12 @@
 
 use std::sync::{Arc, Weak};
 
-use crate::{api::access_log, auth::project::Project, server::error::ServerError, state::AppState};
+use crate::{
+    api::access_log,
+    auth::project::Project,
+    server::{error::ServerError, startup},
+    state::AppState,
+};
 
 /// The keys and users of a running server. Clones refer to the same server, and do not keep it alive.
 #[derive(Clone, Debug)]
@@ -25,6 +30,19 @@ impl Callers {
         let changes = app.authenticator.replace_callers(projects).map_err(ServerError::Config)?;
         changes.iter().for_each(access_log::caller_changed);
         Ok(changes.len())
+    }
+
+    /// Creates the queues and groups of these projects that do not exist, as the start of the server does. Existing ones do not
+    /// change, and none is deleted.
+    ///
+    /// # Errors
+    /// When one cannot be created, for example because of a quota, and when the server has ended. Those before it were created.
+    ///
+    /// # Cancel safety
+    /// Dropping the future may leave out some of them; the next call creates those.
+    pub async fn create_missing_queues(&self, projects: &[Project]) -> Result<(), ServerError> {
+        let app = self.0.upgrade().ok_or_else(|| ServerError::Config("the server has ended".to_owned()))?;
+        startup::create_missing(&*app.broker, projects).await
     }
 
     /// Asks for another token at the admin address from now on. Returns false, and changes nothing, where no token was asked for, or

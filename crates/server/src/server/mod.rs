@@ -28,7 +28,7 @@ use crate::{
         body::BodyMemory,
         host_check::{HostCheck, Remedy, is_host},
     },
-    metrics::ServerMetrics,
+    metrics::{MoreMetrics, ServerMetrics},
     net::{
         connection_limit::{Audience, ConnectionMetrics},
         connection_state::ConnectionState,
@@ -153,6 +153,7 @@ impl Server {
             body_memory: BodyMemory::new(config.limits.bodies_bytes, config.limits.body_bytes, BODY_MEMORY_PARTS),
             limits: config.limits,
             metrics: ServerMetrics::new(),
+            more_metrics: MoreMetrics::default(),
             connections,
             metrics_max_groups: config.metrics_max_groups,
             extensions: config.extensions,
@@ -211,6 +212,12 @@ impl Server {
     /// The keys and users. They can be replaced while the server runs.
     pub fn callers(&self) -> Callers {
         Callers::new(&self.app)
+    }
+
+    /// Adds metrics to those of the admin address: `encode` returns OpenMetrics text. A second call has no effect.
+    #[doc(hidden)]
+    pub fn add_metrics(&self, encode: impl Fn() -> String + Send + Sync + 'static) {
+        self.app.more_metrics.set(Box::new(encode));
     }
 
     /// The broker, for calls without HTTP, authentication and request limits.

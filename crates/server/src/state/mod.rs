@@ -12,7 +12,7 @@ use crate::{
     broker::Broker,
     faults::Faults,
     http::{bearer::BearerAuth, body::BodyMemory, host_check::HostCheck},
-    metrics::ServerMetrics,
+    metrics::{MoreMetrics, ServerMetrics},
     net::{connection_limit::ConnectionMetrics, limits::HttpLimits},
 };
 
@@ -52,6 +52,8 @@ pub(crate) struct AppState {
     pub(crate) metrics: ServerMetrics,
     /// The number of groups that have metrics of their own.
     pub(crate) metrics_max_groups: usize,
+    /// Metrics of the process around the server.
+    pub(crate) more_metrics: MoreMetrics,
     /// The connections of the listeners.
     pub(crate) connections: ConnectionMetrics,
     /// Whether extensions are announced and obeyed.

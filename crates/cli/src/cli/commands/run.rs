@@ -7,8 +7,8 @@ use clap::Args;
 use crate::{
     cli::{
         service::{
-            reload::LiveConfig,
-            server_keys::{FileWatch, take, warn_of_kept},
+            file_watch::content,
+            reload::Reloader,
             signals::{HangUps, until_signal},
             systemd,
         },
@@ -19,7 +19,7 @@ use crate::{
         },
     },
     config::{Config, load},
-    sidecar::{Controls, Sidecar, SidecarError, SidecarReport, assemble::server_config, deliver::program::process},
+    sidecar::{Sidecar, SidecarError, SidecarReport, assemble::server_config, deliver::program::process},
 };
 use dms_server::internal::descriptors;
 
@@ -33,46 +33,36 @@ Examples:
 
 The first SIGTERM or SIGINT stops it within shutdown.grace, a second one at once.
 
-SIGHUP reloads the configuration. Applied at once: log.filter, certificates, secrets and their files, keys and users of an embedded \
-server with their rights, and concurrency, max_in_flight_bytes, max_messages and rate_limit of workers. The log names changes that \
-need a restart.
+The configuration file, the files with secrets and the certificates are watched (reload.watch), and SIGHUP reads them again. Workers, \
+publishers and outboxes that were added, removed or changed are started and stopped; the others go on. If anything is wrong, nothing is \
+applied, and the log has every mistake. The log names changed keys that need a restart.
 
 It waits for a service that cannot be reached, and for a missing queue or group (on_worker_failure). If the service refuses a key \
 that has never worked, the process ends with exit code 77.")]
 pub(crate) struct RunArgs {}
 
-/// The sections that this command uses.
-const SECTIONS: &[&str] =
-    &["dms", "server", "workers", "on_worker_failure", "limits", "publishers", "outboxes", "admin", "shutdown", "log"];
+/// The sections that this command uses, besides `server` with an embedded server.
+const SECTIONS: [&str; 10] =
+    ["dms", "workers", "on_worker_failure", "limits", "publishers", "outboxes", "admin", "reload", "shutdown", "log"];
 
 /// Runs the sidecar.
 pub(crate) async fn run(_: RunArgs, context: &Context) -> Result<ExitCode, Failure> {
-    let loaded = load(&context.request(true))?;
+    let request = context.request(true);
+    let hash = request.path().and_then(content);
+    let loaded = load(&request)?;
     let (filter, traces) = logging::for_service(&context.global, context.colored(), &loaded.config.log)?;
     remark_on(&loaded);
     let config = loaded.config;
     descriptors::raise_limit();
-    let mut hang_ups = HangUps::listen();
+    let hang_ups = HangUps::listen();
     let by_hand = filter.clone();
     let sidecar = Sidecar::start(config.clone()).await?.log_control(move |filter| by_hand.set(filter));
     let controls = sidecar.controls();
-    let mut live = LiveConfig::new(config.clone(), filter, controls.certificates(), SECTIONS);
-    let reload = async {
-        let mut watch = FileWatch::default();
-        loop {
-            let files = controls.callers().map(|_| live.secret_files()).unwrap_or_default();
-            tokio::select! {
-                () = hang_ups.next() => {
-                    live.reload(&context.request(true), context, |config, new| apply(&controls, config, new));
-                }
-                () = watch.changed(files) => {
-                    if live.read_secrets_again(controls.callers()) {
-                        live.change(|config| follow_server(&controls, config));
-                    }
-                }
-            }
-        }
-    };
+    let mut sections = SECTIONS.to_vec();
+    sections.extend(config.dms.is_embedded().then_some("server"));
+    let state = controls.configuration().clone();
+    let loaded = (config.clone(), hash);
+    let reloader = Reloader::new(loaded, || context.request(true), controls, filter, context, sections, state);
     let work = until_signal(async |stop| {
         // Signal handlers are installed by now, because a reader of this line may send a signal at once.
         announce(&sidecar, &config);
@@ -87,7 +77,7 @@ pub(crate) async fn run(_: RunArgs, context: &Context) -> Result<ExitCode, Failu
     });
     let ended = tokio::select! {
         ended = work => ended,
-        never = reload => never,
+        never = reloader.run(hang_ups) => match never {},
         never = process::reap_orphans() => match never {},
     };
     traces.finish().await;
@@ -106,48 +96,6 @@ fn report(ended: &SidecarReport, context: &Context) {
             report.redelivered
         ));
     }
-}
-
-/// Changes the keys and users of the server in this process, the secrets, and the reloadable settings of each worker.
-fn apply(controls: &Controls, config: &mut Config, new: &Config) {
-    let taken = controls.callers().is_none_or(|callers| take(callers, &mut config.server, &new.server));
-    if taken {
-        renew(controls, config, new);
-    } else {
-        // The client goes on as the server in this process does.
-        let mut new = new.clone();
-        new.dms.auth.clone_from(&config.dms.auth);
-        new.server.clone_from(&config.server);
-        renew(controls, config, &new);
-    }
-    for worker in &new.workers {
-        let old = config.workers.iter_mut().find(|old| old.label() == worker.label());
-        match old.map(|old| controls.apply(old, worker)) {
-            Some(Ok(true)) => tracing::info!(worker = worker.label(), "its limits are changed"),
-            Some(Err(error)) => tracing::error!(worker = worker.label(), %error, "its limits are not changed"),
-            Some(Ok(false)) | None => {}
-        }
-    }
-}
-
-/// Uses the secrets of another configuration.
-fn renew(controls: &Controls, config: &mut Config, new: &Config) {
-    match controls.renew_secrets(config, new) {
-        Ok(changed) if changed.is_empty() => {}
-        Ok(changed) => tracing::info!(keys = changed.join(", "), "other secrets are in use from now on"),
-        Err(error) => tracing::warn!(%error, "the secrets were read again and not taken: those in force stay"),
-    }
-}
-
-/// The client of the server in this process follows the keys of that.
-fn follow_server(controls: &Controls, config: &mut Config) {
-    let mut new = config.clone();
-    if let Some(auth) = &config.dms.auth {
-        let (auth, unusable) = auth.with_files_read_again();
-        warn_of_kept(&unusable);
-        new.dms.auth = Some(auth);
-    }
-    renew(controls, config, &new);
 }
 
 /// The line that says what runs, and where.

@@ -7,8 +7,8 @@ use clap::Args;
 use crate::{
     cli::{
         service::{
-            reload::LiveConfig,
-            server_keys::{FileWatch, take},
+            file_watch::content,
+            reload::{Reloader, ServerAlone},
             signals::{HangUps, until_signal},
             systemd,
         },
@@ -19,7 +19,7 @@ use crate::{
         },
     },
     config::{Config, Request, load},
-    sidecar::assemble::server_config,
+    sidecar::{ConfigurationState, assemble::server_config},
 };
 use dms_server::{Server, faults::FaultPlan, internal::descriptors};
 
@@ -37,7 +37,7 @@ The first line on standard error has the address. Unlike other commands, serve d
 
 The first SIGTERM or SIGINT stops it, a second one at once.
 
-SIGHUP reloads the configuration. Applied at once: log.filter, the certificates of server.tls and server.admin_tls, keys and users with their rights, and server.admin_token. The log names changes that need a restart. Files with secrets of keys and users and with the admin token are also reloaded when they change.")]
+The configuration file, the files with secrets and the certificates are watched (reload.watch), and SIGHUP reads them again. Applied at once: log.filter, certificates, keys and users with their rights, server.admin_token, and queues and groups that are missing. If anything is wrong, nothing is applied, and the log has every mistake. The log names changed keys that need a restart.")]
 pub(crate) struct ServeArgs {
     /// Where the API is served [config: server.listen]
     #[arg(long, value_name = "ADDRESS")]
@@ -56,8 +56,10 @@ pub(crate) struct ServeArgs {
 
 /// Serves until a signal.
 pub(crate) async fn run(args: ServeArgs, context: &Context) -> Result<ExitCode, Failure> {
-    let request = request(&args, context);
-    let loaded = load(&request)?;
+    let request = || request(&args, context);
+    let first = request();
+    let hash = first.path().and_then(content);
+    let loaded = load(&first)?;
     let (filter, traces) = logging::for_service(&context.global, context.colored(), &loaded.config.log)?;
     remark_on(&loaded);
     let config = loaded.config;
@@ -66,26 +68,14 @@ pub(crate) async fn run(args: ServeArgs, context: &Context) -> Result<ExitCode, 
         tracing::warn!(seed = faults.seed, rules = faults.rules.len(), "this server fails on purpose");
     }
     descriptors::raise_limit();
-    let mut hang_ups = HangUps::listen();
+    let hang_ups = HangUps::listen();
     let server = Server::bind(server_config::settings(&config.server).faults(faults)).await?;
-    let certificates: Vec<_> = server.certificates().cloned().collect();
-    let mut live = LiveConfig::new(config.clone(), filter, &certificates, &["server", "log"]);
-    let callers = server.callers();
-    let reload = async {
-        let mut watch = FileWatch::default();
-        loop {
-            tokio::select! {
-                () = hang_ups.next() => {
-                    live.reload(&request, context, |config, new| {
-                        take(&callers, &mut config.server, &new.server);
-                    });
-                }
-                () = watch.changed(live.secret_files()) => {
-                    live.read_secrets_again(Some(&callers));
-                }
-            }
-        }
-    };
+    let parts = ServerAlone { callers: server.callers(), certificates: server.certificates().cloned().collect() };
+    let state = ConfigurationState::default();
+    let metrics = state.clone();
+    server.add_metrics(move || metrics.metrics());
+    let sections = vec!["server", "reload", "log"];
+    let reloader = Reloader::new((config.clone(), hash), request, parts, filter, context, sections, state);
     let work = until_signal(async |stop| {
         // Signal handlers are installed by now, because a reader of this line may send a signal at once.
         announce(&server, &config);
@@ -95,7 +85,7 @@ pub(crate) async fn run(args: ServeArgs, context: &Context) -> Result<ExitCode, 
     });
     let ended = tokio::select! {
         ended = work => ended,
-        never = reload => never,
+        never = reloader.run(hang_ups) => match never {},
     };
     traces.finish().await;
     ended

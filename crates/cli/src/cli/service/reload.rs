@@ -1,100 +1,268 @@
-//! Reloading the configuration on SIGHUP.
+//! [`Reloader`]: reads the configuration again on SIGHUP and when its files change, and applies it.
 
-use std::path::PathBuf;
+use std::{convert::Infallible, path::PathBuf};
 
 use crate::{
     cli::{
-        service::server_keys,
-        support::{context::Context, logging::LogFilter},
+        service::{
+            file_watch::{Content, FileWatch, content, hexadecimal},
+            signals::HangUps,
+        },
+        support::{
+            context::Context,
+            logging::{self, LogFilter},
+        },
     },
-    config::{Config, Request, load},
+    config::{Config, Loaded, Request, load},
+    sidecar::{ConfigurationState, Controls, reload::server},
 };
 use dms_server::{Callers, Tls};
 
-/// The configuration in force, and the means to change it.
-pub(crate) struct LiveConfig {
-    config: Config,
-    filter: LogFilter,
-    certificates: Vec<Tls>,
-    /// The sections that this process uses.
-    sections: &'static [&'static str],
+/// The running parts that a configuration is applied to.
+pub(crate) trait Reloadable {
+    /// Applies a configuration, and writes the applied settings into the one in force.
+    ///
+    /// # Errors
+    /// All mistakes. Nothing has changed then.
+    async fn apply(&self, in_force: &mut Config, new: &Config) -> Result<(), Vec<String>>;
+
+    /// The certificates that are in use.
+    fn certificates(&self) -> Vec<Tls>;
+
+    /// The files of a configuration whose secrets are in use.
+    fn secret_files(&self, config: &Config) -> Vec<PathBuf>;
 }
 
-impl LiveConfig {
-    /// A process that runs by this configuration.
+impl Reloadable for Controls {
+    async fn apply(&self, in_force: &mut Config, new: &Config) -> Result<(), Vec<String>> {
+        Self::apply(self, in_force, new).await
+    }
+
+    fn certificates(&self) -> Vec<Tls> {
+        Self::certificates(self)
+    }
+
+    fn secret_files(&self, config: &Config) -> Vec<PathBuf> {
+        config.secret_files()
+    }
+}
+
+/// A server alone, with its keys, users and certificates.
+pub(crate) struct ServerAlone {
+    pub(crate) callers: Callers,
+    pub(crate) certificates: Vec<Tls>,
+}
+
+impl Reloadable for ServerAlone {
+    async fn apply(&self, in_force: &mut Config, new: &Config) -> Result<(), Vec<String>> {
+        server::take_callers(&self.callers, &mut in_force.server, &new.server);
+        server::create_queues(&self.callers, &mut in_force.server, &new.server).await;
+        Ok(())
+    }
+
+    fn certificates(&self) -> Vec<Tls> {
+        self.certificates.clone()
+    }
+
+    fn secret_files(&self, config: &Config) -> Vec<PathBuf> {
+        config.server.secret_files()
+    }
+}
+
+/// The configuration in force, and the means to change it.
+pub(crate) struct Reloader<'a, R, F> {
+    in_force: Config,
+    request: F,
+    file: Option<PathBuf>,
+    parts: R,
+    filter: LogFilter,
+    context: &'a Context,
+    /// The sections that this process uses.
+    sections: Vec<&'static str>,
+    state: ConfigurationState,
+    hash: Content,
+    config_watch: FileWatch,
+    certificate_watch: FileWatch,
+}
+
+impl<'a, R: Reloadable, F: Fn() -> Request> Reloader<'a, R, F> {
+    /// A process that runs by the configuration that `request` asked for. `hash` is that of its file when it was loaded.
     pub(crate) fn new(
-        config: Config,
+        (config, hash): (Config, Content),
+        request: F,
+        parts: R,
         filter: LogFilter,
-        certificates: &[Tls],
-        sections: &'static [&'static str],
+        context: &'a Context,
+        sections: Vec<&'static str>,
+        state: ConfigurationState,
     ) -> Self {
-        Self { config, filter, certificates: certificates.to_vec(), sections }
-    }
-
-    /// The files with the secrets of the server's keys and users.
-    pub(crate) fn secret_files(&self) -> Vec<PathBuf> {
-        self.config.server.secret_files()
-    }
-
-    /// Reads these files again and applies their secrets. Returns whether the server accepted them.
-    pub(crate) fn read_secrets_again(&mut self, callers: Option<&Callers>) -> bool {
-        callers.is_some_and(|callers| server_keys::read_again(callers, &mut self.config.server))
-    }
-
-    /// Changes the configuration in force.
-    pub(crate) fn change(&mut self, change: impl FnOnce(&mut Config)) {
-        change(&mut self.config);
-    }
-
-    /// Reads the configuration again and applies what can change: the log filter, certificates, and what `apply` copies
-    /// from the new configuration into the one in force. What is left needs a restart, and is named. A wrong
-    /// configuration changes nothing.
-    pub(crate) fn reload(&mut self, request: &Request, context: &Context, apply: impl FnOnce(&mut Config, &Config)) {
-        let new = match load(&request.clone().in_force(&self.config)) {
-            Ok(loaded) => {
-                server_keys::warn_of_kept(loaded.kept_secrets());
-                loaded.config
-            }
-            Err(error) => return tracing::error!(%error, "the configuration was read again and not taken"),
-        };
-        if let Err(error) = self.filter.change(&context.global, &new.log) {
-            return tracing::error!(%error, "the configuration was read again and not taken");
+        let file = request().path().map(ToOwned::to_owned);
+        state.started(file.clone(), hexadecimal(hash));
+        // Before the process is announced as ready: a file that changes afterwards has changed.
+        let certificates = certificate_files(&parts).iter().map(|file| content(file)).collect();
+        let (config_watch, certificate_watch) = (FileWatch::knowing(vec![hash]), FileWatch::knowing(certificates));
+        Self {
+            in_force: config,
+            request,
+            file,
+            parts,
+            filter,
+            context,
+            sections,
+            state,
+            hash,
+            config_watch,
+            certificate_watch,
         }
-        self.config.log.filter.clone_from(&new.log.filter);
-        for certificate in &self.certificates {
-            match certificate.reload() {
-                Ok(()) => {
-                    tracing::info!(certificate = %certificate.files().certificate.display(), "the certificate was read again")
+    }
+
+    /// Applies changes until the process ends.
+    pub(crate) async fn run(mut self, mut hang_ups: HangUps) -> Infallible {
+        // Its first look counts as a change, because a secret may have changed since it was read.
+        let mut secret_watch = FileWatch::default();
+        loop {
+            let watch = self.in_force.reload.watch;
+            self.state.set_watched(watch);
+            let watched = |files: Vec<PathBuf>| if watch { files } else { Vec::new() };
+            let secrets = self.secret_files();
+            let certificates = watched(certificate_files(&self.parts));
+            let config = watched(self.file.iter().cloned().collect());
+            tokio::select! {
+                () = hang_ups.next() => {
+                    let read = self.reload(true).await;
+                    self.config_watch.know(vec![read]);
                 }
+                () = self.config_watch.changed(config) => drop(self.reload(false).await),
+                () = secret_watch.changed(secrets) => self.read_secrets().await,
+                () = self.certificate_watch.changed(certificates) => self.read_certificates(),
+            }
+        }
+    }
+
+    /// Reads the configuration again and applies it; on a signal, the certificates too. Returns the content that was read.
+    async fn reload(&mut self, certificates: bool) -> Content {
+        // Before the file is loaded: if it changes meanwhile, the watch notices that it has another content.
+        let hash = self.file.as_deref().and_then(content);
+        match self.read_and_apply().await {
+            Ok(new) => {
+                if certificates {
+                    self.read_certificates();
+                }
+                self.applied(hash, &new);
+            }
+            Err(error) => {
+                self.state.failed(&error);
+                tracing::error!(error, "the configuration was read again and not taken: the one in force stays");
+            }
+        }
+        hash
+    }
+
+    /// Loads the configuration and applies it. Returns it, and what is not applied yet differs from the one in force.
+    async fn read_and_apply(&mut self) -> Result<Config, String> {
+        let loaded = self.load()?;
+        warn_of_kept(loaded.kept_secrets());
+        let new = loaded.config;
+        self.parts.apply(&mut self.in_force, &new).await.map_err(|mistakes| listed(&mistakes))?;
+        self.filter.change(&self.context.global, &new.log).map_err(|error| error.to_string())?;
+        self.in_force.log.filter.clone_from(&new.log.filter);
+        self.in_force.reload = new.reload;
+        Ok(new)
+    }
+
+    /// Notes and logs a configuration that was applied, and the keys that need a restart.
+    fn applied(&mut self, hash: Content, new: &Config) {
+        self.hash = hash;
+        let pending = self.restart_needed(new);
+        self.state.reloaded(hexadecimal(hash), pending.clone());
+        match pending.as_slice() {
+            [] => tracing::info!("the configuration was read again"),
+            keys => {
+                tracing::warn!(keys = keys.join(", "), "the configuration was read again; these changes need a restart")
+            }
+        }
+    }
+
+    /// Loads the configuration. An empty file is refused, because it may be one that is being written.
+    fn load(&self) -> Result<Loaded, String> {
+        if let Some(file) = &self.file
+            && std::fs::read(file).is_ok_and(|text| text.trim_ascii().is_empty())
+        {
+            return Err(format!("`{}` is empty", file.display()));
+        }
+        let request = (self.request)().in_force(&self.in_force);
+        // Never another file than before: the default places are not searched because the file was deleted.
+        let request = match &self.file {
+            Some(file) => request.file(file.clone()),
+            None => request,
+        };
+        let loaded = load(&request).map_err(|error| error.to_string())?;
+        logging::check(&loaded.config.log).map_err(|error| error.to_string())?;
+        Ok(loaded)
+    }
+
+    /// Reads the files with secrets again. A file that cannot be used keeps its secret, and holds back no other.
+    async fn read_secrets(&mut self) {
+        let (new, unusable) = self.in_force.with_files_read_again();
+        warn_of_kept(&unusable);
+        if let Err(mistakes) = self.parts.apply(&mut self.in_force, &new).await {
+            let error = listed(&mistakes);
+            return tracing::error!(
+                error,
+                "the files with secrets were read again and not taken: the secrets in force stay"
+            );
+        }
+        let pending = self.restart_needed(&new);
+        if !pending.is_empty() {
+            tracing::warn!(keys = pending.join(", "), "other secrets were read; these changes need a restart");
+        }
+    }
+
+    fn read_certificates(&self) {
+        for certificate in self.parts.certificates() {
+            let file = certificate.files().certificate.display();
+            match certificate.reload() {
+                Ok(()) => tracing::info!(certificate = %file, "the certificate was read again"),
                 Err(error) => tracing::error!(%error, "the certificate was read again and not taken"),
             }
         }
-        apply(&mut self.config, &new);
-        match self.restart_needed(&new).as_slice() {
-            [] => tracing::info!("the configuration was read again"),
-            sections => tracing::warn!(
-                sections = sections.join(", "),
-                "the configuration was read again; these changes need a restart"
-            ),
+    }
+
+    /// The files with secrets that are watched.
+    fn secret_files(&self) -> Vec<PathBuf> {
+        match self.in_force.reload.watch {
+            true => self.parts.secret_files(&self.in_force),
+            // Keys and users of a server can be rotated by their files alone, whatever `reload.watch` is.
+            false if self.sections.contains(&"server") => self.in_force.server.secret_files(),
+            false => Vec::new(),
         }
     }
 
-    /// The sections in which another configuration differs from the one in force.
-    fn restart_needed(&self, new: &Config) -> Vec<&'static str> {
-        let old = &self.config;
-        let sections = [
-            ("dms", old.dms == new.dms),
-            ("server", old.server == new.server),
-            ("workers", old.workers == new.workers),
-            ("on_worker_failure", old.on_worker_failure == new.on_worker_failure),
-            ("limits", old.limits == new.limits),
-            ("publishers", old.publishers == new.publishers),
-            ("outboxes", old.outboxes == new.outboxes),
-            ("admin", old.admin == new.admin),
-            ("shutdown", old.shutdown == new.shutdown),
-            ("log", old.log == new.log),
-        ];
-        let changed = sections.into_iter().filter(|(_, same)| !same).map(|(name, _)| name);
-        changed.filter(|name| self.sections.contains(name)).collect()
+    /// The keys in which another configuration differs from the one in force, in the sections that this process uses.
+    fn restart_needed(&self, new: &Config) -> Vec<String> {
+        let mut keys = self.in_force.changed_keys(new);
+        keys.retain(|key| self.sections.iter().any(|section| key.split(['.', '[']).next() == Some(section)));
+        keys
+    }
+}
+
+/// The files of the certificates that are in use.
+fn certificate_files(parts: &impl Reloadable) -> Vec<PathBuf> {
+    let certificates = parts.certificates();
+    certificates.iter().flat_map(|tls| [tls.files().certificate.clone(), tls.files().key.clone()]).collect()
+}
+
+/// Mistakes as one text, one per line if there are several.
+fn listed(mistakes: &[String]) -> String {
+    match mistakes {
+        [only] => only.clone(),
+        several => format!("the configuration has {} mistakes:\n  {}", several.len(), several.join("\n  ")),
+    }
+}
+
+/// Says which files with secrets cannot be used.
+fn warn_of_kept(unusable: &[String]) {
+    for error in unusable {
+        tracing::warn!(error, "a secret file cannot be used: the secret in force stays");
     }
 }

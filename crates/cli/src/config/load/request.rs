@@ -84,6 +84,11 @@ impl Request {
         self
     }
 
+    /// The file that is read, if there is one.
+    pub(crate) fn path(&self) -> Option<&Path> {
+        self.file.as_deref()
+    }
+
     /// The value of a variable.
     pub(super) fn variable(&self, name: &str) -> Option<String> {
         self.variables.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone())

@@ -206,6 +206,29 @@ fn content(file: &Path) -> Result<Secret, String> {
 }
 
 impl Config {
+    /// The files that hold secrets.
+    pub(crate) fn secret_files(&self) -> Vec<PathBuf> {
+        let mut copy = self.clone();
+        let files: Vec<_> = slots(&mut copy).into_iter().map(|slot| slot.file.clone()).collect();
+        let headers = self.workers.iter().filter_map(|worker| worker.handler.http.as_ref());
+        files.into_iter().chain(headers.flat_map(|http| http.header_files.values().cloned())).collect()
+    }
+
+    /// The same with the files that hold secrets read again, and why some of these cannot be used: what was in them stays.
+    pub(crate) fn with_files_read_again(&self) -> (Self, Vec<String>) {
+        let mut read = self.clone();
+        let mut unusable = Slots(slots(&mut read)).read_again();
+        for http in read.workers.iter_mut().filter_map(|worker| worker.handler.http.as_mut()) {
+            for (name, file) in &http.header_files {
+                match content(file) {
+                    Ok(secret) => drop(http.headers.insert(name.clone(), secret)),
+                    Err(error) => unusable.push(error),
+                }
+            }
+        }
+        (read, unusable)
+    }
+
     /// The secrets that stand in files, as they are in force.
     pub(crate) fn file_secrets(&self) -> FileSecrets {
         let mut copy = self.clone();
@@ -226,25 +249,5 @@ impl Server {
         let mut slots = Slots::default();
         slots.server(&mut copy);
         slots.0.into_iter().map(|slot| slot.file.clone()).collect()
-    }
-
-    /// The same with the files that hold secrets read again, and why some of these cannot be used: what was in them stays.
-    pub(crate) fn with_files_read_again(&self) -> (Self, Vec<String>) {
-        let mut read = self.clone();
-        let mut slots = Slots::default();
-        slots.server(&mut read);
-        let unusable = slots.read_again();
-        (read, unusable)
-    }
-}
-
-impl Auth {
-    /// The same with the files that hold secrets read again, and why some of these cannot be used: what was in them stays.
-    pub(crate) fn with_files_read_again(&self) -> (Self, Vec<String>) {
-        let mut read = self.clone();
-        let mut slots = Slots::default();
-        slots.client(&mut read);
-        let unusable = slots.read_again();
-        (read, unusable)
     }
 }

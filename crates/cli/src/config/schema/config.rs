@@ -6,8 +6,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::config::schema::{
-    admin::Admin, dms::Dms, limits::Limits, log::Log, outbox::Outbox, publisher::Publisher, server::Server,
-    shutdown::Shutdown, worker::Worker, worker_failure::OnWorkerFailure,
+    admin::Admin, dms::Dms, limits::Limits, log::Log, outbox::Outbox, publisher::Publisher, reload::Reload,
+    server::Server, shutdown::Shutdown, worker::Worker, worker_failure::OnWorkerFailure,
 };
 
 /// A whole configuration. Every section may be left out.
@@ -30,6 +30,8 @@ pub struct Config {
     pub outboxes: Vec<Outbox>,
     /// Health, metrics and control.
     pub admin: Admin,
+    /// When the configuration is read again.
+    pub reload: Reload,
     /// How a process ends.
     pub shutdown: Shutdown,
     /// The log.

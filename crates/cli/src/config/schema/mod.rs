@@ -11,6 +11,7 @@ pub(crate) mod limits;
 pub(crate) mod log;
 pub(crate) mod outbox;
 pub(crate) mod publisher;
+pub(crate) mod reload;
 pub(crate) mod rights;
 pub(crate) mod server;
 pub(crate) mod server_admin;

@@ -11,7 +11,10 @@ use http::StatusCode;
 use serde_json::json;
 use tokio::time::timeout;
 
-use crate::sidecar::admin::state::{AdminState, WatchedWorker, answer};
+use crate::sidecar::{
+    admin::state::{AdminState, answer},
+    reload::parts::RunningWorker,
+};
 
 /// `POST /pause`: stop fetching; messages in flight finish.
 pub(super) async fn pause(State(admin): State<Arc<AdminState>>, RawQuery(query): RawQuery) -> Response {
@@ -50,17 +53,20 @@ pub(super) async fn log(State(admin): State<Arc<AdminState>>, RawQuery(query): R
 /// `POST /drain`: stop fetching for good and finish what is in flight; answered when that is done or the grace period is
 /// over. The process keeps running until a signal. A `preStop` hook calls this.
 pub(super) async fn drain(State(admin): State<Arc<AdminState>>) -> Response {
-    admin.workers.iter().for_each(|watch| watch.throttle.worker().stop());
-    let settled = join_all(admin.workers.iter().map(|watch| watch.recorder.settled()));
-    let drained = timeout(admin.grace, settled).await.is_ok();
+    // A reload starts no worker afterwards.
+    admin.parts.set_drained();
+    let workers = admin.parts.workers();
+    workers.iter().for_each(|watch| watch.throttle.worker().stop());
+    let settled = join_all(workers.iter().map(|watch| watch.recorder.settled()));
+    let drained = timeout(admin.runtime.shutdown_grace(), settled).await.is_ok();
     let status = if drained { StatusCode::OK } else { StatusCode::ACCEPTED };
     answer(status, &json!({ "drained": drained }))
 }
 
-fn each(admin: &AdminState, query: Option<&str>, change: impl Fn(&WatchedWorker)) -> Response {
+fn each(admin: &AdminState, query: Option<&str>, change: impl Fn(&RunningWorker)) -> Response {
     let wanted = value(query, "worker");
-    let mut changed = Vec::new();
-    for watch in &admin.workers {
+    let (workers, mut changed) = (admin.parts.workers(), Vec::new());
+    for watch in workers.iter() {
         if wanted.as_ref().is_none_or(|name| *name == watch.name) {
             change(watch);
             changed.push(&watch.name);
@@ -68,7 +74,7 @@ fn each(admin: &AdminState, query: Option<&str>, change: impl Fn(&WatchedWorker)
     }
     match (changed.is_empty(), wanted) {
         (true, Some(name)) => {
-            let known: Vec<_> = admin.workers.iter().map(|watch| watch.name.as_str()).collect();
+            let known: Vec<_> = workers.iter().map(|watch| watch.name.as_str()).collect();
             refused(&format!("there is no worker `{name}`; there are {}", known.join(", ")))
         }
         _ => answer(StatusCode::OK, &json!({ "workers": changed })),

@@ -44,13 +44,9 @@ pub(super) fn router(admin: Arc<AdminState>) -> Router {
 }
 
 async fn metrics(State(admin): State<Arc<AdminState>>, headers: HeaderMap) -> Response {
-    // One exposition of several registries: its end is written once.
-    let mut text = admin.metrics.encode();
-    for more in [admin.producers.encode(), encoded(&admin.connections)] {
-        text.truncate(text.strip_suffix("# EOF\n").unwrap_or(&text).len());
-        text.push_str(&more);
-    }
-    exposition::answer(&headers, text)
+    let parts =
+        [admin.metrics.encode(), admin.producers.encode(), encoded(&admin.connections), admin.configuration.metrics()];
+    exposition::answer(&headers, exposition::joined(parts))
 }
 
 fn encoded(registry: &Registry) -> String {

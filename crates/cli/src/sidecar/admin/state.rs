@@ -1,9 +1,6 @@
 //! [`AdminState`]: the workers and registries that the admin endpoint shows and steers.
 
-use std::{
-    sync::{Arc, atomic::AtomicBool},
-    time::Duration,
-};
+use std::sync::Arc;
 
 use axum::response::{IntoResponse, Response};
 use http::{StatusCode, header};
@@ -14,18 +11,16 @@ use tokio::time::Instant;
 use crate::{
     config::Config,
     sidecar::{
-        assemble::{listener::host_check, unit::WorkerUnit},
-        backpressure::{app::App, throttle::Throttle},
-        observe::recorder::Recorder,
-        reload::log_control::LogControl,
+        assemble::{listener::host_check, shared::Shared},
+        observe::configuration::ConfigurationState,
+        reload::{log_control::LogControl, parts::Parts},
     },
 };
 use dms_server::internal::{
     bearer::BearerPair,
-    connection_limit::ConnectionMetrics,
     host_check::{HostCheck, Remedy},
 };
-use dms_worker::{client::Client, producer::ProducerMetrics, worker::WorkerMetrics};
+use dms_worker::{client::Client, producer::ProducerMetrics, runtime::RuntimeHandle, worker::WorkerMetrics};
 
 /// The keys that a refusal of a caller names.
 const KEYS: Remedy = Remedy { hosts: "admin.hosts", credentials: "admin.token" };
@@ -34,61 +29,40 @@ const KEYS: Remedy = Remedy { hosts: "admin.hosts", credentials: "admin.token" }
 #[derive(Debug)]
 pub(crate) struct AdminState {
     pub(super) client: Client,
-    pub(super) workers: Vec<WatchedWorker>,
+    pub(super) parts: Parts,
+    pub(super) runtime: RuntimeHandle,
     pub(super) metrics: WorkerMetrics,
     pub(super) producers: ProducerMetrics,
     pub(super) connections: Registry,
+    pub(super) configuration: ConfigurationState,
     pub(super) guards: BearerPair,
     pub(super) host_check: HostCheck,
-    pub(super) grace: Duration,
     pub(super) started: Instant,
     pub(super) log: LogControl,
 }
 
-/// A worker as the endpoint sees it.
-#[derive(Debug)]
-pub(super) struct WatchedWorker {
-    pub(super) name: String,
-    pub(super) throttle: Throttle,
-    pub(super) recorder: Arc<Recorder>,
-    /// The application that its handler calls, if it calls one that can be down.
-    pub(super) app: Option<Arc<App>>,
-    pub(super) dead_letters: bool,
-    pub(super) stale_after: Duration,
-    /// It has begun, for `/startupz`.
-    pub(super) begun: AtomicBool,
-}
-
 impl AdminState {
-    /// The endpoint of these workers.
+    /// The endpoint of a sidecar.
     pub(crate) fn new(
         config: &Config,
-        client: Client,
-        units: &[WorkerUnit],
-        (metrics, producers, connections): (WorkerMetrics, ProducerMetrics, ConnectionMetrics),
+        shared: &Shared,
+        runtime: RuntimeHandle,
+        configuration: ConfigurationState,
         log: LogControl,
         guards: BearerPair,
     ) -> Arc<Self> {
-        let watch = |unit: &WorkerUnit| WatchedWorker {
-            name: unit.name.clone(),
-            throttle: unit.throttle.clone(),
-            recorder: unit.recorder.clone(),
-            app: unit.app.as_ref().map(|watched| Arc::clone(&watched.app)),
-            dead_letters: unit.dead_letters,
-            stale_after: unit.stale_after,
-            begun: AtomicBool::new(false),
-        };
         let mut registry = Registry::default();
-        connections.register(&mut registry);
+        shared.connections.register(&mut registry);
         Arc::new(Self {
-            client,
-            workers: units.iter().map(watch).collect(),
-            metrics,
-            producers,
+            client: shared.client.clone(),
+            parts: shared.parts.clone(),
+            runtime,
+            metrics: shared.metrics.clone(),
+            producers: shared.producers.clone(),
             connections: registry,
+            configuration,
             guards,
             host_check: host_check(config.admin.token.as_ref(), &config.admin.hosts, KEYS),
-            grace: config.shutdown.grace.get(),
             started: Instant::now(),
             log,
         })

@@ -13,16 +13,23 @@ use futures_util::future::join_all;
 use http::StatusCode;
 use serde_json::{Map, Value, json};
 
-use crate::sidecar::admin::state::{AdminState, WatchedWorker, answer};
+use crate::sidecar::{
+    admin::state::{AdminState, answer},
+    reload::parts::RunningWorker,
+};
 use dms_worker::{client::Error, worker::Status};
 
-impl WatchedWorker {
+impl RunningWorker {
     fn is_app_down(&self) -> bool {
         self.app.is_some() && self.throttle.is_app_down()
     }
 
     /// Why the worker is not ready; `None` when it is.
     fn trouble(&self) -> Option<String> {
+        // It drains in order, and its successor follows, or it is not wanted any more.
+        if self.retiring.load(Relaxed) {
+            return None;
+        }
         let status = self.throttle.worker().status();
         if let Some(refusal) = self.throttle.worker().refusal().filter(|_| !status.stopping) {
             return Some(format!("the service refuses the key or the user: {refusal}"));
@@ -53,7 +60,7 @@ impl WatchedWorker {
 pub(super) async fn ready(State(admin): State<Arc<AdminState>>) -> Response {
     let mut text = String::new();
     let mut status = StatusCode::OK;
-    for worker in &admin.workers {
+    for worker in admin.parts.workers().iter() {
         let trouble = worker.trouble();
         if trouble.is_some() {
             status = StatusCode::SERVICE_UNAVAILABLE;
@@ -67,12 +74,13 @@ pub(super) async fn ready(State(admin): State<Arc<AdminState>>) -> Response {
 /// started too: an orchestrator may start the application only then. So has one whose queue is missing: ended for it, the
 /// process would take the other workers along.
 pub(super) async fn started(State(admin): State<Arc<AdminState>>) -> Response {
-    let has_begun = |watch: &WatchedWorker| {
+    let has_begun = |watch: &RunningWorker| {
         let worker = watch.throttle.worker();
         let has_begun = worker.status().last_poll_age.is_some() || worker.failure().is_some() || watch.is_app_down();
         watch.begun.fetch_or(has_begun, Relaxed) || has_begun
     };
-    let waiting = admin.workers.iter().find(|watch| !has_begun(watch));
+    let workers = admin.parts.workers();
+    let waiting = workers.iter().find(|watch| !has_begun(watch));
     match waiting {
         None => "ok\n".into_response(),
         Some(worker) => {
@@ -83,18 +91,19 @@ pub(super) async fn started(State(admin): State<Arc<AdminState>>) -> Response {
 
 /// `/status`: how every worker is doing.
 pub(super) async fn status(State(admin): State<Arc<AdminState>>) -> Response {
-    let workers: Vec<_> = admin.workers.iter().map(worker).collect();
+    let workers: Vec<_> = admin.parts.workers().iter().map(|running| worker(running)).collect();
     answer(
         StatusCode::OK,
         &json!({
             "version": env!("CARGO_PKG_VERSION"),
             "uptime_seconds": admin.started.elapsed().as_secs(),
+            "configuration": admin.configuration.status(),
             "workers": workers,
         }),
     )
 }
 
-fn worker(watch: &WatchedWorker) -> Value {
+fn worker(watch: &RunningWorker) -> Value {
     let handle = watch.throttle.worker();
     let status: Status = handle.status();
     let counts = status.counts;
@@ -103,7 +112,11 @@ fn worker(watch: &WatchedWorker) -> Value {
         "name": watch.name,
         "queue": handle.queue(),
         "group": handle.group(),
-        "state": if handle.failure().is_some() && !status.stopping { "failed" } else { state(&status) },
+        "state": match () {
+            () if watch.retiring.load(Relaxed) => "draining",
+            () if handle.failure().is_some() && !status.stopping => "failed",
+            () => state(&status),
+        },
         "ready": watch.trouble().is_none(),
         "trouble": watch.trouble(),
         "failure": handle.failure(),
@@ -141,10 +154,11 @@ fn state(status: &Status) -> &'static str {
 
 /// `/scale`: the messages that wait for each worker's group, and all together, for an autoscaler.
 pub(super) async fn scale(State(admin): State<Arc<AdminState>>) -> Response {
-    let counted = join_all(admin.workers.iter().map(|watch| backlog(&admin, watch))).await;
+    let running = admin.parts.workers();
+    let counted = join_all(running.iter().map(|watch| backlog(&admin, watch))).await;
     let mut workers = Map::new();
     let (mut total, mut in_flight) = (0, 0);
-    for (watch, counted) in admin.workers.iter().zip(counted) {
+    for (watch, counted) in running.iter().zip(counted) {
         let backlog = match counted {
             Ok(backlog) => backlog,
             Err(error) => {
@@ -161,7 +175,7 @@ pub(super) async fn scale(State(admin): State<Arc<AdminState>>) -> Response {
     answer(StatusCode::OK, &body)
 }
 
-async fn backlog(admin: &AdminState, watch: &WatchedWorker) -> Result<u64, Error> {
+async fn backlog(admin: &AdminState, watch: &RunningWorker) -> Result<u64, Error> {
     let handle = watch.throttle.worker();
     let queue = admin.client.find_queue(handle.queue()).await?;
     let group = admin.client.find_group(&queue.id, handle.group()).await?;

@@ -5,4 +5,5 @@ pub(crate) mod deduplicate;
 pub(crate) mod listener;
 pub(crate) mod outbox;
 pub(crate) mod server_config;
+pub(crate) mod shared;
 pub(crate) mod unit;

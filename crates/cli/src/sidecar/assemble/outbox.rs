@@ -1,44 +1,55 @@
 //! The relays of `outboxes`.
 
-use crate::{config::Config, sidecar::error::SidecarError};
-use dms_worker::{client::Client, runtime::RuntimeBuilder};
+use std::sync::Arc;
 
-/// The relays of a configuration, which send rows of applications' tables as messages.
+use crate::{
+    config::Outbox,
+    sidecar::{assemble::shared::Shared, error::SidecarError, reload::parts::RunningOutbox},
+};
+use dms_worker::runtime::RuntimeHandle;
+use tokio_util::sync::CancellationToken;
+
+/// A relay that is ready to start: it sends the rows of an application's table as messages.
 #[derive(Debug)]
-pub(crate) struct Relays(#[cfg(feature = "postgres")] Vec<dms_worker::postgres::Relay>);
+pub(crate) struct RelayUnit {
+    #[cfg(feature = "postgres")]
+    relay: dms_worker::postgres::Relay,
+    pub(crate) running: Arc<RunningOutbox>,
+}
 
-impl Relays {
-    /// Sets up the relays. Nothing is connected yet.
+impl RelayUnit {
+    /// Sets up the relay of an outbox, which is the `place`th. Nothing is connected yet.
     ///
     /// # Errors
-    /// If a connection string or a certificate is unusable.
+    /// If the connection string or a certificate is unusable.
     #[cfg(feature = "postgres")]
-    pub(crate) fn new(config: &Config, client: &Client) -> Result<Self, SidecarError> {
-        let relays = config.outboxes.iter().enumerate().map(|(place, outbox)| {
-            let database = crate::config::open_database(&outbox.postgres);
-            let database = database.map_err(|error| SidecarError::Outbox(place, error.to_string()))?;
-            let relay = dms_worker::postgres::Outbox::new(database).relay(client.clone());
-            Ok(relay.poll_interval(outbox.poll_interval.get()))
-        });
-        Ok(Self(relays.collect::<Result<_, SidecarError>>()?))
+    pub(crate) fn new(place: usize, outbox: &Outbox, shared: &Shared) -> Result<Self, SidecarError> {
+        let database = crate::config::open_database(&outbox.postgres);
+        let database = database.map_err(|error| SidecarError::Outbox(place, error.to_string()))?;
+        let relay = dms_worker::postgres::Outbox::new(database).relay(shared.client.clone());
+        Ok(Self { relay: relay.poll_interval(outbox.poll_interval.get()), running: running(outbox, shared) })
     }
 
     /// A configuration with outboxes was refused before.
     #[cfg(not(feature = "postgres"))]
-    pub(crate) fn new(_: &Config, _: &Client) -> Result<Self, SidecarError> {
-        Ok(Self())
+    pub(crate) fn new(_: usize, outbox: &Outbox, shared: &Shared) -> Result<Self, SidecarError> {
+        Ok(Self { running: running(outbox, shared) })
     }
 
-    /// Runs the relays until the runtime stops.
-    pub(crate) fn add_to(self, runtime: RuntimeBuilder) -> RuntimeBuilder {
+    /// Runs the relay until it is stopped, or the process ends.
+    pub(crate) fn start(self, runtime: &RuntimeHandle) {
         #[cfg(feature = "postgres")]
-        return self.0.into_iter().fold(runtime, |runtime, relay| {
-            runtime.task("outbox", |runtime| async move {
-                let report = relay.run(runtime.stop_token().cancelled_owned()).await;
-                tracing::info!(sent = report.sent, refused = report.refused, "the relay of an outbox has ended");
-            })
+        runtime.add_task("outbox", |_| async move {
+            let _ended = self.running.ended.clone().drop_guard();
+            let report = self.relay.run(self.running.stop.clone().cancelled_owned()).await;
+            tracing::info!(sent = report.sent, refused = report.refused, "the relay of an outbox has ended");
         });
         #[cfg(not(feature = "postgres"))]
-        runtime
+        let _ = runtime;
     }
+}
+
+fn running(outbox: &Outbox, shared: &Shared) -> Arc<RunningOutbox> {
+    let (stop, ended) = (shared.stopping.child_token(), CancellationToken::new());
+    Arc::new(RunningOutbox { settings: outbox.clone(), stop, ended })
 }

@@ -49,6 +49,11 @@ impl Throttle {
         self.change(|state| state.operator = pause);
     }
 
+    /// Whether the operator has paused the worker.
+    pub(crate) fn is_paused_by_operator(&self) -> bool {
+        self.lock().operator
+    }
+
     /// The operator sets how many messages may be in flight.
     pub(crate) fn concurrency(&self, messages: usize) {
         self.change(|state| state.concurrency = messages);

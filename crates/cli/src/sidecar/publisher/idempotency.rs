@@ -1,6 +1,7 @@
 //! The outcomes of requests with an `Idempotency-Key`, so that a repeated request sends nothing twice.
 
 use std::{
+    collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -17,6 +18,18 @@ const MAX_MESSAGES: usize = 100_000;
 
 /// The outcomes of one request. Locked while it is worked on, so that its repetition waits.
 pub(super) type PublishOutcomes = Arc<tokio::sync::Mutex<Vec<PublishOutcome>>>;
+
+/// The memories of a publisher, by queue. A publisher that takes the place of another one shares them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct IdempotencyMemories(Arc<Mutex<BTreeMap<String, Arc<IdempotencyMemory>>>>);
+
+impl IdempotencyMemories {
+    /// The memory of a queue.
+    pub(super) fn of(&self, queue: &str) -> Arc<IdempotencyMemory> {
+        let mut memories = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        memories.entry(queue.to_owned()).or_default().clone()
+    }
+}
 
 /// The requests of the last minutes.
 #[derive(Debug)]

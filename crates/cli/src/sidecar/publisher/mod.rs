@@ -14,12 +14,19 @@
 
 mod body;
 mod events;
-mod idempotency;
+pub(crate) mod idempotency;
 mod list;
 mod parse;
 mod results;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use axum::{
     Extension, Router,
@@ -29,29 +36,42 @@ use axum::{
     response::{IntoResponse, Response},
     routing::post,
 };
+use futures_util::future::join_all;
 use http::{HeaderMap, HeaderValue, Uri, header};
 use tokio::sync::OnceCell;
 
 use self::{
-    idempotency::{IdempotencyMemory, PublishOutcomes},
+    idempotency::{IdempotencyMemories, IdempotencyMemory, PublishOutcomes},
     parse::read,
     results::{PublishAnswer, PublishOutcome},
 };
 use crate::{
     config,
-    sidecar::assemble::listener::{host_check, limits},
+    sidecar::{
+        assemble::{
+            listener::{host_check, limits, listen},
+            server_config,
+            shared::Shared,
+        },
+        error::SidecarError,
+        reload::parts::{PublisherKey, RunningPublisher},
+    },
 };
 use dms_protocol::{
     message::Message,
     queue::QueueMode,
     trace_context::{TRACEPARENT, TRACESTATE, TraceContext},
 };
-use dms_server::internal::{
-    bearer::{self, BearerAuth},
-    body::BodyMemory,
-    connection_state::ConnectionState,
-    host_check::{self, Remedy},
-    listener::Listener,
+use dms_server::{
+    Tls,
+    internal::{
+        bearer::{self, BearerAuth},
+        body::BodyMemory,
+        connection_limit::Audience,
+        connection_state::ConnectionState,
+        host_check::{self, Remedy},
+        listener::Listener,
+    },
 };
 use dms_worker::{
     client::{Client, Error},
@@ -61,6 +81,10 @@ use dms_worker::{
 
 /// The keys that a refusal of a caller names.
 const KEYS: Remedy = Remedy { hosts: "publishers[].hosts", credentials: "publishers[].token" };
+/// How long a publisher that is stopped may take to answer the requests it has, and then to send their messages.
+const REQUESTS_GRACE: Duration = Duration::from_secs(10);
+/// Numbers the publishers that have begun.
+static PRODUCERS: AtomicU64 = AtomicU64::new(1);
 /// The longest `Idempotency-Key`, in characters.
 const MAX_KEY: usize = 255;
 
@@ -68,10 +92,9 @@ const MAX_KEY: usize = 255;
 #[derive(Debug)]
 pub(crate) struct PublisherEndpoint {
     listener: Listener,
-    client: Client,
+    shared: Shared,
     settings: config::Publisher,
-    metrics: ProducerMetrics,
-    guard: BearerAuth,
+    pub(crate) running: Arc<RunningPublisher>,
 }
 
 /// The intakes of a publisher.
@@ -90,44 +113,73 @@ struct Intake {
     queue: String,
     settings: config::Publisher,
     metrics: ProducerMetrics,
+    /// The name of the producer in the runtime.
+    producer_name: String,
     /// Made with the first message: the service need not be there when the process starts.
     producer: OnceCell<Producer>,
     /// Closes the producer when everything ends.
     runtime: RuntimeHandle,
     /// Shared by all queues of the publisher.
     room: Arc<BodyMemory>,
-    memory: IdempotencyMemory,
+    memory: Arc<IdempotencyMemory>,
 }
 
 impl PublisherEndpoint {
-    /// A publisher that answers on `listener`.
-    pub(crate) fn new(
+    /// A publisher on this address, which is that of the key `publishers[PLACE].listen`.
+    ///
+    /// # Errors
+    /// When the address cannot be listened on, or the certificate cannot be used.
+    pub(crate) async fn listen(
         settings: &config::Publisher,
+        (place, key): (usize, PublisherKey),
+        shared: &Shared,
+    ) -> Result<Self, SidecarError> {
+        let name = format!("publishers[{place}].listen");
+        let listener = listen(settings.listen, &name, settings.tls.as_ref()).await?;
+        let listener = listener.named("publisher", Audience::Callers, &shared.connections);
+        Ok(Self::on(listener, settings, key, IdempotencyMemories::default(), shared))
+    }
+
+    /// A publisher that takes the place of another one, with other settings: it accepts connections on the same socket, and
+    /// knows the repeatable requests of the other one.
+    ///
+    /// # Errors
+    /// When the certificate cannot be used.
+    pub(crate) fn successor(
+        of: &RunningPublisher,
+        settings: &config::Publisher,
+        shared: &Shared,
+    ) -> Result<Self, SidecarError> {
+        let tls = settings.tls.as_ref().map(|tls| Tls::load(server_config::tls(tls))).transpose()?;
+        Ok(Self::on(of.listener.successor(tls), settings, of.key, of.memories.clone(), shared))
+    }
+
+    fn on(
         listener: Listener,
-        client: Client,
-        metrics: &ProducerMetrics,
+        settings: &config::Publisher,
+        key: PublisherKey,
+        memories: IdempotencyMemories,
+        shared: &Shared,
     ) -> Self {
         let guard = BearerAuth::new(settings.token.as_ref().map(config::Secret::expose), "publishers[].token");
-        Self { listener, client, settings: settings.clone(), metrics: metrics.clone(), guard }
+        let accepting = listener.successor(listener.tls().cloned());
+        let running = RunningPublisher { key, listener, guard, memories, stop: shared.stopping.child_token() };
+        Self { listener: accepting, shared: shared.clone(), settings: settings.clone(), running: Arc::new(running) }
     }
 
-    /// Where it listens.
-    pub(crate) fn listener(&self) -> &Listener {
-        &self.listener
+    /// Has the runtime answer requests, until the publisher is stopped or the process ends.
+    pub(crate) fn start(self, runtime: &RuntimeHandle) {
+        runtime.add_task("publisher", |runtime| self.run(runtime));
     }
 
-    /// Who may use it.
-    pub(crate) fn guard(&self) -> &BearerAuth {
-        &self.guard
-    }
-
-    /// Answers requests until `runtime` stops.
-    pub(crate) async fn run(self, runtime: RuntimeHandle) {
-        let rule = host_check(self.settings.token.as_ref(), &self.settings.hosts, KEYS);
-        let guarded = self.settings.token.is_some();
-        let stop = runtime.stop_token();
-        let guard = self.guard.clone();
-        let (listener, intakes) = self.intakes(&runtime);
+    async fn run(self, runtime: RuntimeHandle) {
+        let Self { listener, shared, settings, running } = self;
+        let rule = host_check(settings.token.as_ref(), &settings.hosts, KEYS);
+        let guarded = settings.token.is_some();
+        let (stop, guard) = (running.stop.clone(), running.guard.clone());
+        let intakes = Arc::new(Intakes::new(&settings, &shared, &running, &runtime));
+        // Its socket must not be kept by a publisher that was stopped.
+        drop(running);
         let router = Router::new()
             .route("/", post(publish_first))
             .route("/{queue}", post(publish_to))
@@ -135,29 +187,41 @@ impl PublisherEndpoint {
             .method_not_allowed_fallback(not_posted)
             .layer(middleware::from_fn_with_state(guard, bearer::check))
             .layer(middleware::from_fn_with_state(rule, host_check::check))
-            .with_state(Arc::new(intakes));
-        listener.run(router, limits(1024, guarded, Duration::from_secs(10)), stop).await;
+            .with_state(Arc::clone(&intakes));
+        listener.run(router, limits(1024, guarded, REQUESTS_GRACE), stop).await;
+        // The runtime closes producers in order when the process ends.
+        if !shared.stopping.is_cancelled() {
+            intakes.close().await;
+        }
     }
+}
 
-    fn intakes(self, runtime: &RuntimeHandle) -> (Listener, Intakes) {
-        let Self { listener, client, settings, metrics, .. } = self;
+impl Intakes {
+    fn new(settings: &config::Publisher, shared: &Shared, running: &RunningPublisher, runtime: &RuntimeHandle) -> Self {
         let room = Arc::new(body::room());
+        // A stopped publisher of the same address may still have its producers.
+        let number = PRODUCERS.fetch_add(1, Relaxed);
         let intake = |queue: &String| {
             let intake = Intake {
-                client: client.clone(),
+                client: shared.client.clone(),
                 queue: queue.clone(),
                 settings: settings.clone(),
-                metrics: metrics.clone(),
+                metrics: shared.producers.clone(),
                 producer: OnceCell::new(),
+                producer_name: format!("publisher {number} of {queue}"),
                 runtime: runtime.clone(),
                 room: Arc::clone(&room),
-                memory: IdempotencyMemory::default(),
+                memory: running.memories.of(queue),
             };
             (queue.clone(), Arc::new(intake))
         };
-        let named = settings.queues();
-        let by_queue: BTreeMap<_, _> = named.map(intake).collect();
-        (listener, Intakes { first: by_queue.get(&settings.queue).cloned(), by_queue })
+        let by_queue: BTreeMap<_, _> = settings.queues().map(intake).collect();
+        Self { first: by_queue.get(&settings.queue).cloned(), by_queue }
+    }
+
+    /// Closes the producers of a publisher that was removed or replaced, after they have sent their messages.
+    async fn close(&self) {
+        join_all(self.by_queue.values().map(|intake| intake.close())).await;
     }
 }
 
@@ -292,8 +356,18 @@ impl Intake {
             .ordered(ordered)
             .return_ids(true);
         let producer = producer.build().map_err(|error| Error::limit("publish", error))?;
-        self.runtime.add_producer(format!("publisher of {}", self.queue), producer.clone());
+        self.runtime.add_producer(self.producer_name.clone(), producer.clone());
         Ok(producer)
+    }
+
+    /// Closes the producer, if there was a message for it.
+    async fn close(&self) {
+        if let Some(producer) = self.runtime.remove_producer(&self.producer_name) {
+            let unsent = producer.close(REQUESTS_GRACE).await.unsent;
+            if unsent > 0 {
+                tracing::error!(queue = self.queue, unsent, "a publisher ended before all of its messages were sent");
+            }
+        }
     }
 }
 

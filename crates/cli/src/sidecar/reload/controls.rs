@@ -1,64 +1,87 @@
 //! [`Controls`]: changes to a running sidecar.
 
 use crate::{
-    config::{
-        self, Config,
-        worker_settings::{max_messages, rate},
+    config::Config,
+    sidecar::{
+        assemble::shared::Shared,
+        observe::configuration::ConfigurationState,
+        reload::{prepare::Prepared, secrets, server},
     },
-    sidecar::{backpressure::throttle::Throttle, reload::secrets::LiveSecrets},
 };
-use dms_server::{Callers, Tls};
-use dms_worker::{client, worker::InvalidSettings};
+use dms_server::{Callers, Tls, internal::bearer::BearerPair};
+use dms_worker::runtime::RuntimeHandle;
 
 /// Changes to a running sidecar.
 #[derive(Clone, Debug)]
 pub struct Controls {
-    throttles: Vec<(String, Throttle)>,
-    certificates: Vec<Tls>,
-    callers: Option<Callers>,
-    secrets: LiveSecrets,
+    pub(in crate::sidecar) shared: Shared,
+    pub(in crate::sidecar) runtime: RuntimeHandle,
+    /// The certificates of the embedded server and the admin endpoint.
+    pub(in crate::sidecar) fixed_certificates: Vec<Tls>,
+    pub(in crate::sidecar) callers: Option<Callers>,
+    pub(in crate::sidecar) admin: BearerPair,
+    pub(in crate::sidecar) configuration: ConfigurationState,
 }
 
 impl Controls {
-    pub(crate) fn new(
-        throttles: Vec<(String, Throttle)>,
-        certificates: Vec<Tls>,
-        callers: Option<Callers>,
-        secrets: LiveSecrets,
-    ) -> Self {
-        Self { throttles, certificates, callers, secrets }
-    }
-
     /// Sets how many messages a worker may have in flight. False where there is no such worker.
     pub fn set_concurrency(&self, worker: &str, messages: usize) -> bool {
-        let found = self.throttles.iter().find(|(name, _)| name == worker);
-        found.inspect(|(_, throttle)| throttle.concurrency(messages)).is_some()
+        self.shared.parts.worker(worker).inspect(|worker| worker.throttle.concurrency(messages)).is_some()
     }
 
-    /// Applies the reloadable settings of a worker that runs with the settings `old`: `concurrency`, `max_in_flight_bytes`, `max_messages` and
-    /// `rate_limit`, and writes it into `old`. False where nothing of it has changed, or there is no such worker.
+    /// Applies another configuration to the sidecar, which runs by the configuration `in_force`, and writes the applied settings
+    /// into that. Afterwards both differ in the keys that take a restart of the process.
+    ///
+    /// Workers that do not change go on without a pause. Workers whose limits or secrets change go on with these. Workers with
+    /// other changes, and those that are gone, drain: their handlers finish, and their messages are acknowledged. Returns when
+    /// that is done.
     ///
     /// # Errors
-    /// When a setting is not allowed, which a checked configuration has none of.
-    pub fn apply(&self, old: &mut config::Worker, new: &config::Worker) -> Result<bool, InvalidSettings> {
-        let changed = config::Worker {
-            concurrency: new.concurrency,
-            max_in_flight_bytes: new.max_in_flight_bytes,
-            max_messages: new.max_messages,
-            rate_limit: new.rate_limit,
-            ..old.clone()
-        };
-        let found = self.throttles.iter().find(|(name, _)| *name == old.label());
-        let Some((_, throttle)) = found.filter(|_| changed != *old) else { return Ok(false) };
-        let worker = throttle.worker();
-        if changed.rate_limit != old.rate_limit {
-            worker.set_rate_limit(rate(&changed)?);
+    /// When the configuration cannot work here: all mistakes. Nothing has changed then.
+    ///
+    /// # Cancel safety
+    /// Dropping the future may leave a stopped worker without its successor.
+    pub async fn apply(&self, in_force: &mut Config, new: &Config) -> Result<(), Vec<String>> {
+        if !new.has_work() {
+            return Err(vec!["there is nothing to run: no workers, publishers or outboxes".to_owned()]);
         }
-        worker.set_max_messages(max_messages(&changed))?;
-        worker.set_max_in_flight_bytes(changed.max_in_flight_bytes);
-        throttle.concurrency(changed.concurrency);
-        *old = changed;
-        Ok(true)
+        if self.shared.parts.is_drained() {
+            let reason = "POST /drain has stopped all workers for good: restart the process to apply a configuration";
+            return Err(vec![reason.to_owned()]);
+        }
+        let prepared = Prepared::new(in_force, new, &self.shared).await?;
+        let taken = match &self.callers {
+            Some(callers) => {
+                let taken = server::take_callers(callers, &mut in_force.server, &new.server);
+                server::create_queues(callers, &mut in_force.server, &new.server).await;
+                taken
+            }
+            None => true,
+        };
+        // The client of the server in this process goes on with the keys that this server accepts.
+        if taken && secrets::needs_credentials(in_force, new) {
+            self.shared.client.authorize_as(&prepared.credentials);
+        }
+        let auth = if taken { new.dms.auth.clone() } else { in_force.dms.auth.clone() };
+        let mut changed = secrets::renew_apps(&self.shared.parts, in_force, new);
+        changed.extend(secrets::renew_publishers(&self.shared.parts, in_force, new));
+        changed.extend(secrets::renew_admin(&self.admin, in_force, new));
+        changed.extend((in_force.dms.auth != auth).then(|| "dms.auth".to_owned()));
+        in_force.dms.auth = auth;
+        if !changed.is_empty() {
+            tracing::info!(keys = changed.join(", "), "other secrets are in use from now on");
+        }
+        self.runtime.set_shutdown_grace(new.shutdown.grace.get());
+        self.replace_publishers(prepared.publishers);
+        self.replace_outboxes(prepared.outboxes).await;
+        let limited = in_force.limits.in_flight.is_some() || in_force.limits.bytes.is_some();
+        self.replace_workers(prepared.workers, limited).await;
+        in_force.workers.clone_from(&new.workers);
+        in_force.publishers.clone_from(&new.publishers);
+        in_force.outboxes.clone_from(&new.outboxes);
+        in_force.shutdown = new.shutdown;
+        in_force.secret_variables.clone_from(&new.secret_variables);
+        Ok(())
     }
 
     /// The keys and users of the server in this process, if there is one.
@@ -66,17 +89,15 @@ impl Controls {
         self.callers.as_ref()
     }
 
-    /// Uses the secrets of another configuration from now on: the credentials of the service, headers and signing keys of applications,
-    /// tokens of publishers and the admin endpoint; and writes them into `old`. Says which have changed, by their keys.
-    ///
-    /// # Errors
-    /// When the credentials cannot be used: then all that is in force stays.
-    pub fn renew_secrets(&self, old: &mut Config, new: &Config) -> Result<Vec<String>, client::Error> {
-        self.secrets.renew(old, new)
+    /// The certificates of everything that listens.
+    pub fn certificates(&self) -> Vec<Tls> {
+        let publishers = self.shared.parts.publishers();
+        let publishers = publishers.iter().filter_map(|publisher| publisher.listener.tls().cloned());
+        self.fixed_certificates.iter().cloned().chain(publishers).collect()
     }
 
-    /// The certificates of everything that listens.
-    pub fn certificates(&self) -> &[Tls] {
-        &self.certificates
+    /// Which configuration is in force, as the admin endpoint shows it.
+    pub fn configuration(&self) -> &ConfigurationState {
+        &self.configuration
     }
 }

@@ -1,88 +1,85 @@
-//! [`LiveSecrets`]: the secrets that a sidecar uses, replaced while it runs.
+//! The secrets that a sidecar uses, replaced while it runs.
+
+use std::path::PathBuf;
 
 use crate::{
-    config::{Config, HttpHandler, Secret},
-    sidecar::{assemble::connect, deliver::http::credentials::Credentials},
+    config::{Config, Secret},
+    sidecar::{
+        deliver::http::credentials::Credentials,
+        reload::parts::{Parts, PublisherKey},
+    },
 };
-use dms_protocol::internal::current::Current;
 use dms_server::internal::bearer::{BearerAuth, BearerPair};
-use dms_worker::client::{Client, Error};
 
-/// Where the secrets of a sidecar are in use.
-#[derive(Clone, Debug)]
-pub(crate) struct LiveSecrets {
-    pub(crate) client: Client,
-    /// What the application of each worker is sent, by the worker's name.
-    pub(crate) apps: Vec<(String, Current<Credentials>)>,
-    /// In the order of the configuration.
-    pub(crate) publishers: Vec<BearerAuth>,
-    pub(crate) admin: BearerPair,
+/// Whether the client takes other credentials. Where the configuration has none, they are those of the embedded server or of the
+/// environment, which may have changed.
+pub(super) fn needs_credentials(old: &Config, new: &Config) -> bool {
+    old.dms.auth != new.dms.auth || new.dms.auth.is_none()
 }
 
-impl LiveSecrets {
-    /// Uses the secrets of `new`, and writes them into `old`. Returns the keys of those that have changed.
-    ///
-    /// # Errors
-    /// When the credentials of the service cannot be used; then nothing changes.
-    pub(crate) fn renew(&self, old: &mut Config, new: &Config) -> Result<Vec<String>, Error> {
-        let mut changed = Vec::new();
-        self.renew_client(old, new, &mut changed)?;
-        self.renew_apps(old, new, &mut changed);
-        let publishers = self.publishers.iter().zip(old.publishers.iter_mut().zip(&new.publishers));
-        for (place, (guard, (old, new))) in publishers.enumerate() {
-            if old.listen == new.listen && renew_token(guard, &mut old.token, new.token.as_ref()) {
-                changed.push(format!("publishers[{place}].token"));
-            }
+/// Uses other headers and signing keys for the applications of workers that go on. Returns what has changed.
+pub(super) fn renew_apps(parts: &Parts, old: &Config, new: &Config) -> Vec<String> {
+    let mut changed = Vec::new();
+    for worker in &new.workers {
+        let before = old.workers.iter().find(|old| old.label() == worker.label());
+        let before = before.and_then(|old| old.handler.http.as_ref());
+        let (Some(old), Some(new)) = (before, &worker.handler.http) else { continue };
+        if old.headers == new.headers && old.signature_key == new.signature_key {
+            continue;
         }
-        if renew_token(&self.admin.token, &mut old.admin.token, new.admin.token.as_ref()) {
-            changed.push("admin.token".to_owned());
-        }
-        if renew_token(&self.admin.read_token, &mut old.admin.read_token, new.admin.read_token.as_ref()) {
-            changed.push("admin.read_token".to_owned());
-        }
-        Ok(changed)
-    }
-
-    /// The credentials of the service. Where the configuration has none, they are those of the embedded server or of the environment,
-    /// which are looked up again.
-    fn renew_client(&self, old: &mut Config, new: &Config, changed: &mut Vec<String>) -> Result<(), Error> {
-        if old.dms.auth == new.dms.auth && new.dms.auth.is_some() {
-            return Ok(());
-        }
-        self.client.authorize_as(&connect::to_service(new)?);
-        if old.dms.auth != new.dms.auth {
-            old.dms.auth.clone_from(&new.dms.auth);
-            changed.push("dms.auth".to_owned());
-        }
-        Ok(())
-    }
-
-    fn renew_apps(&self, old: &mut Config, new: &Config, changed: &mut Vec<String>) {
-        for (name, credentials) in &self.apps {
-            let old = old.workers.iter_mut().find(|worker| worker.label() == *name);
-            let new = new.workers.iter().find(|worker| worker.label() == *name);
-            let (Some(old), Some(new)) = (old, new) else { continue };
-            let (Some(old), Some(new)) = (&mut old.handler.http, &new.handler.http) else { continue };
-            let same = old.headers == new.headers && old.signature_key == new.signature_key;
-            if !same {
-                let settings = HttpHandler {
-                    headers: new.headers.clone(),
-                    signature_key: new.signature_key.clone(),
-                    ..HttpHandler::clone(old)
-                };
-                credentials.set(Credentials::of(&settings).behind(&credentials.get()));
-                *old = settings;
-                changed.push(format!("handler.http of {name}"));
-            }
+        let running = parts.worker(&worker.label());
+        if let Some(credentials) = running.as_ref().and_then(|running| running.credentials.as_ref()) {
+            credentials.set(Credentials::of(new).behind(&credentials.get()));
+            changed.push(format!("handler.http of {}", worker.label()));
         }
     }
+    changed
 }
 
-/// Replaces a token. To set the first token or to remove it needs a restart.
-fn renew_token(guard: &BearerAuth, old: &mut Option<Secret>, new: Option<&Secret>) -> bool {
-    if old.as_ref() == new || !guard.renew(new.map(Secret::expose)) {
+/// Asks for other tokens at publishers that go on. Returns the keys that have changed.
+pub(super) fn renew_publishers(parts: &Parts, old: &Config, new: &Config) -> Vec<String> {
+    let mut changed = Vec::new();
+    let running = parts.publishers();
+    let old_keys = PublisherKey::all(&old.publishers);
+    for (place, (publisher, key)) in new.publishers.iter().zip(PublisherKey::all(&new.publishers)).enumerate() {
+        let before = old_keys.iter().position(|known| *known == key).and_then(|place| old.publishers.get(place));
+        let guard = running.iter().find(|running| running.key == key).map(|running| &running.guard);
+        if let (Some(before), Some(guard)) = (before, guard)
+            && before.token != publisher.token
+            && guard.renew(publisher.token.as_ref().map(Secret::expose))
+        {
+            changed.push(format!("publishers[{place}].token"));
+        }
+    }
+    changed
+}
+
+/// Asks for other tokens at the admin endpoint, and writes them into `old`. To set the first one or to remove it takes a restart.
+/// Returns the keys that have changed.
+pub(super) fn renew_admin(guards: &BearerPair, old: &mut Config, new: &Config) -> Vec<String> {
+    let (old, new) = (&mut old.admin, &new.admin);
+    let mut changed = Vec::new();
+    if renew(&guards.token, (&mut old.token, &mut old.token_file), (&new.token, &new.token_file)) {
+        changed.push("admin.token".to_owned());
+    }
+    let files = (&new.read_token, &new.read_token_file);
+    if renew(&guards.read_token, (&mut old.read_token, &mut old.read_token_file), files) {
+        changed.push("admin.read_token".to_owned());
+    }
+    changed
+}
+
+/// Asks for another token, and writes it and its file into the ones in force. Returns whether the token has changed.
+fn renew(
+    guard: &BearerAuth,
+    (token, file): (&mut Option<Secret>, &mut Option<PathBuf>),
+    (new, new_file): (&Option<Secret>, &Option<PathBuf>),
+) -> bool {
+    let is_other = token != new;
+    if is_other && !guard.renew(new.as_ref().map(Secret::expose)) {
         return false;
     }
-    *old = new.cloned();
-    true
+    token.clone_from(new);
+    file.clone_from(new_file);
+    is_other
 }

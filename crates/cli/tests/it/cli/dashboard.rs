@@ -6,6 +6,7 @@ use serde_json::Value;
 
 /// Where the metrics are registered.
 const WORKERS: &str = include_str!("../../../../../src/worker/metrics.rs");
+const CONFIGURATION: &str = include_str!("../../../src/sidecar/observe/configuration.rs");
 const PRODUCERS: &str = include_str!("../../../../../src/producer/metrics.rs");
 const SERVER: [&str; 5] = [
     include_str!("../../../../server/src/metrics/mod.rs"),
@@ -49,7 +50,9 @@ fn registered(name: &str) -> &str {
 pub(super) fn assert_known(name: &str) {
     let short = registered(name);
     let known = match (short.strip_prefix("dms_worker_"), short.strip_prefix("dms_producer_")) {
-        (Some(worker), _) => WORKERS.contains(&format!("\"{worker}\"")) || WORKERS.contains(&format!("\"{short}\"")),
+        (Some(worker), _) => [WORKERS, CONFIGURATION]
+            .iter()
+            .any(|source| source.contains(&format!("\"{worker}\"")) || source.contains(&format!("\"{short}\""))),
         (None, Some(producer)) => PRODUCERS.contains(&format!("\"{producer}\"")),
         // A unit may be added to the name.
         (None, None) => [short, short.trim_end_matches("_seconds")]

@@ -76,7 +76,7 @@ fn sighup_applies_changes_and_keeps_the_current_configuration_if_the_new_one_is_
         serde_json::from_str::<Value>(&answer).unwrap()["workers"][0]["concurrency"].as_u64().unwrap()
     };
     assert_eq!(concurrency(), 5);
-    program.file("config.yaml", &yaml("7", "shutdown: {grace: 3s}\n"));
+    program.file("config.yaml", &yaml("7", "limits: {in_flight: 9}\n"));
     sidecar.signal("HUP");
     while concurrency() != 7 {
         std::thread::yield_now();
@@ -86,7 +86,7 @@ fn sighup_applies_changes_and_keeps_the_current_configuration_if_the_new_one_is_
     sidecar.signal("TERM");
     let (status, log) = sidecar.wait();
     assert_eq!(status.code(), Some(0), "{log}");
-    assert!(log.contains("these changes need a restart") && log.contains("\"sections\":\"shutdown\""), "{log}");
+    assert!(log.contains("these changes need a restart") && log.contains("\"keys\":\"limits.in_flight\""), "{log}");
 }
 
 /// The body of an answer.

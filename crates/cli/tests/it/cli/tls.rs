@@ -17,7 +17,7 @@ fn queues(program: &Program, url: &str, ca: &str) -> std::process::Output {
 #[test]
 fn a_renewed_certificate_is_used_after_sighup() {
     let (program, pki) = (Program::new(), Pki::new());
-    let file = program.file("server.yaml", &format!("server: {{{}}}\n", section(&pki)));
+    let file = program.file("server.yaml", &format!("server: {{{}}}\nreload: {{watch: false}}\n", section(&pki)));
     let mut server = program.serve(&["-c", &file]);
     let (url, ca) = (server.url("serving on "), pki.path("ca.pem").display().to_string());
     assert!(url.starts_with("https://127.0.0.1:"), "{url}");
@@ -150,6 +150,17 @@ fn an_unusable_certificate_exits_with_78() {
     }
 }
 
+#[test]
+fn a_renewed_certificate_is_noticed_without_a_signal() {
+    let (program, pki) = (Program::new(), Pki::new());
+    let file = program.file("server.yaml", &format!("server: {{{}}}\n", section(&pki)));
+    let mut server = program.serve(&["-c", &file]);
+    let (url, ca) = (server.url("serving on "), pki.path("ca.pem").display().to_string());
+    pki.renew();
+    server.until("the certificate was read again");
+    assert!(queues(&program, &url, &ca).status.success());
+}
+
 /// A server whose admin address asks for a token and speaks TLS, as the commands see it.
 #[test]
 fn the_admin_address_of_a_server_is_asked_with_its_token_over_https() {
@@ -157,7 +168,9 @@ fn the_admin_address_of_a_server_is_asked_with_its_token_over_https() {
     let token = program.file("admin_token", "a token\n");
     let yaml = |admin: &str| {
         let tls = section(&pki).replacen("tls:", "admin_tls:", 1);
-        format!("server: {{listen: '127.0.0.1:0', admin: '{admin}', admin_token_file: {token}, {tls}}}\n")
+        format!(
+            "server: {{listen: '127.0.0.1:0', admin: '{admin}', admin_token_file: {token}, {tls}}}\nreload: {{watch: false}}\n"
+        )
     };
     let mut server = program.start(&["serve", "-c", &program.file("server.yaml", &yaml("127.0.0.1:0"))]);
     let admin = server.url("admin on ");

@@ -97,6 +97,7 @@ fn defaults() -> Vec<(&'static str, Value)> {
         ("outboxes.[]", json(Outbox::default())),
         ("publishers.[]", json(Publisher::default())),
         ("limits", config["limits"].clone()),
+        ("reload", config["reload"].clone()),
         ("admin", config["admin"].clone()),
         ("shutdown", config["shutdown"].clone()),
         ("log", config["log"].clone()),

@@ -1,0 +1,174 @@
+//! Applying a [`Prepared`] configuration: publishers, outboxes and workers are stopped and started. Nothing here can fail but for a
+//! process that is stopping.
+
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
+
+use futures_util::future::{join, join_all};
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use crate::sidecar::{
+    assemble::{outbox::RelayUnit, unit::WorkerUnit},
+    publisher::PublisherEndpoint,
+    reload::{
+        controls::Controls,
+        parts::{PublisherKey, RunningWorker},
+        prepare::{PreparedWorker, WorkerLimits},
+    },
+};
+use dms_worker::runtime::AddWorkerError;
+
+/// More than the longest poll and the longest lease after it, so that a reload interrupts no handler.
+const LONGEST_DRAIN: Duration = Duration::from_secs(420);
+
+impl Controls {
+    /// Starts publishers and stops others. A publisher that takes the place of another one accepts connections before that one
+    /// stops.
+    pub(super) fn replace_publishers(&self, publishers: Vec<(PublisherKey, Option<PublisherEndpoint>)>) {
+        let parts = &self.shared.parts;
+        let before = parts.publishers();
+        let find = |key| before.iter().find(|running| running.key == key).map(Arc::clone);
+        let (mut after, mut starting) = (Vec::new(), Vec::new());
+        for (key, endpoint) in publishers {
+            match endpoint {
+                Some(endpoint) => {
+                    tracing::info!(listen = endpoint.running.listener.url(), "a publisher is started");
+                    after.push(Arc::clone(&endpoint.running));
+                    starting.push(endpoint);
+                }
+                None => after.extend(find(key)),
+            }
+        }
+        parts.set_publishers(after.clone());
+        starting.into_iter().for_each(|endpoint| endpoint.start(&self.runtime));
+        for stopped in before.iter().filter(|old| !after.iter().any(|kept| Arc::ptr_eq(kept, old))) {
+            tracing::info!(listen = stopped.listener.url(), "a publisher stops: requests in progress are answered");
+            stopped.stop.cancel();
+        }
+    }
+
+    /// Stops relays, waits for their batches in progress, and starts others.
+    pub(super) async fn replace_outboxes(&self, outboxes: Vec<(crate::config::Outbox, Option<RelayUnit>)>) {
+        let parts = &self.shared.parts;
+        let before = parts.outboxes();
+        let mut left: Vec<_> = before.iter().cloned().collect();
+        let mut after = Vec::new();
+        let mut starting = Vec::new();
+        for (settings, relay) in outboxes {
+            match relay {
+                Some(relay) => {
+                    after.push(Arc::clone(&relay.running));
+                    starting.push(relay);
+                }
+                None => {
+                    let same = left.iter().position(|running| running.settings == settings);
+                    after.extend(same.map(|place| left.remove(place)));
+                }
+            }
+        }
+        left.iter().for_each(|stopped| stopped.stop.cancel());
+        join_all(left.iter().map(|stopped| stopped.ended.cancelled())).await;
+        parts.set_outboxes(after);
+        starting.into_iter().for_each(|relay| relay.start(&self.runtime));
+    }
+
+    /// Changes the limits of workers that go on, stops others, and starts others. Returns when the stopped workers have drained.
+    ///
+    /// A worker that reads the stream of a stopped one starts after that has drained, so the order of messages is kept. With
+    /// shared limits (`limited`) it waits for all of them, because each worker needs room there. All other workers start at once.
+    pub(super) async fn replace_workers(&self, workers: Vec<PreparedWorker>, limited: bool) {
+        let parts = &self.shared.parts;
+        let before = parts.workers();
+        let stays: BTreeSet<_> =
+            workers.iter().filter(|worker| worker.unit.is_none()).map(|worker| worker.name.clone()).collect();
+        let stopped: Vec<_> = before.iter().filter(|old| !stays.contains(&old.name)).collect();
+        stopped.iter().for_each(|old| old.retiring.store(true, Relaxed));
+        let names: Vec<_> = workers.iter().map(|worker| worker.name.clone()).collect();
+        let mut starts = Vec::new();
+        for PreparedWorker { name, unit, limits } in workers {
+            match unit {
+                Some(unit) => {
+                    let waits_for = stopped.iter().filter(|old| limited || old.has_stream_of(&unit.running));
+                    let waits_for: Vec<_> = waits_for.map(|old| old.ended.clone()).collect();
+                    let is_paused = before.iter().any(|old| old.name == name && old.throttle.is_paused_by_operator());
+                    starts.push(async move {
+                        join_all(waits_for.iter().map(CancellationToken::cancelled)).await;
+                        self.start(unit, is_paused);
+                    });
+                }
+                None => {
+                    if let (Some(worker), Some(limits)) = (parts.worker(&name), limits) {
+                        change_limits(&worker, limits);
+                    }
+                }
+            }
+        }
+        join(join_all(stopped.iter().map(|old| self.retire(old))), join_all(starts)).await;
+        parts.set_workers(names.iter().filter_map(|name| parts.worker(name)).collect());
+    }
+
+    /// Starts a worker. One that an operator had paused stays paused.
+    fn start(&self, unit: WorkerUnit, is_paused: bool) {
+        let running = Arc::clone(&unit.running);
+        running.begun.store(true, Relaxed);
+        if is_paused {
+            running.throttle.operator(true);
+        }
+        match unit.start(&self.runtime, &self.shared.metrics) {
+            Ok(()) => {
+                tracing::info!(worker = running.name, "the worker is started with its new settings");
+                self.shared.parts.show(running);
+            }
+            Err(AddWorkerError::Stopped) => {}
+            Err(error) => tracing::error!(worker = running.name, %error, "the worker cannot be started"),
+        }
+    }
+
+    /// Stops a worker and waits until it has drained. No handler is interrupted, unless the process ends meanwhile.
+    async fn retire(&self, old: &RunningWorker) {
+        let _ended = old.ended.clone().drop_guard();
+        tracing::info!(worker = old.name, "the worker drains, because the configuration has changed");
+        // An application that is down is not waited for: its messages are handed back.
+        old.stop.cancel();
+        let handle = old.throttle.worker();
+        handle.set_shutdown_grace(LONGEST_DRAIN);
+        let removal = self.runtime.remove_worker(&old.name);
+        tokio::pin!(removal);
+        let shutdown = async {
+            self.shared.stopping.cancelled().await;
+            sleep(self.runtime.shutdown_grace()).await;
+        };
+        let end = tokio::select! {
+            biased;
+            end = &mut removal => end,
+            () = shutdown => {
+                handle.stop_now();
+                removal.await
+            }
+        };
+        self.shared.metrics.unwatch(handle);
+        self.shared.parts.hide(old);
+        match end.map(|end| end.result) {
+            Some(Ok(report)) => self.shared.parts.keep_counts(&old.name, report),
+            Some(Err(error)) => tracing::warn!(worker = old.name, %error, "the stopped worker had failed"),
+            // The runtime has ended, and its report has the counts.
+            None => {}
+        }
+    }
+}
+
+/// Changes the limits of a worker while it runs.
+fn change_limits(worker: &RunningWorker, limits: WorkerLimits) {
+    let handle = worker.throttle.worker();
+    handle.set_rate_limit(limits.rate);
+    handle.set_max_in_flight_bytes(limits.bytes);
+    worker.throttle.concurrency(limits.concurrency);
+    if let Err(error) = handle.set_max_messages(limits.max_messages) {
+        tracing::error!(worker = worker.name, %error, "max_messages is not changed");
+    }
+    tracing::info!(worker = worker.name, "its limits are changed");
+}

@@ -1,0 +1,100 @@
+//! The server in this process: its keys and users, its admin token, and queues that are missing.
+
+use crate::{
+    config::{self, QueueSpec, ServerAuth},
+    sidecar::assemble::server_config,
+};
+use dms_server::Callers;
+
+/// Uses the keys and users of a new configuration, and writes them into the one in force. Returns whether the server accepted
+/// them; if not, nothing has changed.
+pub(crate) fn take_callers(callers: &Callers, in_force: &mut config::Server, new: &config::Server) -> bool {
+    match callers.replace(&server_config::settings(new).projects) {
+        Ok(0) => {}
+        Ok(changes) => tracing::info!(changes, "the keys and users were read again"),
+        Err(error) => {
+            tracing::warn!(%error, "the keys and users were read again and not taken: those in force stay");
+            return false;
+        }
+    }
+    take_admin_tokens(callers, in_force, new);
+    in_force.auth = with_rules_of(in_force.auth.as_ref(), new.auth.as_ref());
+    for project in &mut in_force.projects {
+        if let Some(new) = new.projects.iter().find(|new| new.id == project.id) {
+            project.auth = with_rules_of(project.auth.as_ref(), new.auth.as_ref());
+        }
+    }
+    true
+}
+
+/// Uses the tokens of a new configuration at the admin address, and writes them into the one in force. The first one, and its
+/// removal, take a restart.
+fn take_admin_tokens(callers: &Callers, in_force: &mut config::Server, new: &config::Server) {
+    let is_other = in_force.admin.0.read_token != new.admin.0.read_token;
+    let read_token = new.admin.0.read_token.as_ref().map(config::Secret::expose);
+    if !is_other || callers.renew_admin_read_token(read_token) {
+        in_force.admin.0.read_token.clone_from(&new.admin.0.read_token);
+        in_force.admin.0.read_token_file.clone_from(&new.admin.0.read_token_file);
+        if is_other {
+            tracing::info!("the read token of the admin address was read again");
+        }
+    }
+    let is_other = in_force.admin_token() != new.admin_token();
+    if !is_other || callers.renew_admin_token(new.admin_token().map(config::Secret::expose)) {
+        in_force.admin_token.clone_from(&new.admin_token);
+        in_force.admin_token_file.clone_from(&new.admin_token_file);
+        in_force.admin.0.token.clone_from(&new.admin.0.token);
+        in_force.admin.0.token_file.clone_from(&new.admin.0.token_file);
+        if is_other {
+            tracing::info!("the token of the admin address was read again");
+        }
+    }
+}
+
+/// New keys and users, with the rules for signatures that are in force: those take a restart.
+fn with_rules_of(in_force: Option<&ServerAuth>, new: Option<&ServerAuth>) -> Option<ServerAuth> {
+    let mut auth = new?.clone();
+    if let Some(in_force) = in_force {
+        (auth.require_signed_host, auth.reject_replays) = (in_force.require_signed_host, in_force.reject_replays);
+    }
+    Some(auth)
+}
+
+/// Creates the queues and groups of a new configuration that are missing, and writes them into the one in force. Queues that are
+/// left out stay, and queues that exist do not change.
+pub(crate) async fn create_queues(callers: &Callers, in_force: &mut config::Server, new: &config::Server) {
+    let projects = new.projects.iter().map(|project| (project.id.as_str(), project.queues.as_slice()));
+    let lists: Vec<_> = std::iter::once((new.project_id.as_str(), new.queues.as_slice())).chain(projects).collect();
+    let own = (in_force.project_id.clone(), &mut in_force.queues);
+    let further = in_force.projects.iter_mut().map(|project| (project.id.clone(), &mut project.queues));
+    let mut merged = Vec::new();
+    for (id, queues) in std::iter::once(own).chain(further) {
+        if let Some((_, wanted)) = lists.iter().find(|(project, _)| *project == id)
+            && **queues != **wanted
+        {
+            merged.push((id, queues, wanted.to_vec()));
+        }
+    }
+    if merged.is_empty() {
+        return;
+    }
+    let known: Vec<_> = merged.iter().map(|(id, ..)| id.as_str()).collect();
+    let mut projects = server_config::settings(new).projects;
+    projects.retain(|project| known.contains(&project.id.to_string().as_str()));
+    if let Err(error) = callers.create_missing_queues(&projects).await {
+        return tracing::error!(%error, "queues of the configuration cannot be created before a restart");
+    }
+    for (_, queues, wanted) in merged {
+        *queues = with_retention_of(queues, wanted);
+    }
+}
+
+/// New queues with the retention that is in force: that takes a restart.
+fn with_retention_of(in_force: &[QueueSpec], mut new: Vec<QueueSpec>) -> Vec<QueueSpec> {
+    for queue in &mut new {
+        let before = in_force.iter().find(|before| before.name == queue.name);
+        queue.retention = before.and_then(|before| before.retention);
+        queue.delete_when_settled = before.and_then(|before| before.delete_when_settled);
+    }
+    new
+}
