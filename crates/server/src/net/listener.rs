@@ -87,6 +87,18 @@ impl Listener {
     /// # Cancel safety
     /// Dropping the future cuts all connections.
     pub async fn run(self, service: impl HttpService, limits: HttpLimits, stopping: CancellationToken) {
+        self.run_handing_over(service, limits, stopping.clone(), stopping).await;
+    }
+
+    /// As [`run`](Self::run), and stops accepting connections earlier, when `accepting` is cancelled. Between the two the
+    /// connections go on, so that one that was just accepted can still send its request.
+    pub async fn run_handing_over(
+        self,
+        service: impl HttpService,
+        limits: HttpLimits,
+        accepting: CancellationToken,
+        stopping: CancellationToken,
+    ) {
         let service = move |connection: &Arc<ConnectionState>| {
             let connection = Arc::clone(connection);
             MapRequest::new(service.clone(), move |mut request: Request| {
@@ -94,7 +106,7 @@ impl Listener {
                 request
             })
         };
-        self.run_each(service, limits, stopping).await;
+        self.run_until(service, limits, accepting, stopping).await;
     }
 
     /// As [`run`](Self::run), with a service for each connection.
@@ -102,6 +114,16 @@ impl Listener {
         self,
         service: impl Fn(&Arc<ConnectionState>) -> S,
         limits: HttpLimits,
+        stopping: CancellationToken,
+    ) {
+        self.run_until(service, limits, stopping.clone(), stopping).await;
+    }
+
+    async fn run_until<S: HttpService>(
+        self,
+        service: impl Fn(&Arc<ConnectionState>) -> S,
+        limits: HttpLimits,
+        accepting: CancellationToken,
         stopping: CancellationToken,
     ) {
         let encrypted = self.tls.is_some();
@@ -142,8 +164,9 @@ impl Listener {
                 });
             }
         };
-        stopping.run_until_cancelled(accept).await;
+        accepting.run_until_cancelled(accept).await;
         drop(self);
+        stopping.cancelled().await;
         let ended = async { while connections.join_next().await.is_some() {} };
         if timeout(limits.shutdown_grace, ended).await.is_err() {
             tracing::warn!(left = connections.len(), "the grace period is over; the remaining connections are closed");

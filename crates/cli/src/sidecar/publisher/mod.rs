@@ -36,9 +36,9 @@ use axum::{
     response::{IntoResponse, Response},
     routing::post,
 };
-use futures_util::future::join_all;
+use futures_util::future::{join, join_all};
 use http::{HeaderMap, HeaderValue, Uri, header};
-use tokio::sync::OnceCell;
+use tokio::{sync::OnceCell, time::sleep};
 
 use self::{
     idempotency::{IdempotencyMemories, IdempotencyMemory, PublishOutcomes},
@@ -83,6 +83,8 @@ use dms_worker::{
 const KEYS: Remedy = Remedy { hosts: "publishers[].hosts", credentials: "publishers[].token" };
 /// How long a publisher that is stopped may take to answer the requests it has, and then to send their messages.
 const REQUESTS_GRACE: Duration = Duration::from_secs(10);
+/// How long the connections of a publisher that is stopped go on after the last one was accepted.
+const FIRST_REQUEST_TIME: Duration = Duration::from_secs(1);
 /// Numbers the publishers that have begun.
 static PRODUCERS: AtomicU64 = AtomicU64::new(1);
 /// The longest `Idempotency-Key`, in characters.
@@ -188,7 +190,15 @@ impl PublisherEndpoint {
             .layer(middleware::from_fn_with_state(guard, bearer::check))
             .layer(middleware::from_fn_with_state(rule, host_check::check))
             .with_state(Arc::clone(&intakes));
-        listener.run(router, limits(1024, guarded, REQUESTS_GRACE), stop).await;
+        let connections = shared.stopping.child_token();
+        let hand_over = async {
+            stop.cancelled().await;
+            // A connection that was just accepted may not have sent its request yet, and must not be closed for that.
+            let _ = connections.run_until_cancelled(sleep(FIRST_REQUEST_TIME)).await;
+            connections.cancel();
+        };
+        let limits = limits(1024, guarded, REQUESTS_GRACE);
+        join(listener.run_handing_over(router, limits, stop.clone(), connections.clone()), hand_over).await;
         // The runtime closes producers in order when the process ends.
         if !shared.stopping.is_cancelled() {
             intakes.close().await;
