@@ -227,6 +227,10 @@ pub(crate) fn method_not_allowed(path: &str) -> Response {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::collections::BTreeSet;
+
     use super::*;
 
     fn found(method: &str, path: &str) -> Option<(Option<Endpoint>, [&'static str; 2])> {
@@ -285,6 +289,35 @@ mod tests {
             let path = if path.starts_with('/') { path } else { format!("/v2/p/{path}") };
             assert_eq!(found(route.method, &path).and_then(|(endpoint, _)| endpoint), Some(route.endpoint), "{path}");
         }
+    }
+
+    /// A document that lacks an operation, or has one too many, makes wrong clients.
+    #[test]
+    fn the_openapi_document_has_the_operations_of_the_server() {
+        let document: serde_json::Value = yaml_serde::from_str(include_str!("../../../../docs/openapi.yaml")).unwrap();
+        let paths = document["paths"].as_object().unwrap().iter();
+        let methods = paths.flat_map(|(path, item)| item.as_object().unwrap().keys().map(move |method| (method, path)));
+        let methods = methods.filter(|(method, _)| !["parameters", "servers"].contains(&method.as_str()));
+        let documented: BTreeSet<String> =
+            methods.map(|(method, path)| format!("{} {}", method.to_uppercase(), anonymous(path))).collect();
+
+        let of_api = ROUTES.iter().filter(|route| route.method != "HEAD").map(|route| {
+            let path = route.path.join("/");
+            let path = if path.starts_with('/') { path } else { format!("/{{version}}/{{project_id}}/{path}") };
+            format!("{} {}", route.method, anonymous(&path))
+        });
+        let of_admin = include_str!("../admin/mod.rs").lines().filter_map(|line| {
+            let (path, method) = line.trim().strip_prefix(".route(\"")?.split_once("\", ")?;
+            Some(format!("{} {}", method.split('(').next()?.to_uppercase(), anonymous(path)))
+        });
+        let served: BTreeSet<String> = of_api.chain(of_admin).collect();
+        assert_eq!(documented.difference(&served).collect::<Vec<_>>(), Vec::<&String>::new(), "not served");
+        assert_eq!(served.difference(&documented).collect::<Vec<_>>(), Vec::<&String>::new(), "not documented");
+    }
+
+    /// A path without the names of its parameters.
+    fn anonymous(path: &str) -> String {
+        path.split('/').map(|segment| if is_param(segment) { "{}" } else { segment }).collect::<Vec<_>>().join("/")
     }
 
     #[test]
