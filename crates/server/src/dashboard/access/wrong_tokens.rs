@@ -21,9 +21,11 @@ const FORGET_AFTER: Duration = Duration::from_secs(10 * 60);
 /// The maximum number of remembered peers.
 const MAX_PEERS: usize = 1_024;
 
-/// Wrong tokens by peer.
+/// Wrong tokens by peer: their number, and when the last one arrived.
 #[derive(Debug)]
-pub(super) struct WrongTokens(Mutex<LruMap<Option<IpAddr>, (u32, Option<Instant>)>>);
+pub(super) struct WrongTokens(Mutex<LruMap<Option<IpAddr>, Wrong>>);
+
+type Wrong = (u32, Option<Instant>);
 
 impl WrongTokens {
     pub(super) fn new() -> Self {

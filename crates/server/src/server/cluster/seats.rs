@@ -72,18 +72,19 @@ impl Seats {
         own.into_iter().map(|(_, broker)| broker).collect()
     }
 
-    /// Gives a shard to somebody.
+    /// Sets the server that answers for a shard, and wakes waiting calls if it is another one.
     pub(super) fn set(&self, shard: i32, seat: Seat) {
         let mut seats = self.seats.write().unwrap_or_else(PoisonError::into_inner);
         let is_new = seats.get(&shard).is_none_or(|before| before.differs(&seat));
         seats.insert(shard, seat);
+        // Released first, so that woken calls can read the seats.
         drop(seats);
         if is_new {
             self.changes.send_modify(|version| *version += 1);
         }
     }
 
-    /// Takes in who owns the shards that this server does not hold.
+    /// Sets the seats of the shards that this server does not hold, as their owners are in `sight`.
     pub(super) fn observe(&self, me: &str, sight: &Sight, holds: impl Fn(i32) -> bool) {
         for view in sight.shards.iter().filter(|view| !holds(view.shard)) {
             let owner = view.owner.id.as_deref().filter(|id| *id != me).and_then(|id| sight.member(id));

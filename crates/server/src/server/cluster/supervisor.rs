@@ -128,7 +128,7 @@ impl Supervisor {
 }
 
 impl Held {
-    /// Forgets the shards that this server has no more.
+    /// Forgets the shards that this server no longer has.
     fn reap(&mut self) {
         self.tasks.retain(|_, (task, _)| !task.is_finished());
     }
@@ -142,6 +142,7 @@ impl Held {
 
     /// Gives up everything that is left, at once.
     async fn end(self) {
+        // All are cancelled before the first is waited for, so that they end at the same time.
         for (_, give) in self.tasks.values() {
             give.cancel();
         }

@@ -230,6 +230,7 @@ impl Images {
     fn settle(&mut self, cursor: CursorId, settlement: &Settlement) {
         self.change_cursor(cursor, |image| {
             image.consumed += settlement.done.len() as u64;
+            // Never backwards, because expiry and purges advance the head, too.
             image.head = image.head.max(settlement.head);
         });
         for place in settlement.done.iter().chain(&settlement.dead) {
@@ -264,6 +265,7 @@ impl Images {
     fn pass_full_pages(&mut self, cursor: CursorId) {
         let Some(image) = self.cursors.get_mut(&cursor) else { return };
         let mut passed = false;
+        // Later pages may be full already, and only waited for this one.
         while self.pages.get(&(cursor, image.page)).is_some_and(SettledPage::is_full) {
             image.page += 1;
             passed = true;
@@ -300,6 +302,7 @@ impl Images {
     /// A cursor as the broker opens it.
     pub(crate) fn cursor_snapshot(&self, cursor: CursorId) -> Option<CursorSnapshot> {
         let image = self.cursors.get(&cursor)?;
+        // Messages before have expired, or were sent before the group was created.
         let first = image.start.max(self.streams.get(&image.stream)?.low);
         let mut ready = Vec::new();
         for number in image.page.max(first / PAGE_MESSAGES)..image.head.div_ceil(PAGE_MESSAGES) {

@@ -213,8 +213,9 @@ impl PgStore {
         self.lock().images.number_of(queue).map(|number| StreamId(number + 1))
     }
 
-    /// Takes a commit in that took effect.
+    /// Applies a commit that took effect to the state in memory.
     fn committed(&self, batch: &Batch<'_>, slot: Slot, took: Duration) {
+        // Under one lock, so that reads and images see all of the commit or nothing.
         let mut state = self.lock();
         let ShardState { images, slots, .. } = &mut *state;
         for change in &batch.changes {

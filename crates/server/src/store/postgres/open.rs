@@ -135,6 +135,7 @@ impl Loader<'_> {
     async fn replay(&self, images: &mut Images) -> Result<(), PostgresError> {
         let sql =
             "SELECT commit_no, payload FROM journal WHERE shard = $1 AND commit_no > $2 ORDER BY commit_no LIMIT $3";
+        // In parts, because after an outage of maintenance the journal may be long.
         loop {
             let rows = self.query(sql, &[&self.shard, &big(images.commit_no), &JOURNAL_ROWS]).await?;
             for row in &rows {
@@ -169,6 +170,7 @@ impl Loader<'_> {
         }
         for (stream, image) in &images.streams {
             let end = ends.get(stream).copied();
+            // Delayed messages are in a table of another kind.
             let is_delay_queue = images.queues.contains_key(&stream.0.wrapping_sub(1));
             if !is_delay_queue && image.low < image.next && end != Some(image.next) {
                 let last = image.next - 1;

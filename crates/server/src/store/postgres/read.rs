@@ -50,6 +50,7 @@ impl PgStore {
             loop {
                 let rows = limit.messages.saturating_sub(gathered.found.messages.len()).clamp(1, MAX_ROWS);
                 let chunks = self.chunks_from(slot, stream, next, (rows, limit.bytes.min(MAX_BYTES)))?;
+                // This table has nothing later. The next one continues.
                 if chunks.last().is_none_or(|last| last.run.end() <= next) {
                     break;
                 }
@@ -300,6 +301,7 @@ impl PgStore {
                     Err(failure(&error))
                 }
                 Err(_) => {
+                    // It is still busy with the query.
                     self.reads.give_up(&session).await;
                     Err(StoreError::new(format!("PostgreSQL did not answer a read within {} s", TIMEOUT.as_secs())))
                 }

@@ -92,6 +92,8 @@ impl HopClient {
     }
 
     async fn connection(&self, address: &Arc<str>) -> io::Result<Arc<Connection>> {
+        // All connections are locked for a moment only. The place of this one stays locked while it is made, so that calls at the
+        // same time share it.
         let place = {
             let mut connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
             connections.entry(Arc::clone(address)).or_default().clone()
@@ -126,6 +128,7 @@ struct Waiting {
 
 impl Drop for Waiting {
     fn drop(&mut self) {
+        // Without an answer, the other server may still be working on it.
         if lock(&self.connection.pending).remove(&self.id).is_some() {
             let _ = self.connection.out.send(Frame::cancel(self.id));
         }
@@ -150,6 +153,7 @@ impl Connection {
     ) -> Result<(Waiting, oneshot::Receiver<CallResponse>), HopError> {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let (answer, answered) = oneshot::channel();
+        // Before the call is sent, so that its answer always finds it.
         lock(&self.pending).insert(id, answer);
         let waiting = Waiting { connection: self.clone(), id };
         match self.out.send(Frame { id, kind: FrameKind::Call, json: json.into(), payloads }) {
@@ -170,7 +174,7 @@ async fn run(stream: TcpStream, mut frames: mpsc::UnboundedReceiver<Frame>, pend
         () = read(from, &pending) => {}
         () = write(to, &mut frames) => {}
     }
-    // From here on nothing is sent, so that no call can come in behind the last look at the pending ones.
+    // From here on nothing is sent, so that no call is added after the pending ones were dropped.
     frames.close();
     lock(&pending).clear();
 }

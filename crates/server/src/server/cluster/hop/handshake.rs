@@ -14,7 +14,7 @@ use dms_protocol::secret::Secret;
 /// The first bytes of a connection, with the version of the protocol.
 const HELLO: &[u8; 8] = b"DMSHOP1\n";
 /// How long the other end may take.
-const PATIENCE: Duration = Duration::from_secs(3);
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(3);
 
 type Random = [u8; 32];
 
@@ -59,7 +59,7 @@ pub(super) async fn answer(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), s
 }
 
 async fn within(shake: impl Future<Output = io::Result<()>>) -> io::Result<()> {
-    timeout(PATIENCE, shake).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    timeout(HANDSHAKE_TIMEOUT, shake).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
 fn random() -> io::Result<Random> {

@@ -81,10 +81,11 @@ async fn connection(mut stream: TcpStream, shared: Arc<Shared>) {
                         let _ = out.send(framed(id, busy));
                         continue;
                     }
-                    // Held until the call is noted: its task waits for it before it forgets the call.
+                    // Locked until the call is noted. A task that ends at once waits for the lock before it removes its entry.
                     let mut noted = lock(&calls);
                     let handle = tasks.spawn(async move {
                         let answer = framed(id, answer(&shared, frame).await);
+                        // Removed before the answer is sent, so that a late cancellation does not abort this.
                         lock(&done).remove(&id);
                         let _ = out.send(answer);
                     });

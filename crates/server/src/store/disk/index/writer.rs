@@ -199,6 +199,7 @@ impl Writer {
         let row = |row: &rusqlite::Row<'_>| Ok((row.get::<_, u64>(0)?, row.get::<_, i64>(1)?));
         let weights: Vec<(u64, i64)> =
             self.conn.prepare_cached(&weights)?.query_map(range, row)?.collect::<Result<_, rusqlite::Error>>()?;
+        // Summed up before the deletion, because the sizes are in the deleted rows.
         weights.iter().for_each(|(segment, bytes)| self.add_live_bytes(*segment, -bytes));
         Ok(self.conn.prepare_cached(&format!("DELETE FROM runs WHERE {which}"))?.execute(range)?)
     }
@@ -376,6 +377,7 @@ impl Writer {
 
     fn purge(&mut self, number: CursorId, below: u64) -> IndexResult<()> {
         self.advance_cursor(number, below)?;
+        // The page at the border was not deleted. Its first part is settled.
         let (page, place) = locate(below);
         if let Some(page) = self.page(number, page)? {
             page.settle_range(0..place);

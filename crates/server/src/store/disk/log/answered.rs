@@ -84,6 +84,7 @@ pub(crate) fn read(directory: &Path, log: u32) -> io::Result<Option<AnsweredMark
             Err(error) if error.kind() == ErrorKind::UnexpectedEof => continue,
             read => read?,
         }
+        // The other slot has the note before, or was torn.
         latest = [latest, decode(log, &bytes)].into_iter().flatten().max_by_key(|note| note.number);
     }
     Ok(latest)
