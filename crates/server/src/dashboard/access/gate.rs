@@ -164,8 +164,8 @@ impl Gate {
     }
 
     /// Refuses foreign hosts and pages. A bearer token proves that the request is none of a page.
-    fn check_origin(&self, head: &Parts) -> Result<(), Response> {
-        let refuse = |status: StatusCode, text: String| Err((status, format!("{text}\n")).into_response());
+    fn check_origin(&self, head: &Parts) -> Result<(), Box<Response>> {
+        let refuse = |status: StatusCode, text: String| Err(Box::new((status, format!("{text}\n")).into_response()));
         if let Err(refusal) = self.0.parts.host_check.check_host(head) {
             return refuse(refusal.status, refusal.text);
         }
@@ -182,7 +182,7 @@ impl Gate {
 pub(crate) async fn open(State(gate): State<Gate>, request: Request, next: Next) -> Response {
     let (mut head, body) = request.into_parts();
     if let Err(refusal) = gate.check_origin(&head) {
-        return protect(refusal);
+        return protect(*refusal);
     }
     let visitor = Visitor::new(&head, gate.admit(&head));
     head.extensions.insert(visitor);
@@ -193,7 +193,7 @@ pub(crate) async fn open(State(gate): State<Gate>, request: Request, next: Next)
 pub(crate) async fn closed(State(gate): State<Gate>, request: Request, next: Next) -> Response {
     let (mut head, body) = request.into_parts();
     if let Err(refusal) = gate.check_origin(&head) {
-        return protect(refusal);
+        return protect(*refusal);
     }
     let Some(access) = gate.admit(&head) else { return protect(to_login(&gate, &head)) };
     if let Some(connection) = head.extensions.get::<Arc<ConnectionState>>().filter(|_| gate.asks()) {
