@@ -5,9 +5,9 @@ use crate::{
     broker::{BrokerError, ClusterMember, ClusterShard, ClusterStandby, ClusterStatus},
     store::postgres::{
         PostgresError,
+        cluster_view::{ClusterView, Peer, ShardView},
         duty::OwnerStatus,
         member::Standby,
-        sight::{Peer, Sight, View},
     },
 };
 
@@ -21,9 +21,9 @@ impl ClusterBroker {
     /// When PostgreSQL fails.
     pub(super) async fn status(&self) -> Result<ClusterStatus, BrokerError> {
         let member = self.shared.member();
-        let (sight, standbys) = member.inspect().await.map_err(failed)?;
-        let shards = sight.shards.iter().map(shard_of).collect();
-        let members = sight.members.iter().map(|peer| member_of(peer, &sight)).collect();
+        let (cluster, standbys) = member.inspect().await.map_err(failed)?;
+        let shards = cluster.shards.iter().map(shard_of).collect();
+        let members = cluster.members.iter().map(|peer| member_of(peer, &cluster)).collect();
         let standbys = standbys.into_iter().map(standby_of).collect();
         Ok(ClusterStatus { this: member.id.clone(), members, shards, standbys })
     }
@@ -34,15 +34,15 @@ impl ClusterBroker {
     /// When there is no such shard or server, or PostgreSQL fails.
     pub(super) async fn hand_over(&self, shard: u32, to: Option<&str>) -> Result<String, BrokerError> {
         let member = self.shared.member();
-        let (sight, _) = member.inspect().await.map_err(failed)?;
+        let (cluster, _) = member.inspect().await.map_err(failed)?;
         let number = i32::try_from(shard).unwrap_or(i32::MAX);
-        let view = sight.shards.iter().find(|view| view.shard == number);
+        let view = cluster.shards.iter().find(|view| view.shard == number);
         let view = view.ok_or_else(|| {
             BrokerError::NotAvailable(format!("there is no shard {shard}: there are {}", self.shared.shards).into())
         })?;
         let to = match to {
-            Some(named) => find(&sight, named)?,
-            None => least(&sight, view)?,
+            Some(named) => find(&cluster, named)?,
+            None => least(&cluster, view)?,
         };
         if !to.takes_shards() || to.url.is_empty() {
             return Err(BrokerError::NotAvailable(format!("the server {} takes no shards now", to.name).into()));
@@ -57,12 +57,12 @@ impl ClusterBroker {
     /// When there is no such server, or PostgreSQL fails.
     pub(super) async fn set_draining(&self, server: Option<&str>, is_draining: bool) -> Result<String, BrokerError> {
         let member = self.shared.member();
-        let (sight, _) = member.inspect().await.map_err(failed)?;
+        let (cluster, _) = member.inspect().await.map_err(failed)?;
         let id = match server {
-            Some(named) => find(&sight, named)?.id.clone(),
+            Some(named) => find(&cluster, named)?.id.clone(),
             None => member.id.clone(),
         };
-        let has_other = sight.members.iter().any(|peer| peer.id != id && peer.takes_shards());
+        let has_other = cluster.members.iter().any(|peer| peer.id != id && peer.takes_shards());
         if is_draining && !has_other {
             let text = "there is no other server that could take its shards: start one first";
             return Err(BrokerError::NotAvailable(text.into()));
@@ -73,12 +73,12 @@ impl ClusterBroker {
 }
 
 /// The server with this id, beginning of an id, name or URL.
-fn find<'a>(sight: &'a Sight, named: &str) -> Result<&'a Peer, BrokerError> {
+fn find<'a>(cluster: &'a ClusterView, named: &str) -> Result<&'a Peer, BrokerError> {
     let is_short = named.len() >= SHORT_ID;
     let fits = |peer: &&Peer| {
         peer.name == named || peer.url == named || (is_short && peer.id.starts_with(named)) || peer.id == named
     };
-    let mut found = sight.members.iter().filter(fits);
+    let mut found = cluster.members.iter().filter(fits);
     match (found.next(), found.next()) {
         (Some(only), None) => Ok(only),
         (None, _) => Err(BrokerError::NotAvailable(format!("there is no server {named:?} in the cluster").into())),
@@ -89,15 +89,15 @@ fn find<'a>(sight: &'a Sight, named: &str) -> Result<&'a Peer, BrokerError> {
 }
 
 /// The server with the fewest shards, without the owner.
-fn least<'a>(sight: &'a Sight, view: &View) -> Result<&'a Peer, BrokerError> {
-    let others = sight.members.iter().filter(|peer| peer.takes_shards() && view.owner.id.as_ref() != Some(&peer.id));
-    let load = |peer: &&Peer| sight.shards.iter().filter(|view| view.owner.id.as_ref() == Some(&peer.id)).count();
+fn least<'a>(cluster: &'a ClusterView, view: &ShardView) -> Result<&'a Peer, BrokerError> {
+    let others = cluster.members.iter().filter(|peer| peer.takes_shards() && view.owner.id.as_ref() != Some(&peer.id));
+    let load = |peer: &&Peer| cluster.shards.iter().filter(|view| view.owner.id.as_ref() == Some(&peer.id)).count();
     let none = || BrokerError::NotAvailable("there is no other server that could take it: start one first".into());
     others.min_by_key(load).ok_or_else(none)
 }
 
-fn member_of(peer: &Peer, sight: &Sight) -> ClusterMember {
-    let owns = |view: &&View| view.owner.id.as_ref() == Some(&peer.id);
+fn member_of(peer: &Peer, cluster: &ClusterView) -> ClusterMember {
+    let owns = |view: &&ShardView| view.owner.id.as_ref() == Some(&peer.id);
     let state = match peer {
         Peer { is_silent: true, .. } => "silent",
         Peer { is_draining: true, .. } => "draining",
@@ -108,11 +108,11 @@ fn member_of(peer: &Peer, sight: &Sight) -> ClusterMember {
         name: peer.name.clone(),
         url: peer.url.clone(),
         state: state.to_owned(),
-        shards: sight.shards.iter().filter(owns).map(|view| number(view.shard)).collect(),
+        shards: cluster.shards.iter().filter(owns).map(|view| number(view.shard)).collect(),
     }
 }
 
-fn shard_of(view: &View) -> ClusterShard {
+fn shard_of(view: &ShardView) -> ClusterShard {
     let state = match view.status {
         OwnerStatus::Alive => "owned",
         OwnerStatus::Free => "free",

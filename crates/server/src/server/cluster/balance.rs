@@ -4,8 +4,8 @@
 use std::collections::BTreeSet;
 
 use crate::store::postgres::{
+    cluster_view::{ClusterView, Peer, ShardView},
     duty::OwnerStatus,
-    sight::{Peer, Sight, View},
 };
 
 /// The number of beats after which a server takes a shard without an owner although another server should take it.
@@ -15,17 +15,17 @@ const MAX_ORPHAN_BEATS: u32 = 4;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Act {
     /// Take a shard without a living owner.
-    Take(View),
+    Take(ShardView),
     /// Hand a shard over to another server.
     Give { shard: i32, to: String },
 }
 
 /// Decides for the server `me`, which holds the shards `held`. `waited` is for how many beats a shard has had no owner.
-pub(super) fn decide(me: &str, sight: &Sight, held: &BTreeSet<i32>, waited: impl Fn(i32) -> u32) -> Vec<Act> {
-    let Some(own) = sight.member(me) else { return Vec::new() };
-    let mut plan = Plan::of(me, sight, held);
+pub(super) fn decide(me: &str, cluster: &ClusterView, held: &BTreeSet<i32>, waited: impl Fn(i32) -> u32) -> Vec<Act> {
+    let Some(own) = cluster.member(me) else { return Vec::new() };
+    let mut plan = Plan::of(me, cluster, held);
     let mut acts = Vec::new();
-    for view in sight.shards.iter().filter(|view| is_orphan(view, me, held)) {
+    for view in cluster.shards.iter().filter(|view| is_orphan(view, me, held)) {
         let Some(taker) = plan.taker(view) else { continue };
         let is_mine = taker == me || (own.takes_shards() && waited(view.shard) > MAX_ORPHAN_BEATS);
         plan.add(&taker);
@@ -33,11 +33,11 @@ pub(super) fn decide(me: &str, sight: &Sight, held: &BTreeSet<i32>, waited: impl
             acts.push(Act::Take(view.clone()));
         }
     }
-    acts.extend(plan.gift(own, sight, held));
+    acts.extend(plan.gift(own, cluster, held));
     acts
 }
 
-fn is_orphan(view: &View, me: &str, held: &BTreeSet<i32>) -> bool {
+fn is_orphan(view: &ShardView, me: &str, held: &BTreeSet<i32>) -> bool {
     let is_mine = view.owner.id.as_deref() == Some(me) && held.contains(&view.shard);
     view.status != OwnerStatus::Alive && !is_mine
 }
@@ -50,19 +50,19 @@ struct Plan<'a> {
 }
 
 impl<'a> Plan<'a> {
-    fn of(me: &str, sight: &'a Sight, held: &BTreeSet<i32>) -> Self {
+    fn of(me: &str, cluster: &'a ClusterView, held: &BTreeSet<i32>) -> Self {
         let load = |peer: &Peer| {
-            let owns = |view: &&View| view.owner.id.as_ref() == Some(&peer.id) && !is_orphan(view, me, held);
-            sight.shards.iter().filter(owns).count()
+            let owns = |view: &&ShardView| view.owner.id.as_ref() == Some(&peer.id) && !is_orphan(view, me, held);
+            cluster.shards.iter().filter(owns).count()
         };
-        let live = sight.members.iter().filter(|peer| peer.takes_shards());
+        let live = cluster.members.iter().filter(|peer| peer.takes_shards());
         let loads: Vec<_> = live.map(|peer| (peer, load(peer))).collect();
-        let is_solo = sight.members.iter().any(|peer| !peer.is_silent && peer.url.is_empty());
+        let is_solo = cluster.members.iter().any(|peer| !peer.is_silent && peer.url.is_empty());
         Self { loads, is_solo }
     }
 
     /// The server that takes a shard without an owner.
-    fn taker(&self, view: &View) -> Option<String> {
+    fn taker(&self, view: &ShardView) -> Option<String> {
         let wanted = view.wanted.as_ref().filter(|wanted| self.loads.iter().any(|(peer, _)| peer.id == **wanted));
         wanted.cloned().or_else(|| if self.is_solo { self.most() } else { self.least() })
     }
@@ -83,8 +83,8 @@ impl<'a> Plan<'a> {
     }
 
     /// The next shard to hand over, if any. One at a time, so that every server sees the effect of one before the next.
-    fn gift(&self, own: &Peer, sight: &Sight, held: &BTreeSet<i32>) -> Option<Act> {
-        let owned: Vec<&View> = sight
+    fn gift(&self, own: &Peer, cluster: &ClusterView, held: &BTreeSet<i32>) -> Option<Act> {
+        let owned: Vec<&ShardView> = cluster
             .shards
             .iter()
             .filter(|view| view.owner.id.as_ref() == Some(&own.id) && held.contains(&view.shard))
@@ -101,7 +101,7 @@ impl<'a> Plan<'a> {
         if !own.is_draining && !has_too_many {
             return None;
         }
-        let stays = |view: &&&View| view.is_pinned && view.wanted.as_ref() == Some(&own.id) && !own.is_draining;
+        let stays = |view: &&&ShardView| view.is_pinned && view.wanted.as_ref() == Some(&own.id) && !own.is_draining;
         let given = owned.iter().rev().find(|view| !stays(view))?;
         Some(Act::Give { shard: given.shard, to })
     }
@@ -117,26 +117,26 @@ mod tests {
         Peer { id, name, url, beat: 1, is_draining: false, is_silent: false }
     }
 
-    fn view(shard: i32, owner: Option<&str>) -> View {
+    fn view(shard: i32, owner: Option<&str>) -> ShardView {
         let id = owner.map(str::to_owned);
         let owner = Owner { name: id.clone(), beat: id.as_ref().map(|_| 1), id, epoch: 1 };
         let status = if owner.id.is_none() { OwnerStatus::Free } else { OwnerStatus::Alive };
-        View { shard, owner, status, wanted: None, is_pinned: false }
+        ShardView { shard, owner, status, wanted: None, is_pinned: false }
     }
 
-    fn sight(members: &[Peer], owners: &[Option<&str>]) -> Sight {
+    fn cluster(members: &[Peer], owners: &[Option<&str>]) -> ClusterView {
         let shards = (0..).zip(owners).map(|(shard, owner)| view(shard, *owner)).collect();
-        Sight { members: members.to_vec().into(), shards }
+        ClusterView { members: members.to_vec().into(), shards }
     }
 
     /// Lets each server act once. Returns the cluster afterwards, and the number of acts.
-    fn step(sight: &Sight) -> (Sight, usize) {
-        let mut shards = sight.shards.to_vec();
+    fn step(cluster: &ClusterView) -> (ClusterView, usize) {
+        let mut shards = cluster.shards.to_vec();
         let mut count = 0;
-        for member in &*sight.members {
-            let held = sight.shards.iter().filter(|view| view.owner.id.as_ref() == Some(&member.id));
+        for member in &*cluster.members {
+            let held = cluster.shards.iter().filter(|view| view.owner.id.as_ref() == Some(&member.id));
             let held = held.map(|view| view.shard).collect();
-            for act in decide(&member.id, sight, &held, |_| 0) {
+            for act in decide(&member.id, cluster, &held, |_| 0) {
                 count += 1;
                 match act {
                     Act::Take(taken) => {
@@ -147,40 +147,40 @@ mod tests {
                         );
                         let place = usize::try_from(taken.shard).unwrap_or(0);
                         let (wanted, is_pinned) = (taken.wanted.filter(|_| taken.is_pinned), taken.is_pinned);
-                        shards[place] = View { wanted, is_pinned, ..view(taken.shard, Some(&member.id)) };
+                        shards[place] = ShardView { wanted, is_pinned, ..view(taken.shard, Some(&member.id)) };
                     }
                     Act::Give { shard, to } => {
                         let place = usize::try_from(shard).unwrap_or(0);
                         let is_pinned = shards[place].is_pinned;
-                        shards[place] = View { wanted: Some(to), is_pinned, ..view(shard, None) };
+                        shards[place] = ShardView { wanted: Some(to), is_pinned, ..view(shard, None) };
                     }
                 }
             }
         }
-        (Sight { members: sight.members.clone(), shards: shards.into() }, count)
+        (ClusterView { members: cluster.members.clone(), shards: shards.into() }, count)
     }
 
-    fn settled(mut sight: Sight) -> Sight {
+    fn settled(mut cluster: ClusterView) -> ClusterView {
         for _ in 0..100 {
-            let (next, count) = step(&sight);
+            let (next, count) = step(&cluster);
             if count == 0 {
                 return next;
             }
-            sight = next;
+            cluster = next;
         }
-        sight
+        cluster
     }
 
-    fn loads(sight: &Sight) -> Vec<usize> {
-        let owns = |peer: &Peer| sight.shards.iter().filter(|view| view.owner.id.as_ref() == Some(&peer.id)).count();
-        sight.members.iter().map(owns).collect()
+    fn loads(cluster: &ClusterView) -> Vec<usize> {
+        let owns = |peer: &Peer| cluster.shards.iter().filter(|view| view.owner.id.as_ref() == Some(&peer.id)).count();
+        cluster.members.iter().map(owns).collect()
     }
 
     #[test]
     fn shards_are_spread_over_the_servers_and_stay_there() {
         for (servers, shards) in [(1, 4), (2, 4), (3, 4), (3, 7), (4, 4), (5, 4), (3, 256)] {
             let members: Vec<_> = (0..servers).map(|number| peer(&format!("m{number}"))).collect();
-            let end = settled(sight(&members, &vec![None; shards]));
+            let end = settled(cluster(&members, &vec![None; shards]));
             let loads = loads(&end);
             assert_eq!(loads.iter().sum::<usize>(), shards);
             assert!(loads.iter().max() <= loads.iter().min().map(|least| least + 1).as_ref(), "{loads:?}");
@@ -191,8 +191,8 @@ mod tests {
     #[test]
     fn a_new_server_is_given_shards_and_the_shards_of_a_dead_one_are_shared() {
         let members = [peer("a"), peer("b")];
-        assert_eq!(loads(&settled(sight(&members, &[Some("a"); 6]))), [3, 3]);
-        let mut dead = sight(
+        assert_eq!(loads(&settled(cluster(&members, &[Some("a"); 6]))), [3, 3]);
+        let mut dead = cluster(
             &[peer("a"), peer("b"), peer("c")],
             &[Some("a"), Some("a"), Some("b"), Some("b"), Some("c"), Some("c")],
         );
@@ -200,7 +200,7 @@ mod tests {
             .shards
             .iter()
             .map(|view| match view.owner.id.as_deref() {
-                Some("c") => View { status: OwnerStatus::Dead, ..view.clone() },
+                Some("c") => ShardView { status: OwnerStatus::Dead, ..view.clone() },
                 _ => view.clone(),
             })
             .collect();
@@ -211,18 +211,18 @@ mod tests {
     #[test]
     fn a_draining_server_gives_everything_away_unless_it_is_alone() {
         let draining = Peer { is_draining: true, ..peer("a") };
-        assert_eq!(loads(&settled(sight(&[draining.clone(), peer("b")], &[Some("a"); 4]))), [0, 4]);
-        assert_eq!(loads(&settled(sight(&[draining], &[Some("a"); 4]))), [4]);
+        assert_eq!(loads(&settled(cluster(&[draining.clone(), peer("b")], &[Some("a"); 4]))), [0, 4]);
+        assert_eq!(loads(&settled(cluster(&[draining], &[Some("a"); 4]))), [4]);
     }
 
     #[test]
     fn a_shard_that_was_moved_stays_where_it_is() {
-        let mut moved = sight(&[peer("a"), peer("b")], &[Some("a"), Some("a"), Some("b"), Some("b")]);
+        let mut moved = cluster(&[peer("a"), peer("b")], &[Some("a"), Some("a"), Some("b"), Some("b")]);
         moved.shards = moved
             .shards
             .iter()
             .map(|view| match view.shard {
-                0 => View { wanted: Some("b".to_owned()), is_pinned: true, ..view.clone() },
+                0 => ShardView { wanted: Some("b".to_owned()), is_pinned: true, ..view.clone() },
                 _ => view.clone(),
             })
             .collect();
@@ -234,14 +234,14 @@ mod tests {
     #[test]
     fn servers_that_cannot_reach_each_other_take_turns() {
         let members = ["a", "b"].map(|id| Peer { url: String::new(), ..peer(id) });
-        assert_eq!(loads(&settled(sight(&members, &[None; 4]))), [4, 0]);
-        assert_eq!(loads(&settled(sight(&members, &[None, Some("b"), Some("b"), None]))), [0, 4]);
+        assert_eq!(loads(&settled(cluster(&members, &[None; 4]))), [4, 0]);
+        assert_eq!(loads(&settled(cluster(&members, &[None, Some("b"), Some("b"), None]))), [0, 4]);
     }
 
     #[test]
     fn a_shard_that_its_taker_does_not_take_is_taken_by_another() {
-        let sight = sight(&[peer("a"), peer("b")], &[None]);
-        assert_eq!(decide("b", &sight, &BTreeSet::new(), |_| MAX_ORPHAN_BEATS), []);
-        assert_eq!(decide("b", &sight, &BTreeSet::new(), |_| MAX_ORPHAN_BEATS + 1), [Act::Take(view(0, None))]);
+        let cluster = cluster(&[peer("a"), peer("b")], &[None]);
+        assert_eq!(decide("b", &cluster, &BTreeSet::new(), |_| MAX_ORPHAN_BEATS), []);
+        assert_eq!(decide("b", &cluster, &BTreeSet::new(), |_| MAX_ORPHAN_BEATS + 1), [Act::Take(view(0, None))]);
     }
 }

@@ -343,10 +343,10 @@ impl Broker for ClusterBroker {
 
     fn cluster_counters(&self) -> Option<ClusterCounters> {
         let member = self.shared.member();
-        let sight = member.sights().borrow().clone();
+        let cluster = member.views().borrow().clone();
         let counts = &member.counts;
         Some(ClusterCounters {
-            members: sight.members.iter().filter(|peer| !peer.is_silent).count() as u64,
+            members: cluster.members.iter().filter(|peer| !peer.is_silent).count() as u64,
             shards: self.shared.seats.own().len() as u64,
             missed_beats: counts.missed_beats.load(Ordering::Relaxed),
             unsure_commits: counts.unsure_commits.load(Ordering::Relaxed),

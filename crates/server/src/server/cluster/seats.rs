@@ -7,7 +7,7 @@ use std::{
 
 use tokio::sync::watch;
 
-use crate::{broker::embedded::EmbeddedBroker, store::postgres::sight::Sight};
+use crate::{broker::embedded::EmbeddedBroker, store::postgres::cluster_view::ClusterView};
 
 /// The server that answers for a shard.
 #[derive(Clone, Debug)]
@@ -84,10 +84,10 @@ impl Seats {
         }
     }
 
-    /// Sets the seats of the shards that this server does not hold, as their owners are in `sight`.
-    pub(super) fn observe(&self, me: &str, sight: &Sight, holds: impl Fn(i32) -> bool) {
-        for view in sight.shards.iter().filter(|view| !holds(view.shard)) {
-            let owner = view.owner.id.as_deref().filter(|id| *id != me).and_then(|id| sight.member(id));
+    /// Sets the seats of the shards that this server does not hold, as their owners are in `cluster`.
+    pub(super) fn observe(&self, me: &str, cluster: &ClusterView, holds: impl Fn(i32) -> bool) {
+        for view in cluster.shards.iter().filter(|view| !holds(view.shard)) {
+            let owner = view.owner.id.as_deref().filter(|id| *id != me).and_then(|id| cluster.member(id));
             let seat = match owner {
                 Some(owner) => match address(&owner.url) {
                     Some(address) => Seat::Remote { address: address.into(), epoch: view.owner.epoch },

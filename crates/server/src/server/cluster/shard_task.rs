@@ -12,7 +12,7 @@ use super::{
 use crate::{
     broker::{Broker, embedded::EmbeddedBroker},
     server::startup::create_missing,
-    store::postgres::{PgStore, PostgresError, duty::Duty, member::Member, shards, sight::View},
+    store::postgres::{PgStore, PostgresError, cluster_view::ShardView, duty::Duty, member::Member, shards},
 };
 
 /// How long to wait after PostgreSQL failed.
@@ -27,7 +27,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(15);
 pub(super) struct ShardTask {
     pub(super) shared: Arc<Shared>,
     pub(super) member: Arc<Member>,
-    pub(super) view: View,
+    pub(super) view: ShardView,
     /// Cancelled when the shard is to be given up in order.
     pub(super) give: CancellationToken,
 }

@@ -13,7 +13,9 @@ use super::{
     balance::{self, Act},
     shard_task::{AFTER_FAILURE, ShardTask},
 };
-use crate::store::postgres::{PostgresConfig, duty::OwnerStatus, member::Member, runtime::Runtime, sight::Sight};
+use crate::store::postgres::{
+    PostgresConfig, cluster_view::ClusterView, duty::OwnerStatus, member::Member, runtime::Runtime,
+};
 
 /// Decides what this server does.
 pub(super) struct Supervisor {
@@ -53,16 +55,16 @@ impl Supervisor {
 
     /// Serves until the server stops, or others declared it dead.
     async fn serve(&self, member: &Arc<Member>, held: &mut Held) {
-        let mut sights = member.sights();
+        let mut views = member.views();
         loop {
-            let sight = sights.borrow_and_update().clone();
+            let cluster = views.borrow_and_update().clone();
             if member.is_dead() {
                 return;
             }
-            self.act(member, held, &sight).await;
+            self.act(member, held, &cluster).await;
             tokio::select! {
                 // The sender is in `member`.
-                _ = sights.changed() => {}
+                _ = views.changed() => {}
                 () = self.shared.stop.cancelled() => {
                     // Shards that are given up from here on go to others.
                     member.drain().await;
@@ -72,12 +74,12 @@ impl Supervisor {
         }
     }
 
-    async fn act(&self, member: &Arc<Member>, held: &mut Held, sight: &Sight) {
+    async fn act(&self, member: &Arc<Member>, held: &mut Held, cluster: &ClusterView) {
         held.reap();
-        held.count(sight);
-        self.shared.seats.observe(&member.id, sight, |shard| held.tasks.contains_key(&shard));
+        held.count(cluster);
+        self.shared.seats.observe(&member.id, cluster, |shard| held.tasks.contains_key(&shard));
         let shards: BTreeSet<i32> = held.tasks.keys().copied().collect();
-        let acts = balance::decide(&member.id, sight, &shards, |shard| held.waited.get(&shard).copied().unwrap_or(0));
+        let acts = balance::decide(&member.id, cluster, &shards, |shard| held.waited.get(&shard).copied().unwrap_or(0));
         for act in acts {
             match act {
                 Act::Take(view) => {
@@ -133,8 +135,8 @@ impl Held {
         self.tasks.retain(|_, (task, _)| !task.is_finished());
     }
 
-    fn count(&mut self, sight: &Sight) {
-        for view in &*sight.shards {
+    fn count(&mut self, cluster: &ClusterView) {
+        for view in &*cluster.shards {
             let waited = self.waited.entry(view.shard).or_default();
             *waited = if view.status == OwnerStatus::Alive { 0 } else { *waited + 1 };
         }

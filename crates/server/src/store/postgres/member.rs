@@ -17,13 +17,13 @@ use tokio::{
 use tokio_postgres::error::SqlState;
 
 use crate::store::postgres::{
+    cluster_view::{self, ClusterView, Rows, ShardView, Watches},
     config::PostgresConfig,
     connect::{Connector, Link, Session},
     duty::{Duty, Moment, OwnerStatus},
     error::{PostgresError, within},
     runtime::Runtime,
     schema::{self, Tables},
-    sight::{self, Rows, Sight, View, Watches},
 };
 
 /// A fifth of the time after which others take over: 1 s of 5 s. A server beats once in it. The owner stops serving that much
@@ -65,7 +65,7 @@ pub(crate) struct Member {
     pub(crate) counts: Arc<Counts>,
     takeover_after: Duration,
     state: Mutex<MemberState>,
-    sight: watch::Sender<Sight>,
+    cluster: watch::Sender<ClusterView>,
     task: Mutex<Option<AbortHandle>>,
 }
 
@@ -125,14 +125,14 @@ impl Member {
         session.execute(insert, &[&id, &config.name, &config.advertise.unwrap_or_default()]).await?;
         let state =
             Mutex::new(MemberState { beaten: sent, duties: BTreeMap::new(), is_dead: false, is_unanswered: false });
-        let (sight, takeover_after) = (watch::Sender::default(), config.takeover_after);
+        let (cluster, takeover_after) = (watch::Sender::default(), config.takeover_after);
         let task = Mutex::default();
-        Ok(Self { id, connector, runtime, tables, beats, counts, takeover_after, state, sight, task })
+        Ok(Self { id, connector, runtime, tables, beats, counts, takeover_after, state, cluster, task })
     }
 
     /// Subscribes to what this server sees with each beat.
-    pub(crate) fn sights(&self) -> watch::Receiver<Sight> {
-        self.sight.subscribe()
+    pub(crate) fn views(&self) -> watch::Receiver<ClusterView> {
+        self.cluster.subscribe()
     }
 
     /// Whether others declared this server dead: it has to join again.
@@ -165,9 +165,9 @@ impl Member {
                     watches.restart();
                 }
                 let now = Moment::now();
-                let sight = watches.look(&self.id, rows, now);
-                self.sweep(watches, &sight, now).await;
-                self.sight.send_replace(sight);
+                let cluster = watches.look(&self.id, rows, now);
+                self.sweep(watches, &cluster, now).await;
+                self.cluster.send_replace(cluster);
             }
             Ok(Ok(None)) => self.declared_dead(),
             failed => {
@@ -189,13 +189,13 @@ impl Member {
         if !beat(&session, &self.id).await? {
             return Ok(None);
         }
-        Ok(Some(sight::read(&session).await?))
+        Ok(Some(cluster_view::read(&session).await?))
     }
 
     /// Deletes the rows of servers that crashed and own nothing any more.
-    async fn sweep(&self, watches: &Watches, sight: &Sight, now: Moment) {
-        for peer in watches.crashed(sight, now) {
-            if sight.shards.iter().any(|view| view.owner.id.as_ref() == Some(&peer.id)) {
+    async fn sweep(&self, watches: &Watches, cluster: &ClusterView, now: Moment) {
+        for peer in watches.crashed(cluster, now) {
+            if cluster.shards.iter().any(|view| view.owner.id.as_ref() == Some(&peer.id)) {
                 continue;
             }
             let swept = async {
@@ -246,9 +246,9 @@ impl Member {
     /// # Errors
     /// When PostgreSQL failed in a take-over.
     pub(crate) async fn own(self: &Arc<Self>) -> Result<Option<Arc<Duty>>, PostgresError> {
-        let mut sights = self.sights();
+        let mut views = self.views();
         loop {
-            let view = sights.borrow_and_update().shards.first().cloned();
+            let view = views.borrow_and_update().shards.first().cloned();
             if self.is_dead() {
                 return Ok(None);
             }
@@ -258,7 +258,7 @@ impl Member {
                 return Ok(Some(duty));
             }
             // The sender is in `self`.
-            let _ = sights.changed().await;
+            let _ = views.changed().await;
         }
     }
 
@@ -266,7 +266,7 @@ impl Member {
     ///
     /// # Errors
     /// As there.
-    pub(crate) async fn take_away(self: &Arc<Self>, view: &View) -> Result<Option<Arc<Duty>>, PostgresError> {
+    pub(crate) async fn take_away(self: &Arc<Self>, view: &ShardView) -> Result<Option<Arc<Duty>>, PostgresError> {
         let (this, view) = (Arc::clone(self), view.clone());
         self.runtime.run(async move { within(TAKE_TIMEOUT, this.take(&view)).await }).await
     }
@@ -276,7 +276,7 @@ impl Member {
     ///
     /// # Errors
     /// When PostgreSQL failed. The shard may be this server's then: the next view says that it is free, and it is taken again.
-    pub(crate) async fn take(&self, view: &View) -> Result<Option<Arc<Duty>>, PostgresError> {
+    pub(crate) async fn take(&self, view: &ShardView) -> Result<Option<Arc<Duty>>, PostgresError> {
         let session = self.connector.connect().await?;
         // Servers of a later version may have migrated the tables since this one joined, and written what this one cannot read.
         schema::refuse_newer(&session, &self.connector.schema).await?;
@@ -304,7 +304,7 @@ impl Member {
         Ok(Some(duty))
     }
 
-    async fn take_once(&self, session: &Session, view: &View) -> Result<Option<i64>, tokio_postgres::Error> {
+    async fn take_once(&self, session: &Session, view: &ShardView) -> Result<Option<i64>, tokio_postgres::Error> {
         let (owner, is_dead) = (&view.owner, view.status == OwnerStatus::Dead);
         let is_gone = is_dead || owner.beat.is_none();
         if let Some(id) = owner.id.as_ref().filter(|id| is_gone && **id != self.id) {
@@ -388,12 +388,12 @@ impl Member {
     ///
     /// # Errors
     /// When PostgreSQL fails.
-    pub(crate) async fn inspect(self: &Arc<Self>) -> Result<(Sight, Vec<Standby>), PostgresError> {
+    pub(crate) async fn inspect(self: &Arc<Self>) -> Result<(ClusterView, Vec<Standby>), PostgresError> {
         let this = Arc::clone(self);
         let read = async move {
             let session = this.connector.connect().await?;
-            let rows = sight::read(&session).await?;
-            let seen = this.sight.borrow().clone();
+            let rows = cluster_view::read(&session).await?;
+            let seen = this.cluster.borrow().clone();
             Ok::<_, PostgresError>((rows.seen_by(&seen), standbys(&session).await?))
         };
         self.runtime.run(async move { within(LEAVE_TIMEOUT, read).await }).await
@@ -453,9 +453,9 @@ impl Member {
     /// The first shard as PostgreSQL has it now, judged without a watch: an owner that is registered is alive.
     #[cfg(test)]
     #[allow(clippy::unwrap_used)]
-    pub(crate) async fn look(&self) -> View {
+    pub(crate) async fn look(&self) -> ShardView {
         let session = self.connector.connect().await.unwrap();
-        let rows = sight::read(&session).await.unwrap();
+        let rows = cluster_view::read(&session).await.unwrap();
         Watches::new(self.takeover_after).look(&self.id, rows, Moment::now()).shards[0].clone()
     }
 
@@ -488,8 +488,8 @@ async fn run(member: Weak<Member>) {
         let Some(member) = member.upgrade() else { return };
         member.beat(&mut watches).await;
         if member.is_dead() {
-            // Wakes the tasks that wait for the next sight, which see that the server was declared dead.
-            member.sight.send_replace(Sight::default());
+            // Wakes the tasks that wait for the next view, which see that the server was declared dead.
+            member.cluster.send_replace(ClusterView::default());
             return;
         }
     }

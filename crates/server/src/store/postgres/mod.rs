@@ -9,7 +9,7 @@
 //! |---|---|
 //! | `config`, `connect`, `tls`, `runtime` | the connection string, connections, and the thread that drives them |
 //! | `schema` | the tables and their versions |
-//! | `member`, `sight`, `duty` | beats, the watch over the owners, taking over, and for how long an owner may serve |
+//! | `member`, `cluster_view`, `duty` | beats, the watch over the owners, taking over, and for how long an owner may serve |
 //! | `shards` | which shard a queue belongs to |
 //! | `commit` | the one statement of a commit, and deciding a commit whose answer is missing |
 //! | `journal` | the bytes of a journal row |
@@ -48,6 +48,7 @@ use crate::{
 };
 use dms_protocol::queue::QueueId;
 
+pub(crate) mod cluster_view;
 mod commit;
 mod config;
 mod connect;
@@ -62,7 +63,6 @@ mod read;
 pub(crate) mod runtime;
 mod schema;
 pub(crate) mod shards;
-pub(crate) mod sight;
 mod slots;
 #[cfg(test)]
 mod tests;

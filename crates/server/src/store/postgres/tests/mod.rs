@@ -7,10 +7,10 @@ use dms_worker_postgres_fixture::PgServer;
 
 use super::{
     PgStore, PostgresConfig,
+    cluster_view::ShardView,
     duty::{Duty, OwnerStatus},
     member::Member,
     runtime::Runtime,
-    sight::View,
 };
 use crate::store::{GroupRow, Record, Snapshot, StreamId};
 

@@ -10,14 +10,14 @@ use super::*;
 use crate::store::{Store, StoreError};
 
 /// Waits until the watch of a server says this of the owner.
-fn await_status(node: &Node, status: OwnerStatus, within: Duration) -> View {
-    let mut sights = node.member.sights();
-    let awaited = sights.wait_for(|sight| sight.shard(0).is_some_and(|view| view.status == status));
-    let sight = node.runtime.block_on(async { tokio::time::timeout(within, awaited).await });
-    sight.expect("no such status in time").unwrap().shards[0].clone()
+fn await_status(node: &Node, status: OwnerStatus, within: Duration) -> ShardView {
+    let mut views = node.member.views();
+    let awaited = views.wait_for(|cluster| cluster.shard(0).is_some_and(|view| view.status == status));
+    let cluster = node.runtime.block_on(async { tokio::time::timeout(within, awaited).await });
+    cluster.expect("no such status in time").unwrap().shards[0].clone()
 }
 
-fn takes(node: Node, view: &View) -> Owning {
+fn takes(node: Node, view: &ShardView) -> Owning {
     let duty = node.runtime.block_on(node.member.take(view)).unwrap().expect("taken");
     node.open(duty)
 }
@@ -46,7 +46,7 @@ fn a_take_over_waits_for_the_commit_that_is_under_way() {
     old.store.try_timeout = Duration::from_secs(10);
     let next = Node::join(&config);
     // Its sessions are not ended: an owner that is alive and slow.
-    let view = View { status: OwnerStatus::Free, ..next.runtime.block_on(next.member.look()) };
+    let view = ShardView { status: OwnerStatus::Free, ..next.runtime.block_on(next.member.look()) };
     let block = format!(
         "SET search_path = {}; BEGIN; INSERT INTO journal VALUES (0, 2, 0, ''); SELECT pg_sleep(1); ROLLBACK",
         config.schema
@@ -144,7 +144,7 @@ fn an_owner_that_beats_is_never_taken_for_dead() {
     let Some(server) = PgServer::shared() else { return };
     let (config, old) = owning(server);
     let next = Node::join(&config);
-    let mut views = next.member.sights();
+    let mut views = next.member.views();
     let began = Instant::now();
     while began.elapsed() < Duration::from_millis(2_500) {
         next.runtime.block_on(views.changed()).unwrap();
@@ -163,7 +163,7 @@ fn an_outage_of_postgresql_makes_nobody_dead_and_the_owner_waits() {
     thread::sleep(Duration::from_millis(2_500));
     assert!(!old.store.may_serve(), "nobody can say who the owner is");
     server.signal("CONT");
-    let mut views = next.member.sights();
+    let mut views = next.member.views();
     let began = Instant::now();
     while began.elapsed() < Duration::from_millis(2_000) {
         next.runtime.block_on(views.changed()).unwrap();
@@ -247,17 +247,17 @@ fn losing_one_shard_ends_neither_the_registration_nor_the_other_shards() {
     let mut config = config(&server.url());
     config.shards = Some(2);
     let node = Node::join(&config);
-    let mut sights = node.member.sights();
-    let sight = node.runtime.block_on(sights.wait_for(|sight| !sight.shards.is_empty())).unwrap().clone();
-    let take = |view: &View| node.runtime.block_on(node.member.take(view)).unwrap().expect("taken");
-    let [one, two] = [take(&sight.shards[0]), take(&sight.shards[1])];
+    let mut views = node.member.views();
+    let cluster = node.runtime.block_on(views.wait_for(|cluster| !cluster.shards.is_empty())).unwrap().clone();
+    let take = |view: &ShardView| node.runtime.block_on(node.member.take(view)).unwrap().expect("taken");
+    let [one, two] = [take(&cluster.shards[0]), take(&cluster.shards[1])];
     let (lost, _) = node.runtime.block_on(PgStore::open(&node.member, &one)).unwrap();
     let (kept, _) = node.runtime.block_on(PgStore::open(&node.member, &two)).unwrap();
     server.psql("postgres", &format!("UPDATE {}.shard SET epoch = 9 WHERE id = 0", config.schema)).unwrap();
     assert!(matches!(lost.commit(&[Record::QueueCreated(queue(1))]), Err(StoreError::Lost(_))));
     lost.release(false).unwrap();
-    node.runtime.block_on(sights.changed()).unwrap();
-    node.runtime.block_on(sights.changed()).unwrap();
+    node.runtime.block_on(views.changed()).unwrap();
+    node.runtime.block_on(views.changed()).unwrap();
     assert!(!node.member.is_dead() && kept.may_serve());
     kept.commit(&[Record::QueueCreated(queue(1))]).unwrap();
 }

@@ -38,7 +38,7 @@ fn messages_that_are_missing_are_reported_and_not_passed_over() {
     assert_eq!(owning.store.read(STREAM, 1, ALL).unwrap().damaged.len(), 2);
     owning.node.member.freeze();
     let next = Node::join(&config);
-    let view = View { status: OwnerStatus::Dead, ..next.runtime.block_on(next.member.look()) };
+    let view = ShardView { status: OwnerStatus::Dead, ..next.runtime.block_on(next.member.look()) };
     let duty = next.runtime.block_on(next.member.take(&view)).unwrap().unwrap();
     let refused = next.runtime.block_on(PgStore::open(&next.member, &duty)).unwrap_err().to_string();
     assert!(refused.contains("message 4 of stream 1"), "{refused}");

@@ -1,4 +1,4 @@
-//! [`Sight`]: the servers and shards as one server sees them with each beat. It has the registered servers, the owners of the
+//! [`ClusterView`]: the servers and shards as one server sees them with each beat. It has the registered servers, the owners of the
 //! shards, and which of them are dead.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
@@ -35,7 +35,7 @@ impl Peer {
 
 /// A shard and the latest judgement of its owner.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct View {
+pub(crate) struct ShardView {
     /// The shard.
     pub(crate) shard: i32,
     /// The owner as it was last read.
@@ -50,14 +50,14 @@ pub(crate) struct View {
 
 /// The registered servers and the shards, as of one beat. Empty before the first one.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Sight {
+pub(crate) struct ClusterView {
     /// The registered servers by their ids.
     pub(crate) members: Arc<[Peer]>,
     /// The shards in order.
-    pub(crate) shards: Arc<[View]>,
+    pub(crate) shards: Arc<[ShardView]>,
 }
 
-impl Sight {
+impl ClusterView {
     /// A registered server.
     pub(crate) fn member(&self, id: &str) -> Option<&Peer> {
         self.members.iter().find(|peer| peer.id == id)
@@ -65,7 +65,7 @@ impl Sight {
 
     /// A shard.
     #[cfg(test)]
-    pub(crate) fn shard(&self, shard: i32) -> Option<&View> {
+    pub(crate) fn shard(&self, shard: i32) -> Option<&ShardView> {
         self.shards.iter().find(|view| view.shard == shard)
     }
 }
@@ -82,7 +82,7 @@ pub(crate) struct Watches {
 #[derive(Debug)]
 pub(crate) struct Rows {
     members: Vec<Peer>,
-    shards: Vec<View>,
+    shards: Vec<ShardView>,
 }
 
 impl Watches {
@@ -98,7 +98,7 @@ impl Watches {
     }
 
     /// Compares the rows that were read at `now` with earlier ones, and decides which owners and servers are dead.
-    pub(crate) fn look(&mut self, me: &str, mut rows: Rows, now: Moment) -> Sight {
+    pub(crate) fn look(&mut self, me: &str, mut rows: Rows, now: Moment) -> ClusterView {
         for view in &mut rows.shards {
             let watch = self.shards.entry(view.shard).or_insert_with(|| Watch::new(self.dead_after));
             view.status = watch.look(me, &view.owner, now);
@@ -111,24 +111,24 @@ impl Watches {
             }
             peer.is_silent = peer.id != me && now.since(*since) >= self.dead_after;
         }
-        Sight { members: rows.members.into(), shards: rows.shards.into() }
+        ClusterView { members: rows.members.into(), shards: rows.shards.into() }
     }
 
     /// The servers whose rows can be deleted, because they have been silent for much longer than a take-over takes.
-    pub(crate) fn crashed<'a>(&self, sight: &'a Sight, now: Moment) -> Vec<&'a Peer> {
+    pub(crate) fn crashed<'a>(&self, cluster: &'a ClusterView, now: Moment) -> Vec<&'a Peer> {
         let is_long = |peer: &&Peer| {
             self.members.get(&peer.id).is_some_and(|(_, since)| now.since(*since) >= self.dead_after * 3)
         };
-        sight.members.iter().filter(|peer| peer.is_silent).filter(is_long).collect()
+        cluster.members.iter().filter(|peer| peer.is_silent).filter(is_long).collect()
     }
 }
 
 impl Rows {
-    /// Takes the judgements of an earlier sight.
-    pub(crate) fn seen_by(mut self, sight: &Sight) -> Sight {
+    /// Keeps the statuses of an earlier view.
+    pub(crate) fn seen_by(mut self, cluster: &ClusterView) -> ClusterView {
         for view in &mut self.shards {
             let earlier =
-                sight.shards.iter().find(|seen| seen.shard == view.shard && seen.owner.epoch == view.owner.epoch);
+                cluster.shards.iter().find(|seen| seen.shard == view.shard && seen.owner.epoch == view.owner.epoch);
             view.status = match (&view.owner.id, earlier) {
                 (None, _) => OwnerStatus::Free,
                 (Some(_), Some(seen)) if seen.status == OwnerStatus::Dead => OwnerStatus::Dead,
@@ -136,9 +136,9 @@ impl Rows {
             };
         }
         for peer in &mut self.members {
-            peer.is_silent = sight.member(&peer.id).is_some_and(|seen| seen.is_silent);
+            peer.is_silent = cluster.member(&peer.id).is_some_and(|seen| seen.is_silent);
         }
-        Sight { members: self.members.into(), shards: self.shards.into() }
+        ClusterView { members: self.members.into(), shards: self.shards.into() }
     }
 }
 
@@ -153,7 +153,7 @@ pub(crate) async fn read(session: &Session) -> Result<Rows, PostgresError> {
     for row in &session.query(asked, &[]).await? {
         let owner = Owner { id: row.try_get(1)?, epoch: row.try_get(2)?, beat: row.try_get(3)?, name: row.try_get(4)? };
         let (shard, wanted, is_pinned) = (row.try_get(0)?, row.try_get(5)?, row.try_get(6)?);
-        shards.push(View { shard, owner, status: OwnerStatus::Alive, wanted, is_pinned });
+        shards.push(ShardView { shard, owner, status: OwnerStatus::Alive, wanted, is_pinned });
     }
     let mut members = Vec::new();
     for row in &session.query("SELECT id, name, url, beat, draining FROM member ORDER BY id", &[]).await? {
