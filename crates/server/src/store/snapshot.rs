@@ -71,7 +71,7 @@ pub(crate) struct LeaseSnapshot {
     pub(crate) receipts: String,
     /// The sequence numbers of the messages in the order in which they were leased.
     pub(crate) seqs: Vec<u64>,
-    /// The time until the lease ends. No clock is compared with that of another server, so the hand-over itself does not count.
+    /// The time until the lease ends. The clocks of two servers are never compared, so the hand-over itself does not count.
     pub(crate) left: Duration,
 }
 

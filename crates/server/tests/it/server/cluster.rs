@@ -237,7 +237,7 @@ async fn a_message_is_found_retried_and_discarded_through_every_server() {
     }
 }
 
-/// A rolling restart: consumers keep what they have leased, and acknowledge it with the receipts that they have.
+/// A rolling restart: consumers keep their leases, and acknowledge with the receipts that they have.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn leases_pass_to_the_next_owner_when_a_server_stops_in_order() {
     let Some(server) = PgServer::shared() else { return };

@@ -16,7 +16,7 @@ use crate::{
     store::{LeaseSnapshot, ReadLimit, StoredMessage, StreamId},
 };
 
-/// What is read at once.
+/// The limits of one read.
 const PAGE: ReadLimit = ReadLimit { messages: 500, bytes: 4 * 1024 * 1024 };
 
 /// The leased messages, by stream and sequence number.
