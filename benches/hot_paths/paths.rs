@@ -18,7 +18,7 @@ use dms_protocol::auth::{
 use dms_server::{
     Server, ServerConfig,
     broker::{
-        Ack, AckStatus, Broker, GroupPath, LeaseRequest, NewMessage, Stream,
+        self, Ack, Broker, GroupPath, LeaseRequest, NewMessage, Stream,
         embedded::{EmbeddedBroker, EmbeddedConfig},
     },
     clock::Clock,
@@ -203,7 +203,14 @@ fn broker(on_disk: bool) -> Run {
         (broker, GroupPath { project, queue, group })
     });
     let json = Bytes::from(format!(r#"{{"body":{},"attributes":{{}}}}"#, body()));
-    let message = NewMessage { json, body_bytes: SIZE, tags: Vec::new(), delay: Duration::ZERO, origin: None };
+    let message = NewMessage {
+        json,
+        body_bytes: SIZE,
+        tags: Vec::new(),
+        delay: Duration::ZERO,
+        origin: None,
+        deduplication: None,
+    };
     let request = LeaseRequest {
         max_messages: BATCH,
         max_bytes: 524_288,
@@ -218,8 +225,10 @@ fn broker(on_disk: bool) -> Run {
             for _ in 0..count {
                 broker.append(&path.project, &path.queue, vec![message.clone(); BATCH]).await.expect("room");
                 let leased = broker.lease(&path, Stream::Messages, request.clone()).await.expect("a batch");
-                let acks =
-                    leased.into_iter().map(|one| Ack { receipt: one.receipt, status: AckStatus::Success }).collect();
+                let acks = leased
+                    .into_iter()
+                    .map(|one| Ack { receipt: one.receipt, status: broker::AckStatus::Success })
+                    .collect();
                 broker.ack(&path, Stream::Messages, acks).await.expect("a lease");
             }
         });

@@ -1,6 +1,6 @@
 //! [`Announced`]: which extensions of this project's server the service has.
 
-use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
 
 use http::HeaderMap;
 
@@ -8,7 +8,7 @@ use crate::wire::extensions::Extensions;
 
 /// The extensions that the service announced last.
 #[derive(Debug, Default)]
-pub(super) struct Announced(AtomicU8);
+pub(super) struct Announced(AtomicU16);
 
 impl Announced {
     /// Reads the headers of an answer. A success without the header comes from a service without extensions; an error
@@ -46,8 +46,8 @@ mod tests {
         assert!(announced.get().release(), "an error from a proxy says nothing");
         announced.note(true, &headers(None));
         assert_eq!(announced.get(), Extensions::NONE);
-        announced
-            .note(false, &headers(Some("end-poll, release, reject, reason, overview, peek, message-id, messages")));
+        let all = "end-poll, release, reject, reason, overview, peek, message-id, messages, deduplication";
+        announced.note(false, &headers(Some(all)));
         assert_eq!(announced.get(), Extensions::ALL);
     }
 }

@@ -26,6 +26,9 @@ use crate::{
     },
 };
 
+/// The tries of one call are over after this time at the latest, so a key that counts as long makes a repetition safe.
+const LONGEST_TRIES: Duration = Duration::from_secs(120);
+
 /// The result of one message of a send: its id if ids were requested, or its own error.
 pub type SendOutcome = Result<Option<MessageId>, Error>;
 
@@ -208,8 +211,12 @@ impl Client {
     ) -> Result<Vec<SendOutcome>, Error> {
         const NAME: &str = "send";
         check_messages(messages).map_err(|(index, error)| Error::new(NAME, Kind::Limit(index, error)))?;
+        if let Some(index) = messages.iter().position(|message| message.deduplication_key.is_some()) {
+            self.needs_deduplication(NAME, index).await?;
+        }
         let path = ["queues", queue.as_str(), "messages"];
-        let repeat = if options.allow_duplicates { Repeat::Allowed } else { Repeat::Doubles };
+        let repeatable = options.allow_duplicates || are_deduplicated(messages, LONGEST_TRIES);
+        let repeat = if repeatable { Repeat::Allowed } else { Repeat::Doubles };
         let body = wire::messages::encode_send(self.inner.dialect, messages, options.return_ids);
         let call = Call::new(NAME, Method::POST, &path, repeat).body(body)?;
         let sent = self.fetch(call, |answer| Ok(wire::messages::decode_sent(answer)?)).await?;
@@ -218,6 +225,25 @@ impl Client {
         }
         let text = format!("{} messages were sent, and {} results came", messages.len(), sent.len());
         Err(Error::unsure(NAME, Kind::Answer(http::StatusCode::CREATED, text.into())))
+    }
+
+    /// Checks that the service keeps deduplication keys. Another one would store each message without a word.
+    async fn needs_deduplication(&self, name: &'static str, index: usize) -> Result<(), Error> {
+        if self.extensions().deduplication() {
+            return Ok(());
+        }
+        // The first answer says which extensions there are. A refusal says it too.
+        let asked = self.quotas().await;
+        match asked {
+            _ if self.extensions().deduplication() => Ok(()),
+            Err(error) if error.status().is_none() || error.is_retryable() => Err(error),
+            _ => {
+                let value = "set for a service that does not announce the extension deduplication".to_owned();
+                let allowed = "only the server of this project keeps keys: send the message without one".to_owned();
+                let error = LimitError { what: "deduplication key", value, allowed };
+                Err(Error::new(name, Kind::Limit(Some(index), error)))
+            }
+        }
     }
 
     /// The exact size of a message within a send, in bytes.
@@ -391,7 +417,16 @@ pub(crate) fn check_message(message: &Message) -> Result<(), LimitError> {
     }
     limits::total_bytes(message.body.len())?;
     limits::labels(&message.tags)?;
+    limits::deduplication(message.deduplication_key.as_deref(), message.deduplication_window)?;
     limits::delay(message.delay)
+}
+
+/// Whether the service stores each of these messages once if they are sent again within `time`.
+pub(crate) fn are_deduplicated(messages: &[Message], time: Duration) -> bool {
+    messages.iter().all(|message| {
+        let window = message.deduplication_window.unwrap_or(limits::DEDUPLICATION_WINDOW);
+        message.deduplication_key.is_some() && window >= time
+    })
 }
 
 fn check_consume(stream: Stream, options: &ConsumeOptions) -> Result<(), LimitError> {

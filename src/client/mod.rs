@@ -31,7 +31,7 @@ pub use error::Error;
 pub use extensions::PollId;
 pub use groups::GroupsOptions;
 pub use messages::{AckOutcome, ConsumeOptions, SendOptions, SendOutcome};
-pub(crate) use messages::{Acked, Consumed, check_message};
+pub(crate) use messages::{Acked, Consumed, are_deduplicated, check_message};
 pub use messages_by_id::Resolved;
 
 /// A client of one project. Cloning is cheap: clones share connections, tokens and the stop after a refused key.

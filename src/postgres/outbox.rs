@@ -7,7 +7,7 @@ use tokio_postgres::{Row, Transaction, types::Type};
 use super::{
     connection::{Postgres, Value},
     error::PostgresError,
-    key::milliseconds,
+    key::{milliseconds, stored},
     table::Table,
 };
 use crate::{
@@ -19,8 +19,9 @@ use crate::{
 /// Messages in a table of the application's database. [`send`](Self::send) adds one in the application's own transaction,
 /// and a [`Relay`](super::Relay) sends committed messages to their queues.
 ///
-/// The relay sends each message at least once: if it is killed after a send and before it has deleted the message, the
-/// message is sent again, with the same text in the attribute
+/// If the relay is killed after a send and before it has deleted the message, the message is sent again with the same
+/// [deduplication key](Message::deduplication_key). This project's server stores it once, if that happens within the
+/// relay's [window](super::Relay::deduplication_window). Other services store it twice, with the same text in the attribute
 /// [`dms-deduplication-key`](crate::worker::attributes::DEDUPLICATION_KEY). A consumer with an [`Inbox`](super::Inbox) or
 /// [`Deduplicate`](crate::layers::Deduplicate) handles it once.
 ///
@@ -52,6 +53,8 @@ pub struct Outbox {
 pub(super) struct Pending {
     pub(super) id: i64,
     pub(super) queue: String,
+    /// The deduplication key for the server.
+    pub(super) key: String,
     pub(super) message: Message,
 }
 
@@ -130,7 +133,7 @@ impl Pending {
         // `send` writes both as JSON. Other programs may not: such a message is refused with the reason.
         let (attributes, malformed) = match Attributes::raw(attributes) {
             Ok(mut attributes) => {
-                attributes.insert(DEDUPLICATION_KEY, key);
+                attributes.insert(DEDUPLICATION_KEY, key.as_str());
                 (attributes, None)
             }
             Err(error) => (Attributes::new(), Some(format!("its attributes are no JSON object: {error}"))),
@@ -144,6 +147,6 @@ impl Pending {
         message.attributes = attributes;
         message.tags = row.try_get(5)?;
         message.delay = Duration::from_millis(u64::try_from(row.try_get::<_, i64>(6)?).unwrap_or(0));
-        Ok(Self { id: row.try_get(0)?, queue: row.try_get(1)?, message })
+        Ok(Self { id: row.try_get(0)?, queue: row.try_get(1)?, key: stored(&key).into_owned(), message })
     }
 }

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     client::{Client, Error, SendOptions, check_message},
     later::after,
-    limits::{MAX_BYTES, MAX_MESSAGES},
+    limits::{MAX_BYTES, MAX_DEDUPLICATION_WINDOW, MAX_MESSAGES, MIN_DEDUPLICATION_WINDOW},
     queue::QueueId,
     retry::{RetryPolicy, Schedule},
     text::brief,
@@ -23,13 +23,16 @@ use crate::{
 const BATCH: i64 = 100;
 /// How long the relay waits when the outbox is empty.
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
+/// How long the deduplication keys of sent messages count by default.
+const WINDOW: Duration = Duration::from_secs(3600);
 /// How long a batch may take after the shutdown.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
 
 /// Sends committed messages of an [`Outbox`] to their queues; made by [`Outbox::relay`].
 ///
 /// Run one in each replica: one of them is active at a time, and another takes over when its database connection ends.
-/// The messages of one queue are sent in the order in which they were added. A message that the service refuses for good
+/// The messages of one queue are sent in the order in which they were added. This project's server stores each of them
+/// once, whatever is killed in between, because they are sent with their deduplication keys. A message that the service refuses for good
 /// stays in the table with the reason in its column `refused`; everything else is sent again until it succeeds.
 #[derive(Debug)]
 #[must_use = "a relay sends nothing before `run` is called"]
@@ -37,6 +40,7 @@ pub struct Relay {
     outbox: Outbox,
     client: Client,
     poll_interval: Duration,
+    window: Duration,
     queues: BTreeMap<String, QueueId>,
     /// The queues whose last send failed.
     paused: BTreeMap<String, Paused>,
@@ -73,6 +77,7 @@ impl Outbox {
             outbox: self.clone(),
             client,
             poll_interval: POLL_INTERVAL,
+            window: WINDOW,
             queues: BTreeMap::new(),
             paused: BTreeMap::new(),
         }
@@ -83,6 +88,16 @@ impl Relay {
     /// How long the relay waits when the outbox is empty. Default: 200 ms.
     pub fn poll_interval(mut self, interval: Duration) -> Self {
         self.poll_interval = interval;
+        self
+    }
+
+    /// How long the server recognizes a message that is sent again; 1 h by default, at least 1 s and at most 7 days.
+    ///
+    /// A relay that was killed after a send and before it deleted the message sends it again when it, or another one, runs
+    /// again. If that takes longer than the window, the message is stored twice. The server keeps at most a million keys of
+    /// a project, so a long window limits the number of messages per second.
+    pub fn deduplication_window(mut self, window: Duration) -> Self {
+        self.window = window.clamp(MIN_DEDUPLICATION_WINDOW, MAX_DEDUPLICATION_WINDOW);
         self
     }
 
@@ -246,9 +261,19 @@ impl Relay {
 
     /// Sends one request. A message that is refused for good is noted; any other failure is returned.
     async fn send_chunk(&self, queue: &QueueId, chunk: &[Pending], results: &mut Results) -> Result<(), Error> {
-        // A repeated message has the same deduplication key.
+        // A repeated message has the same deduplication key. This project's server stores it once; of another service the consumer
+        // recognizes it by the attribute.
         let options = SendOptions::new().allow_duplicates(true);
-        let messages: Vec<_> = chunk.iter().map(|pending| pending.message.clone()).collect();
+        let keeps_keys = self.client.extensions().deduplication();
+        let message = |pending: &Pending| {
+            let message = pending.message.clone();
+            // A row of another program may have an empty key, which the server refuses.
+            match keeps_keys && !pending.key.is_empty() {
+                true => message.deduplication_key(&*pending.key).deduplication_window(self.window),
+                false => message,
+            }
+        };
+        let messages: Vec<_> = chunk.iter().map(message).collect();
         match self.client.send_with(queue, &messages, options).await {
             Ok(outcomes) => {
                 let mut failure = None;

@@ -14,7 +14,7 @@ use super::{
     metrics::{Counters, RequestEnd},
 };
 use crate::{
-    client::{Client, Error, SendOptions},
+    client::{Client, Error, SendOptions, are_deduplicated},
     later::after,
     message::Message,
     queue::QueueId,
@@ -141,7 +141,7 @@ impl Delivery {
         loop {
             let Err(error) = self.send(batch, tally).await else { return Ok(()) };
             let pause = match &error {
-                SendError::Call(error) if self.may_repeat(error) => {
+                SendError::Call(error) if self.may_repeat(error, self.is_deduplicated(batch)) => {
                     // While the key is refused, only messages with enough time left wait for it.
                     let pause = error.retry_after().filter(|_| error.is_auth()).unwrap_or_default();
                     schedule.next_delay().map(|delay| delay.max(pause))
@@ -173,10 +173,11 @@ impl Delivery {
             Err(_) => RequestEnd::Failed,
         });
         let outcomes = answer?;
+        let deduplicated = are_deduplicated(&messages, self.delivery_timeout);
         let mut last = None;
         for (entry, outcome) in std::mem::take(batch).into_iter().zip(outcomes) {
             match outcome {
-                Err(error) if self.may_repeat(&error) => {
+                Err(error) if self.may_repeat(&error, deduplicated) => {
                     last = Some(error);
                     batch.push(entry);
                 }
@@ -186,7 +187,12 @@ impl Delivery {
         last.map_or(Ok(()), |error| Err(error.into()))
     }
 
-    fn may_repeat(&self, error: &Error) -> bool {
-        error.is_retryable() && (self.options.allow_duplicates || !error.is_unsure())
+    /// Whether the service stores each message once, however often it is sent within the delivery timeout.
+    fn is_deduplicated(&self, batch: &[Entry]) -> bool {
+        batch.iter().all(|entry| are_deduplicated(std::slice::from_ref(&entry.message), self.delivery_timeout))
+    }
+
+    fn may_repeat(&self, error: &Error, deduplicated: bool) -> bool {
+        error.is_retryable() && (self.options.allow_duplicates || deduplicated || !error.is_unsure())
     }
 }

@@ -42,7 +42,8 @@ impl SendError {
     pub(super) fn is_about_messages(&self) -> bool {
         let Self::Call(error) = self else { return false };
         let about_all = error.is_auth() || error.is_forbidden() || error.is_not_found();
-        error.status().is_some() && !error.is_unsure() && !error.is_retryable() && !about_all
+        // A limit is without a status where the client found it, such as a deduplication key that the service does not keep.
+        (error.status().is_some() || error.is_limit()) && !error.is_unsure() && !error.is_retryable() && !about_all
     }
 
     /// The kind of failure as a word, for spans.

@@ -284,7 +284,10 @@ impl Producer {
 
 /// Returns whether a message has only a body.
 fn is_bare(message: &Message) -> bool {
-    message.attributes.is_empty() && message.tags.is_empty() && message.delay.is_zero()
+    message.attributes.is_empty()
+        && message.tags.is_empty()
+        && message.delay.is_zero()
+        && message.deduplication_key.is_none()
 }
 
 /// A future of the result of an accepted message. Dropping it does not withdraw the message.

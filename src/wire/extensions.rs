@@ -16,22 +16,24 @@ pub(crate) const MAX_ENDED_POLLS: usize = 100;
 
 /// The extensions of the documented API that a service announces in the header `x-dms-extensions` of its answers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Extensions(u8);
+pub struct Extensions(u16);
 
-const END_POLL: u8 = 1;
-const RELEASE: u8 = 2;
-const REJECT: u8 = 4;
-const REASON: u8 = 8;
-const OVERVIEW: u8 = 16;
-const PEEK: u8 = 32;
-const MESSAGE_ID: u8 = 64;
-const MESSAGES: u8 = 128;
+const END_POLL: u16 = 1;
+const RELEASE: u16 = 2;
+const REJECT: u16 = 4;
+const REASON: u16 = 8;
+const OVERVIEW: u16 = 16;
+const PEEK: u16 = 32;
+const MESSAGE_ID: u16 = 64;
+const MESSAGES: u16 = 128;
+const DEDUPLICATION: u16 = 256;
 
 impl Extensions {
     /// No extensions.
     pub const NONE: Self = Self(0);
     /// Every extension of this version.
-    pub const ALL: Self = Self(END_POLL | RELEASE | REJECT | REASON | OVERVIEW | PEEK | MESSAGE_ID | MESSAGES);
+    pub const ALL: Self =
+        Self(END_POLL | RELEASE | REJECT | REASON | OVERVIEW | PEEK | MESSAGE_ID | MESSAGES | DEDUPLICATION);
 
     /// Returns whether a waiting consume call can be ended.
     pub fn end_poll(self) -> bool {
@@ -73,6 +75,11 @@ impl Extensions {
         self.0 & MESSAGES > 0
     }
 
+    /// Returns whether messages can have deduplication keys.
+    pub fn deduplication(self) -> bool {
+        self.0 & DEDUPLICATION > 0
+    }
+
     /// Reads the announcement in the headers of an answer; `None` if there is none. Unknown names are ignored.
     pub(crate) fn announced(headers: &HeaderMap) -> Option<Self> {
         headers.get(&EXTENSIONS).map(|value| Self::parse(value.as_bytes()))
@@ -88,16 +95,17 @@ impl Extensions {
             b"peek" => PEEK,
             b"message-id" => MESSAGE_ID,
             b"messages" => MESSAGES,
+            b"deduplication" => DEDUPLICATION,
             _ => 0,
         };
         Self(list.split(|byte| *byte == b',').fold(0, |all, name| all | bit(name)))
     }
 
-    pub(crate) fn bits(self) -> u8 {
+    pub(crate) fn bits(self) -> u16 {
         self.0
     }
 
-    pub(crate) fn from_bits(bits: u8) -> Self {
+    pub(crate) fn from_bits(bits: u16) -> Self {
         Self(bits & Self::ALL.0)
     }
 }
@@ -125,7 +133,10 @@ mod tests {
     #[test]
     fn announcements_are_read_with_tolerance() {
         let parse = |text: &str| Extensions::parse(text.as_bytes());
-        assert_eq!(parse("end-poll, release, reject, reason, overview, peek, message-id, messages"), Extensions::ALL);
+        assert_eq!(
+            parse("end-poll, release, reject, reason, overview, peek, message-id, messages, deduplication"),
+            Extensions::ALL
+        );
         assert_eq!(parse(" reason ,fly,,release"), Extensions(RELEASE | REASON));
         assert_eq!(parse(""), Extensions::NONE);
         assert_eq!(Extensions::announced(&HeaderMap::new()), None);

@@ -80,6 +80,13 @@ fn encode_message(json: &mut impl Write, dialect: &Dialect, message: &Message) -
     if message.delay.as_millis() > 0 {
         put(format!(",\"{}\":{}", dialect.delay_time, message.delay.as_millis()).as_bytes())?;
     }
+    if let Some(key) = &message.deduplication_key {
+        put(b",\"deduplication_key\":")?;
+        put(&serde_json::to_vec(key)?)?;
+        if let Some(window) = message.deduplication_window {
+            put(format!(",\"deduplication_window\":{}", window.as_millis()).as_bytes())?;
+        }
+    }
     put(b"}")
 }
 
@@ -247,17 +254,19 @@ mod tests {
         let full = Message::new(Body::raw(&b" {\"x\": 1} "[..]).unwrap())
             .attribute("n", 1)
             .tag("blue")
-            .delay(Duration::from_micros(6_000_900));
+            .delay(Duration::from_micros(6_000_900))
+            .deduplication_key("a\"b")
+            .deduplication_window(Duration::from_secs(60));
         let json = |version: ApiVersion, id| {
             String::from_utf8(encode_send(version.dialect(), &[plain.clone(), full.clone()], id).unwrap()).unwrap()
         };
         assert_eq!(
             json(ApiVersion::V2, true),
-            r#"{"messages":[{"body":"a\"b"},{"body":{"x": 1},"attributes":{"n":1},"tags":["blue"],"delay_time":6000}],"return_id":true}"#
+            r#"{"messages":[{"body":"a\"b"},{"body":{"x": 1},"attributes":{"n":1},"tags":["blue"],"delay_time":6000,"deduplication_key":"a\"b","deduplication_window":60000}],"return_id":true}"#
         );
         assert_eq!(
             json(ApiVersion::V1_0, true),
-            r#"{"messages":[{"body":"a\"b"},{"body":{"x": 1},"attributes":{"n":1},"tags":["blue"],"delayTime":6000}],"returnId":true}"#
+            r#"{"messages":[{"body":"a\"b"},{"body":{"x": 1},"attributes":{"n":1},"tags":["blue"],"delayTime":6000,"deduplication_key":"a\"b","deduplication_window":60000}],"returnId":true}"#
         );
         assert!(!json(ApiVersion::V2, false).contains("return_id"));
         let sizes = [&plain, &full].map(|message| encoded_len(ApiVersion::V2.dialect(), message).unwrap());

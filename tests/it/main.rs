@@ -6,6 +6,7 @@ mod client_documents;
 mod client_extensions;
 mod client_server;
 mod clock;
+mod deduplication;
 mod handler_arguments;
 mod key_stores;
 mod layers;

@@ -155,8 +155,8 @@ fn charging(world: &World) -> dms_worker::WorkerBuilder {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_relay_that_is_killed_at_any_step_loses_no_message_and_each_has_its_effect_once() {
-    for (step, received) in [(Step::BeforeSend, 3), (Step::AfterSend, 6), (Step::BeforeCommit, 6)] {
+async fn messages_of_a_relay_that_is_killed_at_any_step_are_stored_once() {
+    for step in [Step::BeforeSend, Step::AfterSend, Step::BeforeCommit] {
         let Some(world) = World::new().await else { return };
         world.sql("CREATE TABLE charges (id bigint NOT NULL)");
         world.commit(1..=3).await;
@@ -183,7 +183,7 @@ async fn a_relay_that_is_killed_at_any_step_loses_no_message_and_each_has_its_ef
         }
         world.relay_all().await;
         let report = world.orders.run_worker(charging(&world)).await;
-        assert_eq!(report.received, received, "{step:?}: {report:?}");
+        assert_eq!(report.received, 3, "{step:?}: {report:?}");
         assert_eq!(world.sql("SELECT id FROM charges ORDER BY id"), ["1", "2", "3"], "{step:?}");
     }
 }

@@ -26,6 +26,14 @@ pub const POLL_WAIT_SECS: RangeInclusive<u64> = 1..=60;
 pub const ACK_WAIT_SECS: RangeInclusive<u64> = 15..=300;
 /// The longest delay of a message: seven days (5.3.1, `delay_time`).
 pub const MAX_DELAY: Duration = Duration::from_millis(604_800_000);
+/// The longest deduplication key of a message, in bytes. Only this project's server takes such keys.
+pub const MAX_DEDUPLICATION_KEY: usize = 512;
+/// How long a deduplication key counts by default: five minutes.
+pub const DEDUPLICATION_WINDOW: Duration = Duration::from_secs(300);
+/// The shortest time that a deduplication key may count: one second.
+pub const MIN_DEDUPLICATION_WINDOW: Duration = Duration::from_secs(1);
+/// The longest time that a deduplication key may count: seven days.
+pub const MAX_DEDUPLICATION_WINDOW: Duration = MAX_DELAY;
 /// Labels of one message, and labels of one filter (5.3.1, 5.3.2).
 pub const MAX_LABELS: usize = 3;
 /// The longest label, in characters (5.3.1).
@@ -180,6 +188,26 @@ pub fn delay(delay: Duration) -> Result<(), LimitError> {
         return Ok(());
     }
     Err(LimitError::new("delay", format!("{delay:?}"), "0 to 604800000 ms (7 days) are allowed"))
+}
+
+/// Checks a message's deduplication key, and how long it counts.
+///
+/// # Errors
+/// When the key is empty or too long, or the window is below one second, above seven days, or without a key.
+pub fn deduplication(key: Option<&str>, window: Option<Duration>) -> Result<(), LimitError> {
+    let Some(key) = key else {
+        let Some(window) = window else { return Ok(()) };
+        return Err(LimitError::new("deduplication window", format!("{window:?}"), "a deduplication key is needed"));
+    };
+    if !(1..=MAX_DEDUPLICATION_KEY).contains(&key.len()) {
+        let allowed = format!("1 to {MAX_DEDUPLICATION_KEY} bytes are allowed");
+        return Err(LimitError::new("deduplication key", format!("{} bytes long", key.len()), allowed));
+    }
+    let window = window.unwrap_or(DEDUPLICATION_WINDOW);
+    if (MIN_DEDUPLICATION_WINDOW..=MAX_DEDUPLICATION_WINDOW).contains(&window) {
+        return Ok(());
+    }
+    Err(LimitError::new("deduplication window", format!("{window:?}"), "1 s to 7 days are allowed"))
 }
 
 /// Checks that a delay is not above another.

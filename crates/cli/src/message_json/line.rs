@@ -1,4 +1,5 @@
-//! A message as JSON outside of the service: `{"body":…,"attributes":…,"tags":…,"delay_time":…}`, one line or one item.
+//! A message as JSON outside of the service: `{"body":…,"attributes":…,"tags":…,"delay_time":…,"deduplication_key":…}`,
+//! one line or one item.
 
 use std::time::Duration;
 
@@ -21,6 +22,10 @@ struct Fields<'a> {
     tags: Option<Vec<String>>,
     #[serde(default)]
     delay_time: Option<f64>,
+    #[serde(default)]
+    deduplication_key: Option<String>,
+    #[serde(default)]
+    deduplication_window: Option<f64>,
 }
 
 /// A value that is there, also where it is `null`.
@@ -51,6 +56,15 @@ pub(crate) fn parse(json: &[u8], common: &Message) -> Result<Message, String> {
         message.delay = Duration::try_from_secs_f64(millis / 1000.0)
             .map_err(|_| format!("`delay_time` is {millis}: 0 to 604800000 ms are allowed"))?;
     }
+    if fields.deduplication_key.is_some() {
+        message.deduplication_key = fields.deduplication_key;
+    }
+    if let Some(millis) = fields.deduplication_window {
+        let window = Duration::try_from_secs_f64(millis / 1000.0);
+        let window =
+            window.map_err(|_| format!("`deduplication_window` is {millis}: 1000 to 604800000 ms are allowed"))?;
+        message.deduplication_window = Some(window);
+    }
     Ok(message)
 }
 
@@ -78,6 +92,7 @@ pub(crate) fn check(message: &Message) -> Result<(), String> {
     limits::total_bytes(message.body.len())
         .and_then(|()| limits::labels(&message.tags))
         .and_then(|()| limits::delay(message.delay))
+        .and_then(|()| limits::deduplication(message.deduplication_key.as_deref(), message.deduplication_window))
         .map_err(|error| error.to_string())
 }
 
@@ -90,12 +105,14 @@ mod tests {
     #[test]
     fn a_line_overrides_what_is_common() {
         let common = Message::text("").tag("red").attribute("a", 1).attribute("b", 1);
-        let line =
-            br#"{"body": [1, 2], "attributes": {"b": 2}, "tags": ["blue"], "delay_time": 6000.9, "handler": "x"}"#;
+        let line = br#"{"body": [1, 2], "attributes": {"b": 2}, "tags": ["blue"], "delay_time": 6000.9, "handler": "x",
+            "deduplication_key": "k", "deduplication_window": 60000}"#;
         let message = parse(line, &common).unwrap();
         assert_eq!(message.body.as_str(), "[1, 2]");
         assert_eq!(message.attributes.to_json(), r#"{"b":2,"a":1}"#);
         assert_eq!((message.tags, message.delay.as_millis()), (vec!["blue".to_owned()], 6000));
+        let (key, window) = (message.deduplication_key.as_deref(), message.deduplication_window);
+        assert_eq!((key, window), (Some("k"), Some(Duration::from_secs(60))));
     }
 
     #[test]
@@ -124,6 +141,9 @@ mod tests {
         assert!(reason("{").starts_with("is not a message: EOF"));
         assert_eq!(reason("{}"), "has no `body`: write {\"body\": …}");
         assert!(reason(r#"{"body": 1, "delay_time": -1}"#).contains("`delay_time` is -1"));
+        let window = r#"{"body": 1, "deduplication_window": 5000}"#;
+        assert!(reason(window).ends_with("a deduplication key is needed"), "{}", reason(window));
+        assert!(reason(r#"{"body": 1, "deduplication_key": ""}"#).contains("1 to 512 bytes are allowed"));
         assert!(reason(r#"{"body": 1, "tags": ["a b"]}"#).contains("label is \"a b\""));
         assert!(reason(r#"{"body": 1, "delay_time": 604800001}"#).contains("604800000 ms (7 days) are allowed"));
     }

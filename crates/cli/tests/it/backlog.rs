@@ -103,6 +103,7 @@ fn message(bytes: usize) -> NewMessage {
         tags: Vec::new(),
         delay: Duration::ZERO,
         origin: None,
+        deduplication: None,
     }
 }
 

@@ -59,6 +59,11 @@ pub enum BrokerError {
     /// The queue has no resource tag with this key.
     #[error("the queue has no tag {0}")]
     TagNotFound(String),
+    /// The project has the maximum number of deduplication keys.
+    #[error(
+        "the project has {0} deduplication keys whose window has not ended; send fewer messages with keys, or shorter windows"
+    )]
+    TooManyKeys(usize),
     /// The queue or group is still being created.
     #[error("it is being created")]
     BeingCreated,

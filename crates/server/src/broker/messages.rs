@@ -6,11 +6,12 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    broker::{AckStatus, MessageOrigin, Stream},
+    broker::{AckStatus, KeyHash, MessageOrigin, Stream},
     clock::whole_ms,
     store::FirstPlace,
 };
 use dms_protocol::{
+    limits,
     message::DeadLetterInfo,
     queue::{GroupId, ProjectId, QueueId, TagFilter},
 };
@@ -24,6 +25,23 @@ pub struct GroupPath {
     pub queue: QueueId,
     /// The group.
     pub group: GroupId,
+}
+
+/// The deduplication key of a message: within the window after a message was stored, another one with the same key in the same queue
+/// is not stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Deduplication {
+    /// The hash of the key.
+    pub(crate) key: KeyHash,
+    /// How long the key counts if the message is stored.
+    pub(crate) window: Duration,
+}
+
+impl Deduplication {
+    /// A key and its window, of at most [`MAX_DEDUPLICATION_WINDOW`](dms_protocol::limits::MAX_DEDUPLICATION_WINDOW).
+    pub fn new(key: &str, window: Duration) -> Self {
+        Self { key: KeyHash::of(key), window: window.min(limits::MAX_DEDUPLICATION_WINDOW) }
+    }
 }
 
 /// A message that was checked and can be stored.
@@ -40,10 +58,12 @@ pub struct NewMessage {
     pub delay: Duration,
     /// The origin of the message that this one is a copy of, whose id it keeps.
     pub origin: Option<MessageOrigin>,
+    /// The deduplication key.
+    pub deduplication: Option<Box<Deduplication>>,
 }
 
 /// Where the messages of a send were stored, from which their ids follow.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Appended {
     /// The first one without a delay. The others follow it without gaps.
     pub(crate) first: u64,
@@ -53,17 +73,31 @@ pub struct Appended {
     pub(crate) first_delayed: u64,
     /// When the delays began, in Unix milliseconds.
     pub(crate) now_ms: i64,
+    /// The messages that were not stored, because of their deduplication keys: their places in the send, in order, and the ids of the
+    /// messages that were stored earlier.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) duplicates: Vec<(usize, MessageOrigin)>,
 }
 
 impl Appended {
-    /// The ids of the messages, given the delay and the origin of each.
+    /// The messages that were not stored, because a message with the same deduplication key was stored earlier: their places in the
+    /// send, in order.
+    pub fn duplicates(&self) -> impl ExactSizeIterator<Item = usize> {
+        self.duplicates.iter().map(|(place, _)| *place)
+    }
+
+    /// The ids of the messages, given the delay and the origin of each. A duplicate has the id of the message that was stored earlier.
     pub fn ids(
         self,
         queue: &QueueId,
         messages: impl Iterator<Item = (Duration, Option<MessageOrigin>)>,
     ) -> impl Iterator<Item = MessageOrigin> {
-        let Self { mut first, entered_ms, mut first_delayed, now_ms } = self;
-        messages.map(move |(delay, origin)| {
+        let Self { mut first, entered_ms, mut first_delayed, now_ms, duplicates } = self;
+        let mut duplicates = duplicates.into_iter().peekable();
+        messages.enumerate().map(move |(place, (delay, origin))| {
+            if let Some((_, id)) = duplicates.next_if(|(duplicate, _)| *duplicate == place) {
+                return id;
+            }
             let delay = whole_ms(delay);
             let (place, next, at) = match delay {
                 ..=0 => (FirstPlace::Queue, &mut first, entered_ms),

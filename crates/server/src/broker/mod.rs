@@ -31,13 +31,13 @@ pub use self::{
         BackedUp, DamagedIn, DamagedMessage, FoundIn, FoundMessage, FoundPlace, GroupStanding, PeekState, Peeked,
         Purged, Standing,
     },
-    messages::{Ack, AckCounts, Appended, GroupPath, LeaseRequest, LeasedMessage, NewMessage},
+    messages::{Ack, AckCounts, Appended, Deduplication, GroupPath, LeaseRequest, LeasedMessage, NewMessage},
     overview::{BrokerStats, GroupList, GroupOverview, OverviewPage, QueueOverview, Quotas, Usage},
     storage::{StoragePart, StorageTrouble},
 };
 pub use crate::{
     histogram::Histogram,
-    store::{FailureCause, MessageOrigin, RetentionChange, RetentionPolicy},
+    store::{FailureCause, KeyHash, MessageOrigin, RetentionChange, RetentionPolicy},
 };
 pub use dms_protocol::queue::Stream;
 

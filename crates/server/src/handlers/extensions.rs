@@ -16,7 +16,7 @@ use dms_protocol::internal::text::cut;
 pub(crate) const EXTENSIONS: HeaderName = HeaderName::from_static("x-dms-extensions");
 /// The extensions that every answer of the message API announces.
 pub(crate) const ANNOUNCED: HeaderValue =
-    HeaderValue::from_static("end-poll, release, reject, reason, overview, peek, message-id, messages");
+    HeaderValue::from_static("end-poll, release, reject, reason, overview, peek, message-id, messages, deduplication");
 /// The header of a consume request with the name of the call, by which it can be ended.
 const POLL: HeaderName = HeaderName::from_static("x-dms-poll");
 /// The longest name of a consume call, in bytes.

@@ -8,7 +8,7 @@ use std::{borrow::Cow, time::Duration};
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::{
-    broker::NewMessage,
+    broker::{Deduplication, NewMessage},
     handlers::attributes::{self, NO_ATTRIBUTES},
     http::{codes, error::ApiError, json},
 };
@@ -39,6 +39,14 @@ struct Entry<'a> {
     attributes: Cow<'a, [u8]>,
     tags: Vec<Cow<'a, str>>,
     delay: Option<Delay<'a>>,
+    deduplication: Option<Box<DeduplicationText<'a>>>,
+}
+
+/// The JSON of the deduplication key and of its window. Nearly no message has them, so they are in a box.
+#[derive(Debug, Default, PartialEq)]
+struct DeduplicationText<'a> {
+    key: Option<&'a [u8]>,
+    window_ms: Option<&'a [u8]>,
 }
 
 /// A `delay_time`: its spelling, and the number as written.
@@ -49,14 +57,14 @@ struct Delay<'a> {
 }
 
 impl SendRequest {
-    /// Reads and checks the body of a send.
+    /// Reads and checks the body of a send. Without `extensions`, deduplication keys are passed over as any unknown member is.
     ///
     /// # Errors
     /// A documented code with the place of the first mistake.
-    pub(crate) fn read(body: &[u8]) -> Result<Self, ApiError> {
+    pub(crate) fn read(body: &[u8], extensions: bool) -> Result<Self, ApiError> {
         let ParsedSend { messages, return_id } = json::read_messages(body, request)?;
         check_sizes(&messages)?;
-        let messages = messages.into_iter().enumerate().map(|(index, entry)| message(index, entry));
+        let messages = messages.into_iter().enumerate().map(|(index, entry)| message(index, entry, extensions));
         Ok(Self { messages: messages.collect::<Result<_, _>>()?, return_id })
     }
 }
@@ -76,12 +84,15 @@ fn request<'a>(scan: &mut Scan<'a>) -> Result<ParsedSend<'a>, Fault> {
 fn entry<'a>(scan: &mut Scan<'a>) -> Result<Entry<'a>, Fault> {
     let start = scan.start();
     let (mut body, mut attributes, mut tags, mut delay) = (None, None, None, None);
+    let mut deduplication = None::<Box<DeduplicationText<'a>>>;
     scan.members(|name, scan| match &**name {
         b"body" => name.once(&mut body, scan.portable(limits::MAX_NESTING, 0)?),
         b"attributes" => name.once(&mut attributes, scan.nullable(attributes::read)?),
         b"tags" => name.once(&mut tags, scan.nullable(|scan| scan.items(Scan::string))?),
         b"delay_time" => name.once(&mut delay, delay_time("delay_time", scan)?),
         b"delayTime" => name.once(&mut delay, delay_time("delayTime", scan)?),
+        b"deduplication_key" => name.once(&mut deduplication.get_or_insert_default().key, scan.value()?),
+        b"deduplication_window" => name.once(&mut deduplication.get_or_insert_default().window_ms, scan.value()?),
         _ => scan.value().map(drop),
     })?;
     Ok(Entry {
@@ -89,6 +100,7 @@ fn entry<'a>(scan: &mut Scan<'a>) -> Result<Entry<'a>, Fault> {
         attributes: attributes.flatten().unwrap_or(Cow::Borrowed(NO_ATTRIBUTES)),
         tags: tags.flatten().unwrap_or_default(),
         delay: delay.flatten(),
+        deduplication,
     })
 }
 
@@ -126,10 +138,12 @@ fn check_sizes(messages: &[Entry<'_>]) -> Result<(), ApiError> {
     Err(codes::MESSAGE_SIZE.saying(text))
 }
 
-fn message(index: usize, entry: Entry<'_>) -> Result<NewMessage, ApiError> {
+fn message(index: usize, entry: Entry<'_>, extensions: bool) -> Result<NewMessage, ApiError> {
     check_labels(index, &entry.tags)?;
     let delay = entry.delay.map_or(Ok(Duration::ZERO), |delay| delay.read(index))?;
+    let deduplication = entry.deduplication.filter(|_| extensions);
     Ok(NewMessage {
+        deduplication: deduplication.map_or(Ok(None), |text| text.read(index))?,
         origin: attributes::origin(&entry.attributes),
         json: encode(entry.body, &entry.attributes, &entry.tags),
         body_bytes: entry.body.len(),
@@ -159,6 +173,34 @@ impl Delay<'_> {
                 .at(format!("messages[{index}].{name} is {shown}: 0 to 604800000 ms (7 days) are allowed."))
         })
     }
+}
+
+impl DeduplicationText<'_> {
+    /// The key and its window. `null` counts as absent.
+    fn read(&self, index: usize) -> Result<Option<Box<Deduplication>>, ApiError> {
+        let key = member::<String>(index, "deduplication_key", self.key, "a string is expected.")?;
+        let millis = "milliseconds are expected, a number from 1000 to 604800000.";
+        let window = member::<f64>(index, "deduplication_window", self.window_ms, millis)?;
+        // What is no time, as a negative number, is shorter than the shortest window.
+        let window = window.map(|ms| Duration::try_from_secs_f64(ms.trunc() / 1000.0).unwrap_or_default());
+        limits::deduplication(key.as_deref(), window)
+            .map_err(|error| codes::REQUEST_FORMAT.at(error.of(format!("The {} of messages[{index}]", error.what))))?;
+        let window = window.unwrap_or(limits::DEDUPLICATION_WINDOW);
+        Ok(key.map(|key| Box::new(Deduplication::new(&key, window))))
+    }
+}
+
+fn member<T: serde::de::DeserializeOwned>(
+    index: usize,
+    name: &str,
+    text: Option<&[u8]>,
+    expected: &str,
+) -> Result<Option<T>, ApiError> {
+    let Some(text) = text else { return Ok(None) };
+    serde_json::from_slice(text).map_err(|_| {
+        let shown = excerpt(text);
+        codes::REQUEST_FORMAT.at(format!("messages[{index}].{name} is {shown}: {expected}"))
+    })
 }
 
 /// The `message` object of a consume answer, joined from the texts of the request.
@@ -193,7 +235,13 @@ mod tests {
     }
 
     fn entry(body: &str) -> Entry<'_> {
-        Entry { body: body.as_bytes(), attributes: Cow::Borrowed(b"{}"), tags: Vec::new(), delay: None }
+        Entry {
+            body: body.as_bytes(),
+            attributes: Cow::Borrowed(b"{}"),
+            tags: Vec::new(),
+            delay: None,
+            deduplication: None,
+        }
     }
 
     #[test]
@@ -224,5 +272,33 @@ mod tests {
         for bad in ["-1", "604800001", "1e999", "-1e999", "1e300"] {
             assert_eq!(delay(bad), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn a_deduplication_key_is_checked_with_its_window() {
+        let read = |members: &str, extensions| {
+            let body = format!(r#"{{"messages":[{{"body":1{members}}}]}}"#);
+            SendRequest::read(body.as_bytes(), extensions).map(|mut read| read.messages.remove(0).deduplication)
+        };
+        let key = |seconds| Some(Box::new(Deduplication::new("k", Duration::from_secs(seconds))));
+        assert_eq!(read(r#","deduplication_key":"k""#, true).unwrap(), key(300));
+        assert_eq!(read(r#","deduplication_window":1000.9,"deduplication_key":"k""#, true).unwrap(), key(1));
+        assert_eq!(read(r#","deduplication_key":null,"deduplication_window":null"#, true).unwrap(), None);
+        let bad = [
+            r#","deduplication_key":"""#,
+            r#","deduplication_key":5"#,
+            r#","deduplication_window":1000"#,
+            r#","deduplication_key":"k","deduplication_window":"1000""#,
+            r#","deduplication_key":"k","deduplication_window":999"#,
+            r#","deduplication_key":"k","deduplication_window":-5"#,
+            r#","deduplication_key":"k","deduplication_window":604800001"#,
+        ];
+        for bad in bad {
+            assert!(read(bad, true).is_err(), "{bad}");
+            assert_eq!(read(bad, false).unwrap(), None, "{bad}");
+        }
+        let long = format!(r#","deduplication_key":"{}""#, "x".repeat(513));
+        let refusal = format!("{:?}", read(&long, true).unwrap_err());
+        assert!(refusal.contains("513 bytes long: 1 to 512 bytes are allowed"), "{refusal}");
     }
 }

@@ -151,7 +151,9 @@ impl From<BrokerError> for ApiError {
             BrokerError::UnknownReceipt(place) => codes::UNKNOWN_HANDLER.at(place),
             BrokerError::NotRejectable(reason) => codes::ACK_STATUS.saying(reason),
             BrokerError::ForeignReceipt(place) => codes::FOREIGN_HANDLER.at(place),
-            BrokerError::TooManyPolls(_) | BrokerError::TooMuchLeased(_) => codes::TOO_FREQUENT.because(error),
+            BrokerError::TooManyPolls(_) | BrokerError::TooMuchLeased(_) | BrokerError::TooManyKeys(_) => {
+                codes::TOO_FREQUENT.because(error)
+            }
             BrokerError::Store(cause) if cause.is::<AlreadyLogged>() => {
                 tracing::debug!(error = %cause, "the store failed; the request was answered with an error");
                 codes::INTERNAL.because("The store failed; try again later.")

@@ -64,6 +64,7 @@ pub(crate) struct ServerMetrics {
     long_polls: Gauge,
     storage: Gauge,
     produced: Counter,
+    duplicates: Counter,
     consumed: Counter,
     acknowledged: Counter,
     failed: Counter,
@@ -83,6 +84,7 @@ impl ServerMetrics {
             long_polls: Gauge::default(),
             storage: Gauge::default(),
             produced: Counter::default(),
+            duplicates: Counter::default(),
             consumed: Counter::default(),
             acknowledged: Counter::default(),
             failed: Counter::default(),
@@ -97,6 +99,8 @@ impl ServerMetrics {
     pub(crate) fn register(&self, registry: &mut Registry) {
         let mut counter = |name: &str, help: &str, counter: &Counter| registry.register(name, help, counter.clone());
         counter("dms_server_produced_messages", "Messages taken from producers", &self.produced);
+        let help = "Messages that were not stored, because of their deduplication keys";
+        counter("dms_server_duplicate_messages", help, &self.duplicates);
         counter("dms_server_consumed_messages", "Messages handed out, redeliveries included", &self.consumed);
         counter("dms_server_acked_messages", "Messages settled by an acknowledgement", &self.acknowledged);
         counter("dms_server_failed_messages", "Messages failed by an acknowledgement", &self.failed);
@@ -144,9 +148,12 @@ impl ServerMetrics {
         self.refused_logins.inc();
     }
 
-    /// Counts stored messages.
-    pub(crate) fn produced(&self, messages: usize) {
+    /// Counts stored messages, and duplicates that were not stored.
+    pub(crate) fn produced(&self, messages: usize, duplicates: usize) {
         self.produced.inc_by(messages as u64);
+        if duplicates > 0 {
+            self.duplicates.inc_by(duplicates as u64);
+        }
     }
 
     /// Counts messages handed out.

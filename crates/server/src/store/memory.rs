@@ -58,6 +58,7 @@ impl Messages {
             | Record::GivenUp
             | Record::Settled { .. }
             | Record::RetentionSet(..)
+            | Record::KeysSent { .. }
             | Record::Purged { .. } => {}
         }
     }

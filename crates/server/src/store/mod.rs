@@ -6,6 +6,7 @@
 //! | `snapshot` | `Snapshot`, what a store held when it was opened |
 //! | `settings` | values of the broker that are stored as they are |
 //! | `origin` | where a message entered its queue: its id |
+//! | `sent_keys` | the deduplication keys of messages |
 //! | `read` | what a read asks for and returns |
 //! | `error`, `open_error` | why a call, or opening, failed |
 //! | `memory` | the store without a disk |
@@ -38,6 +39,7 @@ mod record;
 #[cfg(any(feature = "disk", feature = "postgres"))]
 #[cfg_attr(not(feature = "disk"), allow(dead_code, reason = "moving and repairing runs is for the log"))]
 pub(crate) mod run;
+mod sent_keys;
 mod settings;
 #[cfg(any(feature = "disk", feature = "postgres"))]
 pub(crate) mod settled_page;
@@ -52,6 +54,7 @@ pub(crate) use self::{
     origin::FirstPlace,
     read::{Damaged, ReadBatch, ReadLimit, up_to_time},
     record::{CursorId, FailureHistory, GroupRow, QueueRow, Record, Settlement, StoredMessage, StreamId},
+    sent_keys::{SentKey, SentKeys},
     snapshot::{
         CursorSnapshot, DelayQueueSnapshot, GroupSnapshot, LeaseSnapshot, QueueSnapshot, Snapshot, StreamSnapshot,
     },
@@ -59,6 +62,7 @@ pub(crate) use self::{
 pub use self::{
     open_error::OpenError,
     origin::MessageOrigin,
+    sent_keys::KeyHash,
     settings::{FailureCause, RetentionChange, RetentionPolicy},
 };
 

@@ -52,12 +52,10 @@ impl MessageOrigin {
         (length == Self::BYTES && origin.place().is_some()).then_some(origin)
     }
 
-    #[cfg(any(feature = "disk", feature = "postgres"))]
     pub(crate) fn from_bytes(bytes: [u8; Self::BYTES]) -> Self {
         Self(bytes)
     }
 
-    #[cfg(any(feature = "disk", feature = "postgres"))]
     pub(crate) fn as_bytes(&self) -> &[u8; Self::BYTES] {
         &self.0
     }

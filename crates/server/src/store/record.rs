@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::store::{
     origin::MessageOrigin,
+    sent_keys::SentKeys,
     settings::{FailureCause, RetentionPolicy},
 };
 use dms_protocol::{
@@ -187,6 +188,12 @@ pub(crate) enum Record {
     GivenUp,
     /// The retention of a queue is set.
     RetentionSet(QueueId, RetentionPolicy),
+    /// Messages of this commit have deduplication keys. Keys whose window ended at or before `now_ms` are deleted.
+    KeysSent {
+        #[serde(rename = "now")]
+        now_ms: i64,
+        keys: SentKeys,
+    },
     /// The backlog of a group is purged: everything below `below` is settled for its cursor.
     Purged {
         #[serde(rename = "reader")]
@@ -227,6 +234,7 @@ mod tests {
                 r#"{"Settled":{"reader":3,"settlement":{"done":[1],"skipped":[{"start":2,"end":3}],"failed":[[4,1]],"dead":[5],"head":6}}}"#,
             ),
             (Record::GivenUp, r#""Skipped""#),
+            (Record::KeysSent { now_ms: 4, keys: SentKeys::default() }, r#"{"KeysSent":{"now":4,"keys":""}}"#),
             (Record::Purged { cursor, below: 4 }, r#"{"Purged":{"reader":3,"below":4}}"#),
             (Record::DelayQueuePurged { delay_queue: stream, below: 4 }, r#"{"Emptied":{"lot":2,"below":4}}"#),
             (Record::Expired { stream, low: 4, oldest: None }, r#"{"Expired":{"stream":2,"low":4,"oldest":null}}"#),

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::store::{
     record::{CursorId, GroupRow, QueueRow},
+    sent_keys::SentKeys,
     settings::RetentionPolicy,
 };
 use dms_protocol::queue::{ProjectId, QueueTag, TagFilter};
@@ -56,6 +57,8 @@ pub(crate) struct Snapshot {
     pub(crate) queues: Vec<QueueSnapshot>,
     /// The groups in the order of their numbers.
     pub(crate) groups: Vec<GroupSnapshot>,
+    /// The deduplication keys of sent messages. Of equal ones the last window counts. Their queue may have been deleted.
+    pub(crate) keys: Vec<SentKeys>,
     /// The leases that the owner before handed over.
     pub(crate) leases: Vec<LeaseSnapshot>,
 }

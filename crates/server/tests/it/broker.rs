@@ -3,6 +3,7 @@
 
 mod damage;
 mod dead_letters;
+mod deduplication;
 mod delivery;
 mod durability;
 mod kill;

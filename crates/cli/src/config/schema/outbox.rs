@@ -16,10 +16,16 @@ pub struct Outbox {
     pub postgres: PostgresKeys,
     /// How long to wait when the table is empty, above zero; 200 ms by default.
     pub poll_interval: Span,
+    /// How long the server recognizes a message that is sent again after a crash, 1s to 7d; 1h by default.
+    pub deduplication_window: Span,
 }
 
 impl Default for Outbox {
     fn default() -> Self {
-        Self { postgres: PostgresKeys::default(), poll_interval: Duration::from_millis(200).into() }
+        Self {
+            postgres: PostgresKeys::default(),
+            poll_interval: Duration::from_millis(200).into(),
+            deduplication_window: Duration::from_secs(3600).into(),
+        }
     }
 }

@@ -27,6 +27,7 @@ impl RelayUnit {
         let database = crate::config::open_database(&outbox.postgres);
         let database = database.map_err(|error| SidecarError::Outbox(place, error.to_string()))?;
         let relay = dms_worker::postgres::Outbox::new(database).relay(shared.client.clone());
+        let relay = relay.deduplication_window(outbox.deduplication_window.get());
         Ok(Self { relay: relay.poll_interval(outbox.poll_interval.get()), running: running(outbox, shared) })
     }
 

@@ -207,7 +207,7 @@ impl EmbeddedBroker {
         let (requests, waiting) = mpsc::unbounded_channel::<Request>();
         // From here on a wall clock that is set moves neither due times nor entry times.
         let clock = clock.steady();
-        let mut state = BrokerState::restore(snapshot, &config);
+        let mut state = BrokerState::restore(snapshot, &config, clock.now_ms());
         state.bound_entry_times(clock.now_ms());
         state.pauses = PauseDetector::new(witness);
         let core = Arc::new(Core::new(state, store, config, clock, requests));

@@ -146,8 +146,14 @@ impl Scene {
     }
 
     pub(crate) async fn send(&self, text: &str, delay: Duration) -> Result<(), BrokerError> {
-        let message =
-            NewMessage { json: text.to_owned().into(), body_bytes: text.len(), tags: Vec::new(), delay, origin: None };
+        let message = NewMessage {
+            json: text.to_owned().into(),
+            body_bytes: text.len(),
+            tags: Vec::new(),
+            delay,
+            origin: None,
+            deduplication: None,
+        };
         self.broker.append(&self.path.project, &self.path.queue, vec![message]).await.map(drop)
     }
 
@@ -273,7 +279,14 @@ async fn what_is_read_does_not_grow_with_the_backlog() {
         let store = Arc::new(FlakyStore::default());
         let scene = Scene::on(store.clone()).await;
         let json = format!(r#"{{"body":"{}","attributes":{{}}}}"#, "x".repeat(300));
-        let message = NewMessage { json: json.into(), body_bytes: 302, tags: Vec::new(), delay: NOW, origin: None };
+        let message = NewMessage {
+            json: json.into(),
+            body_bytes: 302,
+            tags: Vec::new(),
+            delay: NOW,
+            origin: None,
+            deduplication: None,
+        };
         for _ in 0..backlog / 1_000 {
             let messages = vec![message.clone(); 1_000];
             scene.broker.append(&scene.path.project, &scene.path.queue, messages).await.unwrap();

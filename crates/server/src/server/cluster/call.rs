@@ -1,6 +1,6 @@
 //! [`Call`] and [`Reply`]: an operation on the queues of one shard as a value, so that it can be tried again and sent to its owner.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -14,6 +14,9 @@ use crate::broker::{
     OverviewPage, Purged, Usage, embedded::EmbeddedBroker,
 };
 use dms_protocol::queue::{GroupId, ProjectId, ProjectTag, QueueId, QueueTag};
+
+/// All tries of a call are over after this time.
+const LONGEST_TRIES: Duration = Duration::from_secs(120);
 
 /// An operation on the queues of one shard.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -70,8 +73,13 @@ pub(super) enum Reply {
 }
 
 impl Call {
-    /// Whether it may be made twice: it changes nothing, or leases messages that come back.
+    /// Whether it may be made twice: it changes nothing, leases messages that come back, or sends messages with deduplication keys.
     pub(super) fn is_repeatable(&self) -> bool {
+        if let Self::Append { messages, .. } = self {
+            let counts =
+                |message: &SentShape| message.deduplication.as_ref().is_some_and(|key| key.window >= LONGEST_TRIES);
+            return messages.iter().all(counts);
+        }
         matches!(
             self,
             Self::Queues { .. }

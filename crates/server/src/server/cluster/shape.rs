@@ -8,8 +8,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::broker::{
-    FoundIn, FoundMessage, FoundPlace, GroupList, GroupOverview, GroupStanding, LeasedMessage, MessageOrigin,
-    NewMessage, PeekState, Peeked, QueueOverview, RetentionChange, RetentionPolicy, Stream,
+    Deduplication, FoundIn, FoundMessage, FoundPlace, GroupList, GroupOverview, GroupStanding, LeasedMessage,
+    MessageOrigin, NewMessage, PeekState, Peeked, QueueOverview, RetentionChange, RetentionPolicy, Stream,
 };
 use dms_protocol::{
     message::DeadLetterInfo,
@@ -157,19 +157,21 @@ pub(super) struct SentShape {
     delay: Duration,
     #[serde(default)]
     origin: Option<MessageOrigin>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) deduplication: Option<Box<Deduplication>>,
 }
 
 impl From<NewMessage> for SentShape {
     fn from(message: NewMessage) -> Self {
-        let NewMessage { json, body_bytes, tags, delay, origin } = message;
-        Self { json, body_bytes, tags, delay, origin }
+        let NewMessage { json, body_bytes, tags, delay, origin, deduplication } = message;
+        Self { json, body_bytes, tags, delay, origin, deduplication }
     }
 }
 
 impl From<SentShape> for NewMessage {
     fn from(shape: SentShape) -> Self {
-        let SentShape { json, body_bytes, tags, delay, origin } = shape;
-        Self { json, body_bytes, tags, delay, origin }
+        let SentShape { json, body_bytes, tags, delay, origin, deduplication } = shape;
+        Self { json, body_bytes, tags, delay, origin, deduplication }
     }
 }
 

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::store::{
-    CursorId, CursorSnapshot, GroupRow, QueueRow, Record, RetentionPolicy, Settlement, StreamId,
+    CursorId, CursorSnapshot, GroupRow, QueueRow, Record, RetentionPolicy, SentKeys, Settlement, StreamId,
     postgres::journal::Change,
     settled_page::{PAGE_MESSAGES, SettledPage, locate},
 };
@@ -64,6 +64,8 @@ pub(crate) struct Images {
     readers: BTreeMap<StreamId, Vec<CursorId>>,
     /// Pages that are not settled whole.
     pub(crate) pages: BTreeMap<(CursorId, u64), SettledPage>,
+    /// The deduplication keys of commits, by the end of their last window and the number of the commit.
+    pub(crate) keys: BTreeMap<(i64, u64), SentKeys>,
     /// The rows that differ from the last written image.
     pub(crate) dirty: Dirty,
 }
@@ -76,6 +78,7 @@ pub(crate) struct Dirty {
     pub(crate) streams: BTreeSet<StreamId>,
     pub(crate) cursors: BTreeSet<CursorId>,
     pub(crate) pages: BTreeSet<(CursorId, u64)>,
+    pub(crate) keys: BTreeSet<(i64, u64)>,
 }
 
 impl Dirty {
@@ -86,6 +89,7 @@ impl Dirty {
         self.streams.extend(other.streams);
         self.cursors.extend(other.cursors);
         self.pages.extend(other.pages);
+        self.keys.extend(other.keys);
     }
 }
 
@@ -113,6 +117,7 @@ impl Images {
             }
             Record::TagsSet(queue, tags) => self.change_queue(queue, |queue| queue.tags.clone_from(tags)),
             Record::RetentionSet(queue, policy) => self.change_queue(queue, |queue| queue.retention = *policy),
+            Record::KeysSent { now_ms, keys } => self.add_keys(*now_ms, keys),
             Record::RuleFixed(cursor, rule) => self.change_cursor(*cursor, |cursor| cursor.rule = Some(rule.clone())),
             Record::Settled { cursor, settlement, .. } => self.settle(*cursor, settlement),
             Record::Purged { cursor, below } => self.purge(*cursor, *below),
@@ -124,6 +129,16 @@ impl Images {
             | Record::Appended(..)
             | Record::Delayed(..) => {}
         }
+    }
+
+    /// Adds the keys of the commit that is being taken in, and removes those whose windows have ended.
+    fn add_keys(&mut self, now_ms: i64, keys: &SentKeys) {
+        while let Some(first) = self.keys.first_entry().filter(|first| first.key().0 <= now_ms) {
+            self.dirty.keys.insert(first.remove_entry().0);
+        }
+        let key = (keys.until_ms(), self.commit_no + 1);
+        self.keys.insert(key, keys.clone());
+        self.dirty.keys.insert(key);
     }
 
     fn create_queue(&mut self, row: &QueueRow) {

@@ -55,6 +55,7 @@ struct Rows {
     streams: [Vec<i64>; 4],
     cursors: ([Vec<i64>; 6], Vec<Option<String>>),
     pages: ([Vec<i64>; 2], [Vec<Vec<u8>>; 2]),
+    sent_keys: ([Vec<i64>; 2], Vec<Vec<u8>>),
     /// Keys of rows that go.
     gone: Gone,
 }
@@ -66,6 +67,7 @@ struct Gone {
     streams: Vec<i64>,
     cursors: Vec<i64>,
     pages: (Vec<i64>, Vec<i64>),
+    sent_keys: (Vec<i64>, Vec<i64>),
 }
 
 impl Rows {
@@ -78,6 +80,7 @@ impl Rows {
             streams: Default::default(),
             cursors: Default::default(),
             pages: Default::default(),
+            sent_keys: Default::default(),
             gone: Gone::default(),
         };
         for number in &dirty.queues {
@@ -128,6 +131,16 @@ impl Rows {
             rows.pages.1[0].push(bits);
             rows.pages.1[1].push(failures);
         }
+        for key in &dirty.keys {
+            let row = [key.0, big(key.1)];
+            let Some(keys) = images.keys.get(key) else {
+                rows.gone.sent_keys.0.push(row[0]);
+                rows.gone.sent_keys.1.push(row[1]);
+                continue;
+            };
+            push(&mut rows.sent_keys.0, row);
+            rows.sent_keys.1.push(keys.to_bytes());
+        }
         Ok(rows)
     }
 
@@ -140,7 +153,7 @@ impl Rows {
             session.batch("ROLLBACK").await?;
             return Ok(false);
         }
-        let Gone { queues, groups, streams, cursors, pages } = &self.gone;
+        let Gone { queues, groups, streams, cursors, pages, sent_keys } = &self.gone;
         for (table, gone) in [("queue", queues), ("consumer_group", groups), ("stream", streams), ("reader", cursors)] {
             if !gone.is_empty() {
                 let sql = format!("DELETE FROM {table} WHERE shard = $1 AND number = ANY ($2)");
@@ -151,6 +164,11 @@ impl Rows {
             let sql = "DELETE FROM settled USING unnest($2::bigint[], $3::bigint[]) t(reader, page) \
                        WHERE settled.shard = $1 AND settled.reader = t.reader AND settled.page = t.page";
             session.execute(sql, &[&duty.shard, &pages.0, &pages.1]).await?;
+        }
+        if !sent_keys.0.is_empty() {
+            let sql = "DELETE FROM sent_keys USING unnest($2::bigint[], $3::bigint[]) t(until_ms, commit_no) \
+                       WHERE sent_keys.shard = $1 AND sent_keys.until_ms = t.until_ms AND sent_keys.commit_no = t.commit_no";
+            session.execute(sql, &[&duty.shard, &sent_keys.0, &sent_keys.1]).await?;
         }
         self.upsert(session, duty.shard).await?;
         let image = "UPDATE image SET commit_no = $2, next_number = $3 WHERE shard = $1";
@@ -206,7 +224,11 @@ impl Rows {
             ("bits", "bytea", bits),
             ("failures", "bytea", failures),
         ];
-        upsert(session, (shard, "settled"), &columns, 2).await
+        upsert(session, (shard, "settled"), &columns, 2).await?;
+        let ([until_ms, commit_no], keys) = &self.sent_keys;
+        let columns: [Column<'_>; 3] =
+            [("until_ms", "bigint", until_ms), ("commit_no", "bigint", commit_no), ("keys", "bytea", keys)];
+        upsert(session, (shard, "sent_keys"), &columns, 2).await
     }
 }
 

@@ -11,7 +11,7 @@ use tokio_postgres::{
 };
 
 use crate::store::{
-    CursorId, DelayQueueSnapshot, GroupSnapshot, LeaseSnapshot, QueueSnapshot, Snapshot, StreamId, StreamSnapshot,
+    CursorId, DelayQueueSnapshot, GroupSnapshot, LeaseSnapshot, QueueSnapshot, SentKeys, Snapshot, StreamId, StreamSnapshot,
     postgres::{
         big,
         connect::Session,
@@ -128,6 +128,11 @@ impl Loader<'_> {
                 .map_err(|bad| self.damaged(bad.to_string()))?;
             images.pages.insert((CursorId(self.number(row, 0)?), self.number(row, 1)?), page);
         }
+        for row in &self.rows("SELECT until_ms, commit_no, keys FROM sent_keys WHERE shard = $1").await? {
+            let keys = SentKeys::from_bytes(Self::get(row, 2)?);
+            let keys = keys.ok_or_else(|| self.damaged("a row of sent_keys is cut off"))?;
+            images.keys.insert((Self::get(row, 0)?, self.number(row, 1)?), keys);
+        }
         Ok(images)
     }
 
@@ -210,7 +215,8 @@ impl Loader<'_> {
             images.cursor_snapshot(number).ok_or_else(|| self.damaged(format!("there is no cursor {}", number.0)))
         };
         let leases = self.leases(images.commit_no).await?;
-        let mut snapshot = Snapshot { next_number: images.next_number, leases, ..Snapshot::default() };
+        let keys = images.keys.values().cloned().collect();
+        let mut snapshot = Snapshot { next_number: images.next_number, keys, leases, ..Snapshot::default() };
         for QueueImage { row, tags, retention } in images.queues.values() {
             let next = stream(row.delay_queue())?.next;
             let (count, next_due) = delayed.get(&row.delay_queue()).copied().unwrap_or_default();

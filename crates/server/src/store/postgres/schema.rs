@@ -11,6 +11,7 @@
 //! | `journal` | a commit | everything except messages, see `journal.rs`; deleted once it is in the image |
 //! | `chunk_S_N` | messages that follow each other in a stream | S is the shard, N counts periods of six hours since 1970; only inserted into, and dropped |
 //! | `parked` | a delayed message | |
+//! | `sent_keys` | the deduplication keys of a commit | deleted after their windows |
 //! | `leased` | a shard | the leases that an owner handed over when it stopped in order, good until the next commit |
 //! | `image` | a shard | the last commit that the following tables contain |
 //! | `queue`, `consumer_group`, `stream`, `reader`, `settled` | what their names say | written every few seconds, never by a commit |
@@ -29,7 +30,7 @@ const MADE_MEANWHILE: [SqlState; 3] =
     [SqlState::UNIQUE_VIOLATION, SqlState::DUPLICATE_OBJECT, SqlState::DUPLICATE_TABLE];
 
 /// The version that this program writes.
-pub(crate) const VERSION: i32 = 3;
+pub(crate) const VERSION: i32 = 4;
 
 /// The statements that migrate a schema from version N to N + 1, in order.
 const MIGRATIONS: &[&str] = &[
@@ -115,6 +116,15 @@ BEGIN
     END LOOP;
 END
 $$;
+",
+    "
+CREATE TABLE sent_keys (
+    shard int,
+    until_ms bigint,
+    commit_no bigint,
+    keys bytea NOT NULL,
+    PRIMARY KEY (shard, until_ms, commit_no)
+);
 ",
 ];
 

@@ -240,6 +240,7 @@ pub(crate) fn message(text: &str, tags: &[&str], delay: Duration) -> NewMessage 
         tags: tags.iter().map(|&tag| tag.into()).collect(),
         delay,
         origin: None,
+        deduplication: None,
     }
 }
 

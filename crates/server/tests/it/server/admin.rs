@@ -119,6 +119,7 @@ async fn redeliveries_dead_letters_and_syncs_are_counted() {
         tags: Vec::new(),
         delay: Duration::ZERO,
         origin: None,
+        deduplication: None,
     };
     broker.append(&project, &queue, vec![message.clone(), message]).await.unwrap();
     let path = GroupPath { project, queue, group };
@@ -171,6 +172,7 @@ async fn damaged_messages_are_shown_and_skipped() {
         tags: Vec::new(),
         delay: Duration::ZERO,
         origin: None,
+        deduplication: None,
     };
     server.broker().append(&project, &queue, vec![message("first"), message("second")]).await.unwrap();
     server.close().await;

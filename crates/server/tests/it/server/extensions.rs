@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::{Api, ApiResponse, PROJECT, guarded, vector_clock};
 
 /// The extensions that a server announces.
-const ALL: &str = "end-poll, release, reject, reason, overview, peek, message-id, messages";
+const ALL: &str = "end-poll, release, reject, reason, overview, peek, message-id, messages, deduplication";
 
 /// A consume call with a name.
 async fn poll(api: &Api, group: &str, id: &str, seconds: u32) -> ApiResponse {
@@ -435,4 +435,45 @@ async fn a_copy_keeps_the_id_of_its_message() {
 async fn a_server_without_extensions_shows_no_ids_to_consumers() {
     let s = Scene::with(ServerConfig::default().extensions(false), 1, 1).await;
     assert_eq!(ids(&s.api, &format!("{}/messages", s.group)).await, [(json!(1), Value::Null)]);
+}
+
+/// The literal texts of `docs/api.md`.
+#[tokio::test(start_paused = true)]
+async fn a_message_with_a_deduplication_key_is_stored_once() {
+    let api = Api::start().await;
+    let (queue, group) = api.queue_and_group("q").await;
+    let path = format!("{queue}/messages");
+    let send = async |members: &str| {
+        let body = format!(r#"{{"messages":[{{"body":1,{members}}},{{"body":2}}],"return_id":true}}"#);
+        api.post(&path, &body).await.expect(201)["messages"].clone()
+    };
+    let key = r#""deduplication_key":"order-7","deduplication_window":60000"#;
+    let (first, again) = (send(key).await, send(key).await);
+    assert_eq!(again[0]["id"], first[0]["id"]);
+    assert_eq!(
+        again[0],
+        json!({ "error": null, "error_code": null, "state": 0, "id": first[0]["id"], "duplicate": true })
+    );
+    assert!(first[0].get("duplicate").is_none() && again[1].get("duplicate").is_none());
+    let without_ids = api.post(&path, &format!(r#"{{"messages":[{{"body":1,{key}}}]}}"#)).await;
+    assert_eq!(without_ids.text, r#"{"messages":[{"error":null,"error_code":null,"state":0,"duplicate":true}]}"#);
+    let bodies = |batch: &Value| {
+        batch.as_array().unwrap().iter().map(|message| message["message"]["body"].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(bodies(&api.consume(&group, "").await), [1, 2, 2]);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(send(key).await[0].get("duplicate").is_none(), "the window is over");
+    let said =
+        api.post(&path, r#"{"messages":[{"body":1,"deduplication_window":60000}]}"#).await.refused(400, "DMS.10540010");
+    assert!(said.contains("a deduplication key is needed"), "{said}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_without_extensions_passes_over_deduplication_keys() {
+    let api = without_extensions().await;
+    let (queue, group) = api.queue_and_group("q").await;
+    for _ in 0..2 {
+        api.send(&queue, r#"{"body":1,"deduplication_key":"k","deduplication_window":"any"}"#).await;
+    }
+    assert_eq!(api.consume(&group, "").await.as_array().unwrap().len(), 2);
 }

@@ -32,6 +32,7 @@ async fn send(broker: &Arc<dyn Broker>, count: usize, delay: Duration) {
         tags: Vec::new(),
         delay,
         origin: None,
+        deduplication: None,
     };
     let queue = broker.overview()[0].queue.id.clone();
     broker.append(&PROJECT.into(), &queue, vec![message; count]).await.unwrap();

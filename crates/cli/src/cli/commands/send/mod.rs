@@ -48,6 +48,7 @@ Examples:
   dms-worker send orders --file orders.jsonl          one {\"body\":…,\"attributes\":…,\"tags\":…,\"delay_time\":…} per line
   dms-worker send orders --file orders.jsonl --resume after a kill or an outage: continues where the earlier run ended
   dms-worker send orders --file orders.jsonl --rejected bad.jsonl
+  dms-worker send reports '{}' --deduplication-key nightly-2026-11-28      stored once, however often it is sent
   generate | dms-worker send orders -
 
 Each refused line is reported with its number and the reason; the others are sent, and the exit code is 1. --rejected writes the \
@@ -90,6 +91,12 @@ pub(crate) struct SendArgs {
     /// Delay before the messages can be consumed, at most 7d
     #[arg(long, value_name = "DURATION", default_value = "0s", hide_default_value = true)]
     delay: Span,
+    /// Store the message once: others with this key are not stored while it counts
+    #[arg(long, value_name = "KEY", conflicts_with = "file")]
+    deduplication_key: Option<String>,
+    /// How long the deduplication key counts, 1s to 7d; 5m by default
+    #[arg(long, value_name = "DURATION", requires = "deduplication_key")]
+    deduplication_window: Option<Span>,
     /// Print the id of each message
     #[arg(long)]
     ids: bool,
@@ -100,6 +107,10 @@ pub(crate) struct SendArgs {
 
 /// Sends everything; exit code 1 when a line was refused.
 pub(crate) async fn run(args: SendArgs, context: &Context) -> Result<ExitCode, Failure> {
+    if args.deduplication_key.is_some() && (args.bodies.len() > 1 || args.bodies == ["-"]) {
+        let hint = "--deduplication-key is for one BODY: write \"deduplication_key\" into each of several JSON lines";
+        return Err(Failure::of(Kind::Usage, hint));
+    }
     let client = context.client()?;
     let queue = client.find_queue(&args.queue).await?;
     let (mut input, journal) = open(&args, &queue).await?;
@@ -132,6 +143,8 @@ pub(crate) async fn run(args: SendArgs, context: &Context) -> Result<ExitCode, F
 async fn open(args: &SendArgs, queue: &Queue) -> Result<(Input, Option<Journal>), Failure> {
     let mut common = Message::new(Body::trusted("null".into())).delay(args.delay.get());
     common.tags.clone_from(&args.tags);
+    common.deduplication_key.clone_from(&args.deduplication_key);
+    common.deduplication_window = args.deduplication_window.map(Span::get);
     for (name, value) in &args.attributes {
         common.attributes.insert_raw(name.as_str(), value.clone());
     }

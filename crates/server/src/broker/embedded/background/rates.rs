@@ -1,4 +1,5 @@
-//! Samples the totals of all queues and groups, from which their rates are computed.
+//! Samples the totals of all queues and groups, from which their rates are computed, and forgets deduplication keys whose window
+//! has ended.
 
 use std::sync::Arc;
 
@@ -15,7 +16,11 @@ use crate::broker::embedded::{
 /// Takes samples until the task is aborted.
 pub(crate) async fn run(core: Arc<Core>) {
     loop {
-        core.lock().sample(Instant::now());
+        {
+            let mut state = core.lock();
+            state.sample(Instant::now());
+            state.recent_keys.expire(core.clock.now_ms());
+        }
         sleep(SAMPLE_INTERVAL).await;
     }
 }

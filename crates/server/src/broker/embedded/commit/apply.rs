@@ -15,7 +15,7 @@ use crate::{
             },
         },
     },
-    store::{CursorId, CursorSnapshot, GroupRow, QueueRow, Record, Settlement, StoredMessage, StreamId},
+    store::{CursorId, CursorSnapshot, GroupRow, QueueRow, Record, SentKeys, Settlement, StoredMessage, StreamId},
 };
 use dms_protocol::{
     message::DeadLetterInfo,
@@ -93,6 +93,7 @@ impl BrokerState {
             }
             // It stands for a damaged commit that an operator gave up.
             Record::GivenUp => {}
+            Record::KeysSent { now_ms, keys } => self.add_keys(*now_ms, keys),
             Record::RetentionSet(queue, policy) => self.set_retention(queue, *policy, config),
             Record::Purged { cursor, below } => self.purge(*cursor, *below),
             Record::DelayQueuePurged { delay_queue, .. } => {
@@ -101,6 +102,21 @@ impl BrokerState {
                 }
             }
             Record::Expired { stream, low, oldest } => self.expire(*stream, *low, *oldest),
+        }
+    }
+
+    fn add_keys(&mut self, now_ms: i64, keys: &SentKeys) {
+        self.recent_keys.expire(now_ms);
+        let mut project = None;
+        for sent in &keys.0 {
+            // The keys of a commit are in the order of its sends, and those of a send belong to one queue.
+            if project.is_none_or(|(queue, _)| queue != sent.queue) {
+                let queue = self.queues.values().find(|queue| queue.row.stream() == sent.queue);
+                project = queue.map(|queue| (sent.queue, &queue.row.project));
+            }
+            if let Some((_, project)) = project {
+                self.recent_keys.add(project, sent);
+            }
         }
     }
 
@@ -138,6 +154,7 @@ impl BrokerState {
         let Some(queue) = self.queues.remove(id) else { return };
         self.creating.remove(&queue.row.number);
         queue.groups.iter().for_each(|group| self.drop_group(group));
+        self.recent_keys.forget(queue.row.stream());
         self.streams.remove(&queue.row.stream());
         self.delay_queues.remove(&queue.row.delay_queue());
     }

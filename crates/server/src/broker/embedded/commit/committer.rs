@@ -173,6 +173,7 @@ fn prepare(core: &Core, group: Vec<Request>) -> (Vec<Request>, Arc<Vec<Record>>)
             Err(error) => refused.push((request, error)),
         }
     }
+    records.extend(preparer.sent_keys());
     // After the loop, because the preparer borrows the state.
     for (request, error) in refused {
         state.roll_back(&request.command);

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
     broker::{
-        Appended, BrokerError, NewMessage,
+        Appended, BrokerError, Deduplication, NewMessage,
         embedded::{
             command::{AdminCommand, Command},
             config::{EmbeddedConfig, StartPosition},
@@ -12,11 +12,15 @@ use crate::{
                 BrokerState,
                 label_filter::LabelFilter,
                 lease::{LeaseDecision, LeaseEnd},
+                recent_keys::MAX_KEYS,
             },
         },
     },
     clock::whole_ms,
-    store::{CursorId, FirstPlace, GroupRow, MessageOrigin, QueueRow, Record, StoredMessage, StreamId},
+    store::{
+        CursorId, FirstPlace, GroupRow, KeyHash, MessageOrigin, QueueRow, Record, SentKey, SentKeys, StoredMessage,
+        StreamId,
+    },
 };
 use dms_protocol::{
     message::DeadLetterInfo,
@@ -31,6 +35,12 @@ pub(crate) struct Preparer<'a> {
     /// The next sequence number of each stream and delay queue, and when its newest message entered, including the commands prepared
     /// so far.
     ends: BTreeMap<StreamId, (u64, i64)>,
+    /// The deduplication keys of the commands prepared so far.
+    keys: SentKeys,
+    /// The same, to find them.
+    ids: BTreeMap<(StreamId, KeyHash), MessageOrigin>,
+    /// The duplicates in the last send.
+    duplicates: Vec<(usize, MessageOrigin)>,
 }
 
 type Prepared = Result<Vec<Record>, BrokerError>;
@@ -38,7 +48,8 @@ type Prepared = Result<Vec<Record>, BrokerError>;
 impl<'a> Preparer<'a> {
     /// Starts a commit on top of `state`.
     pub(crate) fn new(state: &'a BrokerState, config: &'a EmbeddedConfig, now_ms: i64) -> Self {
-        Self { state, config, now_ms, ends: BTreeMap::new() }
+        let (ends, keys, ids, duplicates) = (BTreeMap::new(), SentKeys::default(), BTreeMap::new(), Vec::new());
+        Self { state, config, now_ms, ends, keys, ids, duplicates }
     }
 
     /// The records of a command.
@@ -82,12 +93,65 @@ impl<'a> Preparer<'a> {
 
     fn append(&mut self, queue: &QueueId, messages: &[NewMessage]) -> Prepared {
         let queue = &self.state.queues.get(queue).ok_or(BrokerError::QueueNotFound)?.row;
-        Ok(messages.iter().map(|message| self.append_one(queue, message)).collect())
+        self.check_keys(queue, messages)?;
+        let mut records = Vec::with_capacity(messages.len());
+        for (place, message) in messages.iter().enumerate() {
+            match &message.deduplication {
+                None => records.push(self.append_one(queue, message)),
+                Some(key) => match self.sent_with(queue, key.key) {
+                    Some(id) => self.duplicates.push((place, id)),
+                    None => {
+                        let record = self.append_one(queue, message);
+                        self.keep_key(queue, key, &record);
+                        records.push(record);
+                    }
+                },
+            }
+        }
+        Ok(records)
+    }
+
+    /// Checks that the project may have the keys of these messages.
+    fn check_keys(&self, queue: &QueueRow, messages: &[NewMessage]) -> Result<(), BrokerError> {
+        let keys = messages.iter().filter_map(|message| message.deduplication.as_ref());
+        let new = keys.filter(|key| self.sent_with(queue, key.key).is_none()).count();
+        // Those of other projects in this commit are counted too, which is at most some thousands.
+        if new > 0 && self.state.recent_keys.count(&queue.project) + self.keys.0.len() + new > MAX_KEYS {
+            return Err(BrokerError::TooManyKeys(MAX_KEYS));
+        }
+        Ok(())
+    }
+
+    /// The id of the message that was sent to a queue with this key, in an earlier commit or in this one.
+    fn sent_with(&self, queue: &QueueRow, key: KeyHash) -> Option<MessageOrigin> {
+        let earlier = self.state.recent_keys.find(queue.stream(), key, self.now_ms);
+        earlier.or_else(|| self.ids.get(&(queue.stream(), key)).copied())
+    }
+
+    /// Notes the key of a message that this commit stores.
+    fn keep_key(&mut self, queue: &QueueRow, key: &Deduplication, record: &Record) {
+        let (place, message) = match record {
+            Record::Appended(_, message) => (FirstPlace::Queue, message),
+            Record::Delayed(_, message) => (FirstPlace::DelayQueue, message),
+            _ => return,
+        };
+        let own = || MessageOrigin::new(queue.id.as_str(), place, message.seq, message.entered_ms);
+        let id = message.origin.unwrap_or_else(own);
+        let until_ms = self.now_ms.saturating_add(whole_ms(key.window));
+        self.keys.0.push(SentKey { queue: queue.stream(), key: key.key, id, until_ms });
+        self.ids.insert((queue.stream(), key.key), id);
+    }
+
+    /// The record of the deduplication keys of the commit, if there are any. It comes last, so that the messages of several sends can
+    /// be stored as one run.
+    pub(crate) fn sent_keys(self) -> Option<Record> {
+        (!self.keys.0.is_empty()).then_some(Record::KeysSent { now_ms: self.now_ms, keys: self.keys })
     }
 
     /// Where the records of a send put its messages.
-    pub(crate) fn appended(&self, records: &[Record]) -> Appended {
-        let mut appended = Appended { now_ms: self.now_ms, ..Appended::default() };
+    pub(crate) fn appended(&mut self, records: &[Record]) -> Appended {
+        let duplicates = std::mem::take(&mut self.duplicates);
+        let mut appended = Appended { now_ms: self.now_ms, duplicates, ..Appended::default() };
         for record in records.iter().rev() {
             match record {
                 Record::Appended(_, message) => {

@@ -9,6 +9,7 @@
 //! | `lease_budget` | the memory that leased messages may take |
 //! | `receipt` | the tokens that acknowledge messages |
 //! | `label_filter` | which messages a group consumes |
+//! | `recent_keys` | deduplication keys |
 //! | `set_aside` | damaged messages |
 //! | `retention`, `alarms` | which messages are deleted, and when the next lease, delay or retention ends |
 //! | `pause` | pauses of the process |
@@ -28,11 +29,11 @@ use crate::{
             config::{EffectiveRetention, EmbeddedConfig},
             state::{
                 cursor::Cursor, delay_queue::DelayQueue, lease_budget::LeaseBudget, pause::PauseDetector, rates::Rates,
-                receipt::LeaseToken, stream::Stream,
+                receipt::LeaseToken, recent_keys::RecentKeys, stream::Stream,
             },
         },
     },
-    store::{CursorId, GroupRow, GroupSnapshot, QueueRow, QueueSnapshot, Snapshot, StreamId},
+    store::{self, CursorId, GroupRow, GroupSnapshot, QueueRow, QueueSnapshot, Snapshot, StreamId},
 };
 use dms_protocol::queue::{GroupId, ProjectId, QueueId, QueueMode, QueueTag};
 
@@ -46,6 +47,7 @@ pub(crate) mod leases;
 pub(crate) mod pause;
 pub(crate) mod rates;
 pub(crate) mod receipt;
+pub(crate) mod recent_keys;
 mod retention;
 pub(crate) mod set_aside;
 pub(crate) mod stream;
@@ -87,6 +89,8 @@ pub(crate) struct BrokerState {
     pub(crate) pauses: PauseDetector,
     /// Messages per second of each queue and group.
     pub(crate) rates: Rates,
+    /// The deduplication keys of sent messages.
+    pub(crate) recent_keys: RecentKeys,
     /// The broker is closed: new calls are refused.
     pub(crate) closed: bool,
     /// The store no longer belongs to this process, and why: every call is refused.
@@ -108,7 +112,7 @@ pub(crate) struct QueueState {
 
 impl BrokerState {
     /// Restores the state from a snapshot.
-    pub(crate) fn restore(snapshot: Snapshot, config: &EmbeddedConfig) -> Self {
+    pub(crate) fn restore(snapshot: Snapshot, config: &EmbeddedConfig, now_ms: i64) -> Self {
         let mut state = Self { next_number: snapshot.next_number, ..Self::default() };
         for QueueSnapshot { row, tags, retention, stream, delay_queue } in snapshot.queues {
             state.streams.insert(row.stream(), Stream::new(stream, config.retention_of(&row, retention)));
@@ -123,11 +127,23 @@ impl BrokerState {
             state.streams.insert(row.dead_letters(), dead_letters);
             state.add_group(row, cursor, dead_letter_cursor, config);
         }
+        state.restore_keys(&snapshot.keys, now_ms);
         // The process may have ended between the last acknowledgement and the deletion of the settled messages.
         for stream in state.streams.keys().copied().collect::<Vec<_>>() {
             state.schedule_settled_check(stream);
         }
         state
+    }
+
+    /// Restores deduplication keys whose window has not ended, and whose queue exists.
+    fn restore_keys(&mut self, keys: &[store::SentKeys], now_ms: i64) {
+        let projects: HashMap<_, _> =
+            self.queues.values().map(|queue| (queue.row.stream(), &queue.row.project)).collect();
+        for sent in keys.iter().flat_map(|keys| &keys.0).filter(|sent| sent.until_ms > now_ms) {
+            if let Some(project) = projects.get(&sent.queue) {
+                self.recent_keys.add(project, &RecentKeys::bounded(*sent, now_ms));
+            }
+        }
     }
 
     /// Keeps entry times of a wrong wall clock from lasting: a message that entered later than `now_ms` counts as having entered

@@ -32,6 +32,7 @@ pub(super) enum Refusal {
     NotRejectable(String),
     TooManyPolls(usize),
     TooMuchLeased(usize),
+    TooManyKeys(usize),
     /// The store failed; the text is for the log.
     Store(String),
 }
@@ -63,6 +64,7 @@ impl Refusal {
             BrokerError::NotRejectable(reason) => Self::NotRejectable(reason.into_owned()),
             BrokerError::TooManyPolls(limit) => Self::TooManyPolls(limit),
             BrokerError::TooMuchLeased(limit) => Self::TooMuchLeased(limit),
+            BrokerError::TooManyKeys(limit) => Self::TooManyKeys(limit),
             BrokerError::Store(cause) => Self::Store(cause.to_string()),
             BrokerError::Unavailable | BrokerError::Standby(_) | BrokerError::Closed => return None,
         })
@@ -95,6 +97,7 @@ impl From<Refusal> for BrokerError {
             Refusal::NotRejectable(reason) => Self::NotRejectable(reason.into()),
             Refusal::TooManyPolls(limit) => Self::TooManyPolls(limit),
             Refusal::TooMuchLeased(limit) => Self::TooMuchLeased(limit),
+            Refusal::TooManyKeys(limit) => Self::TooManyKeys(limit),
             // The owner has logged it.
             Refusal::Store(text) => Self::Store(Arc::new(AlreadyLogged(Arc::from(Box::from(text))))),
         }

@@ -23,7 +23,8 @@ const SMALL_TABLES: &[(&str, &str)] = &[
 ];
 
 /// The large tables, with the columns that their checksums cover.
-const LARGE_TABLES: &[(&str, &str)] = &[("runs", "id, count, segment, offset, bytes"), ("due", "lot, due_ms, place")];
+const LARGE_TABLES: &[(&str, &str)] =
+    &[("runs", "id, count, segment, offset, bytes"), ("due", "lot, due_ms, place"), ("sent_keys", "until_ms, keys")];
 
 /// Tables that are taken over from an index that is damaged elsewhere. Rows of deleted owners are swept later.
 pub(crate) const TAKEN_OVER: &[(&str, &str)] = &[
@@ -34,6 +35,7 @@ pub(crate) const TAKEN_OVER: &[(&str, &str)] = &[
     SMALL_TABLES[5],
     SMALL_TABLES[6],
     SMALL_TABLES[9],
+    LARGE_TABLES[2],
 ];
 
 /// An index of at most this many pages is checked completely when it is opened. That takes some milliseconds.

@@ -6,9 +6,10 @@ use rusqlite::{Connection, OptionalExtension, Row, types::Type};
 
 use crate::store::{
     CursorId, CursorSnapshot, DelayQueueSnapshot, GroupRow, GroupSnapshot, QueueRow, QueueSnapshot, RetentionPolicy,
-    Snapshot, StreamId, StreamSnapshot,
+    SentKeys, Snapshot, StreamId, StreamSnapshot,
     disk::{
         index::{
+            checksums,
             error::{IndexError, IndexResult},
             lookup,
             rows::{StreamRow, cursor_row, page, stream_row},
@@ -41,7 +42,14 @@ pub(crate) fn snapshot(conn: &Connection, files: &FileCache) -> IndexResult<Snap
         let dead_letter_cursor = cursor_snapshot(conn, row.dead_letter_cursor())?;
         groups.push(GroupSnapshot { row, cursor, dead_letters, dead_letter_cursor });
     }
-    Ok(Snapshot { next_number, queues, groups, leases: Vec::new() })
+    let keys = all(conn, "SELECT until_ms, keys, sum FROM sent_keys ORDER BY id", sent_keys)?;
+    Ok(Snapshot { next_number, queues, groups, keys, leases: Vec::new() })
+}
+
+fn sent_keys(row: &Row<'_>) -> rusqlite::Result<SentKeys> {
+    checksums::check_row(row, "sent_keys", 2)?;
+    let keys = SentKeys::from_bytes(row.get_ref(1)?.as_blob()?);
+    keys.ok_or_else(|| rusqlite::Error::InvalidColumnType(1, "keys".to_owned(), Type::Blob))
 }
 
 fn all<T>(conn: &Connection, sql: &str, row: fn(&Row<'_>) -> rusqlite::Result<T>) -> rusqlite::Result<Vec<T>> {

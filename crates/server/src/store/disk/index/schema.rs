@@ -135,6 +135,10 @@ INSERT INTO totals VALUES ('retention', 0, 0);
 ",
     // Changes no table. Messages in the log may have an origin or be for one group, which earlier versions would read as damage.
     "SELECT 1;",
+    "
+CREATE TABLE sent_keys (id INTEGER PRIMARY KEY, until_ms INTEGER NOT NULL, keys BLOB NOT NULL, sum INTEGER NOT NULL);
+CREATE INDEX sent_keys_until ON sent_keys (until_ms);
+",
 ];
 
 /// The first version whose rows have checksums.

@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use crate::{
     clock::whole_ms,
     store::{
-        CursorId, GroupRow, QueueRow, Record, RetentionPolicy, Settlement, StreamId,
+        CursorId, GroupRow, QueueRow, Record, RetentionPolicy, SentKeys, Settlement, StreamId,
         disk::{
             index::{
                 error::{IndexError, IndexResult},
@@ -155,6 +155,7 @@ impl Writer {
             Record::Expired { stream, low, .. } => self.expire(*stream, *low),
             Record::GivenUp => Ok(()),
             Record::RetentionSet(queue, policy) => self.set_retention(queue, *policy),
+            Record::KeysSent { now_ms, keys } => self.add_keys(*now_ms, keys),
             Record::Purged { cursor, below } => self.purge(*cursor, *below),
             Record::DelayQueuePurged { delay_queue, below } => self.empty(*delay_queue, *below),
             Record::Appended(stream, _) | Record::Delayed(stream, _) => {
@@ -312,6 +313,13 @@ impl Writer {
     fn set_retention(&mut self, queue: &QueueId, policy: RetentionPolicy) -> IndexResult<()> {
         let row = params![queue.as_str(), policy.retention.map(whole_ms), policy.delete_when_settled];
         self.run("INSERT OR REPLACE INTO retention VALUES (?1, ?2, ?3, row_sum('retention', ?1, ?2, ?3))", row)
+    }
+
+    /// Adds a row for the keys of a commit. Nothing looks for a single key here, so they need no rows of their own.
+    fn add_keys(&mut self, now_ms: i64, keys: &SentKeys) -> IndexResult<()> {
+        self.run("DELETE FROM sent_keys WHERE until_ms <= ?1", [now_ms])?;
+        let row = params![keys.until_ms(), keys.to_bytes()];
+        self.run("INSERT INTO sent_keys (until_ms, keys, sum) VALUES (?1, ?2, row_sum('sent_keys', ?1, ?2))", row)
     }
 
     fn settle(&mut self, number: CursorId, settlement: &Settlement) -> IndexResult<()> {

@@ -371,7 +371,8 @@ fn is_fitting(conn: &Connection, record: &Record, known: bool) -> rusqlite::Resu
         Record::RuleFixed(cursor, _) | Record::Settled { cursor, .. } | Record::Purged { cursor, .. } => {
             has("SELECT 1 FROM readers WHERE number = ?1", &cursor.0)
         }
-        Record::GivenUp => Ok(true),
+        // Later windows win over earlier ones, so a key may be added again.
+        Record::GivenUp | Record::KeysSent { .. } => Ok(true),
         Record::Appended(..) | Record::Delayed(..) => Ok(false),
     }
 }

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::{super::slots::SLOT_MS, *};
 use crate::store::{
-    CursorId, ReadLimit, Settlement, Store, StoreError,
+    CursorId, FirstPlace, KeyHash, MessageOrigin, ReadLimit, SentKey, SentKeys, Settlement, Store, StoreError,
     test_model::{STREAMS, StoreModel, delay_queue},
 };
 
@@ -17,6 +17,8 @@ const CURSOR: CursorId = CursorId(5);
 #[derive(Clone, Debug)]
 enum Step {
     Append(usize, u8, u16),
+    /// A message enters with a deduplication key that counts this number of hours.
+    AppendWithKey(usize, u8),
     Delay(usize, i8),
     /// The delay of the message that is due first ends.
     EndDelay(usize),
@@ -36,6 +38,7 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         6 => (0..2usize, 1..12u8, 0..3_000u16).prop_map(|(queue, count, size)| Step::Append(queue, count, size)),
+        2 => (0..2usize, 0..9u8).prop_map(|(queue, hours)| Step::AppendWithKey(queue, hours)),
         2 => (0..2usize, any::<i8>()).prop_map(|(queue, due)| Step::Delay(queue, due)),
         1 => (0..2usize).prop_map(Step::EndDelay),
         3 => (0..2usize, 1..60u8).prop_map(|(queue, count)| Step::Expire(queue, count)),
@@ -58,6 +61,7 @@ struct Pair {
     ready: BTreeMap<u64, u32>,
     head: u64,
     consumed: u64,
+    keys: Vec<SentKeys>,
 }
 
 impl Pair {
@@ -72,6 +76,7 @@ impl Pair {
             ready: BTreeMap::new(),
             head: 1,
             consumed: 0,
+            keys: Vec::new(),
         };
         STREAMS.into_iter().for_each(|number| pair.commit(&[Record::QueueCreated(queue(number))]));
         pair.commit(&[Record::GroupCreated(group(CURSOR.0, 1, 1))]);
@@ -89,6 +94,7 @@ impl Pair {
                 let records: Vec<Record> = (0..count).map(|_| model.append(queue, usize::from(size), now_ms)).collect();
                 self.commit(&records);
             }
+            Step::AppendWithKey(queue, hours) => self.append_with_key(queue, hours),
             Step::Delay(queue, due) => {
                 let delayed = model.delay(queue, i64::from(due));
                 self.commit(&[delayed]);
@@ -114,6 +120,21 @@ impl Pair {
             }
             Step::TakeOver(in_order) => self.take_over(in_order),
         }
+    }
+
+    fn append_with_key(&mut self, queue: usize, hours: u8) {
+        let (seq, now_ms) = (self.model.next[queue], self.now_ms);
+        let key = SentKey {
+            queue: StreamId(STREAMS[queue]),
+            key: KeyHash::of(&seq.to_string()),
+            id: MessageOrigin::new("9bf46390-38a2", FirstPlace::Queue, seq, now_ms),
+            until_ms: now_ms + i64::from(hours) * 3_600_000,
+        };
+        let keys = SentKeys(vec![key]);
+        self.keys.retain(|keys| keys.until_ms() > now_ms);
+        self.keys.push(keys.clone());
+        let appended = self.model.append(queue, 20, now_ms);
+        self.commit(&[appended, Record::KeysSent { now_ms, keys }]);
     }
 
     fn expire(&mut self, queue: usize, count: u8) {
@@ -170,6 +191,8 @@ impl Pair {
             let delayed = memory.first_due(delay_queue(queue), ALL, &BTreeSet::new()).unwrap().messages;
             assert_eq!(found.delay_queue.next_due, delayed.first().map(|first| first.entered_ms));
         }
+        let in_order = |keys: &[SentKeys]| keys.iter().map(SentKeys::to_bytes).collect::<BTreeSet<_>>();
+        assert_eq!(in_order(&snapshot.keys), in_order(&self.keys));
         let cursor = &snapshot.groups[0].cursor;
         assert_eq!((cursor.head, cursor.consumed), (self.head, self.consumed));
         assert_eq!(cursor.ready, self.ready.clone().into_iter().collect::<Vec<_>>());

@@ -6,7 +6,8 @@ use std::{
 };
 
 use crate::store::{
-    CursorSnapshot, DelayQueueSnapshot, GroupRow, QueueRow, RetentionPolicy, Settlement, StoredMessage, StreamSnapshot,
+    CursorSnapshot, DelayQueueSnapshot, GroupRow, QueueRow, RetentionPolicy, SentKeys, Settlement, StoredMessage,
+    StreamSnapshot,
     disk::{tests::ALL, *},
 };
 use dms_protocol::queue::{QueueId, QueueTag, TagFilter};
@@ -48,6 +49,7 @@ pub(crate) struct Model {
     pub(crate) groups: BTreeMap<u32, GroupRow>,
     pub(crate) streams: BTreeMap<u32, Stream>,
     pub(crate) cursors: BTreeMap<u32, Cursor>,
+    keys: Vec<SentKeys>,
 }
 
 impl Default for Model {
@@ -58,6 +60,7 @@ impl Default for Model {
             groups: BTreeMap::new(),
             streams: BTreeMap::new(),
             cursors: BTreeMap::new(),
+            keys: Vec::new(),
         }
     }
 }
@@ -68,6 +71,7 @@ pub(crate) struct Seen {
     next_number: u32,
     queues: Vec<SeenQueue>,
     groups: Vec<SeenGroup>,
+    keys: Vec<SentKeys>,
 }
 
 #[derive(Debug, PartialEq)]
@@ -200,6 +204,10 @@ impl Model {
             }
             Record::Settled { cursor, settlement, .. } => self.cursors.get_mut(&cursor.0).unwrap().settle(settlement),
             Record::GivenUp => {}
+            Record::KeysSent { now_ms, keys } => {
+                self.keys.retain(|keys| keys.until_ms() > *now_ms);
+                self.keys.push(keys.clone());
+            }
             Record::Expired { stream, low, .. } => {
                 let number = stream.0;
                 let stream = self.streams.get_mut(&number).unwrap();
@@ -252,6 +260,7 @@ impl Model {
             next_number: self.next_number,
             queues: self.queues.values().map(queue).collect(),
             groups: self.groups.values().map(group).collect(),
+            keys: self.keys.clone(),
         }
     }
 }
@@ -278,7 +287,7 @@ pub(crate) fn see(store: &DiskStore, snapshot: Snapshot) -> Seen {
         dead_letter_cursor: group.dead_letter_cursor,
     });
     let (queues, groups) = (queues.collect(), groups.collect());
-    Seen { next_number: snapshot.next_number, queues, groups }
+    Seen { next_number: snapshot.next_number, queues, groups, keys: snapshot.keys }
 }
 
 /// Checks that an open store shows exactly the expected messages.

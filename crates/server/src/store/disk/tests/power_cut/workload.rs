@@ -3,7 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use crate::store::{
-    CursorId, GroupRow, QueueRow, RetentionPolicy, Settlement, StoredMessage,
+    CursorId, FirstPlace, GroupRow, KeyHash, MessageOrigin, QueueRow, RetentionPolicy, SentKey, SentKeys, Settlement,
+    StoredMessage,
     disk::{
         tests::power_cut::model::{Model, Stream},
         *,
@@ -152,7 +153,15 @@ fn append(model: &Model, rng: &mut fastrand::Rng) -> Vec<Record> {
     let stream = any_queue(model, rng).stream();
     let Stream { next, newest, .. } = model.streams[&stream.0];
     let places = next..next + rng.u64(1..12);
-    places.zip(newest..).map(|(seq, entered_ms)| Record::Appended(stream, message(seq, entered_ms, rng))).collect()
+    let mut records: Vec<_> =
+        places.zip(newest..).map(|(seq, entered_ms)| Record::Appended(stream, message(seq, entered_ms, rng))).collect();
+    if rng.u8(..4) == 0 {
+        let (id, length) = (MessageOrigin::new("9bf46390-38a2", FirstPlace::Queue, next, newest), rng.i64(1..50));
+        let key = |until_ms| SentKey { queue: stream, key: KeyHash::of(&rng.u8(..).to_string()), id, until_ms };
+        let until = [newest + length, newest + 7];
+        records.push(Record::KeysSent { now_ms: newest, keys: SentKeys(until.into_iter().map(key).collect()) });
+    }
+    records
 }
 
 fn park(model: &Model, rng: &mut fastrand::Rng) -> Record {
