@@ -17,7 +17,7 @@ use crate::{
         account_changes::{AccountChange, ChangeKind},
         caller::{Caller, CallerName},
     },
-    handlers::request::ApiRequest,
+    handlers::{message::Changed, request::ApiRequest},
     http::{error::ApiError, operation::Operation},
     log_limit::Warnings,
     net::connection_state::ConnectionState,
@@ -67,13 +67,16 @@ impl<'a> ChangeRecord<'a> {
             Caller::Anyone => (None, None, None),
         };
         let (action, project, message_id) = (self.action, self.project, self.message_id);
-        // A message is in any number of queues, and the id tells which.
-        let queue = Some(cut(&self.queue, MAX_SHOWN)).filter(|_| message_id.is_none());
-        let group = self.group.as_deref().map(|group| cut(group, MAX_SHOWN));
+        // A message is in any number of queues. The answer knows in which of them it was changed.
+        let changed = result.as_ref().ok().and_then(|response| response.extensions().get::<Changed>());
+        let queue = changed.map(|changed| &changed.queues).or(Some(&self.queue).filter(|_| message_id.is_none()));
+        let group = changed.map(|changed| &changed.groups).or(self.group.as_ref());
+        let (queue, group) = (queue.map(|queue| cut(queue, MAX_SHOWN)), group.map(|group| cut(group, MAX_SHOWN)));
+        let messages = changed.map(|changed| changed.count);
         let peer = self.peer.map(tracing::field::display);
         let code = result.as_ref().err().map(|error| error.code().name);
         let outcome = outcome(result.as_ref().is_ok_and(|response| response.status().is_success()));
-        tracing::info!(target: TARGET, action, access_key, user, domain, peer, project, queue, group, message_id, outcome, code, "access");
+        tracing::info!(target: TARGET, action, access_key, user, domain, peer, project, queue, group, message_id, messages, outcome, code, "access");
     }
 }
 

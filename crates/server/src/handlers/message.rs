@@ -1,5 +1,7 @@
 //! Messages by their ids: where one is, and what an operator does with it. An extension.
 
+use axum::response::{IntoResponse, Response};
+use futures_util::future::join_all;
 use serde::Serialize;
 
 use crate::{
@@ -17,9 +19,12 @@ use dms_protocol::{
     queue::{GroupId, Queue},
 };
 
+/// The number of changes that are made at the same time at most.
+const CONCURRENT_CHANGES: usize = 32;
+
 /// The number of groups in which a message was retried or discarded.
 #[derive(Debug, Default, Serialize)]
-pub(crate) struct Resolved {
+struct Resolved {
     #[serde(skip_serializing_if = "Option::is_none")]
     retried: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -28,6 +33,42 @@ pub(crate) struct Resolved {
     leased: usize,
     /// Its delay has not ended: nothing was done there.
     delayed: usize,
+    /// `false` if there may be more of it, because not all messages were searched.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    complete: Option<bool>,
+    /// Where the change failed, while it was made elsewhere.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    failed: Vec<Failed>,
+    #[serde(skip)]
+    changed: Changed,
+}
+
+/// The queues and groups in which a message was changed, for the access log.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Changed {
+    /// The names of the queues, with commas.
+    pub(crate) queues: String,
+    /// The names of the groups, with commas.
+    pub(crate) groups: String,
+    /// The number of changes.
+    pub(crate) count: usize,
+}
+
+/// A group for which a message could not be changed.
+#[derive(Debug, Serialize)]
+struct Failed {
+    queue_id: String,
+    group_id: String,
+    group: String,
+    error_code: &'static str,
+    error_msg: String,
+}
+
+/// A message of a group.
+struct Target<'a> {
+    path: GroupPath,
+    place: &'a FoundPlace,
+    group: &'a GroupStanding,
 }
 
 /// `GET /messages/{message_id}?queue_id=`.
@@ -38,51 +79,122 @@ pub(crate) async fn show(request: &ApiRequest<'_>) -> Result<Json<MessagePlaces>
 }
 
 /// `POST /messages/{message_id}/retry?queue_id=&group_id=`: dead letters with this id go back to their groups.
-pub(crate) async fn retry(request: &ApiRequest<'_>) -> Result<Json<Resolved>, ApiError> {
+pub(crate) async fn retry(request: &ApiRequest<'_>) -> Result<Response, ApiError> {
     let (id, found) = find(request).await?;
-    let (app, mut resolved, mut retried) = (request.app, Resolved::default(), 0);
-    for (path, place, group) in targets(request, &found)? {
-        match (place.found_in, group.standing) {
-            (FoundIn::DeadLetters, Standing::Available) => {
-                match app.broker.retry_dead_letter(&path, place.sequence, id).await {
-                    Ok(()) => retried += 1,
-                    // A consumer has leased it since the search.
-                    Err(BrokerError::NotAvailable(_)) => resolved.leased += 1,
-                    Err(error) => return Err(error.into()),
-                }
-            }
-            (FoundIn::DeadLetters, Standing::Leased(_)) => resolved.leased += 1,
-            _ => {}
-        }
+    let broker = &*request.app.broker;
+    let mut dead = targets(request, &found)?;
+    dead.retain(|target| target.place.found_in == FoundIn::DeadLetters);
+    let change = |target: &Target<'_>| {
+        let (path, sequence) = (target.path.clone(), target.place.sequence);
+        async move { broker.retry_dead_letter(&path, sequence, id).await }
+    };
+    let mut resolved = resolve(&dead, change).await?;
+    if resolved.changed.count + resolved.leased == 0 {
+        return Err(nothing(request, &found, format!("There is no dead letter with the id {id}.")));
     }
-    if retried + resolved.leased == 0 {
-        return Err(codes::URL_NOT_FOUND.saying(format!("There is no dead letter with the id {id}.")));
-    }
-    Ok(Json(Resolved { retried: Some(retried), ..resolved }))
+    resolved.retried = Some(resolved.changed.count);
+    Ok(resolved.answer(&found))
 }
 
 /// `POST /messages/{message_id}/discard?queue_id=&group_id=`: the message is settled wherever it waits.
-pub(crate) async fn discard(request: &ApiRequest<'_>) -> Result<Json<Resolved>, ApiError> {
+pub(crate) async fn discard(request: &ApiRequest<'_>) -> Result<Response, ApiError> {
     let (id, found) = find(request).await?;
-    let (app, mut resolved, mut discarded) = (request.app, Resolved::default(), 0);
+    let broker = &*request.app.broker;
+    let change = |target: &Target<'_>| {
+        let is_dead = target.place.found_in == FoundIn::DeadLetters;
+        let stream = if is_dead { Stream::DeadLetters } else { Stream::Messages };
+        let (path, sequence) = (target.path.clone(), target.place.sequence);
+        async move { broker.discard_message(&path, stream, sequence).await }
+    };
+    let mut resolved = resolve(&targets(request, &found)?, change).await?;
     resolved.delayed = found.places.iter().filter(|place| place.found_in == FoundIn::Delayed).count();
-    for (path, place, group) in targets(request, &found)? {
-        let stream = if place.found_in == FoundIn::DeadLetters { Stream::DeadLetters } else { Stream::Messages };
-        match group.standing {
-            Standing::Available => match app.broker.discard_message(&path, stream, place.sequence).await {
-                Ok(()) => discarded += 1,
+    if resolved.changed.count + resolved.leased + resolved.delayed == 0 {
+        return Err(nothing(request, &found, format!("No message with the id {id} is waiting.")));
+    }
+    resolved.discarded = Some(resolved.changed.count);
+    Ok(resolved.answer(&found))
+}
+
+/// Changes the available ones of some messages, and counts those that consumers hold.
+///
+/// # Errors
+/// When a change failed and none was made. If another one was made, the answer names those that failed.
+async fn resolve<F>(targets: &[Target<'_>], change: impl Fn(&Target<'_>) -> F) -> Result<Resolved, ApiError>
+where
+    F: Future<Output = Result<(), BrokerError>>,
+{
+    let is_leased = |target: &&Target<'_>| matches!(target.group.standing, Standing::Leased(_));
+    let mut resolved = Resolved { leased: targets.iter().filter(is_leased).count(), ..Resolved::default() };
+    let mut first_error = None;
+    let available: Vec<_> = targets.iter().filter(|target| target.group.standing == Standing::Available).collect();
+    for some in available.chunks(CONCURRENT_CHANGES) {
+        // Changes that are made at the same time share a commit.
+        let outcomes = join_all(some.iter().map(|target| change(target))).await;
+        for (target, outcome) in some.iter().zip(outcomes) {
+            match outcome {
+                Ok(()) => resolved.changed.add(target),
                 // A consumer has leased it since the search.
                 Err(BrokerError::NotAvailable(_)) => resolved.leased += 1,
-                Err(error) => return Err(error.into()),
-            },
-            Standing::Leased(_) => resolved.leased += 1,
-            Standing::Settled | Standing::Skipped | Standing::Damaged => {}
+                Err(error) => {
+                    let error = ApiError::from(error);
+                    resolved.failed.push(Failed::new(target, &error));
+                    first_error.get_or_insert(error);
+                }
+            }
         }
     }
-    if discarded + resolved.leased + resolved.delayed == 0 {
-        return Err(codes::URL_NOT_FOUND.saying(format!("No message with the id {id} is waiting.")));
+    match first_error {
+        Some(error) if resolved.changed.count == 0 => Err(error),
+        _ => Ok(resolved),
     }
-    Ok(Json(Resolved { discarded: Some(discarded), ..resolved }))
+}
+
+impl Resolved {
+    fn answer(mut self, found: &FoundMessage) -> Response {
+        self.complete = (!found.complete).then_some(false);
+        let changed = std::mem::take(&mut self.changed);
+        let mut response = Json(self).into_response();
+        response.extensions_mut().insert(changed);
+        response
+    }
+}
+
+impl Changed {
+    fn add(&mut self, target: &Target<'_>) {
+        for (names, name) in [(&mut self.queues, &target.place.queue_name), (&mut self.groups, &target.group.name)] {
+            if !names.split(',').any(|known| known == name) {
+                names.push_str(if names.is_empty() { "" } else { "," });
+                names.push_str(name);
+            }
+        }
+        self.count += 1;
+    }
+}
+
+impl Failed {
+    fn new(target: &Target<'_>, error: &ApiError) -> Self {
+        Self {
+            queue_id: target.path.queue.to_string(),
+            group_id: target.path.group.to_string(),
+            group: target.group.name.clone(),
+            error_code: error.code().name,
+            error_msg: error.message().to_owned(),
+        }
+    }
+}
+
+/// The refusal of a change for which no message was found. After an incomplete search it does not say that there is none.
+fn nothing(request: &ApiRequest<'_>, found: &FoundMessage, text: String) -> ApiError {
+    if found.complete {
+        return codes::URL_NOT_FOUND.saying(text);
+    }
+    let is_limited = request.query().is_ok_and(|query| query.first("queue_id").is_some());
+    let how = match is_limited {
+        true => "it is reached once messages before it are settled",
+        false => "add queue_id to search one queue, ten times as far",
+    };
+    codes::URL_PARAMETER
+        .because(format!("The message is not among those that were searched, and there are more: {how}."))
 }
 
 /// Finds the message in the queues that the caller may consume.
@@ -101,21 +213,18 @@ async fn find(request: &ApiRequest<'_>) -> Result<(MessageOrigin, FoundMessage),
     Ok((id, app.broker.find_message(&project, &searched, id).await?))
 }
 
-/// The places of groups, limited to the group that the request names.
-fn targets<'a>(
-    request: &ApiRequest<'_>,
-    found: &'a FoundMessage,
-) -> Result<Vec<(GroupPath, &'a FoundPlace, &'a GroupStanding)>, ApiError> {
+/// The messages of groups, limited to the group that the request names.
+fn targets<'a>(request: &ApiRequest<'_>, found: &'a FoundMessage) -> Result<Vec<Target<'a>>, ApiError> {
     let query = request.query()?;
     let of = query.first("group_id").map(GroupId::from);
     let project = request.project_id();
     let all = found.places.iter().flat_map(|place| place.groups.iter().map(move |group| (place, group)));
     let named = all.filter(|(_, group)| of.as_ref().is_none_or(|of| *of == group.group));
-    let path = |(place, group): (&'a FoundPlace, &'a GroupStanding)| {
+    let target = |(place, group): (&'a FoundPlace, &'a GroupStanding)| {
         let (queue, of) = (place.queue.clone(), group.group.clone());
-        (GroupPath { project: project.clone(), queue, group: of }, place, group)
+        Target { path: GroupPath { project: project.clone(), queue, group: of }, place, group }
     };
-    Ok(named.map(path).collect())
+    Ok(named.map(target).collect())
 }
 
 fn place(found: FoundPlace) -> Option<MessagePlace> {

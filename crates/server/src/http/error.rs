@@ -49,6 +49,11 @@ impl ApiError {
         self.code
     }
 
+    /// The text for this request.
+    pub(crate) fn message(&self) -> &str {
+        &self.message
+    }
+
     /// The body for the request with this id.
     pub(crate) fn body(&self, request_id: &str) -> Bytes {
         let message = &self.message;

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
 
 use crate::{
     broker::{
@@ -17,6 +17,9 @@ use crate::{
     clock::Clock,
     store::{Store, StoreError},
 };
+
+/// The number of callers that read messages without leasing them at the same time. Others wait.
+const MAX_LOOKS: usize = 4;
 
 /// The shared parts.
 #[derive(Debug)]
@@ -37,6 +40,8 @@ pub(crate) struct Core {
     pub(crate) maintenance: Notify,
     /// Whether the store works.
     pub(crate) health: StoreHealth,
+    /// Limits how many callers read messages without leasing them.
+    pub(crate) looks: Semaphore,
     /// To the committer.
     requests: mpsc::UnboundedSender<Request>,
 }
@@ -58,6 +63,7 @@ impl Core {
             heartbeat: Notify::new(),
             maintenance: Notify::new(),
             health: StoreHealth::new(),
+            looks: Semaphore::new(MAX_LOOKS),
             requests,
         }
     }

@@ -22,6 +22,8 @@ use dms_protocol::queue::TagFilter;
 pub(crate) struct FlakyStore {
     store: MemoryStore,
     error: std::sync::Mutex<Option<StoreError>>,
+    /// Whether commits fail while reads succeed.
+    commits_fail: AtomicBool,
     /// Whether another process may own the store.
     may_be_lost: AtomicBool,
     /// The error of the index, if it has one.
@@ -35,6 +37,10 @@ pub(crate) struct FlakyStore {
 impl FlakyStore {
     pub(crate) fn fail(&self, fails: bool) {
         self.fail_with(fails.then(|| StoreError::new("no space left on device")));
+    }
+
+    fn fail_commits(&self, fails: bool) {
+        self.commits_fail.store(fails, Ordering::Relaxed);
     }
 
     pub(crate) fn fail_with(&self, error: Option<StoreError>) {
@@ -66,6 +72,9 @@ impl Store for FlakyStore {
     }
 
     fn commit(&self, records: &[Record]) -> Result<(), StoreError> {
+        if self.commits_fail.load(Ordering::Relaxed) {
+            return Err(StoreError::new("no space left on device"));
+        }
         self.check().and_then(|()| self.store.commit(records))
     }
 
@@ -603,4 +612,18 @@ async fn the_ages_of_many_groups_are_read_by_several_calls() {
     assert_eq!(broker.oldest().await.len(), 3);
     assert_eq!(broker.oldest().await.len(), 5);
     broker.close().await;
+}
+
+/// An operator's change that cannot be stored is no failure of the message, also if the store does not work until the lease ends.
+#[tokio::test(start_paused = true)]
+async fn a_discard_that_cannot_be_stored_counts_no_failure() {
+    let store = Arc::new(FlakyStore::default());
+    let scene = Scene::on(store.clone()).await;
+    scene.send("{}", NOW).await.unwrap();
+    store.fail_commits(true);
+    assert!(scene.broker.discard_message(&scene.path, Stream::Messages, 1).await.is_err());
+    store.fail_commits(false);
+    run(40).await;
+    let batch = scene.take(0).await.unwrap();
+    assert_eq!(batch.iter().map(|message| message.failures).collect::<Vec<_>>(), [0]);
 }

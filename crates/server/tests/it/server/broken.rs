@@ -5,7 +5,7 @@ use std::{
     io,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
@@ -14,8 +14,9 @@ use dms_protocol::queue::{CreatedQueue, GroupId, NewQueue, ProjectId, ProjectTag
 use dms_server::{
     Server, ServerConfig,
     broker::{
-        Ack, AckCounts, Appended, Broker, BrokerError, BrokerStats, GroupList, GroupPath, LeaseRequest, LeasedMessage,
-        NewMessage, Peeked, QueueOverview, Quotas, Stream, Usage,
+        Ack, AckCounts, Appended, Broker, BrokerError, BrokerStats, FoundIn, FoundMessage, FoundPlace, GroupList,
+        GroupPath, GroupStanding, LeaseRequest, LeasedMessage, MessageOrigin, NewMessage, Peeked, QueueOverview,
+        Quotas, Standing, Stream, Usage,
     },
 };
 
@@ -23,9 +24,13 @@ use super::{Api, admin};
 
 /// Panics on queues, fails on groups, is stopped for messages.
 #[derive(Debug, Default)]
-struct Broken {
+pub(super) struct Broken {
+    /// Whether it has one message, which waits for two groups. It cannot be discarded for the group `bad`.
+    pub(super) has_message: bool,
+    /// Whether it cannot be discarded for the other one either.
+    pub(super) discards_nothing: AtomicBool,
     /// How often it was asked for an overview.
-    overviews: AtomicUsize,
+    pub(super) overviews: AtomicUsize,
 }
 
 fn full() -> BrokerError {
@@ -40,7 +45,8 @@ impl Broker for Broken {
         panic!("no queues today")
     }
     async fn queues(&self, _: &ProjectId) -> Result<Vec<Queue>, BrokerError> {
-        panic!("no queues today")
+        assert!(self.has_message, "no queues today");
+        Ok(Vec::new())
     }
     async fn queue(&self, _: &ProjectId, _: &QueueId) -> Result<Queue, BrokerError> {
         panic!("no queues today")
@@ -102,10 +108,36 @@ impl Broker for Broken {
     async fn peek(&self, _: &GroupPath, _: Stream, _: u64, _: usize) -> Result<Vec<Peeked>, BrokerError> {
         Err(full())
     }
+    async fn find_message(&self, _: &ProjectId, _: &[QueueId], _: MessageOrigin) -> Result<FoundMessage, BrokerError> {
+        let group = |id: &str, name: &str| GroupStanding {
+            group: id.into(),
+            name: name.to_owned(),
+            standing: Standing::Available,
+            failures: 0,
+        };
+        let place = FoundPlace {
+            queue: QUEUE_ID.into(),
+            queue_name: "orders".to_owned(),
+            found_in: FoundIn::Queue,
+            sequence: 1,
+            entered_ms: 0,
+            json: "{}".into(),
+            dead_letter: None,
+            groups: vec![group("g-1", "good"), group("g-2", "bad")],
+        };
+        Ok(FoundMessage { complete: true, places: vec![place] })
+    }
+    async fn discard_message(&self, path: &GroupPath, _: Stream, _: u64) -> Result<(), BrokerError> {
+        match path.group.as_str() == "g-2" || self.discards_nothing.load(Ordering::Relaxed) {
+            true => Err(full()),
+            false => Ok(()),
+        }
+    }
     async fn close(&self) {}
 }
 
 const QUEUE: &str = "/queues/9bf46390-38a2-462d-b392-4d5b2d519c55";
+pub(super) const QUEUE_ID: &str = "9bf46390-38a2-462d-b392-4d5b2d519c55";
 
 /// Each failure has its documented answer, with a request id, and tells nothing of files and disks.
 #[tokio::test]

@@ -1,10 +1,19 @@
 //! Messages by their ids, against the literal texts of `docs/api.md`.
 
-use dms_server::{Project, Rights};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use dms_server::{Project, Rights, Server, ServerConfig, broker::NewMessage};
 use http::Request;
 use serde_json::{Value, json};
 
-use super::{Api, ApiResponse, PROJECT, guarded};
+use super::{
+    Api, ApiResponse, PROJECT,
+    broken::{Broken, QUEUE_ID},
+    guarded,
+};
 
 /// When the clock of the server starts.
 const NOW: u64 = 1_795_379_580_000;
@@ -155,4 +164,51 @@ async fn only_a_sender_that_may_consume_a_message_gives_its_id_to_a_copy() {
     let elsewhere = "m_RjkDiiQaIPJBFSAAAAAAAR";
     assert_ne!(send("worker", &parked, named(elsewhere)).await, elsewhere);
     assert_eq!(send("all", &parked, named(elsewhere)).await, elsewhere);
+}
+
+/// An incomplete search does not say that there is no such message.
+#[tokio::test(start_paused = true)]
+async fn an_incomplete_search_says_how_to_go_on() {
+    let api = Api::start().await;
+    let (queue, _) = api.queue_and_group("orders").await;
+    api.queue_and_group("other").await;
+    // The id of a message whose queue is gone, so only copies of it can be found.
+    let gone = api.queue(r#"{"name":"gone"}"#).await;
+    let sent = r#"{"messages":[{"body":1}],"return_id":true}"#;
+    let sent = api.post(&format!("{gone}/messages"), sent).await.expect(201);
+    let id = sent["messages"][0]["id"].as_str().unwrap();
+    api.call("DELETE", &gone, "").await.expect(204);
+    let message = NewMessage {
+        json: r#"{"body":1,"attributes":{}}"#.into(),
+        body_bytes: 1,
+        tags: Vec::new(),
+        delay: Duration::ZERO,
+        origin: None,
+    };
+    let queue_id = queue.rsplit('/').next().unwrap();
+    let broker = api.server.broker();
+    broker.append(&PROJECT.into(), &queue_id.into(), vec![message; 10_000]).await.unwrap();
+    api.send(&queue, &format!(r#"{{"body":2,"attributes":{{"dms-message-id":"{id}"}}}}"#)).await;
+    let shown = api.get(&format!("/messages/{id}")).await.expect(200);
+    assert_eq!((&shown["complete"], &shown["places"]), (&json!(false), &json!([])));
+    for change in ["retry", "discard"] {
+        let said = api.post(&format!("/messages/{id}/{change}"), "").await.refused(400, "DMS.10540014");
+        assert!(said.contains("there are more: add queue_id"), "{said}");
+    }
+    let discarded = api.post(&format!("/messages/{id}/discard?queue_id={queue_id}"), "").await.text;
+    assert_eq!(discarded, r#"{"discarded":1,"leased":0,"delayed":0}"#);
+}
+
+/// The change of one group fails after that of another one was made: the answer says so.
+#[tokio::test(start_paused = true)]
+async fn a_change_that_succeeds_in_part_names_the_groups_in_which_it_failed() {
+    let broker = Arc::new(Broken { has_message: true, ..Broken::default() });
+    let api = Api::of(Server::with_broker(ServerConfig::default(), broker.clone()).await.unwrap());
+    let discard = "/messages/m_RjkDiiQaIPJBFSAAAAAAAR/discard";
+    let answer = api.post(discard, "").await.expect(200);
+    let failed = json!([{ "queue_id": QUEUE_ID, "group_id": "g-2", "group": "bad", "error_code": "DMS.10250002",
+        "error_msg": "Internal service error. The store failed; try again later." }]);
+    assert_eq!(answer, json!({ "discarded": 1, "leased": 0, "delayed": 0, "failed": failed }));
+    broker.discards_nothing.store(true, Ordering::Relaxed);
+    api.post(discard, "").await.refused(500, "DMS.10250002");
 }

@@ -181,6 +181,63 @@ async fn peeking_shows_messages_and_leases_none() {
     api.get(&format!("{queue}/groups/g-00000000-0000-4000-8000-000000000000/peek")).await.refused(404, "DMS.10240405");
 }
 
+/// All pages of a group: the sequence numbers of each page, and the size of its answer.
+async fn pages(api: &Api, group: &str, max: usize) -> Vec<(Vec<u64>, usize)> {
+    let (mut pages, mut from) = (Vec::new(), 0);
+    loop {
+        let answer = api.get(&format!("{group}/peek?from={from}&max={max}")).await;
+        let size = answer.text.len();
+        let page = answer.expect(200);
+        let page: Vec<_> = page.as_array().unwrap().iter().map(|shown| shown["sequence"].as_u64().unwrap()).collect();
+        let Some(last) = page.last() else { return pages };
+        from = last + 1;
+        pages.push((page, size));
+    }
+}
+
+/// Leased, failed and new messages, and delayed ones: each is on one page, whatever the pages are cut by.
+#[tokio::test(start_paused = true)]
+async fn pages_of_a_look_are_bounded_and_have_no_gaps() {
+    let api = Api::start().await;
+    let (queue, group) = api.queue_and_group("q").await;
+    let text = "x".repeat(400_000);
+    for number in 1..=30 {
+        let delay = if number > 20 { r#","delay_time":60000"# } else { "" };
+        api.send(&queue, &format!(r#"{{"body":"{text}"{delay}}}"#)).await;
+        if number == 12 {
+            // Two batches: one is leased, one failed.
+            api.consume(&group, "max_msgs=10&ack_wait=300").await;
+            let failed = api.consume(&group, "max_msgs=10").await;
+            assert_eq!(api.ack(&group, &failed, "fail").await.status, 200);
+        }
+    }
+    let delayed = 1_u64 << 40;
+    let all: Vec<_> = (1..=20).chain((1..=10).map(|seq| delayed + seq)).collect();
+    for max in [1, 3, 7, 1_000] {
+        let pages = pages(&api, &group, max).await;
+        let shown: Vec<_> = pages.iter().flat_map(|(page, _)| page.clone()).collect();
+        assert_eq!(shown, all, "max={max}");
+        let largest = pages.iter().map(|(_, size)| *size).max().unwrap();
+        assert!(largest < 5 * 1024 * 1024, "max={max}: {largest} bytes");
+    }
+}
+
+/// A page ends with the messages, and not where the label filter skips many of them.
+#[tokio::test(start_paused = true)]
+async fn a_look_goes_on_behind_messages_that_the_label_filter_skips() {
+    let api = Api::start().await;
+    let (queue, group) = api.queue_and_group("q").await;
+    api.send(&queue, r#"{"body":1,"tags":["mine"]}"#).await;
+    let first = api.consume(&group, "tag=mine").await;
+    api.ack(&group, &first, "success").await.expect(200);
+    let ten = [r#"{"body":2,"tags":["other"]}"#; 10].join(",");
+    for _ in 0..30 {
+        api.send(&queue, &ten).await;
+    }
+    api.send(&queue, r#"{"body":3,"tags":["mine"]}"#).await;
+    assert_eq!(pages(&api, &group, 100).await.into_iter().map(|(page, _)| page).collect::<Vec<_>>(), [[302]]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_server_without_extensions_has_neither() {
     let api = Api::with(ServerConfig::default().extensions(false).clock(vector_clock())).await;

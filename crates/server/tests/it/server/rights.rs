@@ -197,7 +197,11 @@ async fn changes_of_queues_and_groups_are_logged() {
     let (queue, group) = create(&api, &admin, "orders").await;
     let tags = format!("POST {}/tags", queue.replace("/queues/", "/queue/"));
     call(&api, &admin, &tags, r#"{"tag":{"key":"secret-key","value":"v"}}"#).await.expect(204);
-    call(&api, &admin, &format!("POST {queue}/messages"), SEND).await.expect(201);
+    let with_id = SEND.replacen('{', r#"{"return_id":true,"#, 1);
+    let sent = call(&api, &admin, &format!("POST {queue}/messages"), &with_id).await.expect(201);
+    let id = sent["messages"][0]["id"].as_str().unwrap();
+    call(&api, &reader, &format!("POST /messages/{id}/discard"), "").await.expect(200);
+    call(&api, &reader, &format!("POST /messages/{id}/discard"), "").await.refused(404, "DMS.10240406");
     call(&api, &reader, &format!("DELETE {queue}"), "").await.refused(403, "DMS.10240311");
     call(&api, &admin, &format!("DELETE {group}"), "").await.expect(204);
     call(&api, &admin, &format!("DELETE {queue}"), "").await.expect(204);
@@ -209,6 +213,12 @@ async fn changes_of_queues_and_groups_are_logged() {
         line("create_queue", "admin", "queue=\"orders\" outcome=\"done\""),
         line("create_groups", "admin", "queue=\"orders\" group=\"g\" outcome=\"done\""),
         line("change_tags", "admin", "queue=\"orders\" outcome=\"done\""),
+        line(
+            "discard_message",
+            "reader",
+            &format!("queue=\"orders\" group=\"g\" message_id=\"{id}\" messages=1 outcome=\"done\""),
+        ),
+        line("discard_message", "reader", &format!("message_id=\"{id}\" outcome=\"refused\" code=\"DMS.10240406\"")),
         line("delete_queue", "reader", "queue=\"orders\" outcome=\"refused\" code=\"DMS.10240311\""),
         line("delete_group", "admin", "queue=\"orders\" group=\"g\" outcome=\"done\""),
         line("delete_queue", "admin", "queue=\"orders\" outcome=\"done\""),

@@ -126,6 +126,7 @@ impl BrokerState {
         self.next_number = row.number + 2;
         self.streams.insert(row.stream(), Stream::empty(config.retention_of(row, RetentionPolicy::default())));
         self.delay_queues.insert(row.delay_queue(), DelayQueue::empty(row.stream()));
+        self.owners.insert(row.stream(), row.id.clone());
         let (tags, retention, groups) = (Vec::new(), RetentionPolicy::default(), Vec::new());
         let queue = QueueState { row: row.clone(), tags, retention, groups };
         self.queues.insert(row.id.clone(), queue);
@@ -156,6 +157,7 @@ impl BrokerState {
         queue.groups.iter().for_each(|group| self.drop_group(group));
         self.recent_keys.forget(queue.row.stream());
         self.streams.remove(&queue.row.stream());
+        self.owners.remove(&queue.row.stream());
         self.delay_queues.remove(&queue.row.delay_queue());
     }
 
@@ -171,6 +173,7 @@ impl BrokerState {
         self.drop_cursor(group.cursor());
         self.drop_cursor(group.dead_letter_cursor());
         self.streams.remove(&group.dead_letters());
+        self.owners.remove(&group.dead_letters());
     }
 
     fn settled(&mut self, number: CursorId, lease: Option<u64>, settlement: &Settlement, touched: &mut Touched) {
@@ -207,8 +210,8 @@ impl BrokerState {
     fn log_dead_letter(&self, stream: StreamId, message: &StoredMessage, info: &DeadLetterInfo) {
         let warnings = self.streams.get(&stream).map(|stream| &stream.dead_letter_warnings);
         let Some(suppressed) = warnings.and_then(|warnings| warnings.admit(Instant::now())) else { return };
-        let mut groups = self.queues.values().flat_map(|queue| queue.groups.iter().map(move |group| (queue, group)));
-        let Some((queue, group)) = groups.find(|(_, group)| group.dead_letters() == stream) else { return };
+        let Some(queue) = self.owner(stream) else { return };
+        let Some(group) = queue.groups.iter().find(|group| group.dead_letters() == stream) else { return };
         let message_id = message.origin.map(tracing::field::display);
         tracing::warn!(
             project = %queue.row.project,
@@ -229,9 +232,9 @@ impl BrokerState {
         if let Some(cursor) = self.cursors.get_mut(&cursor) {
             cursor.expired_unread += messages;
         }
-        let groups = self.queues.values().flat_map(|queue| queue.groups.iter().map(move |group| (queue, group)));
-        let mut of = groups.filter(|(_, group)| [group.cursor(), group.dead_letter_cursor()].contains(&cursor));
-        let Some((queue, group)) = of.next() else { return };
+        let Some(queue) = self.cursors.get(&cursor).and_then(|cursor| self.owner(cursor.stream)) else { return };
+        let is_its = |group: &&GroupRow| [group.cursor(), group.dead_letter_cursor()].contains(&cursor);
+        let Some(group) = queue.groups.iter().find(is_its) else { return };
         let (queue, dead) = (&queue.row.name, cursor == group.dead_letter_cursor());
         let what = if dead { "dead letters" } else { "messages" };
         tracing::warn!(%queue, group = %group.name, messages, "{what} expired and were deleted before this group consumed them");

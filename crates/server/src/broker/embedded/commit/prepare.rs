@@ -256,8 +256,7 @@ impl<'a> Preparer<'a> {
 
     /// The queue that owns a stream.
     fn owner(&self, stream: StreamId) -> Option<&'a QueueId> {
-        let mut queues = self.state.queues.values().map(|queue| &queue.row);
-        queues.find(|row| row.stream() == stream).map(|row| &row.id)
+        self.state.owners.get(&stream)
     }
 
     /// The origin of a message in the stream of a queue.

@@ -10,18 +10,32 @@ use tokio::time::Instant;
 use crate::{
     broker::{
         BrokerError, FoundIn, FoundMessage, GroupStanding, MessageOrigin, Standing,
-        embedded::{core::Core, state::BrokerState},
+        embedded::{core::Core, operations::look::LOOK, state::BrokerState},
     },
     store::{CursorId, FirstPlace, GroupRow, QueueRow, ReadLimit, StoredMessage, StreamId},
 };
 use dms_protocol::queue::{ProjectId, QueueId};
 
-/// The maximum number of messages of a stream that one search reads.
+/// The maximum number of messages of a stream that one search of several queues reads.
 const MAX_SEARCHED: u64 = 10_000;
+/// The same if it searches one queue.
+const MAX_SEARCHED_OF_ONE: u64 = 100_000;
+/// The maximum number of messages that one search reads altogether, and of their bytes.
+const MAX_SEARCHED_IN_ALL: ReadLimit = ReadLimit { messages: 500_000, bytes: 1024 * 1024 * 1024 };
 /// The number of messages with one id at which the search of a stream ends. A sender may give any number of copies the same id.
 const MAX_HITS: usize = 100;
-/// The limits of one read.
-const PAGE: ReadLimit = ReadLimit { messages: 500, bytes: 4 * 1024 * 1024 };
+/// What is read at once. A search keeps at most as many bytes of messages that it found.
+const PAGE: ReadLimit = ReadLimit { messages: 500, ..LOOK };
+
+/// What a search may still read and keep.
+struct Allowance {
+    /// Messages of each stream.
+    of_stream: u64,
+    /// Messages and bytes of all streams.
+    read: ReadLimit,
+    /// Bytes of messages that were found.
+    kept: usize,
+}
 
 /// A stream to search.
 struct Place {
@@ -58,7 +72,10 @@ pub(crate) async fn find(
     queues: &[QueueId],
     id: MessageOrigin,
 ) -> Result<FoundMessage, BrokerError> {
+    let _look = core.look().await?;
     let mut found = FoundMessage { complete: true, places: Vec::new() };
+    let of_stream = if queues.len() == 1 { MAX_SEARCHED_OF_ONE } else { MAX_SEARCHED };
+    let mut allowance = Allowance { of_stream, read: MAX_SEARCHED_IN_ALL, kept: PAGE.bytes };
     for queue in queues {
         let places = {
             let state = core.open()?;
@@ -69,25 +86,31 @@ pub(crate) async fn find(
             }
         };
         if let Some(places) = places {
-            places.search(core, id, &mut found).await?;
+            places.search(core, id, &mut allowance, &mut found).await?;
         }
     }
     Ok(found)
 }
 
 impl QueuePlaces {
-    async fn search(&self, core: &Core, id: MessageOrigin, found: &mut FoundMessage) -> Result<(), BrokerError> {
-        let Hits { messages, complete } = self.messages.search(core, id).await?;
+    async fn search(
+        &self,
+        core: &Core,
+        id: MessageOrigin,
+        allowance: &mut Allowance,
+        found: &mut FoundMessage,
+    ) -> Result<(), BrokerError> {
+        let Hits { messages, complete } = self.messages.search(core, id, allowance).await?;
         found.complete &= complete;
         for message in messages {
             let groups = self.standings(core, &message);
             found.places.push(self.place(&message, FoundIn::Queue, groups));
         }
-        let Hits { messages, complete } = self.delayed.search(core, id).await?;
+        let Hits { messages, complete } = self.delayed.search(core, id, allowance).await?;
         found.complete &= complete;
         found.places.extend(messages.iter().map(|message| self.place(message, FoundIn::Delayed, Vec::new())));
         for (group, place) in self.groups.iter().zip(&self.dead_letters) {
-            let Hits { messages, complete } = place.search(core, id).await?;
+            let Hits { messages, complete } = place.search(core, id, allowance).await?;
             found.complete &= complete;
             for message in messages {
                 let standing = core.lock().standing(group.dead_letter_cursor(), &message);
@@ -178,49 +201,79 @@ impl BrokerState {
     }
 }
 
+impl Allowance {
+    fn read(&mut self, messages: &[Arc<StoredMessage>]) {
+        self.read.messages = self.read.messages.saturating_sub(messages.len().max(1));
+        self.read.bytes = self.read.bytes.saturating_sub(bytes_of(messages));
+    }
+
+    fn keep(&mut self, messages: &[Arc<StoredMessage>]) {
+        self.kept = self.kept.saturating_sub(bytes_of(messages));
+    }
+
+    fn is_used_up(&self) -> bool {
+        self.read.messages == 0 || self.read.bytes == 0 || self.kept == 0
+    }
+}
+
+fn bytes_of(messages: &[Arc<StoredMessage>]) -> usize {
+    messages.iter().map(|message| message.memory_bytes()).sum()
+}
+
 impl Place {
     fn is_it(&self, message: &StoredMessage, id: MessageOrigin) -> bool {
         let own = || MessageOrigin::new(&self.owner, self.kind, message.seq, message.entered_ms);
         message.origin.unwrap_or_else(own) == id
     }
 
-    async fn search(&self, core: &Core, id: MessageOrigin) -> Result<Hits, BrokerError> {
+    async fn search(&self, core: &Core, id: MessageOrigin, allowance: &mut Allowance) -> Result<Hits, BrokerError> {
         let mut hits = Hits { messages: Vec::new(), complete: true };
         let first = id.is_of(&self.owner) && id.place() == Some(self.kind);
         if first {
             let (stream, seqs) = (self.stream, [id.sequence()]);
             let read = core.read_store(move |store| store.read_these(stream, &seqs, PAGE.bytes)).await?;
             hits.messages.extend(read.messages.into_iter().filter(|message| self.is_it(message, id)));
+            allowance.keep(&hits.messages);
         }
         if self.kind == FirstPlace::DelayQueue {
-            self.scan(core, id, self.low, &mut hits).await?;
+            self.scan(core, id, self.low, allowance, &mut hits).await?;
             return Ok(hits);
         }
         let entered = self.first_since(core, id.entered_ms()).await?;
         // A message whose delay has ended is near its due time, also if every group has settled it.
         if hits.messages.is_empty() && self.kind == FirstPlace::Queue && id.place() == Some(FirstPlace::DelayQueue) {
             let near = Self { next: self.next.min(entered + PAGE.messages as u64), owner: self.owner.clone(), ..*self };
-            near.scan(core, id, entered, &mut hits).await?;
+            near.scan(core, id, entered, allowance, &mut hits).await?;
         }
-        self.scan(core, id, entered.max(self.settled_below), &mut hits).await?;
+        self.scan(core, id, entered.max(self.settled_below), allowance, &mut hits).await?;
         Ok(hits)
     }
 
     /// Looks at the messages from `from` on.
-    async fn scan(&self, core: &Core, id: MessageOrigin, from: u64, hits: &mut Hits) -> Result<(), BrokerError> {
+    async fn scan(
+        &self,
+        core: &Core,
+        id: MessageOrigin,
+        from: u64,
+        allowance: &mut Allowance,
+        hits: &mut Hits,
+    ) -> Result<(), BrokerError> {
         // Messages that exist are counted, because the places of a delay queue have gaps.
-        let (mut at, mut left, stream) = (from, MAX_SEARCHED, self.stream);
-        while at < self.next && left > 0 && hits.messages.len() < MAX_HITS {
+        let (mut at, mut left, stream) = (from, allowance.of_stream, self.stream);
+        while at < self.next && left > 0 && hits.messages.len() < MAX_HITS && !allowance.is_used_up() {
             let read = core.read_store(move |store| store.read(stream, at, PAGE)).await?;
             // A damaged stretch yields no message; the search continues after it.
             at = read.messages.last().map_or(read.until, |last| last.seq + 1).max(at + 1);
             left = left.saturating_sub(read.messages.len().max(1) as u64);
+            allowance.read(&read.messages);
+            let before = hits.messages.len();
             for message in read.messages.into_iter().filter(|message| message.seq < self.next) {
                 let known = hits.messages.iter().any(|hit| hit.seq == message.seq);
                 if !known && self.is_it(&message, id) {
                     hits.messages.push(message);
                 }
             }
+            allowance.keep(&hits.messages[before..]);
         }
         hits.complete &= at >= self.next;
         Ok(())

@@ -9,6 +9,7 @@
 //! | `find` | find a message by its id |
 //! | `resolve` | retry or discard one message |
 //! | `peek` | look at messages without leasing them |
+//! | `look` | limits how many messages are read without leasing them |
 //! | `purge`, `retention` | delete messages, set how long they are kept |
 //! | `damaged` | list and skip damaged messages |
 //! | `admin_ops` | queues, groups, tags, quotas |
@@ -20,6 +21,7 @@ pub(crate) mod consume;
 mod damaged;
 pub(crate) mod find;
 pub(crate) mod hand_over;
+mod look;
 pub(crate) mod oldest;
 pub(crate) mod peek;
 mod purge;

@@ -5,14 +5,17 @@ use std::{collections::BTreeMap, sync::Arc};
 use tokio::time::Instant;
 
 use crate::{
-    broker::{BrokerError, GroupPath, MessageOrigin, PeekState, Peeked, Stream, embedded::core::Core},
-    store::{CursorId, FirstPlace, ReadLimit, StoredMessage, StreamId},
+    broker::{
+        BrokerError, GroupPath, MessageOrigin, PeekState, Peeked, Stream,
+        embedded::{core::Core, operations::look::LOOK},
+    },
+    store::{CursorId, FirstPlace, ReadBatch, ReadLimit, StoredMessage, StreamId},
 };
 
 /// Delayed messages come after all others; their sequence numbers are shown from here on.
 const DELAYED_BASE: u64 = 1 << 40;
-/// The maximum number of messages and bytes of one call.
-const MAX_PEEKED: ReadLimit = ReadLimit { messages: 1_000, bytes: 16 * 1024 * 1024 };
+/// The maximum number of messages and bytes that one call reads to find some that pass the label filter.
+const MAX_SCANNED: ReadLimit = ReadLimit { messages: 200_000, bytes: 256 * 1024 * 1024 };
 
 /// The position of a group, as far as a call needs it.
 struct PeekView {
@@ -24,51 +27,135 @@ struct PeekView {
     cursor: CursorId,
     /// The stream.
     stream: StreamId,
-    /// The delay queue of the stream, if it has one.
-    delay_queue: Option<StreamId>,
+    /// The end of the stream: its next sequence number.
+    next: u64,
+    /// The delay queue of the stream, if it has one, and its next sequence number.
+    delay_queue: Option<(StreamId, u64)>,
     /// Leased and failed messages.
     known: BTreeMap<u64, (PeekState, u32)>,
+    /// Whether there are more of these than `known` has.
+    has_more: bool,
     /// All messages from here on are available.
     head: u64,
 }
 
-/// Returns up to `max` messages from `from` on: leased and available ones in order, then delayed ones.
+/// The messages of one call, and the room for more of them.
+struct Page {
+    shown: Vec<Peeked>,
+    max: usize,
+    /// The bytes that are left. The first message is shown whatever its size.
+    bytes: usize,
+    /// What may still be read.
+    left: ReadLimit,
+}
+
+impl Page {
+    fn has_room(&self) -> bool {
+        let is_bounded = self.left.messages > 0 && self.left.bytes > 0;
+        self.shown.len() < self.max && (self.shown.is_empty() || self.bytes > 0) && is_bounded
+    }
+
+    /// What to read next.
+    fn limit(&self) -> ReadLimit {
+        ReadLimit { messages: self.max - self.shown.len(), bytes: self.bytes.max(1) }
+    }
+
+    /// Counts what was read.
+    fn read(&mut self, found: &ReadBatch) {
+        self.left.messages = self.left.messages.saturating_sub(found.messages.len().max(1));
+        let bytes = found.messages.iter().map(|message| message.memory_bytes()).sum();
+        self.left.bytes = self.left.bytes.saturating_sub(bytes);
+    }
+
+    fn show(&mut self, bytes: usize, peeked: Peeked) {
+        self.bytes = self.bytes.saturating_sub(bytes);
+        self.shown.push(peeked);
+    }
+}
+
+/// Returns up to `max` messages from `from` on: leased and failed ones in order, then those that were never leased, then delayed ones.
+/// The next page begins after the last one, and only an empty page is the end.
 pub(crate) async fn peek(
     core: &Core,
     path: &GroupPath,
     stream: Stream,
-    from: u64,
+    mut from: u64,
     max: usize,
 ) -> Result<Vec<Peeked>, BrokerError> {
-    let max = max.min(MAX_PEEKED.messages);
-    let sketch = sketch(core, path, stream, from, max)?;
-    let mut shown = Vec::new();
-    let known: Vec<u64> = sketch.known.keys().copied().take(max).collect();
-    let (number, asked) = (sketch.stream, known);
-    let found = core.read_store(move |store| store.read_these(number, &asked, MAX_PEEKED.bytes)).await;
-    let found = found?.messages;
-    let state = |message: &StoredMessage| sketch.known.get(&message.seq).copied();
-    shown.extend(core.passing(sketch.cursor, &found).filter_map(|message| {
-        state(message).map(|(state, failures)| sketch.show(message, message.seq, state, failures))
-    }));
-    if shown.len() < max && from < DELAYED_BASE {
-        let (place, limit) = (sketch.head.max(from), ReadLimit { messages: max - shown.len(), ..MAX_PEEKED });
-        let found = core.read_store(move |store| store.read(number, place, limit)).await?.messages;
-        let available = |message: &StoredMessage| sketch.show(message, message.seq, PeekState::Available, 0);
-        shown.extend(core.passing(sketch.cursor, &found).map(available));
+    let _look = core.look().await?;
+    let mut page = Page { shown: Vec::new(), max: max.min(LOOK.messages), bytes: LOOK.bytes, left: MAX_SCANNED };
+    let mut view = view(core, path, stream, from, page.max)?;
+    loop {
+        let complete = show_known(core, &view, &mut page).await?;
+        // Later messages must not be shown before these: the next page begins after the last message of this one.
+        if !complete || view.has_more && !page.shown.is_empty() {
+            return Ok(page.shown);
+        }
+        match view.known.last_key_value() {
+            Some((last, _)) if view.has_more => from = last + 1,
+            _ => break,
+        }
+        view = self::view(core, path, stream, from, page.max)?;
     }
-    if let Some(delay_queue) = sketch.delay_queue.filter(|_| shown.len() < max) {
-        let (place, limit) =
-            (from.saturating_sub(DELAYED_BASE), ReadLimit { messages: max - shown.len(), ..MAX_PEEKED });
-        let found = core.read_store(move |store| store.read(delay_queue, place, limit)).await?.messages;
-        let now_ms = core.clock.now_ms();
-        for message in found {
-            let left = u64::try_from(message.entered_ms.saturating_sub(now_ms)).unwrap_or(0);
-            let state = PeekState::Delayed(std::time::Duration::from_millis(left));
-            shown.push(sketch.show_delayed(&message, state));
+    let mut place = view.head.max(from);
+    while place < view.next && page.has_room() {
+        let (stream, limit) = (view.stream, page.limit());
+        let found = core.read_store(move |store| store.read(stream, place, limit)).await?;
+        place = after(&found, place);
+        page.read(&found);
+        for message in core.passing(view.cursor, &found.messages).filter(|message| message.seq < view.next) {
+            page.show(message.memory_bytes(), view.show(message, message.seq, PeekState::Available, 0));
         }
     }
-    Ok(shown)
+    if place >= view.next {
+        show_delayed(core, &view, from, &mut page).await?;
+    }
+    Ok(page.shown)
+}
+
+/// Shows leased and failed messages. Returns whether all of them were read.
+async fn show_known(core: &Core, view: &PeekView, page: &mut Page) -> Result<bool, BrokerError> {
+    let mut seqs: Vec<u64> = view.known.keys().copied().collect();
+    while let Some(first) = seqs.first().copied() {
+        if !page.has_room() {
+            return Ok(false);
+        }
+        let (stream, asked, limit) = (view.stream, seqs.clone(), page.limit());
+        let found = core.read_store(move |store| store.read_these(stream, &asked, limit.bytes)).await?;
+        let next = after(&found, first);
+        seqs.retain(|seq| *seq >= next);
+        page.read(&found);
+        for message in core.passing(view.cursor, &found.messages) {
+            if let Some((state, failures)) = view.known.get(&message.seq).copied() {
+                page.show(message.memory_bytes(), view.show(message, message.seq, state, failures));
+            }
+        }
+    }
+    Ok(true)
+}
+
+async fn show_delayed(core: &Core, view: &PeekView, from: u64, page: &mut Page) -> Result<(), BrokerError> {
+    let Some((delay_queue, next)) = view.delay_queue else { return Ok(()) };
+    let mut place = from.saturating_sub(DELAYED_BASE);
+    while place < next && page.has_room() {
+        let limit = page.limit();
+        let found = core.read_store(move |store| store.read(delay_queue, place, limit)).await?;
+        place = after(&found, place);
+        page.read(&found);
+        let now_ms = core.clock.now_ms();
+        for message in found.messages {
+            let left = u64::try_from(message.entered_ms.saturating_sub(now_ms)).unwrap_or(0);
+            let state = PeekState::Delayed(std::time::Duration::from_millis(left));
+            page.show(message.memory_bytes(), view.show_delayed(&message, state));
+        }
+    }
+    Ok(())
+}
+
+/// Where to go on after a read from `place` on.
+fn after(found: &ReadBatch, place: u64) -> u64 {
+    let read = found.messages.last().map_or(found.until, |last| last.seq + 1);
+    read.max(place + 1)
 }
 
 impl Core {
@@ -85,11 +172,11 @@ impl Core {
     }
 }
 
-fn sketch(core: &Core, path: &GroupPath, which: Stream, from: u64, max: usize) -> Result<PeekView, BrokerError> {
+fn view(core: &Core, path: &GroupPath, which: Stream, from: u64, max: usize) -> Result<PeekView, BrokerError> {
     let state = core.open()?;
     let (queue, number) = state.cursor_of(path, which)?;
     let cursor = state.cursors.get(&number).ok_or(BrokerError::GroupNotFound)?;
-    let ready = cursor.ready_from(from).take(max).map(|(seq, failures)| (seq, (PeekState::Available, failures)));
+    let ready = cursor.ready_from(from).take(max + 1).map(|(seq, failures)| (seq, (PeekState::Available, failures)));
     let mut known: BTreeMap<_, _> = ready.collect();
     let now = Instant::now();
     for lease in cursor.leases.values() {
@@ -98,9 +185,15 @@ fn sketch(core: &Core, path: &GroupPath, which: Stream, from: u64, max: usize) -
             known.insert(entry.message.seq, (PeekState::Leased(left), entry.failures));
         }
     }
-    let delay_queue = (which == Stream::Messages).then(|| queue.row.delay_queue());
-    let path = path.clone();
-    Ok(PeekView { path, which, cursor: number, stream: cursor.stream, delay_queue, known, head: cursor.head() })
+    let has_more = known.len() > max;
+    while known.len() > max {
+        known.pop_last();
+    }
+    let delay_queue = Some(queue.row.delay_queue()).filter(|_| which == Stream::Messages);
+    let delay_queue = delay_queue.map(|number| (number, state.delay_queues.get(&number).map_or(0, |queue| queue.next)));
+    let (path, stream) = (path.clone(), cursor.stream);
+    let next = state.streams.get(&stream).map_or(0, |stream| stream.next);
+    Ok(PeekView { path, which, cursor: number, stream, next, delay_queue, known, has_more, head: cursor.head() })
 }
 
 impl PeekView {

@@ -49,7 +49,7 @@ pub(crate) async fn resolve(
     let (pending, lease) = begin(core, path, stream, &message, what)?;
     let outcome = pending.outcome().await;
     if outcome.is_err() {
-        // Otherwise the lease would lapse, and count as a failure.
+        // Otherwise the message would be leased until the lease lapses.
         core.release(lease).await;
     }
     outcome
@@ -79,6 +79,7 @@ fn begin(
     let (target, group) = (queue.row.stream(), queue.group(&path.group)?.cursor());
     let cursor = state.cursors.get_mut(&number).ok_or(BrokerError::GroupNotFound)?;
     let stream = state.streams.get(&cursor.stream).ok_or(BrokerError::GroupNotFound)?;
+    cursor.check_passing(stream, message.seq)?;
     let (entry, skipped) = cursor.take_one(stream, message)?;
     state.notice_pause();
     if state.deadlines.is_empty() {
@@ -90,6 +91,8 @@ fn begin(
     if let Some(lease) = state.cursors.get_mut(&number).and_then(|cursor| cursor.leases.get_mut(&lease)) {
         // Under the same lock, so that the timer cannot end the lease before the command does.
         lease.is_ending = true;
+        // If the change cannot be stored and the caller is gone, the lease lapses without counting a failure.
+        lease.is_operators = true;
     }
     state.timer_is_stale = true;
     let end =

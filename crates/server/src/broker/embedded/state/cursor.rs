@@ -249,9 +249,7 @@ impl Cursor {
             return Ok((entry(failures, history), self.take_skipped(stream.low, &[])));
         }
         if seq - self.head > MAX_PASSED {
-            return Err(BrokerError::NotAvailable(
-                "more than 10000 messages before the message were never consumed".into(),
-            ));
+            return Err(passes_too_many());
         }
         // Recorded first, because the messages that are passed now must not count as skipped.
         let skipped = self.take_skipped(stream.low, &[]);
@@ -261,6 +259,19 @@ impl Cursor {
         self.advance_to(seq + 1);
         self.recorded_head = self.head;
         Ok((entry(0, FailureHistory::default()), skipped))
+    }
+
+    /// Checks that an operator who takes one message after the other does not pass more and more of them: they stay in memory until
+    /// they are consumed.
+    ///
+    /// # Errors
+    /// When too many messages before this one were passed or would be.
+    pub(crate) fn check_passing(&self, stream: &Stream, seq: u64) -> Result<(), BrokerError> {
+        let passed = seq.saturating_sub(self.head.max(stream.low));
+        match passed > 0 && self.ready.len() as u64 + passed > MAX_PASSED {
+            true => Err(passes_too_many()),
+            false => Ok(()),
+        }
     }
 
     /// Whether [`take_one`](Self::take_one) would take the message.
@@ -591,6 +602,10 @@ impl Cursor {
         self.ready_bytes -= ready.memory_bytes();
         Some(ready)
     }
+}
+
+fn passes_too_many() -> BrokerError {
+    BrokerError::NotAvailable("more than 10000 messages before the message were never consumed".into())
 }
 
 /// How the ready messages fitted into a batch.

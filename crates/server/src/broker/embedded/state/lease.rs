@@ -45,6 +45,8 @@ pub(crate) struct Lease {
     pub(crate) deadline: Instant,
     /// Whether the end of the lease is being committed. Until then neither an acknowledgement nor the timer may end it again.
     pub(crate) is_ending: bool,
+    /// Whether an operator has the message instead of a consumer. If its change cannot be stored, no failure is counted.
+    pub(crate) is_operators: bool,
 }
 
 /// How a lease ends.
@@ -254,6 +256,7 @@ mod tests {
             skipped: Vec::new(),
             deadline: Instant::now(),
             is_ending: false,
+            is_operators: false,
         }
     }
 

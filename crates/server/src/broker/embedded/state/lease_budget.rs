@@ -21,6 +21,8 @@ const KEPT_FRACTION: usize = 16;
 #[derive(Debug, Default)]
 pub(crate) struct LeaseBudget {
     all: usize,
+    /// The number of looks, whose memory is counted in `all`.
+    looks: usize,
     cursors: HashMap<CursorId, usize>,
     projects: HashMap<ProjectId, usize>,
 }
@@ -33,6 +35,23 @@ impl LeaseBudget {
         let of_project = self.projects.get(project).copied().unwrap_or_default();
         let is_fair = held < free.saturating_mul(GROUP_SHARE) && of_project < free.saturating_mul(PROJECT_SHARE);
         is_fair || held == 0 && free > most / KEPT_FRACTION
+    }
+
+    /// Reserves memory for messages that are read for a look. One look is always admitted, so that an operator can look at groups
+    /// that hold all of the memory.
+    pub(crate) fn begin_look(&mut self, bytes: usize, most: usize) -> bool {
+        let is_admitted = self.looks == 0 || self.all + bytes <= most;
+        if is_admitted {
+            self.looks += 1;
+            self.all += bytes;
+        }
+        is_admitted
+    }
+
+    /// Frees the memory of a look.
+    pub(crate) fn end_look(&mut self, bytes: usize) {
+        self.looks -= 1;
+        self.all = self.all.saturating_sub(bytes);
     }
 
     pub(crate) fn add(&mut self, project: &ProjectId, cursor: CursorId, bytes: usize) {
@@ -100,6 +119,24 @@ mod tests {
             );
         }
         assert!(budget.all <= MOST + BATCH, "{}", budget.all);
+    }
+
+    #[test]
+    fn looks_are_part_of_the_memory_and_one_is_always_admitted() {
+        let mut budget = LeaseBudget::default();
+        let look = MOST / 4;
+        for _ in 0..4 {
+            assert!(budget.begin_look(look, MOST));
+        }
+        assert!(!budget.begin_look(look, MOST));
+        assert!(
+            !budget.admit(&ProjectId::new("p"), CursorId(1), MOST),
+            "consumers wait as they do for leased messages"
+        );
+        (0..4).for_each(|_| budget.end_look(look));
+        assert!(fill(&mut budget, "p", 1) > 0);
+        budget.add(&ProjectId::new("p"), CursorId(2), MOST);
+        assert!(budget.begin_look(look, MOST) && !budget.begin_look(look, MOST));
     }
 
     /// Groups that ask in turn get the same amount.

@@ -38,7 +38,16 @@ impl BrokerState {
         self.next_lease += 1;
         let seals = new_receipts.seals().take(entries.len()).collect();
         let project = project.clone();
-        let lease = Lease { project, token: new_receipts.batch, seals, entries, skipped, deadline, is_ending: false };
+        let lease = Lease {
+            project,
+            token: new_receipts.batch,
+            seals,
+            entries,
+            skipped,
+            deadline,
+            is_ending: false,
+            is_operators: false,
+        };
         // Counted from the moment of the lease until its end is stored, because the messages stay in memory as long.
         self.leased.add(&lease.project, cursor, lease.memory_bytes());
         self.tokens.insert(new_receipts.batch, (cursor, number));
@@ -115,7 +124,7 @@ impl BrokerState {
         let lapsed: Vec<_> = open
             .take(MAX_LAPSED.messages)
             .take_while(fits)
-            .map(|(_, cursor, lease)| (*cursor, *lease, LeaseEnd::Lapsed))
+            .map(|(_, cursor, lease)| (*cursor, *lease, self.lapse_of(*cursor, *lease)))
             .collect();
         for (cursor, lease, _) in &lapsed {
             if let Some(lease) = self.cursors.get_mut(cursor).and_then(|cursor| cursor.leases.get_mut(lease)) {
@@ -124,6 +133,12 @@ impl BrokerState {
             }
         }
         lapsed
+    }
+
+    /// How a lease ends by its deadline.
+    fn lapse_of(&self, cursor: CursorId, lease: u64) -> LeaseEnd {
+        let lease = self.cursors.get(&cursor).and_then(|cursor| cursor.leases.get(&lease));
+        if lease.is_some_and(|lease| lease.is_operators) { LeaseEnd::Released } else { LeaseEnd::Lapsed }
     }
 
     fn bytes_of_lease(&self, cursor: CursorId, lease: u64) -> usize {

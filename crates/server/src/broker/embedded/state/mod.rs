@@ -59,6 +59,8 @@ pub(crate) struct BrokerState {
     pub(crate) queues: BTreeMap<QueueId, QueueState>,
     /// The streams of queues, and the dead letters of groups.
     pub(crate) streams: BTreeMap<StreamId, Stream>,
+    /// The queue that each stream belongs to, also the dead letters of its groups.
+    pub(crate) owners: BTreeMap<StreamId, QueueId>,
     /// The delay queue of each queue.
     pub(crate) delay_queues: BTreeMap<StreamId, DelayQueue>,
     /// The position of each group on its queue's stream and on its dead letters.
@@ -117,6 +119,7 @@ impl BrokerState {
         for QueueSnapshot { row, tags, retention, stream, delay_queue } in snapshot.queues {
             state.streams.insert(row.stream(), Stream::new(stream, config.retention_of(&row, retention)));
             state.delay_queues.insert(row.delay_queue(), DelayQueue::new(row.stream(), delay_queue));
+            state.owners.insert(row.stream(), row.id.clone());
             state.queues.insert(row.id.clone(), QueueState { row, tags, retention, groups: Vec::new() });
         }
         for GroupSnapshot { row, cursor, dead_letters, dead_letter_cursor } in snapshot.groups {
@@ -166,7 +169,13 @@ impl BrokerState {
             }
             self.cursors.insert(number, cursor);
         }
+        self.owners.insert(row.dead_letters(), row.queue.clone());
         queue.groups.push(row);
+    }
+
+    /// The queue that a stream belongs to.
+    pub(crate) fn owner(&self, stream: StreamId) -> Option<&QueueState> {
+        self.queues.get(self.owners.get(&stream)?)
     }
 
     /// # Errors

@@ -236,3 +236,18 @@ fn what_was_unreadable_is_looked_for_again() {
         assert_eq!(batch(cursor.take(&stream, want(10))), ((1..=last).collect(), vec![]));
     }
 }
+
+/// Messages that are passed stay in memory, so an operator who discards one after the other cannot pass any number of them.
+#[test]
+fn messages_that_are_passed_are_bounded_over_all_calls() {
+    let (mut cursor, stream) = (cursor(1, &[]), cold(100_000));
+    let take = |cursor: &mut Cursor, seq| {
+        cursor.check_passing(&stream, seq).and_then(|()| cursor.take_one(&stream, &message(seq, ""))).is_ok()
+    };
+    assert!(take(&mut cursor, 10_001));
+    assert!(!take(&mut cursor, 20_002));
+    assert_eq!(cursor.ready.len(), 10_000);
+    // Without passing others, any message can be taken.
+    assert!(take(&mut cursor, 10_002) && take(&mut cursor, 1));
+    assert!(take(&mut cursor, 10_004), "one message was taken, so another one can be passed");
+}
