@@ -18,7 +18,7 @@ DOCUMENT = pathlib.Path(__file__).resolve().parents[2] / "docs" / "openapi.yaml"
 
 # A document cannot say everything: which members exclude each other, which ids a server knows, or that two names must differ. The server
 # is more lenient than the document where the reference is: an empty parameter stands for its default, and null for a member that is left
-# out. And the path of one operation is also that of another one: a tag may have the key `action`.
+# out. And the path of one operation is also the path of another one: a tag may have the key `action`.
 LEFT_OUT = "positive_data_acceptance,negative_data_rejection,allow_header_conformance"
 
 

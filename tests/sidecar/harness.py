@@ -1,4 +1,4 @@
-"""What the tests share: the real binary in a process of its own, and a small application that it delivers to.
+"""What the tests share: the real binary in a separate process, and a small application that it delivers to.
 
 Nothing sleeps for a fixed time: whoever waits is woken by what it waits for, or looks again soon, and gives up after PATIENCE.
 """
@@ -294,7 +294,7 @@ class Case(unittest.TestCase):
         return directory
 
     def serve(self, queue):
-        """A server in a process of its own, with this queue."""
+        """A server in a separate process, with this queue."""
         process = Process(self.directory_of("server"), f"server: {{listen: '127.0.0.1:0', queues: [{queue}]}}", "serve")
         self.addCleanup(process.close)
         return process

@@ -214,7 +214,7 @@ impl Server {
         Callers::new(&self.app)
     }
 
-    /// Adds metrics to those of the admin address: `encode` returns OpenMetrics text. A second call has no effect.
+    /// Adds metrics to the admin address: `encode` returns OpenMetrics text. A second call has no effect.
     #[doc(hidden)]
     pub fn add_metrics(&self, encode: impl Fn() -> String + Send + Sync + 'static) {
         self.app.more_metrics.set(Box::new(encode));
