@@ -56,21 +56,23 @@ impl Shipped {
         for name in ["tls.crt", "tls.key"] {
             program.file(name, &fs::read_to_string(pki.path(name)).unwrap());
         }
+        program.file("ca.crt", &fs::read_to_string(pki.path("tls.crt")).unwrap());
+        program.file("url", "postgres://dms:password@pg-primary/dms\n");
         let dir = program.dir().display().to_string();
-        let places = ["/run/secrets/dms", "/run/secrets/tls", "/run/secrets"];
+        let places = ["/run/secrets/dms", "/run/secrets/tls", "/run/secrets/postgres", "/run/secrets"];
         program.file("config.yaml", &places.iter().fold(self.text.clone(), |text, place| text.replace(place, &dir)))
     }
 }
 
 /// What manifests and units set in the environment.
 pub(super) fn with_environment<'a>(command: &'a mut Command, program: &Program) -> &'a mut Command {
-    command.env("DMS_ACCESS_KEY", "orders").env("CREDENTIALS_DIRECTORY", program.dir())
+    command.env("DMS_ACCESS_KEY", "orders").env("CREDENTIALS_DIRECTORY", program.dir()).env("POD_IP", "10.0.0.7")
 }
 
 #[test]
 fn every_configuration_passes_the_check() {
     let shipped = configurations();
-    assert!(shipped.len() == 6, "{:?}", shipped.iter().map(|shipped| &shipped.file).collect::<Vec<_>>());
+    assert!(shipped.len() == 7, "{:?}", shipped.iter().map(|shipped| &shipped.file).collect::<Vec<_>>());
     for shipped in shipped {
         let program = Program::new();
         let path = shipped.install(&program);
@@ -98,7 +100,7 @@ pub(super) fn pods() -> Vec<Value> {
 #[test]
 fn pods_have_only_the_privileges_they_need() {
     let pods = pods();
-    assert_eq!(pods.len(), 2);
+    assert_eq!(pods.len(), 3);
     for pod in pods {
         assert_eq!(pod["automountServiceAccountToken"], false, "{pod}");
         assert_eq!(pod["enableServiceLinks"], false, "{pod}");

@@ -124,5 +124,5 @@ fn the_probes_of_the_manifests_pass() {
             asked += 1;
         }
     }
-    assert_eq!(asked, 6);
+    assert_eq!(asked, 9);
 }

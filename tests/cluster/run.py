@@ -1,0 +1,246 @@
+"""Three servers on PostgreSQL under Patroni, traffic through all of them, and faults: run.py path/to/dms-worker [--faults N]
+
+Each fault is followed by a probe that every queue is served again through every server, and by the time until then. At the end
+nothing that was answered may be missing, nothing that was acknowledged may have come back, and FIFO queues have kept their order.
+Prints a table of the faults. `--only NAME` repeats one kind. See patroni.py for what has to be installed.
+"""
+
+import argparse
+import collections
+import os
+import pathlib
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+from history import Caller, History, Refused
+from patroni import TTL, Patroni, free_port, wait
+
+QUEUES = {"orders": "FIFO", "invoices": "FIFO", "mails": "NORMAL", "events": "NORMAL"}
+TAKEOVER = 3
+# By when everything is served again: what Patroni needs, what a take-over needs, and what a busy machine adds.
+SERVED_WITHIN = 90
+
+
+class Server:
+    def __init__(self, binary, folder, number, url):
+        self.binary, self.port = binary, free_port()
+        self.log, self.config = folder / f"server-{number}.log", folder / f"server-{number}.yaml"
+        queues = ", ".join(f"{{name: {name}, mode: {mode}, groups: [all]}}" for name, mode in QUEUES.items())
+        (folder / "url").write_text(url)
+        self.config.write_text(f"""server:
+  listen: 127.0.0.1:{self.port}
+  postgres: {{url_file: {folder / "url"}}}
+  cluster: {{listen: "127.0.0.1:{free_port()}", takeover_after: {TAKEOVER}s}}
+  queues: [{queues}]
+""")
+        self.process = None
+
+    def start(self):
+        with open(self.log, "ab") as log:
+            command = [self.binary, "serve", "--config", str(self.config)]
+            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log)
+
+    def signal(self, number):
+        self.process.send_signal(number)
+
+    def end(self, number):
+        self.signal(number)
+        self.process.wait(60)
+
+
+class Stage:
+    def __init__(self, binary, folder):
+        self.patroni = Patroni(folder)
+        self.servers = [Server(binary, folder, number, self.patroni.url()) for number in range(3)]
+        self.probe = Caller([server.port for server in self.servers], 0)
+        self.paths, self.histories = {}, []
+
+    def start(self):
+        self.patroni.start()
+        for server in self.servers:
+            server.start()
+        wait("the servers serve", self.find_queues, SERVED_WITHIN)
+
+    def find_queues(self):
+        assert all(server.process.poll() is None for server in self.servers), "a server has ended"
+        try:
+            found = self.probe.call("GET", "/queues")["queues"]
+            for queue in found:
+                groups = self.probe.call("GET", f"/queues/{queue['id']}/groups")["groups"]
+                path = f"/queues/{queue['id']}"
+                self.paths[queue["name"]] = (path, f"{path}/groups/{groups[0]['id']}")
+            return len(self.paths) == len(QUEUES)
+        except (Refused, IndexError):
+            return False
+
+    def begin(self):
+        ports = [server.port for server in self.servers]
+        self.histories = [History(name, path, ports, seed) for seed, (name, path) in enumerate(self.paths.items(), 1)]
+
+    def is_served(self, servers):
+        """Whether each queue takes a message through each of these servers: its tags are a commit of its shard."""
+        try:
+            for server in servers:
+                for name, (path, _) in self.paths.items():
+                    tags = {"action": "create", "tags": [{"key": "probe", "value": name}]}
+                    self.probe.call("POST", f"{path.replace('/queues/', '/queue/')}/tags/action", tags, port=server.port)
+            return True
+        except Refused:
+            return False
+
+    def others(self, victim):
+        return [server for server in self.servers if server is not victim]
+
+    # Each fault returns how long some queue was not served.
+
+    def server_killed(self, turn):
+        victim = self.servers[turn % 3]
+        victim.end(signal.SIGKILL)
+        took = self.await_served(self.others(victim))
+        victim.start()
+        return took
+
+    def server_paused(self, turn):
+        victim = self.servers[turn % 3]
+        victim.signal(signal.SIGSTOP)
+        took = self.await_served(self.others(victim))
+        victim.signal(signal.SIGCONT)
+        return took
+
+    def server_restarted(self, turn):
+        victim = self.servers[turn % 3]
+        victim.end(signal.SIGTERM)
+        took = self.await_served(self.others(victim))
+        victim.start()
+        return took
+
+    def postgres_crashed(self, _):
+        self.patroni.kill(self.patroni.primary(), patroni=False)
+        return self.await_served(self.servers)
+
+    def primary_node_killed(self, _):
+        primary = self.patroni.primary()
+        self.patroni.kill(primary)
+        took = self.await_served(self.servers)
+        self.patroni.start_node(primary)
+        return took
+
+    def primary_node_paused(self, _):
+        primary = self.patroni.primary()
+        self.patroni.signal(primary, signal.SIGSTOP)
+        took = self.await_served(self.servers)
+        self.patroni.signal(primary, signal.SIGCONT)
+        return took
+
+    def primary_orphaned(self, _):
+        primary = self.patroni.primary()
+        self.patroni.kill(primary, postgres=False)
+        wait("another primary", lambda: self.patroni.primary(primary), 3 * TTL)
+        took = self.await_served(self.servers)
+        self.patroni.start_node(primary)
+        return took
+
+    def standby_lost(self, _):
+        standby = self.patroni.standby()
+        self.patroni.kill(standby)
+        took = self.await_served(self.servers)
+        self.patroni.start_node(standby)
+        return took
+
+    def switched_over(self, _):
+        self.patroni.switch_over()
+        return self.await_served(self.servers)
+
+    def await_served(self, servers):
+        return wait("every queue is served", lambda: self.is_served(servers), SERVED_WITHIN)[1]
+
+    def stop(self):
+        for server in self.servers:
+            if server.process and server.process.poll() is None:
+                server.signal(signal.SIGCONT)
+                server.process.kill()
+                server.process.wait()
+        self.patroni.stop()
+
+
+# Faults of servers take seconds, and those of PostgreSQL half a minute.
+KINDS = [
+    ("a server is killed", Stage.server_killed), ("a server is paused and resumed", Stage.server_paused),
+    ("PostgreSQL's primary crashes", Stage.postgres_crashed), ("a server is restarted in order", Stage.server_restarted),
+    ("the primary's node is killed", Stage.primary_node_killed), ("a server is killed", Stage.server_killed),
+    ("a switchover", Stage.switched_over), ("a server is paused and resumed", Stage.server_paused),
+    ("the primary's node is paused and resumed", Stage.primary_node_paused),
+    ("a server is restarted in order", Stage.server_restarted), ("the synchronous standby is lost", Stage.standby_lost),
+    ("a server is killed", Stage.server_killed), ("the primary loses its Patroni", Stage.primary_orphaned),
+]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("binary")
+    parser.add_argument("--faults", type=int, default=len(KINDS))
+    parser.add_argument("--minutes", type=float, default=120, help="no new fault is begun after this")
+    parser.add_argument("--only", help="a part of the name of a fault")
+    options = parser.parse_args()
+    kinds = [kind for kind in KINDS if not options.only or options.only in kind[0]]
+    began, times = time.monotonic(), collections.defaultdict(list)
+    with tempfile.TemporaryDirectory(prefix="dms-cluster-", ignore_cleanup_errors=True) as folder:
+        folder = pathlib.Path(folder)
+        stage = Stage(str(pathlib.Path(options.binary).resolve()), folder)
+        try:
+            stage.start()
+            stage.begin()
+            for turn in range(options.faults):
+                if time.monotonic() - began > options.minutes * 60:
+                    break
+                name, fault = kinds[turn % len(kinds)]
+                time.sleep(1)
+                took = fault(stage, turn)
+                times[name].append(took)
+                stage.await_served(stage.servers)
+                stage.patroni.await_healthy()
+                print(f"{turn + 1:4} {name}: served again after {took:.1f} s", file=sys.stderr, flush=True)
+            failed = finish(stage)
+        except (TimeoutError, AssertionError):
+            for server in stage.servers:
+                print(server.log.read_text()[-4000:] if server.log.exists() else "", file=sys.stderr)
+            raise
+        finally:
+            stage.stop()
+    print_table(times)
+    sys.exit(1 if failed else 0)
+
+
+def finish(stage):
+    for history in stage.histories:
+        history.done.set()
+    failed, sums = False, [0, 0, 0, 0, 0]
+    for history in stage.histories:
+        for thread in history.threads:
+            thread.join(300)
+            assert not thread.is_alive(), f"{history.name} does not become empty"
+        lost, came_back, late = history.verdict()
+        late = late if QUEUES[history.name] == "FIFO" else []
+        for kind, numbers in (("lost", lost), ("acknowledged, and came back", came_back), ("out of order", late)):
+            if numbers:
+                failed = True
+                print(f"{history.name}: {kind}: {numbers[:20]}", file=sys.stderr)
+        found = (len(history.answered), len(history.settled), len(lost), len(came_back), len(late))
+        sums = [sum(pair) for pair in zip(sums, found)]
+    print("answered sends {}, answered acknowledgements {}, lost {}, came back {}, out of order {}".format(*sums))
+    return failed
+
+
+def print_table(times):
+    print("\n| fault | times | served again after (median, longest) |\n|---|---:|---|")
+    for name, taken in times.items():
+        print(f"| {name} | {len(taken)} | {statistics.median(taken):.1f} s, {max(taken):.1f} s |")
+    print(f"| together | {sum(map(len, times.values()))} | |")
+
+
+if __name__ == "__main__":
+    main()
