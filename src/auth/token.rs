@@ -103,11 +103,11 @@ pub enum Scope {
 pub(crate) struct Iam {
     transport: Arc<dyn Transport>,
     credentials: IamCredentials,
-    state: Mutex<State>,
+    state: Mutex<TokenState>,
 }
 
 #[derive(Default)]
-struct State {
+struct TokenState {
     generation: u64,
     token: Option<Token>,
 }
@@ -149,7 +149,7 @@ impl Iam {
     }
 
     /// The state with a valid token. The lock is held during the fetch, so that all callers share one fetch.
-    async fn fresh(&self) -> Result<MutexGuard<'_, State>, AuthError> {
+    async fn fresh(&self) -> Result<MutexGuard<'_, TokenState>, AuthError> {
         let mut state = self.state.lock().await;
         let now = Instant::now();
         if state.token.as_ref().is_some_and(|token| now < token.renew_at) {

@@ -69,7 +69,7 @@ pub(super) enum Project {
 
 /// An answer, and when its request was sent.
 #[derive(Debug)]
-pub(super) struct Answer {
+pub(super) struct TimedAnswer {
     pub(super) response: Response<Bytes>,
     pub(super) sent: Instant,
 }
@@ -138,7 +138,7 @@ impl Client {
     pub(super) async fn fetch_answer<T>(
         &self,
         call: Call<'_>,
-        decode: impl Fn(&Answer) -> Result<T, Unreadable>,
+        decode: impl Fn(&TimedAnswer) -> Result<T, Unreadable>,
     ) -> Result<T, Error> {
         let span = tracing::debug_span!("dms", operation = call.operation, path = call.path.join("/"));
         self.inner.call(&call, decode).instrument(span).await
@@ -190,7 +190,11 @@ impl Inner {
         self
     }
 
-    async fn call<T>(&self, call: &Call<'_>, decode: impl Fn(&Answer) -> Result<T, Unreadable>) -> Result<T, Error> {
+    async fn call<T>(
+        &self,
+        call: &Call<'_>,
+        decode: impl Fn(&TimedAnswer) -> Result<T, Unreadable>,
+    ) -> Result<T, Error> {
         let mut tries = Tries::new(call.repeat, &self.retry, call.deadline, Instant::now());
         loop {
             let error = match self.try_once(call).await {
@@ -211,7 +215,7 @@ impl Inner {
     }
 
     /// One try, followed by a second one if a new token may help.
-    async fn try_once(&self, call: &Call<'_>) -> Result<Answer, Error> {
+    async fn try_once(&self, call: &Call<'_>) -> Result<TimedAnswer, Error> {
         let credentials = self.credentials.get();
         let Credentials { authenticator, guard } = &*credentials;
         let pass = guard.enter().await.map_err(|blocked| not_sent(call.operation, blocked))?;
@@ -243,7 +247,7 @@ impl Inner {
         &self,
         call: &Call<'_>,
         authenticator: &Authenticator,
-    ) -> Result<Answer, (Error, Option<Generation>)> {
+    ) -> Result<TimedAnswer, (Error, Option<Generation>)> {
         let fail = |kind| (Error::new(call.operation, kind), None);
         let credentials = |error: AuthError| fail(Kind::Credentials(error.into()));
         let project = self.project(authenticator).await.map_err(credentials)?;
@@ -256,7 +260,7 @@ impl Inner {
         self.extensions.note(response.status().is_success(), response.headers());
         if response.status().is_success() {
             self.logged_long_wait.store(false, Relaxed);
-            return Ok(Answer { response, sent });
+            return Ok(TimedAnswer { response, sent });
         }
         let retry_after = RetryAfter::read(response.headers(), clock::now());
         self.log_long_wait(call.operation, retry_after);

@@ -41,12 +41,12 @@ pub(super) struct KeyGuard {
     /// Counts the changes between open and closed; odd is open. Requests remember the value, because the answer to a
     /// request from before a change says nothing about the time after it.
     epoch: AtomicU64,
-    state: Mutex<State>,
+    state: Mutex<GuardState>,
     unproven: Semaphore,
 }
 
 #[derive(Debug)]
-struct State {
+struct GuardState {
     closed: Option<Closed>,
     pauses: Schedule,
 }
@@ -97,7 +97,7 @@ impl KeyGuard {
             stops,
             worked: AtomicBool::new(false),
             epoch: AtomicU64::new(u64::from(!stops)),
-            state: Mutex::new(State { closed: None, pauses: pauses.max_attempts(None).schedule() }),
+            state: Mutex::new(GuardState { closed: None, pauses: pauses.max_attempts(None).schedule() }),
             unproven: Semaphore::new(MAX_UNPROVEN_REQUESTS),
         }
     }
@@ -206,7 +206,7 @@ impl KeyGuard {
         self.epoch.store(next, Ordering::Release);
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, GuardState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

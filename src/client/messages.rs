@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::{
     Client,
-    call::{Answer, Call},
+    call::{Call, TimedAnswer},
     code::{Class, ErrorCode, classify},
     error::{Error, Kind, Refusal},
     extensions::PollId,
@@ -299,7 +299,7 @@ impl Client {
             .header(id.map(|id| (POLL, id)))
             .header(self.asks_for(source.stream).map(|names| (EXTENSIONS, HeaderValue::from_static(names))))
             .wait(options.poll_wait);
-        self.fetch_answer(call, |Answer { response, sent }| {
+        self.fetch_answer(call, |TimedAnswer { response, sent }| {
             let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
             let read = wire::messages::decode_received(response.body(), header(DELIVERIES).unwrap_or_default())?;
             let Received { messages, cut_off } = read;
@@ -384,7 +384,7 @@ impl Client {
         check_lines(lines.clone()).map_err(|error| Error::limit(name, error))?;
         let body = wire::messages::encode_ack(lines, self.extensions());
         let call = Call::new(name, Method::POST, path, Repeat::Allowed).body(Ok(body))?.deadline(deadline);
-        self.fetch_answer(call, |Answer { response, sent }| {
+        self.fetch_answer(call, |TimedAnswer { response, sent }| {
             let (success, fail) = wire::messages::decode_acked(response.body())?;
             Ok(Acked { outcome: AckOutcome { success, fail }, took: sent.elapsed() })
         })

@@ -40,7 +40,7 @@ struct Made(&'static str);
 
 /// The treatment of one delivery.
 #[derive(Debug)]
-struct Fate {
+struct Faults {
     delay: Duration,
     fails: bool,
     twice: bool,
@@ -86,11 +86,11 @@ impl Chaos {
         self
     }
 
-    fn fate(&self) -> Fate {
+    fn draw(&self) -> Faults {
         let mut random = self.random.lock().unwrap_or_else(PoisonError::into_inner);
         // Each number is drawn every time, so that one share does not change the effects of another.
         let (late, part) = (random.f64() < self.delays, random.f64());
-        Fate {
+        Faults {
             delay: if late { self.longest.mul_f64(part) } else { Duration::ZERO },
             fails: random.f64() < self.failures,
             twice: random.f64() < self.duplicates,
@@ -109,7 +109,7 @@ impl<S> Layer<S> for Chaos {
 
 impl Around for Chaos {
     async fn around(self: Arc<Self>, delivery: Delivery, inner: impl DeliveryService) -> Result<(), HandlerError> {
-        let Fate { delay, fails, twice, lost } = self.fate();
+        let Faults { delay, fails, twice, lost } = self.draw();
         sleep(delay.min(delivery.remaining() / 2)).await;
         if fails {
             return Err(Made("the delivery fails before the handler").into());

@@ -23,13 +23,13 @@ pub enum CircuitState {
 pub(crate) struct Circuit {
     threshold: u32,
     open_for: Duration,
-    state: State,
+    state: Phase,
     /// Counts the openings. Calls from before the last one no longer count.
     openings: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
-enum State {
+enum Phase {
     Closed { failures: u32 },
     Open { until: Instant },
     HalfOpen { probing: bool },
@@ -66,7 +66,7 @@ pub(crate) enum CallResult {
 impl Circuit {
     /// A circuit that opens after `threshold` consecutive failures, for `open_for`.
     pub(crate) fn new(threshold: u32, open_for: Duration) -> Self {
-        Self { threshold: threshold.max(1), open_for, state: State::Closed { failures: 0 }, openings: 0 }
+        Self { threshold: threshold.max(1), open_for, state: Phase::Closed { failures: 0 }, openings: 0 }
     }
 
     /// How long it stays open.
@@ -76,9 +76,9 @@ impl Circuit {
 
     pub(crate) fn state(&self) -> CircuitState {
         match self.state {
-            State::Closed { .. } => CircuitState::Closed,
-            State::Open { .. } => CircuitState::Open,
-            State::HalfOpen { .. } => CircuitState::HalfOpen,
+            Phase::Closed { .. } => CircuitState::Closed,
+            Phase::Open { .. } => CircuitState::Open,
+            Phase::HalfOpen { .. } => CircuitState::HalfOpen,
         }
     }
 
@@ -86,21 +86,21 @@ impl Circuit {
     pub(crate) fn admit(&mut self, now: Instant) -> Admission {
         self.advance(now);
         let probe = match &mut self.state {
-            State::Open { until } => return Admission::NotBefore(*until),
-            State::HalfOpen { probing: true } => return Admission::AfterProbe,
-            State::HalfOpen { probing } => {
+            Phase::Open { until } => return Admission::NotBefore(*until),
+            Phase::HalfOpen { probing: true } => return Admission::AfterProbe,
+            Phase::HalfOpen { probing } => {
                 *probing = true;
                 true
             }
-            State::Closed { .. } => false,
+            Phase::Closed { .. } => false,
         };
         Admission::Go(Ticket { openings: self.openings, probe })
     }
 
     /// Makes an open circuit half-open if its time is over.
     pub(crate) fn advance(&mut self, now: Instant) {
-        if matches!(self.state, State::Open { until } if until <= now) {
-            self.state = State::HalfOpen { probing: false };
+        if matches!(self.state, Phase::Open { until } if until <= now) {
+            self.state = Phase::HalfOpen { probing: false };
         }
     }
 
@@ -110,21 +110,21 @@ impl Circuit {
             return None;
         }
         let failures = match (self.state, verdict) {
-            (State::HalfOpen { .. }, CallResult::Neither) => {
-                self.state = State::HalfOpen { probing: false };
+            (Phase::HalfOpen { .. }, CallResult::Neither) => {
+                self.state = Phase::HalfOpen { probing: false };
                 return None;
             }
-            (_, CallResult::Neither) | (State::Open { .. }, _) => return None,
+            (_, CallResult::Neither) | (Phase::Open { .. }, _) => return None,
             (_, CallResult::Succeeded) => 0,
-            (State::Closed { failures }, CallResult::Failed) => failures + 1,
-            (State::HalfOpen { .. }, CallResult::Failed) => self.threshold,
+            (Phase::Closed { failures }, CallResult::Failed) => failures + 1,
+            (Phase::HalfOpen { .. }, CallResult::Failed) => self.threshold,
         };
         if failures < self.threshold {
-            self.state = State::Closed { failures };
+            self.state = Phase::Closed { failures };
             return None;
         }
         let until = after(now, self.open_for);
-        self.state = State::Open { until };
+        self.state = Phase::Open { until };
         self.openings += 1;
         Some(until)
     }

@@ -21,7 +21,7 @@ use dms_worker_postgres_fixture::PgServer;
 use http::{Method, Request, Response};
 use tokio::{sync::Notify, task::JoinHandle, time::timeout};
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const TEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A database of a test, and a server with the queue `orders`.
 struct World {
@@ -76,9 +76,9 @@ impl World {
                 tokio::task::yield_now().await;
             }
         };
-        timeout(PATIENCE, empty).await.expect("the outbox is not emptied");
+        timeout(TEST_TIMEOUT, empty).await.expect("the outbox is not emptied");
         stop.notify_one();
-        timeout(PATIENCE, running).await.expect("the relay does not end").unwrap()
+        timeout(TEST_TIMEOUT, running).await.expect("the relay does not end").unwrap()
     }
 
     fn client(&self, transport: impl Transport) -> Client {
@@ -172,7 +172,7 @@ async fn messages_of_a_relay_that_is_killed_at_any_step_are_stored_once() {
             }),
         };
         let killed = world.relay(world.client(network), Arc::default());
-        timeout(PATIENCE, reached.notified()).await.expect("the step is not reached");
+        timeout(TEST_TIMEOUT, reached.notified()).await.expect("the step is not reached");
         if let Step::BeforeSend | Step::AfterSend = step {
             assert_eq!(world.sql("SELECT count(*) FROM dms_worker.outbox"), ["3"], "{step:?}: nothing is committed");
             killed.abort();
@@ -290,17 +290,17 @@ async fn of_two_relays_one_is_active_and_the_messages_of_a_missing_queue_wait_fo
             tokio::task::yield_now().await;
         }
     };
-    timeout(PATIENCE, others).await.expect("a missing queue holds up the others");
+    timeout(TEST_TIMEOUT, others).await.expect("a missing queue holds up the others");
     let later = world.server.group(NewQueue::new("later"), "billing").await;
     let all = async {
         while world.sql("SELECT count(*) FROM dms_worker.outbox") != ["0"] {
             tokio::task::yield_now().await;
         }
     };
-    timeout(PATIENCE, all).await.expect("the queue exists by now");
+    timeout(TEST_TIMEOUT, all).await.expect("the queue exists by now");
     stop.notify_waiters();
     for relay in relays {
-        timeout(PATIENCE, relay).await.expect("the relay does not end").unwrap();
+        timeout(TEST_TIMEOUT, relay).await.expect("the relay does not end").unwrap();
     }
     assert_eq!(later.waiting::<u64>().await, (0..150).collect::<Vec<_>>());
     assert_eq!(world.orders.waiting::<u64>().await, (1..=200).collect::<Vec<_>>(), "in order, and each once");
@@ -332,9 +332,9 @@ async fn a_key_is_taken_with_its_transaction_and_free_without_it() {
             tokio::task::yield_now().await;
         }
     };
-    timeout(PATIENCE, blocked).await.expect("the claim does not wait");
+    timeout(TEST_TIMEOUT, blocked).await.expect("the claim does not wait");
     second.commit().await.unwrap();
-    assert!(!timeout(PATIENCE, waiting).await.unwrap().unwrap(), "the key is taken");
+    assert!(!timeout(TEST_TIMEOUT, waiting).await.unwrap().unwrap(), "the key is taken");
 
     let fourth = here.transaction().await.unwrap();
     assert!(inbox("shipping").claim(&fourth, "a").await.unwrap(), "another scope");

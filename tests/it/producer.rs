@@ -24,7 +24,7 @@ use tokio::time::{Instant, timeout};
 
 /// The scripted outcome of one request.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Fate {
+enum Reply {
     Stored,
     /// The connection is refused.
     Refused,
@@ -43,7 +43,7 @@ enum Fate {
 /// A queue that stores messages and fails according to a script; after the script it works.
 #[derive(Debug, Default)]
 struct Service {
-    fates: Mutex<Vec<Fate>>,
+    replies: Mutex<Vec<Reply>>,
     delay: Duration,
     stored: Mutex<Vec<u64>>,
     requests: Mutex<Vec<(usize, usize)>>,
@@ -51,10 +51,10 @@ struct Service {
 }
 
 impl Service {
-    fn new(delay: Duration, fates: impl IntoIterator<Item = Fate>) -> Arc<Self> {
-        let mut fates: Vec<_> = fates.into_iter().collect();
-        fates.reverse();
-        Arc::new(Self { fates: Mutex::new(fates), delay, ..Self::default() })
+    fn new(delay: Duration, replies: impl IntoIterator<Item = Reply>) -> Arc<Self> {
+        let mut replies: Vec<_> = replies.into_iter().collect();
+        replies.reverse();
+        Arc::new(Self { replies: Mutex::new(replies), delay, ..Self::default() })
     }
 
     fn builder(self: &Arc<Self>) -> ProducerBuilder {
@@ -76,17 +76,17 @@ impl Service {
         self.in_flight.lock().unwrap().1
     }
 
-    fn store(&self, fate: Fate, body: &[u8]) -> Value {
+    fn store(&self, reply: Reply, body: &[u8]) -> Value {
         let request: Value = serde_json::from_slice(body).unwrap();
         let messages = request["messages"].as_array().unwrap();
         self.requests.lock().unwrap().push((messages.len(), body.len()));
         let mut results = Vec::new();
         for (index, message) in messages.iter().enumerate() {
-            if fate == Fate::Partly && index % 2 == 1 {
+            if reply == Reply::Partly && index % 2 == 1 {
                 results.push(json!({"state": 1, "error_code": "DMS.10250002", "error": "Internal service error."}));
                 continue;
             }
-            if matches!(fate, Fate::Stored | Fate::LostAfter | Fate::Partly) {
+            if matches!(reply, Reply::Stored | Reply::LostAfter | Reply::Partly) {
                 self.stored.lock().unwrap().push(message["body"]["n"].as_u64().unwrap());
             }
             results.push(json!({"state": 0, "error": null, "error_code": null}));
@@ -98,8 +98,8 @@ impl Service {
 #[async_trait]
 impl Transport for Service {
     async fn send(&self, request: Request<Bytes>, _: Duration) -> Result<Response<Bytes>, TransportError> {
-        let fate = self.fates.lock().unwrap().pop().unwrap_or(Fate::Stored);
-        if fate == Fate::Refused {
+        let reply = self.replies.lock().unwrap().pop().unwrap_or(Reply::Stored);
+        if reply == Reply::Refused {
             return Err(TransportError::not_sent("connection refused"));
         }
         {
@@ -109,12 +109,12 @@ impl Transport for Service {
         }
         let never = timeout(self.delay, std::future::pending::<()>());
         let _ = never.await;
-        let results = self.store(fate, request.body());
+        let results = self.store(reply, request.body());
         self.in_flight.lock().unwrap().0 -= 1;
-        let (status, answer) = match fate {
-            Fate::Stored | Fate::Partly => (201, results),
-            Fate::Throttled => (404, json!({"error_code": "DMS.10240407", "error_msg": "too frequent"})),
-            Fate::Failed => (500, json!({"error_code": "DMS.10250002", "error_msg": "Internal service error."})),
+        let (status, answer) = match reply {
+            Reply::Stored | Reply::Partly => (201, results),
+            Reply::Throttled => (404, json!({"error_code": "DMS.10240407", "error_msg": "too frequent"})),
+            Reply::Failed => (500, json!({"error_code": "DMS.10250002", "error_msg": "Internal service error."})),
             _ => return Err(TransportError::unsure("unexpected end of file")),
         };
         Ok(Response::builder().status(status).body(answer.to_string().into()).unwrap())
@@ -215,8 +215,8 @@ async fn a_message_that_only_the_service_refuses_fails_alone() {
 #[tokio::test(start_paused = true)]
 async fn metrics_count_the_results_of_messages_and_requests() {
     let metrics = ProducerMetrics::new();
-    let fates = [Fate::Refused, Fate::Stored, Fate::LostBefore];
-    let service = Service::new(Duration::from_millis(20), fates);
+    let replies = [Reply::Refused, Reply::Stored, Reply::LostBefore];
+    let service = Service::new(Duration::from_millis(20), replies);
     let producer = service.builder().metrics(&metrics).build().unwrap();
     producer.send(message(0, 1)).await.unwrap();
     assert!(producer.send(message(1, 1)).await.unwrap_err().is_unsure());
@@ -241,11 +241,11 @@ async fn metrics_count_the_results_of_messages_and_requests() {
 
 #[tokio::test(start_paused = true)]
 async fn an_unsure_send_is_reported_and_not_repeated() {
-    for fate in [Fate::LostBefore, Fate::LostAfter, Fate::Failed] {
-        let service = Service::new(Duration::ZERO, [fate]);
+    for reply in [Reply::LostBefore, Reply::LostAfter, Reply::Failed] {
+        let service = Service::new(Duration::ZERO, [reply]);
         let producer = service.builder().build().unwrap();
         let error = producer.send(message(0, 1)).await.unwrap_err();
-        assert!(error.is_unsure() && error.is_retryable(), "{fate:?}: {error}");
+        assert!(error.is_unsure() && error.is_retryable(), "{reply:?}: {error}");
         assert_eq!(service.requests().len(), 1);
         let report = producer.close(Duration::ZERO).await;
         assert_eq!((report.sent, report.failed, report.unsure), (0, 0, 1));
@@ -254,7 +254,7 @@ async fn an_unsure_send_is_reported_and_not_repeated() {
 
 #[tokio::test(start_paused = true)]
 async fn an_unsure_send_is_repeated_where_duplicates_are_allowed() {
-    let service = Service::new(Duration::ZERO, [Fate::LostAfter, Fate::Failed, Fate::LostBefore]);
+    let service = Service::new(Duration::ZERO, [Reply::LostAfter, Reply::Failed, Reply::LostBefore]);
     let producer = service.builder().allow_duplicates(true).build().unwrap();
     producer.send(message(0, 1)).await.unwrap();
     assert_eq!(service.stored(), [0, 0]);
@@ -262,7 +262,7 @@ async fn an_unsure_send_is_repeated_where_duplicates_are_allowed() {
 
 #[tokio::test(start_paused = true)]
 async fn an_outage_is_waited_for_and_then_given_up() {
-    let outage = |count| std::iter::repeat_n(Fate::Refused, count);
+    let outage = |count| std::iter::repeat_n(Reply::Refused, count);
     let service = Service::new(Duration::ZERO, outage(6));
     let producer = service.builder().build().unwrap();
     producer.send(message(0, 1)).await.unwrap();
@@ -277,7 +277,7 @@ async fn an_outage_is_waited_for_and_then_given_up() {
 
 #[tokio::test(start_paused = true)]
 async fn only_the_messages_that_failed_are_repeated() {
-    let service = Service::new(Duration::ZERO, [Fate::Partly]);
+    let service = Service::new(Duration::ZERO, [Reply::Partly]);
     let producer = service.builder().build().unwrap();
     let results = producer.send_all((0..4).map(|n| message(n, 1))).await;
     assert!(results.iter().all(Result::is_ok));
@@ -383,14 +383,14 @@ fn an_impossible_limit_is_refused() {
     assert!(service.builder().delivery_timeout(Duration::from_millis(86_400_900)).build().is_err());
 }
 
-fn fate() -> impl Strategy<Value = Fate> {
+fn reply() -> impl Strategy<Value = Reply> {
     prop_oneof![
-        4 => Just(Fate::Stored),
-        1 => Just(Fate::Refused),
-        1 => Just(Fate::Throttled),
-        1 => Just(Fate::Failed),
-        1 => Just(Fate::LostBefore),
-        1 => Just(Fate::LostAfter),
+        4 => Just(Reply::Stored),
+        1 => Just(Reply::Refused),
+        1 => Just(Reply::Throttled),
+        1 => Just(Reply::Failed),
+        1 => Just(Reply::LostBefore),
+        1 => Just(Reply::LostAfter),
     ]
 }
 
@@ -468,11 +468,11 @@ proptest! {
     #[test]
     fn every_message_is_stored_as_often_as_its_answer_says(
         arrivals in prop::collection::vec(arrival(), 1..30),
-        fates in prop::collection::vec(prop_oneof![6 => fate(), 1 => Just(Fate::Partly)], 0..40),
+        replies in prop::collection::vec(prop_oneof![6 => reply(), 1 => Just(Reply::Partly)], 0..40),
         in_flight in 1..5usize,
         linger in 0..20u64,
     ) {
-        let service = Service::new(Duration::from_millis(3), fates);
+        let service = Service::new(Duration::from_millis(3), replies);
         let builder = service.builder().max_in_flight(in_flight).linger(Duration::from_millis(linger));
         let results = play(&service, builder.max_pending(30, 1 << 20), &arrivals);
         let stored = service.stored();
@@ -489,9 +489,9 @@ proptest! {
     #[test]
     fn order_is_kept_through_every_fault(
         arrivals in prop::collection::vec(arrival(), 1..30),
-        fates in prop::collection::vec(fate(), 0..40),
+        replies in prop::collection::vec(reply(), 0..40),
     ) {
-        let service = Service::new(Duration::from_millis(3), fates);
+        let service = Service::new(Duration::from_millis(3), replies);
         play(&service, service.builder().ordered(true), &arrivals);
         let stored = service.stored();
         prop_assert!(stored.is_sorted(), "{:?}", stored);
@@ -500,9 +500,9 @@ proptest! {
     #[test]
     fn with_duplicates_allowed_nothing_is_missing_and_no_new_message_overtakes(
         arrivals in prop::collection::vec(arrival(), 1..30),
-        fates in prop::collection::vec(fate(), 0..20),
+        replies in prop::collection::vec(reply(), 0..20),
     ) {
-        let service = Service::new(Duration::from_millis(3), fates);
+        let service = Service::new(Duration::from_millis(3), replies);
         let builder = service.builder().ordered(true).allow_duplicates(true).delivery_timeout(Duration::from_secs(3600));
         let results = play(&service, builder, &arrivals);
         let mut first = Vec::new();

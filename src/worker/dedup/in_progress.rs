@@ -64,7 +64,7 @@ enum RunState {
         number: u64,
         /// The batch that started the run. No other batch decides whether its success is remembered.
         batch: u64,
-        fate: Fate,
+        success_use: SuccessUse,
         /// Dropped when the run ends. Created when somebody waits for that.
         ended: Option<watch::Sender<()>>,
     },
@@ -87,7 +87,7 @@ pub(crate) enum AfterAck {
 
 /// What becomes of the success of a run that is in progress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fate {
+enum SuccessUse {
     /// Its batch is not acknowledged yet.
     Open,
     /// Its batch is acknowledged, and the message will be redelivered.
@@ -185,7 +185,8 @@ impl Table {
             }
             RunState::Open => {
                 self.begun += 1;
-                entry.state = RunState::Running { number: self.begun, batch, fate: Fate::Open, ended: None };
+                entry.state =
+                    RunState::Running { number: self.begun, batch, success_use: SuccessUse::Open, ended: None };
                 Lookup::Started(self.begun)
             }
         }
@@ -193,13 +194,13 @@ impl Table {
 
     fn ended(&mut self, identity: &Identity, run: u64, succeeded: bool) {
         let Some(entry) = self.runs.get_mut(identity) else { return };
-        let RunState::Running { number, batch, fate, .. } = entry.state else { return };
+        let RunState::Running { number, batch, success_use, .. } = entry.state else { return };
         // Otherwise the entry belongs to a later run.
         if number == run {
-            match fate {
-                Fate::Open if succeeded => entry.state = RunState::Succeeded { batch },
-                Fate::Remembered if succeeded => self.remember(identity),
-                Fate::Open | Fate::Remembered | Fate::Forgotten => self.forget(identity),
+            match success_use {
+                SuccessUse::Open if succeeded => entry.state = RunState::Succeeded { batch },
+                SuccessUse::Remembered if succeeded => self.remember(identity),
+                SuccessUse::Open | SuccessUse::Remembered | SuccessUse::Forgotten => self.forget(identity),
             }
         }
     }
@@ -207,8 +208,9 @@ impl Table {
     fn settled(&mut self, of: u64, identity: &Identity, next: AfterAck) {
         let Some(entry) = self.runs.get_mut(identity) else { return };
         match &mut entry.state {
-            RunState::Running { batch, fate, .. } if *batch == of => {
-                *fate = if next == AfterAck::Redelivered { Fate::Remembered } else { Fate::Forgotten };
+            RunState::Running { batch, success_use, .. } if *batch == of => {
+                *success_use =
+                    if next == AfterAck::Redelivered { SuccessUse::Remembered } else { SuccessUse::Forgotten };
             }
             RunState::Succeeded { batch } if *batch == of => match next {
                 AfterAck::Gone if entry.batches > 1 => entry.state = RunState::Gone,

@@ -15,7 +15,7 @@ use tokio::time::sleep;
 
 use super::{
     history::{Entry, History, How, Process},
-    scenario::{Failure, Fate, Plan},
+    scenario::{Behavior, Failure, Plan},
 };
 
 /// The plans of the handlers.
@@ -122,10 +122,10 @@ impl Script {
     /// Does the work, and returns its failure, if any.
     async fn work(&self, message: u64) -> Option<Failure> {
         let plan = self.plans[usize::try_from(message).unwrap()];
-        let failure = match plan.fate {
-            Fate::Good => None,
-            Fate::Poison(how) => Some(how),
-            Fate::Flaky(times, how) => {
+        let failure = match plan.behavior {
+            Behavior::Good => None,
+            Behavior::Poison(how) => Some(how),
+            Behavior::Flaky(times, how) => {
                 let mut failed = self.failed.lock().unwrap();
                 let failed = failed.entry(message).or_default();
                 (*failed < times).then(|| {

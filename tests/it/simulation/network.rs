@@ -48,7 +48,7 @@ struct State {
 
 /// The network's treatment of one request.
 #[derive(Clone, Copy, Debug)]
-struct Fate {
+struct Trip {
     there: Duration,
     back: Duration,
     trouble: Option<Trouble>,
@@ -116,22 +116,22 @@ impl Network {
     }
 
     /// The fault of a request; `fails`: it is an acknowledgement that reports a failed message.
-    fn fate(&self, kind: Kind, fails: bool) -> Fate {
+    fn trip(&self, kind: Kind, fails: bool) -> Trip {
         let rng = &mut self.lock().rng;
         let mut delay = |most: Duration| most.mul_f64(rng.f64());
-        let fate = Fate { there: delay(self.weather.latency), back: delay(self.weather.latency), trouble: None };
+        let trip = Trip { there: delay(self.weather.latency), back: delay(self.weather.latency), trouble: None };
         if self.calm.load(Relaxed) {
-            return fate;
+            return trip;
         }
         let trouble = self.trouble(rng, kind, fails);
         if trouble == Some(Trouble::Late) {
-            return Fate { there: LATE.mul_f64(rng.f64()), trouble, ..fate };
+            return Trip { there: LATE.mul_f64(rng.f64()), trouble, ..trip };
         }
         if rng.f64() >= self.weather.slow {
-            return Fate { trouble, ..fate };
+            return Trip { trouble, ..trip };
         }
         let mut delay = |most: Duration| most.mul_f64(rng.f64());
-        Fate { there: delay(self.weather.slowness), back: delay(self.weather.slowness), trouble }
+        Trip { there: delay(self.weather.slowness), back: delay(self.weather.slowness), trouble }
     }
 
     fn trouble(&self, rng: &mut Rng, kind: Kind, fails: bool) -> Option<Trouble> {
@@ -173,8 +173,8 @@ impl Network {
         if let (Kind::EndPolls, Some(process)) = (kind, process) {
             self.history.note(Entry::EndsPolls { process });
         }
-        let fate = self.fate(kind, fails);
-        let answered = self.travel(process, kind, ack, request, fate).await;
+        let trip = self.trip(kind, fails);
+        let answered = self.travel(process, kind, ack, request, trip).await;
         if let Some(ack) = ack {
             self.history.note(Entry::AckHeard { ack, answer: answer_of(&answered) });
         }
@@ -187,7 +187,7 @@ impl Network {
         kind: Kind,
         ack: Option<usize>,
         request: Request<Bytes>,
-        Fate { there, back, trouble }: Fate,
+        Trip { there, back, trouble }: Trip,
     ) -> Answered {
         match trouble {
             Some(Trouble::Refused) => return Err(TransportError::not_sent("refused by the simulation")),

@@ -38,12 +38,12 @@ pub(super) struct Scenario {
 pub(super) struct Plan {
     pub(super) delay: Duration,
     pub(super) takes: Duration,
-    pub(super) fate: Fate,
+    pub(super) behavior: Behavior,
 }
 
 /// How the handler's runs with a message end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fate {
+pub(super) enum Behavior {
     Good,
     /// This number of runs fails, then it succeeds.
     Flaky(u32, Failure),
@@ -247,10 +247,10 @@ impl Plan {
             2 => Failure::Reject,
             _ => Failure::Error,
         };
-        let fate = match rng.u8(..100) {
-            roll if roll >= poison => Fate::Good,
-            _ if mortal && rng.bool() => Fate::Poison(how),
-            _ => Fate::Flaky(rng.u32(1..=2), how),
+        let behavior = match rng.u8(..100) {
+            roll if roll >= poison => Behavior::Good,
+            _ if mortal && rng.bool() => Behavior::Poison(how),
+            _ => Behavior::Flaky(rng.u32(1..=2), how),
         };
         let takes = match rng.u8(..20) {
             0 => millis(rng, 0..=5_000),
@@ -258,7 +258,7 @@ impl Plan {
             _ => millis(rng, 0..=30),
         };
         let delay = if rng.u8(..10) == 0 { millis(rng, 1..=20_000) } else { Duration::ZERO };
-        Self { delay, takes, fate }
+        Self { delay, takes, behavior }
     }
 }
 

@@ -128,7 +128,7 @@ async fn operators_move_shards_and_drain_a_server() {
         status()["shards"].as_array().unwrap().iter().find(|shard| shard["owner"] != own).unwrap()["shard"].clone();
     cluster(&admins[1], &["move", &shard.to_string(), "--to", own.as_str().unwrap()]);
     let began = Instant::now();
-    while status()["shards"][shard.as_u64().unwrap() as usize]["owner"] != own {
+    while status()["shards"][usize::try_from(shard.as_u64().unwrap()).unwrap()]["owner"] != own {
         assert!(began.elapsed() < TAKEOVER * 10, "{:#}", status());
         tokio::time::sleep(Duration::from_millis(50)).await;
     }

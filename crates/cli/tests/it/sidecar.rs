@@ -29,7 +29,7 @@ use tokio::{net::TcpListener, sync::mpsc, task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 /// Nothing in these tests takes longer unless it is broken.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A running sidecar with its embedded server: queue `orders`, group `billing`.
 pub(crate) struct Running {
@@ -123,7 +123,7 @@ impl Running {
                     tokio::task::yield_now().await;
                 }
             };
-            match timeout(PATIENCE, wait).await {
+            match timeout(TEST_TIMEOUT, wait).await {
                 Ok(group) => group,
                 Err(_) => panic!("{place}: it did not come to that: {last:?}"),
             }
@@ -144,7 +144,7 @@ impl Running {
                 tokio::task::yield_now().await;
             }
         };
-        timeout(PATIENCE, wait).await.expect("it does not come to that");
+        timeout(TEST_TIMEOUT, wait).await.expect("it does not come to that");
     }
 
     /// Begins the end without waiting for it.
@@ -155,7 +155,7 @@ impl Running {
     /// Ends the sidecar.
     pub(crate) async fn stop(self) -> SidecarReport {
         self.stop.cancel();
-        timeout(PATIENCE, self.ended).await.expect("it does not end").unwrap().unwrap()
+        timeout(TEST_TIMEOUT, self.ended).await.expect("it does not end").unwrap().unwrap()
     }
 }
 
@@ -211,7 +211,7 @@ impl App {
 
     /// The next request.
     pub(crate) async fn next(&mut self) -> Got {
-        timeout(PATIENCE, self.requests.recv()).await.expect("no request comes").unwrap()
+        timeout(TEST_TIMEOUT, self.requests.recv()).await.expect("no request comes").unwrap()
     }
 
     /// Requests that came and were not looked at.

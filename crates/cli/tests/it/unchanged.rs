@@ -35,7 +35,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cli::Program;
 
 /// Nothing here takes longer unless it is broken.
-const PATIENCE: Duration = Duration::from_secs(120);
+const TEST_TIMEOUT: Duration = Duration::from_secs(120);
 /// How deep a message may nest.
 const DEEPEST: usize = 60;
 
@@ -228,7 +228,7 @@ async fn consume(client: &Client, queue: &str, wanted: usize) -> Vec<ReceivedMes
             all.extend(batch);
         }
     };
-    timeout(PATIENCE, take).await.unwrap_or_else(|_| panic!("not all messages of {queue} come"));
+    timeout(TEST_TIMEOUT, take).await.unwrap_or_else(|_| panic!("not all messages of {queue} come"));
     all
 }
 
@@ -451,7 +451,7 @@ async fn until_all_are_delivered(client: &Client, count: usize) {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    timeout(PATIENCE, wait).await.expect("not all messages are delivered");
+    timeout(TEST_TIMEOUT, wait).await.expect("not all messages are delivered");
 }
 
 fn check_requests(requests: &[(String, HeaderMap, String)], cases: &[Case]) {

@@ -24,7 +24,7 @@ use crate::{
 use dms_worker::client::{Client, QueueOverview};
 
 /// How long an answer may take before the screen says so.
-const PATIENCE: Duration = Duration::from_secs(5);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Options of `top`.
 #[derive(Debug, Args)]
@@ -98,7 +98,7 @@ async fn watch(client: &Client, mut seen: Vec<QueueOverview>, args: &TopArgs, en
         next = (next + interval).max(Instant::now());
         let look = async {
             sleep_until(next).await;
-            timeout(PATIENCE, client.overview()).await
+            timeout(ANSWER_TIMEOUT, client.overview()).await
         };
         let looked = tokio::select! {
             looked = look => looked,
@@ -111,7 +111,7 @@ async fn watch(client: &Client, mut seen: Vec<QueueOverview>, args: &TopArgs, en
                 None
             }
             Ok(Err(error)) => Some(error.to_string()),
-            Err(_) => Some(format!("no answer within {} s", PATIENCE.as_secs())),
+            Err(_) => Some(format!("no answer within {} s", ANSWER_TIMEOUT.as_secs())),
         };
     }
 }

@@ -7,13 +7,13 @@ use dms_worker::worker::HandlerError;
 /// The verdict of an application or a program on a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum Verdict {
+pub(super) enum AppVerdict {
     Done,
     Retry,
     Reject,
 }
 
-impl Verdict {
+impl AppVerdict {
     /// The result for the worker, with the reason given.
     pub(super) fn verdict(self, reason: Option<String>) -> Result<(), HandlerError> {
         let reason = reason.unwrap_or_else(|| "no reason was given".to_owned());

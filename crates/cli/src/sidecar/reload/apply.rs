@@ -121,7 +121,7 @@ impl Controls {
         match unit.start(&self.runtime, &self.shared.metrics) {
             Ok(()) => {
                 tracing::info!(worker = running.name, "the worker is started with its new settings");
-                self.shared.parts.show(running);
+                self.shared.parts.show(&running);
             }
             Err(AddWorkerError::Stopped) => {}
             Err(error) => tracing::error!(worker = running.name, %error, "the worker cannot be started"),

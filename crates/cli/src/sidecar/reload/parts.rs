@@ -64,10 +64,10 @@ impl Parts {
     }
 
     /// Shows a worker that was started, in the place of its predecessor of the same name.
-    pub(crate) fn show(&self, worker: Arc<RunningWorker>) {
+    pub(crate) fn show(&self, worker: &Arc<RunningWorker>) {
         self.workers.update(|workers| {
             let others = workers.iter().filter(|other| other.name != worker.name).cloned();
-            others.chain([worker.clone()]).collect()
+            others.chain([Arc::clone(worker)]).collect()
         });
     }
 

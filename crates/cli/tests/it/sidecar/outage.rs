@@ -154,7 +154,7 @@ async fn a_worker_that_cannot_continue_does_not_stop_the_others_and_resumes() {
                 tokio::time::sleep(std::time::Duration::from_millis(20)).await;
             }
         };
-        tokio::time::timeout(super::PATIENCE, wait).await.unwrap_or_else(|_| panic!("{path} does not come to that"))
+        tokio::time::timeout(super::TEST_TIMEOUT, wait).await.unwrap_or_else(|_| panic!("{path} does not come to that"))
     };
     let red = |(status, text): &(u16, String)| {
         *status == 503 && text.contains("no queue \"later\"") && text.contains("no queue \"lot\"")

@@ -18,7 +18,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{App, PATIENCE, Running};
+use super::{App, Running, TEST_TIMEOUT};
 
 const SERVER: &str = "\
 server:
@@ -61,7 +61,7 @@ impl Slow {
     }
 
     async fn next(&mut self) -> (Value, oneshot::Sender<()>) {
-        timeout(PATIENCE, self.requests.recv()).await.expect("no request arrives").unwrap()
+        timeout(TEST_TIMEOUT, self.requests.recv()).await.expect("no request arrives").unwrap()
     }
 }
 
@@ -124,7 +124,7 @@ async fn a_changed_worker_drains_before_its_successor_starts_and_the_others_go_o
             () = meanwhile => {}
         }
         answer.send(()).unwrap();
-        timeout(PATIENCE, reload).await.expect("the reload does not end").unwrap();
+        timeout(TEST_TIMEOUT, reload).await.expect("the reload does not end").unwrap();
     }
     assert_eq!(fast.next().await.body, 2);
     running.until(|group| group.consumed_messages == 2).await;
@@ -187,7 +187,7 @@ async fn a_hundred_reloads_under_load_lose_no_message_and_deliver_none_twice() {
     };
     for round in 0..100 {
         let before = sent.load(SeqCst);
-        timeout(PATIENCE, running.reload(&yaml(31 + round % 2))).await.expect("the reload does not end").unwrap();
+        timeout(TEST_TIMEOUT, running.reload(&yaml(31 + round % 2))).await.expect("the reload does not end").unwrap();
         while sent.load(SeqCst) == before {
             tokio::task::yield_now().await;
         }
@@ -328,6 +328,6 @@ async fn a_publisher_changes_without_refusing_a_request_or_forgetting_a_key() {
             tokio::task::yield_now().await;
         }
     };
-    timeout(PATIENCE, refused).await.expect("the address is not free");
+    timeout(TEST_TIMEOUT, refused).await.expect("the address is not free");
     assert!(running.stop().await.drained);
 }

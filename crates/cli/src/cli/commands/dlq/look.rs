@@ -280,9 +280,9 @@ pub(super) async fn dump(client: &Client, args: DumpArgs, context: &Context) -> 
     if let (Some(file), Some(path)) = (&file, &args.file) {
         file.sync_all().map_err(|error| Failure::unwritable(path, &error))?;
     }
-    let fate = if args.ack { "taken out of the queue" } else { "left where they are" };
+    let result = if args.ack { "taken out of the queue" } else { "left where they are" };
     let verb = if args.file.is_some() { "written" } else { "printed" };
-    context.say(&format!("{seen} {} of {} {verb}, and {fate}", args.which.what(), args.which.group));
+    context.say(&format!("{seen} {} of {} {verb}, and {result}", args.which.what(), args.which.group));
     Ok(())
 }
 

@@ -43,10 +43,10 @@ struct InFlightLine {
     end: u64,
     /// Its text, if refused lines are kept.
     text: Option<Vec<u8>>,
-    fate: LineFate,
+    outcome: LineOutcome,
 }
 
-enum LineFate {
+enum LineOutcome {
     Sent(SendFuture),
     Skipped,
     Refused(String),
@@ -138,16 +138,16 @@ impl<'a> Pump<'a> {
     /// and those that are not stored go where refused lines go.
     async fn leave(&mut self) -> Result<UnsentLines, Failure> {
         let mut rest = UnsentLines { is_sure: true, ..UnsentLines::default() };
-        for InFlightLine { number, text, fate, .. } in std::mem::take(&mut self.travelling) {
-            let sent = match fate {
-                LineFate::Sent(receipt) => receipt.await.map_err(|error| error.is_unsure()),
-                LineFate::Left { unsure } => Err(unsure),
-                LineFate::Skipped | LineFate::Refused(_) if self.journal.is_some() => continue,
-                LineFate::Skipped => {
+        for InFlightLine { number, text, outcome, .. } in std::mem::take(&mut self.travelling) {
+            let sent = match outcome {
+                LineOutcome::Sent(receipt) => receipt.await.map_err(|error| error.is_unsure()),
+                LineOutcome::Left { unsure } => Err(unsure),
+                LineOutcome::Skipped | LineOutcome::Refused(_) if self.journal.is_some() => continue,
+                LineOutcome::Skipped => {
                     self.report.skipped();
                     continue;
                 }
-                LineFate::Refused(reason) => {
+                LineOutcome::Refused(reason) => {
                     self.refuse(number, text.as_deref(), &reason, false)?;
                     continue;
                 }
@@ -191,22 +191,22 @@ impl<'a> Pump<'a> {
             }
             let InputLine { number, bytes, end, message, text } = line;
             self.report.read(bytes);
-            let fate = match message.map(&mut *choose).unwrap_or_else(Choice::Refuse) {
+            let outcome = match message.map(&mut *choose).unwrap_or_else(Choice::Refuse) {
                 Choice::Send(message) => self.hand_over(number, message).await?,
-                Choice::Skip => LineFate::Skipped,
-                Choice::Refuse(reason) => LineFate::Refused(reason),
+                Choice::Skip => LineOutcome::Skipped,
+                Choice::Refuse(reason) => LineOutcome::Refused(reason),
                 Choice::Stop => {
                     self.settle_down_to(0).await?;
                     return Ok(false);
                 }
             };
-            self.travelling.push_back(InFlightLine { number, end, text, fate });
+            self.travelling.push_back(InFlightLine { number, end, text, outcome });
         }
         self.settle_down_to(0).await?;
         Ok(true)
     }
 
-    async fn hand_over(&mut self, number: u64, message: Message) -> Result<LineFate, Failure> {
+    async fn hand_over(&mut self, number: u64, message: Message) -> Result<LineOutcome, Failure> {
         if !self.interval.is_zero() {
             sleep_until(self.next_at).await;
             self.next_at = self.next_at.max(Instant::now()) + self.interval;
@@ -215,8 +215,8 @@ impl<'a> Pump<'a> {
             journal.admit(number).await?;
         }
         match self.producer.accept(message).await {
-            Ok(receipt) => Ok(LineFate::Sent(receipt)),
-            Err(error) => Ok(LineFate::Refused(error.to_string())),
+            Ok(receipt) => Ok(LineOutcome::Sent(receipt)),
+            Err(error) => Ok(LineOutcome::Refused(error.to_string())),
         }
     }
 
@@ -226,21 +226,21 @@ impl<'a> Pump<'a> {
             // A line stays in its place until it is settled, so that dropping this loses none.
             let Some(first) = self.travelling.front_mut() else { return Ok(()) };
             let (number, end) = (first.number, first.end);
-            let fate = match &mut first.fate {
-                LineFate::Sent(receipt) => match receipt.await {
+            let outcome = match &mut first.outcome {
+                LineOutcome::Sent(receipt) => match receipt.await {
                     Ok(id) => Ok(Some(id)),
                     Err(error) if ends_the_run(&error) => {
-                        first.fate = LineFate::Left { unsure: error.is_unsure() };
+                        first.outcome = LineOutcome::Left { unsure: error.is_unsure() };
                         return Err(failure(number, error));
                     }
                     Err(error) => Err((error.to_string(), error.is_unsure())),
                 },
-                LineFate::Skipped => Ok(None),
-                LineFate::Refused(reason) => Err((std::mem::take(reason), false)),
-                LineFate::Left { .. } => return Ok(()),
+                LineOutcome::Skipped => Ok(None),
+                LineOutcome::Refused(reason) => Err((std::mem::take(reason), false)),
+                LineOutcome::Left { .. } => return Ok(()),
             };
             let text = self.travelling.pop_front().and_then(|line| line.text);
-            let count = match fate {
+            let count = match outcome {
                 Ok(Some(id)) => {
                     self.report.sent(id.as_ref())?;
                     |progress: &mut JournalState| progress.sent += 1

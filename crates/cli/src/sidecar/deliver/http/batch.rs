@@ -7,7 +7,7 @@ use serde::Deserialize;
 use crate::{
     config::BodyFormat,
     message_json::object::Object,
-    sidecar::deliver::{http::cloudevents, verdict::Verdict},
+    sidecar::deliver::{http::cloudevents, verdict::AppVerdict},
 };
 use dms_protocol::message::MessageId;
 use dms_worker::worker::{Delivery, HandlerError};
@@ -38,9 +38,9 @@ fn item(delivery: &Delivery) -> String {
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum VerdictItem {
-    Bare(Verdict),
+    Bare(AppVerdict),
     Reasoned {
-        outcome: Verdict,
+        outcome: AppVerdict,
         #[serde(default)]
         error: Option<String>,
     },

@@ -11,7 +11,7 @@ use tokio::{
 
 use crate::sidecar::deliver::{
     program::lines::{open_messages::OpenMessages, request::ProgramRequest},
-    verdict::Verdict,
+    verdict::AppVerdict,
 };
 
 /// The longest line of an answer, in bytes.
@@ -119,7 +119,7 @@ fn answer(table: &OpenMessages, line: &[u8]) {
 #[derive(Deserialize)]
 struct ProgramAnswer {
     id: u64,
-    outcome: Verdict,
+    outcome: AppVerdict,
     #[serde(default)]
     error: Option<String>,
 }
