@@ -184,6 +184,7 @@ async fn an_incomplete_search_says_how_to_go_on() {
         tags: Vec::new(),
         delay: Duration::ZERO,
         origin: None,
+        deduplication: None,
     };
     let queue_id = queue.rsplit('/').next().unwrap();
     let broker = api.server.broker();
