@@ -167,7 +167,7 @@ class Stage:
         self.patroni.stop()
 
 
-# Faults of servers take seconds, and those of PostgreSQL half a minute.
+# Faults of servers take seconds, and faults of PostgreSQL half a minute.
 KINDS = [
     ("a server is killed", Stage.server_killed), ("a server is paused and resumed", Stage.server_paused),
     ("PostgreSQL's primary crashes", Stage.postgres_crashed), ("a server is restarted in order", Stage.server_restarted),

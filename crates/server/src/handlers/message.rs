@@ -115,10 +115,10 @@ pub(crate) async fn discard(request: &ApiRequest<'_>) -> Result<Response, ApiErr
     Ok(resolved.answer(&found))
 }
 
-/// Changes the available ones of some messages, and counts those that consumers hold.
+/// Changes the available ones of some messages, and counts the ones that consumers hold.
 ///
 /// # Errors
-/// When a change failed and none was made. If another one was made, the answer names those that failed.
+/// When a change failed and none was made. If another one was made, the answer names the failed ones.
 async fn resolve<F>(targets: &[Target<'_>], change: impl Fn(&Target<'_>) -> F) -> Result<Resolved, ApiError>
 where
     F: Future<Output = Result<(), BrokerError>>,

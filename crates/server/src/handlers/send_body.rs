@@ -181,7 +181,7 @@ impl DeduplicationText<'_> {
         let key = member::<String>(index, "deduplication_key", self.key, "a string is expected.")?;
         let millis = "milliseconds are expected, a number from 1000 to 604800000.";
         let window = member::<f64>(index, "deduplication_window", self.window_ms, millis)?;
-        // What is no time, as a negative number, is shorter than the shortest window.
+        // A value that is no time, such as a negative number, counts as shorter than the shortest window.
         let window = window.map(|ms| Duration::try_from_secs_f64(ms.trunc() / 1000.0).unwrap_or_default());
         limits::deduplication(key.as_deref(), window)
             .map_err(|error| codes::REQUEST_FORMAT.at(error.of(format!("The {} of messages[{index}]", error.what))))?;

@@ -11,7 +11,8 @@ use tokio_postgres::{
 };
 
 use crate::store::{
-    CursorId, DelayQueueSnapshot, GroupSnapshot, LeaseSnapshot, QueueSnapshot, SentKeys, Snapshot, StreamId, StreamSnapshot,
+    CursorId, DelayQueueSnapshot, GroupSnapshot, LeaseSnapshot, QueueSnapshot, SentKeys, Snapshot, StreamId,
+    StreamSnapshot,
     postgres::{
         big,
         connect::Session,

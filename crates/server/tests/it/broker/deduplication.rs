@@ -10,7 +10,7 @@ use super::stage::{Reopen, Stage, all_done, message, on_each_durable_store, on_e
 
 const WINDOW: Duration = Duration::from_secs(300);
 
-/// A message with a key, whose text is not that of the message.
+/// A message with a key that differs from its text.
 fn keyed(text: &str, key: &str, window: Duration) -> NewMessage {
     let deduplication = Some(Box::new(Deduplication::new(key, window)));
     NewMessage { deduplication, ..message(text, &[], Duration::ZERO) }

@@ -200,7 +200,7 @@ async fn an_incomplete_search_says_how_to_go_on() {
     assert_eq!(discarded, r#"{"discarded":1,"leased":0,"delayed":0}"#);
 }
 
-/// The change of one group fails after that of another one was made: the answer says so.
+/// The change of one group fails after the change of another one was made: the answer says so.
 #[tokio::test(start_paused = true)]
 async fn a_change_that_succeeds_in_part_names_the_groups_in_which_it_failed() {
     let broker = Arc::new(Broken { has_message: true, ..Broken::default() });

@@ -109,7 +109,7 @@ impl BrokerState {
         self.recent_keys.expire(now_ms);
         let mut project = None;
         for sent in &keys.0 {
-            // The keys of a commit are in the order of its sends, and those of a send belong to one queue.
+            // The keys of a commit are in the order of its sends, and the keys of a send belong to one queue.
             if project.is_none_or(|(queue, _)| queue != sent.queue) {
                 let queue = self.queues.values().find(|queue| queue.row.stream() == sent.queue);
                 project = queue.map(|queue| (sent.queue, &queue.row.project));

@@ -24,7 +24,7 @@ const MAX_SEARCHED_OF_ONE: u64 = 100_000;
 const MAX_SEARCHED_IN_ALL: ReadLimit = ReadLimit { messages: 500_000, bytes: 1024 * 1024 * 1024 };
 /// The number of messages with one id at which the search of a stream ends. A sender may give any number of copies the same id.
 const MAX_HITS: usize = 100;
-/// What is read at once. A search keeps at most as many bytes of messages that it found.
+/// The limits of one read. A search keeps at most as many bytes of messages that it found.
 const PAGE: ReadLimit = ReadLimit { messages: 500, ..LOOK };
 
 /// What a search may still read and keep.

@@ -45,7 +45,7 @@ struct Page {
     max: usize,
     /// The bytes that are left. The first message is shown whatever its size.
     bytes: usize,
-    /// What may still be read.
+    /// The limits that are left for further reads.
     left: ReadLimit,
 }
 
@@ -60,7 +60,7 @@ impl Page {
         ReadLimit { messages: self.max - self.shown.len(), bytes: self.bytes.max(1) }
     }
 
-    /// Counts what was read.
+    /// Counts a read against the limits.
     fn read(&mut self, found: &ReadBatch) {
         self.left.messages = self.left.messages.saturating_sub(found.messages.len().max(1));
         let bytes = found.messages.iter().map(|message| message.memory_bytes()).sum();
@@ -73,7 +73,7 @@ impl Page {
     }
 }
 
-/// Returns up to `max` messages from `from` on: leased and failed ones in order, then those that were never leased, then delayed ones.
+/// Returns up to `max` messages from `from` on: leased and failed ones in order, then messages that were never leased, then delayed ones.
 /// The next page begins after the last one, and only an empty page is the end.
 pub(crate) async fn peek(
     core: &Core,

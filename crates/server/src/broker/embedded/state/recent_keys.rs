@@ -47,7 +47,7 @@ impl RecentKeys {
         self.counts.get(project).copied().unwrap_or(0)
     }
 
-    /// Adds a key. Of two windows of the same key the one that ends later counts.
+    /// Adds a key. Of two windows of the same key, the later end counts.
     pub(crate) fn add(&mut self, project: &ProjectId, sent: &SentKey) {
         let SentKey { queue, key, id, until_ms } = *sent;
         let fresh = || QueueKeys { project: project.clone(), keys: HashMap::new(), slots: BTreeMap::new() };
