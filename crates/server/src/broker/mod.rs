@@ -274,6 +274,13 @@ pub trait Broker: Sealed + fmt::Debug + Send + Sync + 'static {
         None
     }
 
+    /// Ends the consume calls with these names that wait at other servers of the cluster. Returns how many were waiting, as far as
+    /// these servers answer.
+    #[doc(hidden)]
+    async fn end_polls_elsewhere(&self, _project: &ProjectId, _names: &[String]) -> usize {
+        0
+    }
+
     /// The counters of a server that shares its queues with others. `None` if it has them alone.
     fn cluster_counters(&self) -> Option<ClusterCounters> {
         None

@@ -37,7 +37,10 @@ pub(crate) async fn end(request: &ApiRequest<'_>) -> Result<Json<EndOutcome>, Ap
     if let Some((at, id)) = polls.iter().enumerate().find(|(_, id)| !is_poll_id(id)) {
         return Err(codes::REQUEST_FORMAT.because(not_a_poll_id(&format!("polls[{at}]"), id.as_bytes())));
     }
-    Ok(Json(EndOutcome { ended: request.app.polls.end(&request.project_id(), polls) }))
+    // A load balancer may have brought the consume call to another server than this request.
+    let (app, project) = (request.app, request.project_id());
+    let elsewhere = app.broker.end_polls_elsewhere(&project, &polls).await;
+    Ok(Json(EndOutcome { ended: app.polls.end(&project, polls) + elsewhere }))
 }
 
 fn names(scan: &mut Scan<'_>) -> Result<Vec<String>, Fault> {

@@ -82,9 +82,10 @@ impl Server {
     /// Outside a tokio runtime.
     pub async fn bind(config: ServerConfig) -> Result<Self, ServerError> {
         let authenticator = authenticator(&config)?;
-        let broker = startup::open(&config).await?;
+        let polls = Arc::default();
+        let broker = startup::open(&config, &polls).await?;
         startup::create_first(&*broker, &config).await?;
-        Self::assemble(config, authenticator, broker).await
+        Self::assemble(config, authenticator, broker, polls).await
     }
 
     /// Creates a server over an existing broker. `data_dir`, the settings of the broker and the queues in `config` are ignored.
@@ -93,13 +94,14 @@ impl Server {
     /// When the configuration is invalid, or an address is refused or in use.
     pub async fn with_broker(config: ServerConfig, broker: Arc<dyn Broker>) -> Result<Self, ServerError> {
         let authenticator = authenticator(&config)?;
-        Self::assemble(config, authenticator, broker).await
+        Self::assemble(config, authenticator, broker, Arc::default()).await
     }
 
     async fn assemble(
         config: ServerConfig,
         authenticator: Authenticator,
         broker: Arc<dyn Broker>,
+        polls: Arc<EndablePolls>,
     ) -> Result<Self, ServerError> {
         #[cfg(feature = "postgres")]
         if let Some(secret) = broker.shared_secret() {
@@ -157,7 +159,7 @@ impl Server {
             connections,
             metrics_max_groups: config.metrics_max_groups,
             extensions: config.extensions,
-            polls: EndablePolls::default(),
+            polls,
         });
         Ok(Self { app, listener, admin })
     }

@@ -8,6 +8,7 @@ use crate::{
     auth::project::{Project, StartQueue},
     broker::{Broker, BrokerError, embedded::EmbeddedBroker},
     server::{config::ServerConfig, error::ServerError},
+    state::endable_polls::EndablePolls,
 };
 use dms_protocol::queue::{ProjectId, QueueId};
 
@@ -24,7 +25,11 @@ pub(crate) async fn create_first(broker: &dyn Broker, config: &ServerConfig) -> 
 }
 
 /// Opens the embedded broker with the settings of the configuration.
-pub(crate) async fn open(config: &ServerConfig) -> Result<Arc<dyn Broker>, ServerError> {
+/// Other servers of a cluster end the `polls` of this one.
+pub(crate) async fn open(
+    config: &ServerConfig,
+    #[cfg_attr(not(feature = "postgres"), expect(unused_variables))] polls: &Arc<EndablePolls>,
+) -> Result<Arc<dyn Broker>, ServerError> {
     let mut options = config.broker.clone();
     for project in &config.projects {
         if let Some(quotas) = project.quotas {
@@ -37,7 +42,7 @@ pub(crate) async fn open(config: &ServerConfig) -> Result<Arc<dyn Broker>, Serve
             return Err(ServerError::Config(BOTH_STORES.to_owned()));
         }
         let (postgres, projects) = (postgres.clone(), config.projects.clone());
-        return Ok(Arc::new(ClusterBroker::join(postgres, options, projects, config.clock).await?));
+        return Ok(Arc::new(ClusterBroker::join(postgres, options, projects, config.clock, polls.clone()).await?));
     }
     let broker = match &config.data_dir {
         None => EmbeddedBroker::in_memory(options, config.clock).await,

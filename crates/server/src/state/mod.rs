@@ -59,5 +59,5 @@ pub(crate) struct AppState {
     /// Whether extensions are announced and obeyed.
     pub(crate) extensions: bool,
     /// The waiting consume calls that can be ended by name.
-    pub(crate) polls: EndablePolls,
+    pub(crate) polls: Arc<EndablePolls>,
 }

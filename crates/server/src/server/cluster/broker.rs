@@ -4,10 +4,12 @@ use std::{
     collections::{BTreeMap, HashMap},
     path::Path,
     sync::{PoisonError, atomic::Ordering},
+    time::Duration,
 };
 
 use async_trait::async_trait;
 use futures_util::future::{join_all, try_join_all};
+use tokio::time::timeout;
 
 use super::{
     ClusterBroker,
@@ -19,12 +21,15 @@ use crate::{
         DamagedMessage, FoundMessage, GroupList, GroupPath, LeaseRequest, LeasedMessage, MessageOrigin, NewMessage,
         OverviewPage, Peeked, Purged, QueueOverview, Quotas, RetentionChange, StorageTrouble, Stream, Usage,
     },
-    store::postgres::shards,
+    store::postgres::{authority, shards},
 };
 use dms_protocol::{
     queue::{CreatedQueue, GroupId, NewQueue, ProjectId, ProjectTag, Queue, QueueId, QueueTag},
     secret::Secret,
 };
+
+/// How long other servers may take to end the polls that wait there: a client that stops waits for it.
+const END_POLLS_WITHIN: Duration = Duration::from_secs(1);
 
 impl ClusterBroker {
     /// Makes a call at the owner of a queue.
@@ -339,6 +344,22 @@ impl Broker for ClusterBroker {
 
     fn shared_secret(&self) -> Option<Secret> {
         Some(self.shared.secret.clone())
+    }
+
+    async fn end_polls_elsewhere(&self, project: &ProjectId, names: &[String]) -> usize {
+        let member = self.shared.member();
+        let cluster = member.views().borrow().clone();
+        let others = cluster.members.iter().filter(|peer| peer.id != member.id && !peer.is_silent);
+        let end = async |address: &str| {
+            let call = Call::EndPolls { project: project.clone(), names: names.to_vec() };
+            // No shard is asked, so none is named.
+            match timeout(END_POLLS_WITHIN, self.shared.hop.call(&address.into(), -1, call)).await {
+                Ok(Ok(Reply::Ended(ended))) => ended,
+                // The calls end by themselves when their time is over.
+                _ => 0,
+            }
+        };
+        join_all(others.filter_map(|peer| authority(&peer.url)).map(end)).await.into_iter().sum()
     }
 
     fn cluster_counters(&self) -> Option<ClusterCounters> {

@@ -21,32 +21,115 @@ const LONGEST_TRIES: Duration = Duration::from_secs(120);
 /// An operation on the queues of one shard.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) enum Call {
-    CreateQueue { project: ProjectId, queue: NewQueueShape },
-    Queues { project: ProjectId },
-    Queue { project: ProjectId, queue: QueueId },
-    DeleteQueue { project: ProjectId, queue: QueueId },
-    CreateGroups { project: ProjectId, queue: QueueId, names: Vec<String> },
-    Groups { project: ProjectId, queue: QueueId },
-    DeleteGroup { path: GroupPath },
-    Append { project: ProjectId, queue: QueueId, messages: Vec<SentShape> },
-    Lease { path: GroupPath, stream: StreamShape, request: LeaseRequest },
-    Ack { path: GroupPath, stream: StreamShape, acks: Vec<Ack> },
-    PutTags { project: ProjectId, queue: QueueId, tags: Vec<QueueTag> },
-    DeleteTags { project: ProjectId, queue: QueueId, tags: Vec<(String, Option<String>)> },
-    Tags { project: ProjectId, queue: QueueId },
-    ProjectTags { project: ProjectId },
-    Usage { project: ProjectId },
+    CreateQueue {
+        project: ProjectId,
+        queue: NewQueueShape,
+    },
+    Queues {
+        project: ProjectId,
+    },
+    Queue {
+        project: ProjectId,
+        queue: QueueId,
+    },
+    DeleteQueue {
+        project: ProjectId,
+        queue: QueueId,
+    },
+    CreateGroups {
+        project: ProjectId,
+        queue: QueueId,
+        names: Vec<String>,
+    },
+    Groups {
+        project: ProjectId,
+        queue: QueueId,
+    },
+    DeleteGroup {
+        path: GroupPath,
+    },
+    Append {
+        project: ProjectId,
+        queue: QueueId,
+        messages: Vec<SentShape>,
+    },
+    Lease {
+        path: GroupPath,
+        stream: StreamShape,
+        request: LeaseRequest,
+    },
+    Ack {
+        path: GroupPath,
+        stream: StreamShape,
+        acks: Vec<Ack>,
+    },
+    PutTags {
+        project: ProjectId,
+        queue: QueueId,
+        tags: Vec<QueueTag>,
+    },
+    DeleteTags {
+        project: ProjectId,
+        queue: QueueId,
+        tags: Vec<(String, Option<String>)>,
+    },
+    Tags {
+        project: ProjectId,
+        queue: QueueId,
+    },
+    ProjectTags {
+        project: ProjectId,
+    },
+    Usage {
+        project: ProjectId,
+    },
     Overview,
-    ProjectOverview { project: ProjectId },
-    OldestIn { queues: Vec<QueueId> },
+    ProjectOverview {
+        project: ProjectId,
+    },
+    OldestIn {
+        queues: Vec<QueueId>,
+    },
     Damaged,
-    Peek { path: GroupPath, stream: StreamShape, from: u64, max: usize },
-    Find { project: ProjectId, queues: Vec<QueueId>, id: MessageOrigin },
-    RetryDeadLetter { path: GroupPath, sequence: u64, id: MessageOrigin },
-    Discard { path: GroupPath, stream: StreamShape, sequence: u64 },
-    SkipDamaged { which: DamagedMessage },
-    Purge { project: ProjectId, queue: QueueId, group: Option<GroupId> },
-    ChangeRetention { project: ProjectId, queue: QueueId, change: RetentionShape },
+    Peek {
+        path: GroupPath,
+        stream: StreamShape,
+        from: u64,
+        max: usize,
+    },
+    Find {
+        project: ProjectId,
+        queues: Vec<QueueId>,
+        id: MessageOrigin,
+    },
+    RetryDeadLetter {
+        path: GroupPath,
+        sequence: u64,
+        id: MessageOrigin,
+    },
+    Discard {
+        path: GroupPath,
+        stream: StreamShape,
+        sequence: u64,
+    },
+    SkipDamaged {
+        which: DamagedMessage,
+    },
+    Purge {
+        project: ProjectId,
+        queue: QueueId,
+        group: Option<GroupId>,
+    },
+    ChangeRetention {
+        project: ProjectId,
+        queue: QueueId,
+        change: RetentionShape,
+    },
+    /// Of a server rather than a shard.
+    EndPolls {
+        project: ProjectId,
+        names: Vec<String>,
+    },
 }
 
 /// The result of a call.
@@ -70,6 +153,7 @@ pub(super) enum Reply {
     Peeked(Vec<PeekedShape>),
     Found(FoundShape),
     Purged(Purged),
+    Ended(usize),
 }
 
 impl Call {
@@ -163,6 +247,7 @@ impl Call {
             Self::Purge { project, queue, group } => {
                 Reply::Purged(broker.purge(&project, &queue, group.as_ref()).await?)
             }
+            Self::EndPolls { .. } => return Err(BrokerError::NotOffered("ending the polls of a shard".into())),
             Self::ChangeRetention { project, queue, change } => {
                 done(broker.change_retention(&project, &queue, change.into()).await?)
             }

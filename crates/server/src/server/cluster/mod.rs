@@ -25,6 +25,7 @@ use crate::{
         embedded::{EmbeddedBroker, EmbeddedConfig},
     },
     clock::Clock,
+    state::endable_polls::EndablePolls,
     store::postgres::{PostgresConfig, PostgresError, member::Member, runtime::Runtime},
 };
 use dms_protocol::secret::Secret;
@@ -70,6 +71,8 @@ struct Shared {
     hop: HopClient,
     /// Whether requests for shards of other servers are passed on.
     is_reachable: bool,
+    /// The consume calls that wait at this server and can be ended by name.
+    polls: Arc<EndablePolls>,
     /// The counters of brokers whose shards this server gave up.
     retired: Mutex<BrokerStats>,
 }
@@ -103,6 +106,7 @@ impl ClusterBroker {
         config: EmbeddedConfig,
         projects: Vec<Project>,
         clock: Clock,
+        polls: Arc<EndablePolls>,
     ) -> Result<Self, PostgresError> {
         postgres.check()?;
         let listener = listen(&mut postgres).await?;
@@ -119,6 +123,7 @@ impl ClusterBroker {
             hop: HopClient::new(secret.clone()),
             secret,
             is_reachable: listener.is_some(),
+            polls,
             member: RwLock::new(member.clone()),
             retired: Mutex::default(),
         });

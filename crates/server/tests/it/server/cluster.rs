@@ -237,6 +237,28 @@ async fn a_message_is_found_retried_and_discarded_through_every_server() {
     }
 }
 
+/// A load balancer brings a worker's last request to any server: it ends the calls that wait at another one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn polls_end_at_whichever_server_they_wait() {
+    let Some(server) = PgServer::shared() else { return };
+    let servers = three(server, MANY).await;
+    let (_, group) = make(&servers[0], "orders").await;
+    for (number, poller) in servers.iter().enumerate() {
+        let other = &servers[(number + 1) % 3];
+        let id = format!("poll-{number}");
+        let poll = Request::builder().uri(format!("/v2/{PROJECT}{group}/messages?time_wait=20"));
+        let poll = poller.raw(poll.header("X-Dms-Poll", &id).body("".into()).unwrap());
+        let body = json!({ "polls": [id] }).to_string();
+        // The poll may not have arrived yet; then its name is remembered.
+        let ended = other.post("/polls/end", &body);
+        let began = Instant::now();
+        let (leased, ended) = tokio::join!(poll, ended);
+        ended.expect(200);
+        assert_eq!(leased.expect(200), json!([]));
+        assert!(began.elapsed() < Duration::from_secs(10), "{number} waited {:?}", began.elapsed());
+    }
+}
+
 /// A rolling restart: consumers keep their leases, and acknowledge with the receipts that they have.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn leases_pass_to_the_next_owner_when_a_server_stops_in_order() {

@@ -22,7 +22,13 @@ use super::{
     refusal::Refusal,
     set_up,
 };
-use crate::{broker::BrokerError, server::cluster::Shared};
+use crate::{
+    broker::BrokerError,
+    server::cluster::{
+        Shared,
+        call::{Call, Reply},
+    },
+};
 
 /// The pause after a failed accept, for example because there are no more file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -117,6 +123,9 @@ async fn answer(shared: &Shared, frame: Frame) -> CallResponse {
     };
     for (to, payload) in asked.call.payloads().into_iter().zip(frame.payloads) {
         *to = payload;
+    }
+    if let Call::EndPolls { project, names } = asked.call {
+        return CallResponse::Done(Reply::Ended(shared.polls.end(&project, names)));
     }
     let Some(broker) = shared.seats.local(asked.shard) else { return CallResponse::Moved };
     match asked.call.make(&broker).await {
