@@ -144,6 +144,12 @@ impl DiskStore {
             return Ok(memtable);
         }
         let mut runs = self.look_up(|conn| lookup::runs(conn, stream, from, messages))?;
+        let found: u64 = runs.iter().map(|run| run.end() - run.first.max(from)).sum();
+        // Where the index has enough, it may have more before the first run of the memtable. Messages between the two would look as
+        // if the index had lost them.
+        if found >= messages as u64 {
+            return Ok(runs);
+        }
         let end = runs.last().map_or(from, Run::end);
         runs.extend(memtable.into_iter().filter(|run| run.first >= end));
         Ok(runs)

@@ -152,6 +152,29 @@ fn a_read_at_the_end_of_a_stream_takes_no_new_message_for_a_damaged_one() {
 }
 
 /// A kill in the middle of the first commit of a segment leaves bytes in it. The segment is created again, and the new file is read.
+/// As after a restart with a backlog: the index has more messages than one read returns, and newer ones are in the memtable.
+#[test]
+fn messages_between_the_read_and_the_memtable_are_not_damaged() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = begin(dir.path());
+    for seq in 1..=20 {
+        store.commit(&[appended(1, seq, 10)]).unwrap();
+    }
+    store.flush_memtable().unwrap();
+    store.commit(&[appended(1, 21, 10)]).unwrap();
+    let (mut next, limit) = (1, ReadLimit { messages: 8, ..ALL });
+    while next <= 21 {
+        let found = store.read(StreamId(1), next, limit).unwrap();
+        assert_eq!(found.damaged, [], "after place {next}");
+        let places: Vec<u64> = found.messages.iter().map(|message| message.seq).collect();
+        assert_eq!(places, (next..=21).take(8).collect::<Vec<_>>());
+        next = found.until;
+        if next == u64::MAX {
+            break;
+        }
+    }
+}
+
 #[test]
 fn a_file_that_is_made_anew_is_read_anew() {
     let dir = tempfile::tempdir().unwrap();
