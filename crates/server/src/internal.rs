@@ -18,7 +18,12 @@ pub mod dashboard {
         },
         behind_gate,
         form::{Form, UnreadableForm},
-        html::frame::{Product, Ui, see_other},
+        html::{
+            activity::activity_page,
+            format::{bytes, foreign, number, rate, span, time},
+            frame::{Product, Ui, notice, see_other},
+            live::{Live, points},
+        },
         text::{Language, Texts, fill},
     };
 }

@@ -10,6 +10,8 @@
 mod admin;
 pub(crate) mod assemble;
 mod backpressure;
+#[cfg(feature = "dashboard")]
+mod dashboard;
 pub(crate) mod deliver;
 mod error;
 mod observe;

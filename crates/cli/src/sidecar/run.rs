@@ -1,10 +1,12 @@
 //! Running a sidecar, and ending it in order: publishers stop accepting, workers stop polling and finish their messages,
 //! published messages are sent, and only then the embedded server and the admin endpoint end.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
+#[cfg(feature = "dashboard")]
+use crate::sidecar::dashboard;
 use crate::sidecar::{
     admin::{self, state::AdminState},
     assemble::listener::limits,
@@ -61,7 +63,10 @@ impl Sidecar {
             let state = AdminState::new(&config, &shared, runtime.handle(), configuration, log, admin_guards);
             let guarded = config.admin.token.is_some();
             let limits = limits(ADMIN_CONNECTIONS, guarded, Duration::from_secs(1));
-            shared.tasks.spawn(listener.run(admin::router(state), limits, endings.admin.clone()));
+            let router = admin::router(Arc::clone(&state));
+            #[cfg(feature = "dashboard")]
+            let router = dashboard::add(router, &state, &config, &listener);
+            shared.tasks.spawn(listener.run(router, limits, endings.admin.clone()));
         }
         let report = runtime.run(stop.cancelled_owned()).await;
 

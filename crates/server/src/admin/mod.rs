@@ -62,9 +62,9 @@ pub(crate) fn router(app: &Arc<AppState>) -> Router {
         .layer(middleware::from_fn_with_state(app.admin_host_check.clone(), host_check::check))
         .with_state(Arc::clone(app));
     #[cfg(feature = "dashboard")]
-    if let Some(gate) = &app.dashboard {
+    if let Some(dashboard) = &app.dashboard {
         // Its pages have a rule of their own for requests of browsers, so the check of the others does not apply to them.
-        return others.merge(crate::dashboard::server::router(app, gate));
+        return others.merge(crate::dashboard::server::router(app, dashboard));
     }
     others
 }

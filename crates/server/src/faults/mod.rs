@@ -163,6 +163,12 @@ impl Faults {
         faults
     }
 
+    /// Whether there are rules or scheduled faults.
+    #[cfg(feature = "dashboard")]
+    pub(crate) fn is_active(&self) -> bool {
+        self.active.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
     /// Adds a rule.
     pub fn add(&self, rule: FaultRule) {
         self.change(|state| state.rules.push(rule));

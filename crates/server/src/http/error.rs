@@ -116,6 +116,13 @@ fn sentence(detail: &str) -> String {
     text
 }
 
+/// The text of the error, for people.
+impl std::fmt::Display for ApiError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let mut response = self.code.status.into_response();

@@ -45,6 +45,7 @@ use crate::{
     dashboard::{
         access::gate::{Gate, GateParts},
         html::frame::Product,
+        server::Dashboard,
     },
     http::host_check::is_base_path,
 };
@@ -127,7 +128,7 @@ impl Server {
             BearerAuth::new(config.admin_read_token.as_ref().map(Secret::expose), ADMIN_READ_TOKEN_KEY);
         #[cfg(feature = "dashboard")]
         let dashboard = config.dashboard.enabled.then(|| {
-            Gate::new(GateParts {
+            Dashboard::new(Gate::new(GateParts {
                 token: admin_auth.clone(),
                 read_token: admin_read_auth.clone(),
                 reader_sees_bodies: config.admin_read_token_sees_bodies,
@@ -136,7 +137,7 @@ impl Server {
                 product: Product::Server,
                 port: admin.as_ref().and_then(Listener::local_addr).map_or(0, |address| address.port()),
                 clock: config.clock,
-            })
+            }))
         });
         let app = Arc::new(AppState {
             broker,
@@ -177,8 +178,8 @@ impl Server {
     /// The URL of the dashboard; `None` if it is not served.
     #[cfg(feature = "dashboard")]
     pub fn dashboard_url(&self) -> Option<String> {
-        let gate = self.app.dashboard.as_ref()?;
-        Some(format!("{}{}", self.admin_url()?, gate.url("/")))
+        let dashboard = self.app.dashboard.as_ref()?;
+        Some(format!("{}{}", self.admin_url()?, dashboard.url("/")))
     }
 
     /// The admin address, with the real port if port 0 was requested; `None` without one.
@@ -312,9 +313,14 @@ async fn serve(listener: Option<Listener>, app: &Arc<AppState>, stopping: &Cance
 }
 
 async fn serve_admin(listener: Option<Listener>, app: &Arc<AppState>, ended: &CancellationToken) {
-    if let Some(listener) = listener {
-        listener.run(admin::router(app), admin_limits(app), ended.clone()).await;
+    let Some(listener) = listener else { return };
+    let serving = listener.run(admin::router(app), admin_limits(app), ended.clone());
+    #[cfg(feature = "dashboard")]
+    if let Some(dashboard) = &app.dashboard {
+        tokio::join!(serving, dashboard.run(app, ended));
+        return;
     }
+    serving.await;
 }
 
 /// Limits of the API. Where credentials are required, callers without them may be idle for a short time only.

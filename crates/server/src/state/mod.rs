@@ -37,7 +37,7 @@ pub(crate) struct AppState {
     pub(crate) reader_sees_bodies: bool,
     /// The dashboard; `None` if it is not served.
     #[cfg(feature = "dashboard")]
-    pub(crate) dashboard: Option<crate::dashboard::access::gate::Gate>,
+    pub(crate) dashboard: Option<Arc<crate::dashboard::server::Dashboard>>,
     /// The injected faults.
     pub(crate) faults: Faults,
     /// The region in the catalogue of tokens.

@@ -106,6 +106,11 @@ fn announce(sidecar: &Sidecar, config: &Config) {
     parts.extend(sidecar.publisher_urls().iter().map(|url| format!("publisher on {url}")));
     parts.extend(sidecar.admin_url().map(|url| format!("admin on {url}")));
     terminal::tell(&format!("dms-worker: {}", parts.join("; ")));
+    #[cfg(feature = "dashboard")]
+    if let Some(url) = sidecar.admin_url().filter(|_| config.admin.dashboard.enabled) {
+        let base = config.admin.base_path.as_deref().unwrap_or_default().trim_end_matches('/');
+        terminal::tell(&format!("dms-worker: dashboard on {url}{base}/ui/"));
+    }
 }
 
 impl From<SidecarError> for Failure {

@@ -22,7 +22,7 @@ use prometheus_client::registry::Registry;
 use self::state::AdminState;
 use dms_server::internal::{bearer, exposition, host_check};
 
-/// The routes.
+/// The routes, without those of the dashboard.
 pub(super) fn router(admin: Arc<AdminState>) -> Router {
     let guarded = Router::new()
         .route("/status", get(status::status))

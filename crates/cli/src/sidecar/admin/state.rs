@@ -29,14 +29,14 @@ const KEYS: Remedy = Remedy { hosts: "admin.hosts", credentials: "admin.token" }
 #[derive(Debug)]
 pub(crate) struct AdminState {
     pub(super) client: Client,
-    pub(super) parts: Parts,
+    pub(in crate::sidecar) parts: Parts,
     pub(super) runtime: RuntimeHandle,
     pub(super) metrics: WorkerMetrics,
     pub(super) producers: ProducerMetrics,
     pub(super) connections: Registry,
     pub(super) configuration: ConfigurationState,
-    pub(super) guards: BearerPair,
-    pub(super) host_check: HostCheck,
+    pub(in crate::sidecar) guards: BearerPair,
+    pub(in crate::sidecar) host_check: HostCheck,
     pub(super) started: Instant,
     pub(super) log: LogControl,
 }

@@ -25,7 +25,7 @@ impl RunningWorker {
     }
 
     /// Why the worker is not ready; `None` when it is.
-    fn trouble(&self) -> Option<String> {
+    pub(in crate::sidecar) fn trouble(&self) -> Option<String> {
         // It drains in order, and its successor follows, or it is not wanted any more.
         if self.retiring.load(Relaxed) {
             return None;

@@ -38,6 +38,24 @@ pub(crate) struct Seen {
     error: String,
 }
 
+#[cfg(feature = "dashboard")]
+impl Seen {
+    /// When it happened, in RFC 3339.
+    pub(crate) fn at(&self) -> &str {
+        &self.at
+    }
+
+    /// The step that failed, in one word.
+    pub(crate) fn what(&self) -> &'static str {
+        self.what
+    }
+
+    /// Its text.
+    pub(crate) fn error(&self) -> &str {
+        &self.error
+    }
+}
+
 impl Default for Recorder {
     fn default() -> Self {
         Self {

@@ -5,7 +5,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use crate::{clock::Clock, dashboard::access::visitor::Access};
+use crate::{clock::Clock, dashboard::access::visitor::Visitor};
 use dms_protocol::internal::text::cut;
 
 /// The number of rows that are kept.
@@ -43,13 +43,14 @@ impl Activity {
     pub fn record(
         &self,
         clock: &Clock,
-        access: Option<&Access>,
+        visitor: Option<&Visitor>,
         action: &'static str,
         target: &str,
         outcome: Result<&str, &str>,
     ) {
-        let who = access.map_or_else(|| "-".to_owned(), ToString::to_string);
-        let peer = access.and_then(|access| access.peer).map_or_else(|| "-".to_owned(), |peer| peer.to_string());
+        let who =
+            visitor.and_then(|visitor| visitor.access).map_or_else(|| "-".to_owned(), |access| access.to_string());
+        let peer = visitor.and_then(|visitor| visitor.peer).map_or_else(|| "-".to_owned(), |peer| peer.to_string());
         let (done, text) = (outcome.is_ok(), cut(outcome.unwrap_or_else(|refused| refused), MAX_TEXT));
         let target = cut(target, MAX_TEXT);
         let outcome = if done { "done" } else { "refused" };

@@ -100,7 +100,7 @@ impl Gate {
 
     /// Logs an action of a visitor, and keeps a row of it.
     pub fn record(&self, visitor: &Visitor, action: &'static str, target: &str, outcome: Result<&str, &str>) {
-        self.activity().record(&self.0.parts.clock, visitor.access.as_ref(), action, target, outcome);
+        self.activity().record(&self.0.parts.clock, Some(visitor), action, target, outcome);
     }
 
     /// Logs something that the dashboard does on its own behalf, such as the end of a job.
@@ -130,24 +130,23 @@ impl Gate {
     }
 
     /// The rights of a caller with this role.
-    fn access(&self, role: Role, session: Option<u32>, head: &Parts) -> Access {
+    fn access(&self, role: Role, session: Option<u32>) -> Access {
         let options = self.options();
-        let peer = head.extensions.get::<Arc<ConnectionState>>().map(|connection| connection.peer());
         let (acts, sees_bodies) = match role {
             Role::Operator => (true, true),
             Role::Reader => (false, self.0.parts.reader_sees_bodies),
             Role::Local => (options.actions, true),
         };
-        Access { role, acts, sees_bodies, session, peer }
+        Access { role, acts, sees_bodies, session }
     }
 
     /// The access of a request by its bearer token, its session, or because there is no token.
     fn admit(&self, head: &Parts) -> Option<Access> {
         if !self.asks() {
-            return Some(self.access(Role::Local, None, head));
+            return Some(self.access(Role::Local, None));
         }
         if let Some(role) = self.by_bearer(&head.headers) {
-            return Some(self.access(role, None, head));
+            return Some(self.access(role, None));
         }
         let session = cookie(&head.headers, self.cookie()).and_then(|id| self.sessions().find(id))?;
         // A replaced token ends the sessions that began with it.
@@ -156,7 +155,7 @@ impl Gate {
             Role::Reader => self.0.parts.read_token.is_hash(&session.token),
             Role::Local => false,
         };
-        is_current.then(|| self.access(session.role, Some(session.number), head))
+        is_current.then(|| self.access(session.role, Some(session.number)))
     }
 
     fn by_bearer(&self, headers: &HeaderMap) -> Option<Role> {

@@ -102,6 +102,8 @@ fn page(gate: &Gate, visitor: &Visitor, next: &str, wrong: bool) -> Response {
             @if wrong { p.alert.bad role="alert" { (t.login_wrong) } }
             form method="post" action=(gate.url("/login")) {
                 input type="hidden" name="next" value=(next);
+                // Password managers keep the token under this name.
+                input type="text" name="username" value="dms-worker" autocomplete="username" hidden;
                 label for="token" { (t.login_token) }
                 input #token type="password" name="token" required autofocus autocomplete="current-password";
                 button.primary type="submit" { (t.login_submit) }

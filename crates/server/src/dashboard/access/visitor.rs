@@ -1,10 +1,10 @@
 //! [`Visitor`]: the caller of a request to the dashboard, with language and theme.
 
-use std::{fmt, net::IpAddr};
+use std::{fmt, net::IpAddr, sync::Arc};
 
 use http::{HeaderMap, header, request::Parts};
 
-use crate::dashboard::text::Language;
+use crate::{dashboard::text::Language, net::connection_state::ConnectionState};
 
 /// The cookie of the chosen language.
 pub(crate) const LANGUAGE_COOKIE: &str = "dms-language";
@@ -45,8 +45,6 @@ pub struct Access {
     pub sees_bodies: bool,
     /// The number of its session, if it has one.
     pub session: Option<u32>,
-    /// The address at the other end of the connection, if there is one.
-    pub peer: Option<IpAddr>,
 }
 
 /// The caller of a request.
@@ -60,6 +58,8 @@ pub struct Visitor {
     pub theme: Theme,
     /// The path and query of the request, for the way back.
     pub here: String,
+    /// The address at the other end of the connection, if there is one.
+    pub peer: Option<IpAddr>,
 }
 
 impl Visitor {
@@ -67,7 +67,8 @@ impl Visitor {
     pub(super) fn new(head: &Parts, access: Option<Access>) -> Self {
         let here = head.uri.path_and_query().map_or("/", |here| here.as_str()).to_owned();
         let (language, theme) = (Language::of(head), Theme::of(&head.headers));
-        Self { access, language, theme, here }
+        let peer = head.extensions.get::<Arc<ConnectionState>>().map(|connection| connection.peer());
+        Self { access, language, theme, here, peer }
     }
 
     /// Whether it may change something.

@@ -1,3 +1,7 @@
 //! HTML that all pages share.
 
+pub(crate) mod activity;
+pub(crate) mod format;
 pub(crate) mod frame;
+pub(crate) mod json;
+pub(crate) mod live;

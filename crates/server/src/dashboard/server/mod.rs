@@ -1,18 +1,47 @@
 //! The pages of a server.
+//!
+//! | file | contents |
+//! |---|---|
+//! | `overview`, `figures` | problems, rates, and the numbers of all groups |
+//! | `queues`, `group` | creating and deleting; one group with its charts |
+//! | `messages`, `message`, `send` | looking at messages, one message, sending one |
+//! | `dead_overview`, `dead`, `export` | dead letters by reason, and as a file |
+//! | `jobs`, `job_pages` | redrives and discards in the background |
+//! | `storage` | the store, and what was done through the dashboard |
+//! | `history`, `events` | samples of the last day, and live numbers |
+//! | `filter`, `scan`, `find` | which messages, in bounded steps, of which group |
 
+mod dead;
+mod dead_overview;
+mod events;
+mod export;
+mod figures;
+mod filter;
+mod find;
+mod group;
+mod history;
+mod job_pages;
+mod jobs;
+mod message;
+mod messages;
 mod overview;
+mod queues;
+mod scan;
+mod send;
+mod storage;
 
 use std::sync::Arc;
 
 use axum::{
     Extension, Router,
     extract::State,
-    response::{IntoResponse, Redirect, Response},
-    routing::{any, get},
+    response::{Redirect, Response},
+    routing::{any, get, post},
 };
-use http::StatusCode;
-use maud::html;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
+use self::{history::History, jobs::Jobs};
 use crate::{
     dashboard::{
         access::{gate::Gate, visitor::Visitor},
@@ -22,28 +51,89 @@ use crate::{
     state::AppState,
 };
 
+/// The maximum size of a form, in bytes.
+const MAX_FORM: usize = 64 << 10;
+/// The number of requests that read messages at the same time. Each may hold 16 MiB of them.
+const MAX_PEEKS: usize = 2;
+
+/// The dashboard of a server.
+#[derive(Debug)]
+pub(crate) struct Dashboard {
+    gate: Gate,
+    history: History,
+    jobs: Arc<Jobs>,
+    /// Places for open streams of events.
+    streams: Arc<Semaphore>,
+    /// Places for requests that read messages.
+    peeks: Semaphore,
+}
+
+impl Dashboard {
+    /// The dashboard behind this gate.
+    pub(crate) fn new(gate: Gate) -> Arc<Self> {
+        let (streams, peeks) = (Arc::new(Semaphore::new(events::MAX_STREAMS)), Semaphore::new(MAX_PEEKS));
+        Arc::new(Self { gate, history: History::default(), jobs: Arc::default(), streams, peeks })
+    }
+
+    /// The URL path of a page.
+    pub(crate) fn url(&self, path: &str) -> String {
+        self.gate.url(path)
+    }
+
+    /// Continues the redrives of the last process, and takes samples until the server ends.
+    pub(crate) async fn run(&self, app: &Arc<AppState>, ended: &CancellationToken) {
+        self.jobs.resume(app, &self.gate);
+        self.history.run(app, ended).await;
+    }
+}
+
 /// The parts that the pages share.
 #[derive(Clone, Debug)]
-pub(crate) struct Pages {
+struct Pages {
     app: Arc<AppState>,
-    gate: Gate,
+    dashboard: Arc<Dashboard>,
 }
 
 /// The routes of the dashboard.
-pub(crate) fn router(app: &Arc<AppState>, gate: &Gate) -> Router {
-    let pages = Pages { app: Arc::clone(app), gate: gate.clone() };
-    let home = gate.url("/");
+pub(crate) fn router(app: &Arc<AppState>, dashboard: &Arc<Dashboard>) -> Router {
+    let pages = Pages { app: Arc::clone(app), dashboard: Arc::clone(dashboard) };
+    let home = dashboard.url("/");
     let routes = Router::new()
         .route("/", get(async move || Redirect::to(&home)))
         .route("/ui", get(overview::show))
         .route("/ui/", get(overview::show))
+        .route("/ui/events", get(events::stream))
+        .route("/ui/queues", get(queues::list).post(queues::create))
+        .route("/ui/queues/{queue}", get(group::queue))
+        .route("/ui/queues/{queue}/groups", post(queues::create_group))
+        .route("/ui/queues/{queue}/purge", post(queues::purge))
+        .route("/ui/queues/{queue}/delete", post(queues::delete))
+        .route("/ui/queues/{queue}/{group}", get(group::show))
+        .route("/ui/queues/{queue}/{group}/history", get(group::history))
+        .route("/ui/queues/{queue}/{group}/consume", get(group::consume))
+        .route("/ui/queues/{queue}/{group}/purge", post(queues::purge_group))
+        .route("/ui/queues/{queue}/{group}/delete", post(queues::delete_group))
+        .route("/ui/queues/{queue}/{group}/messages", get(messages::show))
+        .route("/ui/queues/{queue}/{group}/dead", get(dead::show))
+        .route("/ui/queues/{queue}/{group}/dead/redrive", get(dead::dry_run).post(dead::redrive))
+        .route("/ui/queues/{queue}/{group}/dead/discard", get(dead::prepare_discard).post(dead::discard))
+        .route("/ui/queues/{queue}/{group}/dead/export", get(dead::export))
+        .route("/ui/find", get(message::find))
+        .route("/ui/messages/{id}", get(message::show))
+        .route("/ui/messages/{id}/retry", post(message::retry))
+        .route("/ui/messages/{id}/discard", post(message::discard))
+        .route("/ui/dead", get(dead_overview::show))
+        .route("/ui/jobs", get(job_pages::list))
+        .route("/ui/jobs/{id}", get(job_pages::show))
+        .route("/ui/jobs/{id}/cancel", post(job_pages::cancel))
+        .route("/ui/send", get(send::show).post(send::send))
+        .route("/ui/storage", get(storage::storage))
+        .route("/ui/activity", get(storage::activity))
         .route("/ui/{*rest}", any(not_found));
-    behind_gate(gate, routes.with_state(pages))
+    behind_gate(&dashboard.gate, routes.with_state(pages))
 }
 
 /// The answer for paths without a page.
 async fn not_found(State(pages): State<Pages>, Extension(visitor): Extension<Visitor>) -> Response {
-    let ui = Ui::new(&pages.gate, &visitor);
-    let body = html! { h1 { (ui.t.not_found) } p { a href=(ui.url("/")) { (ui.t.overview) } } };
-    (StatusCode::NOT_FOUND, ui.page(ui.t.not_found, "", &body)).into_response()
+    Ui::new(&pages.dashboard.gate, &visitor).not_found()
 }

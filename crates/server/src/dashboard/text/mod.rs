@@ -76,13 +76,15 @@ impl Language {
     }
 }
 
-/// Puts `values` in the place of each `{}` of a text, in their order.
+/// Puts `values` in the place of each `{}` of a text in their order, and of each `{0}`, `{1}` and so on by their numbers.
 pub fn fill(text: &str, values: &[&str]) -> String {
-    let mut parts = text.split("{}");
+    let mut parts = text.split('{');
     let mut filled = parts.next().unwrap_or_default().to_owned();
     for (place, part) in parts.enumerate() {
-        filled.push_str(values.get(place).copied().unwrap_or_default());
-        filled.push_str(part);
+        let (number, rest) = part.split_once('}').unwrap_or(("", part));
+        let value = values.get(number.parse().unwrap_or(place)).copied();
+        filled.push_str(value.unwrap_or_default());
+        filled.push_str(rest);
     }
     filled
 }
@@ -92,7 +94,10 @@ macro_rules! texts {
         /// Every text of the dashboard in one language.
         #[derive(Debug)]
         pub struct Texts {
-            $(pub(crate) $name: &'static str,)*
+            $(
+                #[doc = concat!("The text `", stringify!($name), "`.")]
+                pub $name: &'static str,
+            )*
         }
 
         #[cfg(test)]
@@ -106,10 +111,36 @@ macro_rules! texts {
 }
 
 texts! {
-    server worker skip read_only log_out dark light_theme system_theme
-    login_title login_help login_token login_submit login_wrong
-    denied_title denied_open denied_reader
-    overview not_found
+    server worker skip pages live paused lost outdated read_only log_out dark light_theme system_theme find_message
+    login_title login_help login_token login_submit login_wrong denied_title denied_open denied_reader overview
+    not_found not_done bad_form keys key_search key_pause key_help close copy copied back reload none name create show
+    now milliseconds seconds minutes hours days all_is_well further_findings not_serving not_serving_remedy
+    storage_failing faults faults_remedy damaged damaged_remedy no_consumer no_consumer_since no_consumer_remedy growing
+    growing_remedy has_dead_letters dead_letters_remedy rates entering settling backlog dead_letters dead_letters_help
+    no_dead_letters_anywhere redeliveries queue queues group groups no_groups no_queues create_queue new_group
+    first_group dead_after_field project ready leased delayed dead oldest consumers last_minute outlook too_early drains
+    never_drains charts messages how_to_consume range ten_minutes three_hours one_day history_since charts_need_script
+    oldest_seconds settings mode no_dead_letters dead_after retention delete_when_settled largest_message created
+    entered_total settled_total died_total expired_unread ids dangers type_name purge_group purge_group_help
+    delete_group delete_group_help purge_queue purge_queue_help delete_queue delete_queue_help notice_created
+    notice_done notice_retried notice_discarded notice_not_available command_line configuration consume_note
+    looking_leases_nothing state all text pointer attribute attributes label labels filter clear no_messages place
+    failures entered size body reason error hidden_body leased_for due_in looked_at go_on from_the_start message
+    message_gone search_incomplete in_queue in_delayed in_dead_letters is_due became_dead failed_first failed_last
+    after_attempts worker_name reason_failed reason_panicked reason_timed_out reason_rejected reason_undecodable
+    reason_republish_exhausted reason_lease_expired reason_batch_failed reason_other settled skipped is_damaged
+    failures_so_far redrive_this discard_this cut_short as_it_was_sent by_reason count first last example all_reasons
+    no_dead_letters_here first_rows redrive discard redrive_count discard_count export export_first job_running
+    would_redrive would_discard held_by_consumers redrive_explained discard_explained wrong_number rate_limit
+    type_number jobs job jobs_help no_jobs progress began who waits_for_undo running done cancelled failed
+    left_with_consumers job_resumed undo cancel cancel_redrive_help undo_help back_to_dead_letters send send_message
+    may_not_send body_hint attributes_hint delay_seconds copies sent storage in_memory kept_in syncs set_aside
+    nothing_damaged file activity activity_help no_activity when action target outcome
+    workers no_workers workers_are_well in_flight handled lease_used lease_used_help last_poll stopping not_ready pause
+    resume pause_all resume_all drain drain_type drain_help concurrency set outcomes last_errors no_errors meaning
+    setting value configuration_page configuration_help outcome_done outcome_failed outcome_timed_out outcome_panicked
+    outcome_rejected outcome_deferred outcome_released outcome_late outcome_redelivered outcome_dead_lettered
+    outcome_failed_polls
 }
 
 #[cfg(test)]
@@ -120,7 +151,7 @@ mod tests {
     fn texts_take_the_same_values_in_every_language() {
         let pairs = english::TEXTS.all().into_iter().zip(chinese::TEXTS.all());
         for ((name, english), (_, chinese)) in pairs {
-            assert_eq!(english.matches("{}").count(), chinese.matches("{}").count(), "{name}");
+            assert_eq!(english.matches('{').count(), chinese.matches('{').count(), "{name}");
             assert!(!english.trim().is_empty() && !chinese.trim().is_empty(), "{name}");
         }
     }
@@ -131,5 +162,6 @@ mod tests {
         assert_eq!(Language::parse("en_US"), Some(Language::English));
         assert_eq!((Language::parse("de"), Language::parse("english")), (None, None));
         assert_eq!(fill("{} of {}", &["1", "2"]), "1 of 2");
+        assert_eq!(fill("{1}: {0}", &["1", "2"]), "2: 1");
     }
 }

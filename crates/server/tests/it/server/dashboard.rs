@@ -1,7 +1,13 @@
 //! The dashboard: who is let in, and what each caller may do.
 
-use dms_protocol::secret::Secret;
-use dms_server::{DashboardOptions, Project, Server, ServerConfig, StartQueue, queue::NewQueue};
+use std::{sync::Arc, time::Duration};
+
+use dms_protocol::{queue::TagFilter, secret::Secret};
+use dms_server::{
+    DashboardOptions, Project, Server, ServerConfig, StartQueue,
+    broker::{Ack, AckStatus, Broker, FailureCause, GroupPath, LeaseRequest, NewMessage, Stream},
+    queue::NewQueue,
+};
 use reqwest::{Client, Method, RequestBuilder, Response, redirect::Policy};
 use tokio::sync::oneshot;
 
@@ -72,9 +78,41 @@ fn open(actions: bool) -> ServerConfig {
 }
 
 /// The paths of all pages that read.
-const PAGES: [&str; 2] = ["/ui", "/ui/"];
+const PAGES: [&str; 17] = [
+    "/ui",
+    "/ui/",
+    "/ui/queues",
+    "/ui/queues/orders",
+    "/ui/queues/orders/billing",
+    "/ui/queues/orders/billing/history?range=3h",
+    "/ui/queues/orders/billing/consume",
+    "/ui/queues/orders/billing/messages?text=x&from=7",
+    "/ui/queues/orders/billing/dead?reason=failed",
+    "/ui/queues/orders/billing/dead/redrive",
+    "/ui/queues/orders/billing/dead/discard",
+    "/ui/dead",
+    "/ui/jobs",
+    "/ui/send?queue=orders",
+    "/ui/storage",
+    "/ui/activity",
+    "/ui/messages/not-an-id",
+];
 /// The paths of everything that changes something.
-const ACTIONS: [&str; 0] = [];
+const ACTIONS: [&str; 13] = [
+    "/ui/queues",
+    "/ui/queues/orders/groups",
+    "/ui/queues/orders/purge",
+    "/ui/queues/orders/delete",
+    "/ui/queues/orders/billing/purge",
+    "/ui/queues/orders/billing/delete",
+    "/ui/queues/orders/billing/dead/redrive",
+    "/ui/queues/orders/billing/dead/discard",
+    "/ui/messages/not-an-id/retry",
+    "/ui/messages/not-an-id/discard",
+    "/ui/jobs/1/cancel",
+    "/ui/send",
+    "/ui/nothing",
+];
 
 #[tokio::test]
 async fn every_route_asks_for_the_token_it_needs() {
@@ -89,11 +127,12 @@ async fn every_route_asks_for_the_token_it_needs() {
             };
             request.send().await.unwrap().status().as_u16()
         };
-        assert_eq!(status(Some(&operator)).await, 200, "{page}");
-        assert_eq!(status(Some(&reader)).await, 200, "{page}");
+        let found = if page.ends_with("not-an-id") { 404 } else { 200 };
+        assert_eq!(status(Some(&operator)).await, found, "{page}");
+        assert_eq!(status(Some(&reader)).await, found, "{page}");
         assert_eq!(status(None).await, 303, "{page}");
         assert_eq!(status(Some("dms-session-1=made-up")).await, 303, "{page}");
-        for (token, expected) in [(TOKEN, 200), (READ_TOKEN, 200), ("another", 401), ("", 401)] {
+        for (token, expected) in [(TOKEN, found), (READ_TOKEN, found), ("another", 401), ("", 401)] {
             let answer = server.request(Method::GET, page).bearer_auth(token).send().await.unwrap();
             assert_eq!(answer.status(), expected, "{page} with {token:?}");
         }
@@ -189,7 +228,7 @@ async fn wrong_tokens_are_refused_and_answered_slowly_in_the_end() {
         assert!(!answer.headers().contains_key("set-cookie"));
     }
     let slow = server.browse(Method::POST, "/ui/login").body(encoded(&[("token", "wrong")]));
-    let slow = slow.timeout(std::time::Duration::from_millis(200)).send().await;
+    let slow = slow.timeout(Duration::from_millis(200)).send().await;
     assert!(slow.unwrap_err().is_timeout());
     server.log_in(TOKEN).await;
 }
@@ -266,4 +305,94 @@ async fn a_read_token_needs_the_token_beside_it() {
         let error = Server::bind(config).await.unwrap_err().to_string();
         assert!(error.starts_with("server.admin.read_token") && error.contains(expected), "{error}");
     }
+}
+
+/// Every page in both languages: nothing inline, and ids that are unique, with a label for each field.
+#[tokio::test]
+async fn pages_have_nothing_inline() {
+    let server = Running::start(open(true)).await;
+    for page in PAGES.into_iter().filter(|page| !page.contains("history")) {
+        for language in ["en", "zh-CN"] {
+            let mark = if page.contains('?') { '&' } else { '?' };
+            let text = server.get(&format!("{page}{mark}lang={language}")).await.text().await.unwrap();
+            assert!(text.contains(&format!("lang=\"{language}\"")), "{page}");
+            assert_eq!(
+                text.matches("<script").count(),
+                text.matches("<script type=\"module\" src=\"/ui/assets/").count(),
+                "{page}"
+            );
+            for inline in ["<style", " style=\"", " onclick", " onerror", "javascript:", "http://", "https://"] {
+                let text = text.split("<main").next().unwrap();
+                assert!(!text.contains(inline), "{page}: {inline}");
+            }
+            let values = |name: &str| {
+                let mark = format!(" {name}=\"");
+                text.split(&mark).skip(1).map(|part| part.split('"').next().unwrap().to_owned()).collect::<Vec<_>>()
+            };
+            let ids = values("id");
+            let unique: std::collections::BTreeSet<_> = ids.iter().collect();
+            assert_eq!(unique.len(), ids.len(), "{page}: {ids:?}");
+            for label in values("for") {
+                assert!(ids.contains(&label), "{page}: a label for {label}");
+            }
+        }
+    }
+}
+
+/// A dead letter on its way through the pages: shown, dry run, redriven by a job, and an activity for each step.
+#[tokio::test]
+async fn dead_letters_are_redriven_by_a_job_over_all_that_match() {
+    let server = Server::bind(open(true)).await.unwrap();
+    let (broker, url) = (Arc::clone(server.broker()), server.admin_url().unwrap());
+    tokio::spawn(server.run(std::future::pending()));
+    let (client, _stop) =
+        (Client::builder().no_proxy().redirect(Policy::none()).build().unwrap(), oneshot::channel().0);
+    let running = Running { server: url, client, _stop };
+    let path = dead_letters(&*broker, 30).await;
+    let page = format!("/ui/queues/{}/{}/dead", path.queue, path.group);
+    let shown = running.get(&page).await.text().await.unwrap();
+    assert!(shown.contains("no such account") && shown.contains("Redrive 30"), "{shown}");
+    let dry = running.get(&format!("{page}/redrive?error=no+such+account")).await.text().await.unwrap();
+    let field = |name: &str| {
+        dry.split(&format!("name=\"{name}\" value=\"")).nth(1).unwrap().split('"').next().unwrap().to_owned()
+    };
+    let (expected, up_to) = (field("expected"), field("up_to"));
+    assert_eq!(expected, "30");
+    let begin = async |typed: &str| {
+        let form = [("expected", &*expected), ("up_to", &*up_to), ("typed", typed), ("error", "no such account")];
+        running.post(&format!("{page}/redrive"), &form).await.headers()["location"].to_str().unwrap().to_owned()
+    };
+    assert!(begin("29").await.contains("wrong=1"));
+    let job = begin("30").await;
+    assert!(job.starts_with("/ui/jobs/"), "{job}");
+    while !running.get(&job).await.text().await.unwrap().contains(">done<") {
+        tokio::task::yield_now().await;
+    }
+    let group = broker.overview().remove(0).groups.remove(0).group;
+    assert_eq!((group.available_messages, group.available_dead_letters), (30, Some(0)));
+    let activity = running.get("/ui/activity").await.text().await.unwrap();
+    assert!(activity.contains("begun: 30 dead letters") && activity.contains("30 of 30"), "{activity}");
+}
+
+/// Makes dead letters in the first queue of a broker, whose messages may fail once, and gives the path of their group.
+async fn dead_letters(broker: &dyn Broker, count: usize) -> GroupPath {
+    let queue = broker.overview().remove(0);
+    let path = GroupPath { project: queue.project, queue: queue.queue.id, group: queue.groups[0].group.id.clone() };
+    let json = r#"{"body":{"order":1},"attributes":{}}"#;
+    let message = NewMessage { json: json.into(), body_bytes: 11, tags: vec![], delay: Duration::ZERO, origin: None };
+    broker.append(&path.project, &path.queue, vec![message; count]).await.unwrap();
+    for _ in 0..count {
+        let (wait, ack_wait) = (Duration::from_secs(1), Duration::from_secs(30));
+        let request =
+            LeaseRequest { max_messages: 1, max_bytes: 524_288, wait, ack_wait, filter: TagFilter::default() };
+        let leased = broker.lease(&path, Stream::Messages, request).await.unwrap().remove(0);
+        let cause = FailureCause {
+            reason: Some("failed".into()),
+            error: Some("no such account".into()),
+            ..FailureCause::default()
+        };
+        let ack = Ack { receipt: leased.receipt, status: AckStatus::Fail(Some(Arc::new(cause))) };
+        broker.ack(&path, Stream::Messages, vec![ack]).await.unwrap();
+    }
+    path
 }

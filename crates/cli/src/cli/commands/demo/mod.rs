@@ -1,5 +1,7 @@
 //! `demo`: the whole life of a queue in a few seconds, with every message accounted for at the end.
 
+#[cfg(feature = "dashboard")]
+mod keep;
 mod ledger;
 mod story;
 
@@ -46,12 +48,26 @@ use dms_worker::{
 Examples:
   dms-worker demo              2,000 orders, 1 % of them poison
   dms-worker demo -o json      only the summary, for programs
+  dms-worker demo --keep       the server, a worker and the dashboard go on until Ctrl-C
 
 Exit code 0 means that every message was accounted for.")]
 pub(crate) struct DemoArgs {
     /// Number of orders to send
     #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(100..=1_000_000))]
     orders: u32,
+    /// Keep the server, a worker and the dashboard running after the tour, and print the link
+    #[cfg(feature = "dashboard")]
+    #[arg(long)]
+    keep: bool,
+}
+
+impl DemoArgs {
+    fn keep(&self) -> bool {
+        #[cfg(feature = "dashboard")]
+        return self.keep;
+        #[cfg(not(feature = "dashboard"))]
+        false
+    }
 }
 
 const QUEUE: &str = "orders";
@@ -96,18 +112,24 @@ pub(crate) async fn run(args: DemoArgs, context: &Context) -> Result<ExitCode, F
     // The failures of poison orders are part of the tour, and not worth a line each.
     logging::for_command(&context.global, context.colored(), "error");
     let orders = usize::try_from(args.orders).unwrap_or(usize::MAX);
+    let (keep, toured) = (args.keep(), AtomicBool::new(false));
     until_signal(async |stop| {
         tokio::select! {
-            () = stop.cancelled() => Err(Failure::new("interrupted: the tour is incomplete")),
-            toured = tour(orders, context) => toured,
+            () = stop.cancelled() => match toured.load(Relaxed) {
+                true => Ok(ExitCode::SUCCESS),
+                false => Err(Failure::new("interrupted: the tour is incomplete")),
+            },
+            ended = tour(orders, keep, &toured, context) => ended,
         }
     })
     .await
 }
 
-async fn tour(orders: usize, context: &Context) -> Result<ExitCode, Failure> {
+async fn tour(orders: usize, keep: bool, toured: &AtomicBool, context: &Context) -> Result<ExitCode, Failure> {
     let story = Story::new(context);
-    let server = start_server().await?;
+    let server = start_server(keep).await?;
+    #[cfg(feature = "dashboard")]
+    let dashboard = server.dashboard_url();
     let url = server.local_addr().map(|address| format!("http://{address}")).unwrap_or_default();
     let stop = CancellationToken::new();
     let serving = tokio::spawn(server.run(stop.clone().cancelled_owned()));
@@ -120,18 +142,36 @@ async fn tour(orders: usize, context: &Context) -> Result<ExitCode, Failure> {
     tour.mended.store(true, Relaxed);
     let redriven = tour.redrive(&story, poison).await?;
 
+    let summary = tour.ledger.summary(first.failed, redriven, first.received);
+    story.summary(&summary)?;
+    toured.store(true, Relaxed);
+    #[cfg(feature = "dashboard")]
+    if let Some(url) = dashboard.filter(|_| keep) {
+        story.dashboard(&url);
+        keep::go_on(&tour).await?;
+    }
     stop.cancel();
     // The server has nothing left to say.
     let _ = serving.await;
-    let summary = tour.ledger.summary(first.failed, redriven, first.received);
-    story.summary(&summary)?;
     Ok(ExitCode::from(u8::from(!summary.is_complete())))
 }
 
-async fn start_server() -> Result<Server, Failure> {
-    let config =
-        ServerConfig::default().listen(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).projects(vec![Project::new("demo")]);
+async fn start_server(keep: bool) -> Result<Server, Failure> {
+    let any_port = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let config = ServerConfig::default().listen(any_port).projects(vec![Project::new("demo")]);
+    let config = if keep { with_dashboard(config.admin(any_port)) } else { config };
     Ok(Server::bind(config).await?)
+}
+
+/// The demo is the visitor's own server, so its dashboard may change everything without a token.
+#[cfg(feature = "dashboard")]
+fn with_dashboard(config: ServerConfig) -> ServerConfig {
+    config.dashboard(dms_server::DashboardOptions::default().actions(true))
+}
+
+#[cfg(not(feature = "dashboard"))]
+fn with_dashboard(config: ServerConfig) -> ServerConfig {
+    config
 }
 
 async fn set_up(url: &str, orders: usize) -> Result<Tour, Failure> {

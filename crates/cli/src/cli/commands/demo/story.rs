@@ -55,6 +55,12 @@ impl<'a> Story<'a> {
         self.step("redrive", &format!("{redriven} of {poison} dead letters sent again and handled"));
     }
 
+    /// The link to the dashboard, which goes on.
+    #[cfg(feature = "dashboard")]
+    pub(super) fn dashboard(&self, url: &str) {
+        self.step("dashboard", &format!("{url}   (Ctrl-C ends it)"));
+    }
+
     fn step(&self, name: &str, text: &str) {
         let (bold, plain) = (self.context.style(BOLD), self.context.style(""));
         self.context.say_styled(&format!("{bold}{name:>9}{plain}  "), text);

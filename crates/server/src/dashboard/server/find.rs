@@ -1,0 +1,62 @@
+//! Queues and groups by the names in a path.
+
+use axum::extract::RawPathParams;
+
+use crate::{
+    broker::{GroupOverview, GroupPath, QueueOverview},
+    dashboard::form::Form,
+    state::AppState,
+};
+
+/// A queue with one of its groups.
+#[derive(Clone, Debug)]
+pub(super) struct Found {
+    pub(super) queue: QueueOverview,
+    pub(super) group: GroupOverview,
+}
+
+impl Found {
+    /// The ids of both.
+    pub(super) fn path(&self) -> GroupPath {
+        GroupPath {
+            project: self.queue.project.clone(),
+            queue: self.queue.queue.id.clone(),
+            group: self.group.group.id.clone(),
+        }
+    }
+
+    /// The names of both, for the log.
+    pub(super) fn label(&self) -> String {
+        format!("{}/{}", self.queue.queue.name, self.group.group.name)
+    }
+}
+
+/// A parameter of a path.
+pub(super) fn param<'a>(params: &'a RawPathParams, name: &str) -> &'a str {
+    params.iter().find(|(key, _)| *key == name).map_or("", |(_, value)| value)
+}
+
+/// The queue in a path, by its name or id. `project` distinguishes queues with the same name.
+pub(super) fn queue(app: &AppState, params: &RawPathParams, query: &Form) -> Option<QueueOverview> {
+    let (wanted, project) = (param(params, "queue"), query.filled("project"));
+    app.broker.overview().into_iter().find(|queue| {
+        (queue.queue.id.as_str() == wanted || queue.queue.name == wanted)
+            && project.is_none_or(|project| queue.project.as_str() == project)
+    })
+}
+
+/// The queue and the group in a path.
+pub(super) fn group(app: &AppState, params: &RawPathParams, query: &Form) -> Option<Found> {
+    let (mut queue, wanted) = (queue(app, params, query)?, param(params, "group"));
+    let is_it = |group: &GroupOverview| group.group.id.as_str() == wanted || group.group.name == wanted;
+    let at = queue.groups.iter().position(is_it)?;
+    let group = queue.groups.swap_remove(at);
+    Some(Found { queue, group })
+}
+
+/// The path of a queue's page. Queues with a unique name are addressed by it.
+pub(super) fn queue_url(queues: &[QueueOverview], queue: &QueueOverview) -> String {
+    let same = queues.iter().filter(|other| other.queue.name == queue.queue.name).count();
+    let name = if same > 1 { queue.queue.id.as_str() } else { &queue.queue.name };
+    format!("/queues/{name}")
+}

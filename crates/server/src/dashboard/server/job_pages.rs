@@ -1,0 +1,130 @@
+//! `/ui/jobs`: redrives and discards, how far they are, and cancelling and undoing them.
+
+use axum::{
+    Extension,
+    extract::{RawPathParams, State},
+    response::Response,
+};
+use maud::{Markup, html};
+
+use crate::dashboard::{
+    access::visitor::Visitor,
+    html::{
+        format::{foreign, number, span, time},
+        frame::{Ui, see_other},
+    },
+    server::{
+        Pages,
+        find::param,
+        jobs::{Job, Kind, State as JobState},
+    },
+    text::{Texts, fill},
+};
+
+/// `GET /ui/jobs`.
+pub(super) async fn list(State(pages): State<Pages>, Extension(visitor): Extension<Visitor>) -> Response {
+    let ui = Ui::new(&pages.dashboard.gate, &visitor);
+    let (t, jobs) = (ui.t, pages.dashboard.jobs.all());
+    let body = html! {
+        h1 { (t.jobs) }
+        p.muted { (t.jobs_help) }
+        @if jobs.is_empty() { p.empty { (t.no_jobs) } } @else {
+            div.table-box { table.wide {
+                thead { tr {
+                    th scope="col" { (t.job) } th scope="col" { (t.group) } th scope="col" { (t.state) } th.num scope="col" { (t.progress) }
+                    th scope="col" { (t.began) } th scope="col" { (t.who) }
+                } }
+                tbody { @for job in &jobs { tr {
+                    td data-label=(t.job) { a href=(ui.url(&format!("/jobs/{}", job.order.id))) { (kind(job, t)) } }
+                    td data-label=(t.group) { (job.order.label) }
+                    td data-label=(t.state) { (state(job, t)) }
+                    td.num data-label=(t.progress) { (number(job.done())) " / " (number(job.order.expected)) }
+                    td data-label=(t.began) { (time(job.order.began_ms)) }
+                    td data-label=(t.who) { (job.order.who) }
+                } } }
+            } }
+        }
+    };
+    ui.page(t.jobs, "/jobs", &body)
+}
+
+/// `GET /ui/jobs/{id}`.
+pub(super) async fn show(
+    State(pages): State<Pages>,
+    Extension(visitor): Extension<Visitor>,
+    params: RawPathParams,
+) -> Response {
+    let ui = Ui::new(&pages.dashboard.gate, &visitor);
+    let Some(job) = pages.dashboard.jobs.find(param(&params, "id")) else { return ui.not_found() };
+    let t = ui.t;
+    let body = html! {
+        h1 { (kind(&job, t)) " · " (job.order.label) }
+        // The script replaces this part while the job is open, because nothing else on the page changes.
+        div #job data-refresh=[job.is_open().then_some("1")] { (progress(&ui, &job)) }
+        p { a href=(ui.url(&job.order.page)) { (t.back_to_dead_letters) } " · " a href=(ui.url("/jobs")) { (t.jobs) } }
+    };
+    ui.page(kind(&job, t), "/jobs", &body)
+}
+
+fn progress(ui: &Ui<'_>, job: &Job) -> Markup {
+    let (t, order) = (ui.t, &job.order);
+    let seen = job.done() + job.skipped();
+    html! {
+        p.lead { (state(job, t)) " " (number(job.done())) " / " (number(order.expected)) }
+        progress max=(order.expected.max(1)) value=(seen.min(order.expected)) aria-label=(t.progress) {}
+        @if job.skipped() > 0 { p { (fill(t.left_with_consumers, &[&number(job.skipped())])) } }
+        @if let JobState::Failed(error) = job.state() { p.alert.bad { (foreign(&error)) } }
+        @if job.resumed { p.alert.note { (t.job_resumed) } }
+        @if ui.visitor.acts() && job.is_open() {
+            form.inline method="post" action=(ui.url(&format!("/jobs/{}/cancel", order.id))) {
+                button.bad type="submit" { @if job.state() == JobState::Waiting { (t.undo) } @else { (t.cancel) } }
+            }
+            p.muted { @if order.kind == Kind::Redrive { (t.cancel_redrive_help) } @else { (t.undo_help) } }
+        }
+        @if job.is_open() { noscript { p { a href=(ui.url(&format!("/jobs/{}", order.id))) { (t.reload) } } } }
+        dl.facts {
+            div { dt { (t.filter) } dd { code { (foreign(&order.filter.describe())) } } }
+            div { dt { (t.rates) } dd { @if order.rate == 0 { (t.none) } @else { (order.rate) "/s" } } }
+            div { dt { (t.began) } dd { (time(order.began_ms)) } }
+            div { dt { (t.who) } dd { (order.who) } }
+        }
+    }
+}
+
+fn kind(job: &Job, t: &'static Texts) -> &'static str {
+    match job.order.kind {
+        Kind::Redrive => t.redrive,
+        Kind::Discard => t.discard,
+    }
+}
+
+fn state(job: &Job, t: &Texts) -> Markup {
+    let (class, text) = match job.state() {
+        JobState::Waiting => ("delayed", fill(t.waits_for_undo, &[&span(job.waits(), t)])),
+        JobState::Running => ("leased", t.running.to_owned()),
+        JobState::Done => ("ready", t.done.to_owned()),
+        JobState::Cancelled => ("settled", t.cancelled.to_owned()),
+        JobState::Failed(_) => ("bad", t.failed.to_owned()),
+    };
+    html! { span.chip.(class) { (text) } }
+}
+
+/// `POST /ui/jobs/{id}/cancel`: stops a redrive, or undoes a discard.
+pub(super) async fn cancel(
+    State(pages): State<Pages>,
+    Extension(visitor): Extension<Visitor>,
+    params: RawPathParams,
+) -> Response {
+    let ui = Ui::new(&pages.dashboard.gate, &visitor);
+    let Some(job) = pages.dashboard.jobs.find(param(&params, "id")) else { return ui.not_found() };
+    let action = if job.state() == JobState::Waiting { "undo" } else { "cancel" };
+    job.cancel();
+    let target = format!("{} job {}", job.order.label, job.order.id);
+    pages.dashboard.gate.record(
+        &visitor,
+        action,
+        &target,
+        Ok(&format!("after {} of {}", job.done(), job.order.expected)),
+    );
+    see_other(&ui.url(&format!("/jobs/{}", job.order.id)))
+}

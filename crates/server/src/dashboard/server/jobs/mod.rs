@@ -1,0 +1,194 @@
+//! [`Jobs`]: redrives and discards of dead letters, in the background.
+//!
+//! A job acts on all dead letters of a group that its filter admits and that existed when it was prepared. Each dead letter is one
+//! change of the broker, so a job can be stopped at any time: a message is where it was, or where it goes, and never at both places.
+//! Redrives are kept in the data directory and go on after a restart of the server. Discards wait, so that they can be undone, and
+//! end with the process.
+
+mod kept;
+mod run;
+
+use std::{
+    path::Path,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::{broker::GroupPath, dashboard::server::filter::Filter};
+use dms_protocol::queue::{GroupId, ProjectId, QueueId};
+
+/// How long a discard can be undone.
+pub(super) const UNDO: Duration = Duration::from_secs(60);
+/// The number of ended jobs that are shown.
+const MAX_ENDED: usize = 50;
+
+/// What a job does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Kind {
+    /// Delivers dead letters to their group again.
+    Redrive,
+    /// Deletes them.
+    Discard,
+}
+
+/// What a job is for. It is all that a restart needs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Order {
+    pub(super) id: String,
+    pub(super) kind: Kind,
+    pub(super) project: String,
+    pub(super) queue: String,
+    pub(super) group: String,
+    /// The names of the queue and the group.
+    pub(super) label: String,
+    /// The path of the page of the group's dead letters.
+    pub(super) page: String,
+    pub(super) filter: Filter,
+    /// Later dead letters are not touched.
+    pub(super) up_to: u64,
+    /// The number of dead letters that the dry run found.
+    pub(super) expected: u64,
+    /// Messages per second; 0 for as many as possible.
+    pub(super) rate: u32,
+    /// Who began it.
+    pub(super) who: String,
+    /// When it began, in Unix milliseconds.
+    pub(super) began_ms: i64,
+}
+
+impl Order {
+    pub(super) fn path(&self) -> GroupPath {
+        GroupPath {
+            project: ProjectId::from(self.project.as_str()),
+            queue: QueueId::from(self.queue.as_str()),
+            group: GroupId::from(self.group.as_str()),
+        }
+    }
+}
+
+/// How far a job is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// It waits until the time to undo it is over.
+    Waiting,
+    /// It runs.
+    Running,
+    /// It looked at everything.
+    Done,
+    /// It was cancelled, or undone.
+    Cancelled,
+    /// It cannot go on, because of this.
+    Failed(String),
+}
+
+/// One job.
+#[derive(Debug)]
+pub(super) struct Job {
+    pub(super) order: Order,
+    pub(super) resumed: bool,
+    done: AtomicU64,
+    skipped: AtomicU64,
+    state: Mutex<State>,
+    starts: Option<Instant>,
+    cancel: CancellationToken,
+}
+
+impl Job {
+    fn new(order: Order, resumed: bool) -> Arc<Self> {
+        let starts = (order.kind == Kind::Discard).then(|| Instant::now() + UNDO);
+        let state = if starts.is_some() { State::Waiting } else { State::Running };
+        let (done, skipped, cancel) = (AtomicU64::default(), AtomicU64::default(), CancellationToken::new());
+        Arc::new(Self { order, resumed, done, skipped, state: Mutex::new(state), starts, cancel })
+    }
+
+    /// The number of dead letters that it redrove or discarded.
+    pub(super) fn done(&self) -> u64 {
+        self.done.load(Relaxed)
+    }
+
+    /// The number of dead letters that it left because a consumer holds them.
+    pub(super) fn skipped(&self) -> u64 {
+        self.skipped.load(Relaxed)
+    }
+
+    pub(super) fn state(&self) -> State {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether it can be cancelled or undone.
+    pub(super) fn is_open(&self) -> bool {
+        matches!(self.state(), State::Waiting | State::Running)
+    }
+
+    /// The time until it begins.
+    pub(super) fn waits(&self) -> Duration {
+        self.starts.map_or(Duration::ZERO, |starts| starts.saturating_duration_since(Instant::now()))
+    }
+
+    /// Stops it. Nothing that it has done is taken back.
+    pub(super) fn cancel(&self) {
+        self.cancel.cancel();
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if matches!(*state, State::Waiting | State::Running) {
+            *state = State::Cancelled;
+        }
+    }
+
+    fn set(&self, new: State) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        // A cancelled job stays cancelled.
+        if matches!(*state, State::Waiting | State::Running) {
+            *state = new;
+        }
+    }
+}
+
+/// The jobs of a server, newest first.
+#[derive(Debug, Default)]
+pub(super) struct Jobs(Mutex<Vec<Arc<Job>>>);
+
+impl Jobs {
+    /// All jobs, newest first.
+    pub(super) fn all(&self) -> Vec<Arc<Job>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The job with this id.
+    pub(super) fn find(&self, id: &str) -> Option<Arc<Job>> {
+        self.all().into_iter().find(|job| job.order.id == id)
+    }
+
+    /// The open job for a group, of which there is one at most.
+    pub(super) fn open_for(&self, path: &GroupPath) -> Option<Arc<Job>> {
+        self.all().into_iter().find(|job| job.is_open() && job.order.path() == *path)
+    }
+
+    fn add(&self, job: &Arc<Job>) {
+        let mut jobs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        jobs.insert(0, Arc::clone(job));
+        let mut ended = 0;
+        jobs.retain(|job| {
+            ended += usize::from(!job.is_open());
+            job.is_open() || ended <= MAX_ENDED
+        });
+    }
+
+    /// Writes the redrives that a restart has to continue.
+    fn keep(&self, directory: Option<&Path>) {
+        let Some(directory) = directory else { return };
+        let jobs = self.all();
+        let open = jobs.iter().filter(|job| job.order.kind == Kind::Redrive && job.is_open());
+        let orders: Vec<_> = open.map(|job| &job.order).collect();
+        if let Err(error) = kept::write(directory, &orders) {
+            tracing::warn!(%error, "the redrives in progress could not be written: a restart of the server ends them");
+        }
+    }
+}

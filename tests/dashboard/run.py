@@ -1,0 +1,524 @@
+#!/usr/bin/env python3
+"""The dashboard in a real browser: Chromium, driven by Selenium.
+
+    run.py BINARY [--screenshots DIR] [--axe FILE]
+
+BINARY is dms-worker. Exits with 0 if everything held. With --screenshots, pictures of the pages are written for docs/.
+With --axe, every page is checked by axe-core. On a failure a picture of the page is written next to this file.
+"""
+
+import argparse
+import contextlib
+import json
+import pathlib
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import WebDriverWait
+
+HERE = pathlib.Path(__file__).parent
+TOKEN, READ_TOKEN = "a token for the test", "another token to read"
+WAIT = 20
+BIDI, BIG = "\u202e", 12345678901234567890
+HOSTILE = [
+    "</script><img src=x onerror=alert(1)><b onclick=alert(2)>",
+    f"left{BIDI}right\u2066\u200b",
+    {"id": BIG, "price": 1.10},
+    "x" * 500_000,
+]
+NESTED = "[" * 59 + "]" * 59
+
+
+class Server:
+    """`dms-worker serve` with a data directory, which outlives a restart."""
+
+    def __init__(self, binary, directory):
+        self.binary, self.directory = binary, pathlib.Path(directory)
+        config = f"""
+server:
+  listen: 127.0.0.1:0
+  admin: {{listen: "127.0.0.1:0", token: "{TOKEN}", read_token: "{READ_TOKEN}"}}
+  data_dir: "{self.directory / 'data'}"
+  project_id: shop
+  queues:
+    - {{name: orders, max_consume_count: 1, groups: [billing, audit]}}
+    - {{name: mail, groups: [smtp]}}
+"""
+        self.config = self.directory / "config.yaml"
+        self.config.write_text(config)
+        self.start()
+
+    def start(self):
+        command = [self.binary, "serve", "-c", str(self.config)]
+        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        told = ""
+        while "dashboard on" not in told:
+            line = self.process.stderr.readline()
+            assert line, f"the server ended: {told}"
+            told += line
+        self.api = re.search(r"serving on (\S+)", told).group(1)
+        self.ui = re.search(r"dashboard on (\S+)", told).group(1).rstrip("/")
+        self.log = open(self.directory / "log", "a")
+        subprocess.Popen(["cat"], stdin=self.process.stderr, stdout=self.log, stderr=self.log)
+
+    def stop(self):
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait(20)
+
+    def restart(self):
+        """Ends the server as a crash does, and starts another one on the same data."""
+        self.process.kill()
+        self.process.wait(20)
+        self.start()
+
+    def call(self, method, path, body=None):
+        data = None if body is None else (body if isinstance(body, bytes) else json.dumps(body, ensure_ascii=False).encode())
+        request = urllib.request.Request(f"{self.api}/v2/shop{path}", data, method=method)
+        request.add_header("Content-Type", "application/json")
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            text = answer.read()
+        return json.loads(text) if text else None
+
+    def damaged(self):
+        request = urllib.request.Request(self.ui.removesuffix("/ui") + "/admin/damaged", headers={"Authorization": f"Bearer {TOKEN}"})
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return json.loads(answer.read())
+
+    def ids(self, name):
+        queue = next(queue for queue in self.call("GET", "/queues")["queues"] if queue["name"] == name)
+        groups = self.call("GET", f"/queues/{queue['id']}/groups")["groups"]
+        return queue["id"], {group["name"]: group["id"] for group in groups}
+
+    def send(self, queue, bodies, **fields):
+        for at in range(0, len(bodies), 10):
+            messages = [{"body": body, **fields} for body in bodies[at : at + 10]]
+            self.call("POST", f"/queues/{queue}/messages", {"messages": messages})
+
+    def fail(self, queue, group, count, error):
+        """Turns messages into dead letters: each may fail once."""
+        path, left = f"/queues/{queue}/groups/{group}", count
+        while left:
+            batch = self.call("GET", f"{path}/messages?max_msgs=1&ack_wait=30&time_wait=3")
+            if not batch:
+                raise AssertionError(f"{left} messages are missing")
+            acks = [{"handler": entry["handler"], "status": "fail", "reason": "failed", "error": error} for entry in batch]
+            self.call("POST", f"{path}/ack", {"message": acks})
+            left -= len(batch)
+
+
+class Browser:
+    """One browser window, and the checks that hold for every page."""
+
+    def __init__(self, server, axe, screenshots):
+        self.server, self.axe, self.screenshots = server, axe, screenshots
+        options = webdriver.ChromeOptions()
+        options.binary_location = shutil.which("chromium")
+        for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--hide-scrollbars"):
+            options.add_argument(argument)
+        options.add_argument("--lang=en")
+        options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+        service = webdriver.ChromeService(shutil.which("chromedriver"))
+        self.driver = webdriver.Chrome(options=options, service=service)
+        self.driver.set_page_load_timeout(60)
+        self.size(1280, 860)
+
+    def size(self, width, height):
+        metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+
+    def open(self, path):
+        self.driver.get(self.server.ui + path)
+        self.check()
+
+    def check(self):
+        """No message of the browser about the policy or a script, nothing wider than the window, no fault that axe-core finds."""
+        complaints = [entry["message"] for entry in self.driver.get_log("browser") if "favicon" not in entry["message"]]
+        complaints = [entry for entry in complaints if "status of 4" not in entry and "ERR_" not in entry and "[DOM]" not in entry]
+        assert not complaints, complaints
+        wide = self.driver.execute_script("return document.documentElement.scrollWidth - window.innerWidth")
+        assert wide <= 0, f"{self.driver.current_url} is {wide} pixels wider than the window"
+        if self.axe:
+            self.driver.execute_script(self.axe)
+            found = self.driver.execute_async_script(
+                "const done = arguments[0]; axe.run().then((found) => done(found.violations.map((one) => "
+                "`${one.id}: ${one.nodes.map((node) => node.html + ' ' + node.failureSummary).join(' | ')}`)));"
+            )
+            assert not found, "\n".join([self.driver.current_url, *found])
+
+    def one(self, css):
+        return WebDriverWait(self.driver, WAIT).until(lambda driver: driver.find_element(By.CSS_SELECTOR, css))
+
+    def all(self, css):
+        return self.driver.find_elements(By.CSS_SELECTOR, css)
+
+    def text(self):
+        return self.one("main").text
+
+    def click(self, css):
+        element = self.one(css)
+        self.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", element)
+        element.click()
+
+    def fill(self, css, value):
+        field = self.one(css)
+        field.clear()
+        field.send_keys(value)
+
+    def until(self, what, condition):
+        try:
+            WebDriverWait(self.driver, WAIT, 0.2).until(lambda _: condition())
+        except Exception as error:
+            raise AssertionError(f"{what}: {self.driver.current_url}\n{self.text()[:2000]}") from error
+
+    def log_in(self, token):
+        self.driver.get(self.server.ui + "/login")
+        if "/login" in self.driver.current_url:
+            self.fill("#token", token)
+            self.one("#token").submit()
+        self.until("logged in", lambda: self.all("nav.main"))
+
+    def prefer(self, name, value):
+        self.click(f"button[name={name}]" + (f"[value='{value}']" if value else ""))
+        self.until("the page is loaded again", lambda: self.driver.execute_script("return document.readyState") == "complete")
+
+    def shoot(self, name, width=1280, height=None):
+        if not self.screenshots:
+            return
+        if height is None:
+            self.size(width, 400)
+            height = min(1600, max(500, self.driver.execute_script("return document.documentElement.scrollHeight")))
+        self.size(width, height)
+        time.sleep(0.6)
+        self.driver.save_screenshot(str(self.screenshots / f"dashboard-{name}.png"))
+        self.size(1280, 860)
+
+
+def test_login_and_live_numbers(server, browser):
+    browser.open("/queues")
+    assert browser.driver.current_url.endswith("/login?next=%2Fui%2Fqueues"), browser.driver.current_url
+    browser.fill("#token", "wrong")
+    browser.one("#token").submit()
+    browser.until("the wrong token is refused", lambda: browser.all(".alert.bad"))
+    browser.check()
+    browser.log_in(TOKEN)
+    queue, groups = server.ids("orders")
+    browser.open("/")
+    cell = f"[data-live='{groups['billing']}.ready']"
+    before = browser.one(cell).text
+    server.send(queue, [{"order": number} for number in range(30)])
+    browser.until("a live number moves", lambda: browser.one(cell).text not in ("", before))
+    browser.click("#pause")
+    frozen = browser.one(cell).text
+    server.send(queue, [{"order": number} for number in range(30, 40)])
+    time.sleep(2.5)
+    assert browser.one(cell).text == frozen, "paused numbers moved"
+    browser.click("#pause")
+    browser.until("the numbers go on", lambda: browser.one(cell).text != frozen)
+    browser.check()
+
+
+def test_charts(server, browser):
+    queue, groups = server.ids("orders")
+    browser.open(f"/queues/orders/billing")
+    browser.until("three charts are drawn", lambda: len(browser.all(".uplot canvas")) == 3)
+    painted = "const c = document.querySelector('.uplot canvas'); return c.getContext('2d').getImageData(0, 0, c.width, c.height).data.some((v) => v)"
+    browser.until("a line is painted", lambda: browser.driver.execute_script(painted))
+    browser.click(".ranges a:nth-child(2)")
+    browser.until("another range", lambda: "range=3h" in browser.driver.current_url and browser.all(".uplot canvas"))
+    browser.check()
+
+
+def test_messages(server, browser):
+    queue, groups = server.ids("mail")
+    server.send(queue, HOSTILE, attributes={"customer": "<i>7</i>", "n": BIG})
+    server.call("POST", f"/queues/{queue}/messages", b'{"messages":[{"body":' + NESTED.encode() + b"}]}")
+    server.send(queue, ["later"], delay_time=3_600_000)
+    server.call("GET", f"/queues/{queue}/groups/{groups['smtp']}/messages?max_msgs=1&ack_wait=300&time_wait=1")
+    before = server.call("GET", f"/queues/{queue}/groups")["groups"][0]
+    browser.open("/queues/mail/smtp/messages")
+    text = browser.text()
+    for expected in ("leased", "ready", "due in", "U+202E", str(BIG), "</script>"):
+        assert expected in text, (expected, text)
+    assert not browser.all("main img, main [onclick], main b, main i"), "a body became an element"
+    assert BIDI not in text
+    browser.shoot("messages")
+    browser.fill("#filter-pointer", f"/id={BIG}")
+    browser.one("#filter-pointer").submit()
+    browser.until("the filter finds one message", lambda: len(browser.all(".messages tbody tr")) == 1)
+    assert "pointer=" in browser.driver.current_url
+    browser.check()
+    browser.click(".messages tbody a")
+    browser.until("the message is shown", lambda: browser.all(".place"))
+    assert f'"id": {BIG}' in browser.text() and '"price": 1.1' in browser.text(), browser.text()
+    browser.check()
+    browser.shoot("message")
+    for row in range(5):
+        browser.open("/queues/mail/smtp/messages")
+        browser.all(".messages tbody a")[row].click()
+        browser.until("a hostile body is shown", lambda: browser.all(".place pre"))
+        browser.check()
+    assert server.call("GET", f"/queues/{queue}/groups")["groups"][0] == before, "looking leased or settled something"
+
+
+def dead(server):
+    queue, groups = server.ids("orders")
+    found = server.call("GET", f"/queues/{queue}/groups?include_deadletter=true")["groups"]
+    return next(group["available_deadletters"] for group in found if group["name"] == "billing")
+
+
+def test_redrive_is_cancelled_and_resumed(server, browser):
+    queue, groups = server.ids("orders")
+    server.call("GET", f"/queues/{queue}/groups/{groups['billing']}/messages?max_msgs=1&ack_wait=15&time_wait=1")
+    server.send(queue, [{"order": number, "customer": f"c-{number % 7}"} for number in range(1000, 2040)])
+    server.fail(queue, groups["billing"], 700, "no such account")
+    server.fail(queue, groups["billing"], 330, "connection refused")
+    browser.open("/queues/orders/billing/dead")
+    text = browser.text()
+    assert "no such account" in text and "connection refused" in text, text
+    browser.shoot("dead-letters")
+    causes = {row.find_elements(By.CSS_SELECTOR, "td")[2].text.split("\n")[-1]: row for row in browser.all("main table")[0].find_elements(By.CSS_SELECTOR, "tbody tr")}
+    causes["no such account"].find_element(By.CSS_SELECTOR, "a").click()
+    browser.until("the filter is in the URL", lambda: "error=no" in browser.driver.current_url)
+    browser.click(".actions .primary")
+    browser.until("the dry run", lambda: browser.all("#typed"))
+    browser.check()
+    browser.shoot("redrive")
+    expected = browser.one("input[name=expected]").get_attribute("value")
+    assert expected == "700", expected
+    browser.fill("#typed", "699")
+    browser.one("#typed").submit()
+    browser.until("a wrong number is refused", lambda: browser.all(".alert.bad"))
+    browser.fill("#rate", "100")
+    browser.fill("#typed", expected)
+    browser.one("#typed").submit()
+    browser.until("the job runs", lambda: "/jobs/" in browser.driver.current_url)
+    job = browser.driver.current_url.rsplit("/", 1)[1]
+    browser.until("it makes progress", lambda: dead(server) < 1030 - 50)
+    browser.check()
+    browser.shoot("job")
+    server.restart()
+    browser.log_in(TOKEN)
+    browser.open(f"/jobs/{job}")
+    browser.until("the job goes on after the restart", lambda: dead(server) < 1030 - 200)
+    browser.click("#job button.bad")
+    browser.until("it is cancelled", lambda: "cancelled" in browser.text())
+    left = dead(server)
+    time.sleep(1.5)
+    assert dead(server) == left and left > 330, "a cancelled redrive went on"
+    browser.open("/queues/orders/billing/dead/redrive")
+    browser.fill("#typed", browser.one("input[name=expected]").get_attribute("value"))
+    browser.one("#typed").submit()
+    browser.until("everything is redriven", lambda: "done" in browser.text() and dead(server) == 0)
+
+
+def test_discard_is_undone(server, browser):
+    queue, groups = server.ids("orders")
+    server.fail(queue, groups["billing"], 12, "poison")
+    browser.open("/queues/orders/billing/dead/discard")
+    browser.fill("#typed", browser.one("input[name=expected]").get_attribute("value"))
+    browser.one("#typed").submit()
+    browser.until("the discard waits", lambda: "begins in" in browser.text())
+    browser.shoot("undo")
+    browser.click("#job button.bad")
+    browser.until("it is undone", lambda: "cancelled" in browser.text())
+    assert dead(server) == 12
+
+
+def test_send(server, browser):
+    browser.open("/send")
+    browser.fill("#send-body", '{"id": 12345678901234567890}')
+    browser.fill("#send-labels", "new")
+    browser.shoot("send")
+    browser.one("main form button.primary").click()
+    browser.until("the message was sent", lambda: browser.all(".alert.good a"))
+    browser.check()
+    browser.click(".alert.good a")
+    browser.until("its page", lambda: "12345678901234567890" in browser.text())
+
+
+def test_queues_are_created_and_deleted(server, browser):
+    browser.open("/queues")
+    browser.fill("#new-name", "made-here")
+    browser.fill("#new-group", "first")
+    browser.one("#new-name").submit()
+    browser.until("it was created", lambda: "made-here" in browser.text())
+    browser.check()
+    browser.open("/queues/made-here")
+    browser.check()
+    browser.fill("#confirm-delete", "made-here")
+    browser.one("#confirm-delete").submit()
+    browser.until("it was deleted", lambda: "made-here" not in browser.text() and browser.driver.current_url.endswith("notice=done"))
+
+
+def test_keyboard(server, browser):
+    browser.open("/")
+    page = browser.one("body")
+    page.send_keys(Keys.TAB)
+    assert "skip" in browser.driver.switch_to.active_element.get_attribute("class")
+    browser.one("main").click()
+    browser.one("body").send_keys("?")
+    browser.until("the help is open", lambda: browser.one("#keys").is_displayed())
+    browser.check()
+    browser.driver.switch_to.active_element.send_keys(Keys.ESCAPE)
+    browser.one("body").send_keys("gd")
+    browser.until("g d leads to the dead letters", lambda: browser.driver.current_url.endswith("/ui/dead"))
+    browser.one("body").send_keys("/")
+    browser.until("the search has the focus", lambda: browser.driver.switch_to.active_element.get_attribute("id") == "find-id")
+    browser.open("/queues/orders/billing/dead")
+    browser.one("body").send_keys("/")
+    browser.until("the filter has the focus", lambda: (browser.driver.switch_to.active_element.get_attribute("id") or "").startswith("filter-"))
+
+
+PAGES = ["/", "/queues", "/queues/orders", "/queues/orders/billing", "/queues/orders/billing/messages", "/queues/orders/billing/dead",
+         "/queues/orders/billing/dead/redrive", "/queues/orders/billing/consume", "/dead", "/jobs", "/send", "/storage", "/activity", "/nothing"]
+
+
+def test_every_page_in_every_language_theme_and_width(server, browser):
+    for language, name in (("zh-CN", "zh"), ("en", "en")):
+        browser.open("/")
+        if browser.driver.execute_script("return document.documentElement.lang") != language:
+            browser.prefer("language", language)
+        browser.until("the language", lambda: browser.driver.execute_script("return document.documentElement.lang") == language)
+        for theme in ("dark", "light"):
+            while browser.driver.execute_script("return document.documentElement.dataset.theme") != theme:
+                browser.prefer("theme", None)
+            for width in (1280, 390):
+                browser.size(width, 860)
+                for page in PAGES:
+                    browser.open(page)
+                    if page == "/queues/orders/billing":
+                        browser.until("the charts are drawn", lambda: len(browser.all(".uplot canvas")) == 3)
+                        browser.check()
+                    if page in ("/", "/queues/orders/billing") and (theme, width) in (("light", 1280), ("dark", 1280), ("light", 390)):
+                        kind = "" if width == 1280 else "-narrow"
+                        browser.shoot(f"{'overview' if page == '/' else 'group'}-{name}-{theme}{kind}", width)
+                    if page in ("/jobs", "/storage", "/activity", "/queues/orders/billing/consume") and (name, theme, width) == ("en", "light", 1280):
+                        browser.shoot(page.rsplit("/", 1)[1])
+            browser.size(1280, 860)
+
+
+def test_the_read_token_sees_no_bodies_and_no_buttons(server, browser):
+    browser.driver.delete_all_cookies()
+    browser.log_in(READ_TOKEN)
+    for page in PAGES:
+        browser.open(page)
+        assert not browser.all("main form[method=post]"), page
+    browser.open("/queues/mail/smtp/messages")
+    assert str(BIG) not in browser.text() and not browser.all("#filter-text")
+    browser.check()
+
+
+def test_without_javascript(server, browser):
+    """Everything but live numbers and charts."""
+    browser.driver.delete_all_cookies()
+    browser.driver.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
+    try:
+        browser.driver.get(server.ui + "/login")
+        browser.fill("#token", TOKEN)
+        browser.one("#token").send_keys(Keys.ENTER)
+        browser.until("logged in", lambda: browser.all("nav.main"))
+        browser.driver.get(server.ui + "/queues/orders/billing/dead/discard")
+        browser.fill("#typed", browser.one("input[name=expected]").get_attribute("value"))
+        browser.one("#typed").send_keys(Keys.ENTER)
+        browser.until("the discard waits", lambda: "begins in" in browser.text())
+        browser.one("#job button.bad").click()
+        browser.until("it is undone", lambda: "cancelled" in browser.text())
+    finally:
+        browser.driver.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
+
+
+def test_worker_pages(server, browser):
+    """The dashboard of `dms-worker run`, with a worker whose application is down."""
+    config = server.directory / "worker.yaml"
+    config.write_text("""
+server: {listen: "127.0.0.1:0", queues: [{name: orders, max_consume_count: 3, groups: [billing]}, {name: mail, groups: [smtp]}]}
+workers:
+  - {name: orders, queue: orders, group: billing, handler: {log: {}}}
+  - {name: mail, queue: mail, group: smtp, handler: {http: {url: "http://127.0.0.1:1/mail"}}}
+admin: {listen: "127.0.0.1:0", dashboard: {actions: true}}
+""")
+    process = subprocess.Popen([server.binary, "run", "-c", str(config)], stderr=subprocess.PIPE, text=True)
+    told = ""
+    while "dashboard on" not in told:
+        line = process.stderr.readline()
+        assert line, told
+        told += line
+    reader = subprocess.Popen(["cat"], stdin=process.stderr, stdout=subprocess.DEVNULL)
+    own, browser.server = browser.server, type("Worker", (), {"ui": re.search(r"dashboard on (\S+)", told).group(1).rstrip("/")})
+    try:
+        browser.open("/")
+        browser.until("a worker runs and another is in trouble", lambda: "running" in browser.text() and "cannot be reached" in browser.text())
+        browser.shoot("workers")
+        for page in ("/workers/mail", "/workers/orders", "/config", "/activity", "/nothing"):
+            for width in (1280, 390):
+                browser.size(width, 860)
+                browser.open(page)
+        browser.size(1280, 860)
+        browser.open("/workers/orders")
+        browser.click("main form button")
+        browser.until("it is paused", lambda: "notice=done" in browser.driver.current_url)
+        browser.fill("#messages", "7")
+        browser.one("#messages").submit()
+        browser.until("another concurrency", lambda: browser.one("[data-live='orders.concurrency']").text == "7")
+        browser.shoot("worker")
+        browser.open("/")
+        browser.until("the state is paused", lambda: browser.one("[data-live='orders.state']").text == "paused")
+        browser.open("/activity")
+        assert "concurrency" in browser.text() and "pause" in browser.text()
+    finally:
+        browser.server = own
+        process.send_signal(signal.SIGTERM)
+        process.wait(20)
+        reader.wait(5)
+
+
+TESTS = [
+    test_login_and_live_numbers, test_charts, test_messages, test_redrive_is_cancelled_and_resumed, test_discard_is_undone, test_send,
+    test_queues_are_created_and_deleted, test_keyboard, test_every_page_in_every_language_theme_and_width,
+    test_the_read_token_sees_no_bodies_and_no_buttons, test_without_javascript, test_worker_pages,
+]
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("binary")
+    parser.add_argument("--screenshots", type=pathlib.Path)
+    parser.add_argument("--axe", type=pathlib.Path)
+    parser.add_argument("--only", help="run the tests whose names contain this")
+    arguments = parser.parse_args()
+    axe = arguments.axe.read_text() if arguments.axe else None
+    failed = 0
+    with tempfile.TemporaryDirectory() as directory, contextlib.ExitStack() as stack:
+        server = Server(arguments.binary, directory)
+        stack.callback(server.stop)
+        browser = Browser(server, axe, arguments.screenshots)
+        stack.callback(browser.driver.quit)
+        if arguments.only:
+            browser.log_in(TOKEN)
+        tests = [test for test in TESTS if not arguments.only or arguments.only in test.__name__]
+        for test in tests:
+            began = time.monotonic()
+            try:
+                test(server, browser)
+                damaged = server.damaged()
+                assert not damaged, f"{len(damaged)} messages are set aside as damaged: {damaged[:2]}"
+                print(f"ok     {test.__name__} ({time.monotonic() - began:.1f} s)", flush=True)
+            except Exception as error:
+                failed += 1
+                browser.driver.save_screenshot(str(HERE / f"failed-{test.__name__}.png"))
+                print(f"FAILED {test.__name__}: {error}", flush=True)
+    print(f"{len(tests) - failed} passed, {failed} failed")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
