@@ -9,15 +9,20 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use futures_util::stream;
-use http::header;
-use tokio::time::{Instant, sleep};
+use http::{StatusCode, header};
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, sleep},
+};
 
-use crate::sidecar::{reload::parts::RunningWorker, dashboard::Pages};
+use crate::sidecar::{dashboard::Pages, reload::parts::RunningWorker};
 use dms_server::internal::dashboard::{Live, Texts, Visitor, number, rate, span};
 use dms_worker::{internal::ACK_MARGIN, worker::Status};
 
 /// The time between two events.
 const STEP: Duration = Duration::from_secs(1);
+/// Places for open streams.
+static STREAMS: Semaphore = Semaphore::const_new(32);
 /// After this time a stream ends and the browser opens another one, so that the end of a session ends it too.
 const LIFETIME: Duration = Duration::from_secs(5 * 60);
 
@@ -89,15 +94,18 @@ fn count(value: usize) -> u64 {
 /// `GET /ui/events`.
 pub(super) async fn events(State(pages): State<Pages>, Extension(visitor): Extension<Visitor>) -> Response {
     let (t, ends) = (visitor.language.texts(), Instant::now() + LIFETIME);
+    let Ok(place) = STREAMS.try_acquire() else {
+        return (StatusCode::SERVICE_UNAVAILABLE, "too many pages are open\n").into_response();
+    };
     let first = stream::iter([Ok::<_, Infallible>(Bytes::from("retry: 2000\n\n"))]);
-    let later = stream::unfold((pages, Live::default()), move |(pages, sent)| async move {
+    let later = stream::unfold((pages, Live::default(), place), move |(pages, sent, place)| async move {
         sleep(STEP).await;
         if Instant::now() >= ends {
             return None;
         }
         let live = pages.live(t);
         let event = live.changes(&sent).map_or_else(|| ":\n\n".to_owned(), |changes| format!("data: {changes}\n\n"));
-        Some((Ok(Bytes::from(event)), (pages, live)))
+        Some((Ok(Bytes::from(event)), (pages, live, place)))
     });
     let body = Body::from_stream(futures_util::StreamExt::chain(first, later));
     ([(header::CONTENT_TYPE, "text/event-stream")], body).into_response()

@@ -10,8 +10,8 @@ use axum::{
 use maud::{Markup, html};
 
 use crate::sidecar::{
-    reload::parts::RunningWorker,
     dashboard::{Pages, live::state},
+    reload::parts::RunningWorker,
 };
 use dms_server::internal::dashboard::{Form, Live, Ui, Visitor, foreign, notice};
 
@@ -88,8 +88,8 @@ fn row(ui: &Ui<'_>, watch: &RunningWorker, live: &Live) -> Markup {
         th scope="row" data-label=(t.worker_name) { a href=(ui.url(&page_of(watch))) { (watch.name) } }
         td data-label=(t.queue) { (handle.queue()) " / " (handle.group()) @if watch.dead_letters { " · " (t.dead_letters) } }
         td data-label=(t.state) { span.chip.(class) { (cell("state")) } }
-        td.num data-label=(t.in_flight) { (cell("in-flight")) " / " (cell("concurrency")) }
-        td.num data-label=(t.handled) { (cell("rate")) "/s" }
+        td.num data-label=(t.in_flight) { span { (cell("in-flight")) " / " (cell("concurrency")) } }
+        td.num data-label=(t.handled) { span { (cell("rate")) "/s" } }
         td.num data-label=(t.failures) { (cell("failed")) }
         td.num data-label="p50" { (cell("p50")) }
         td.num data-label="p99" { (cell("p99")) }

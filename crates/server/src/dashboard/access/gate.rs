@@ -78,6 +78,12 @@ impl Gate {
         format!("{}/ui{path}", self.0.parts.options.base())
     }
 
+    /// The path and query of a request as the browser sees them. A proxy may have cut off the base path.
+    fn here(&self, head: &Parts) -> String {
+        let (base, here) = (self.options().base(), head.uri.path_and_query().map_or("/", |here| here.as_str()));
+        format!("{base}{}", here.strip_prefix(base).unwrap_or(here))
+    }
+
     /// The process that the dashboard shows.
     pub(crate) fn product(&self) -> Product {
         self.0.parts.product
@@ -183,7 +189,7 @@ pub(crate) async fn open(State(gate): State<Gate>, request: Request, next: Next)
     if let Err(refusal) = gate.check_origin(&head) {
         return protect(*refusal);
     }
-    let visitor = Visitor::new(&head, gate.admit(&head));
+    let visitor = Visitor::new(&head, gate.here(&head), gate.admit(&head));
     head.extensions.insert(visitor);
     protect(next.run(Request::from_parts(head, body)).await)
 }
@@ -198,7 +204,7 @@ pub(crate) async fn closed(State(gate): State<Gate>, request: Request, next: Nex
     if let Some(connection) = head.extensions.get::<Arc<ConnectionState>>().filter(|_| gate.asks()) {
         connection.has_authenticated();
     }
-    let visitor = Visitor::new(&head, Some(access));
+    let visitor = Visitor::new(&head, gate.here(&head), Some(access));
     if origin::changes(&head.method) && !access.acts {
         let action = head.uri.path().rsplit('/').next().unwrap_or_default();
         gate.record(&visitor, "refused", action, Err("the visitor may only read"));
@@ -212,8 +218,8 @@ pub(crate) async fn closed(State(gate): State<Gate>, request: Request, next: Nex
 fn to_login(gate: &Gate, head: &Parts) -> Response {
     let accepts = head.headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
     if !origin::changes(&head.method) && accepts.into_iter().any(|accepted| accepted.contains("text/html")) {
-        let next = head.uri.path_and_query().map_or("", |next| next.as_str());
-        let next = percent_encoding::utf8_percent_encode(next, percent_encoding::NON_ALPHANUMERIC);
+        let next = gate.here(head);
+        let next = percent_encoding::utf8_percent_encode(&next, percent_encoding::NON_ALPHANUMERIC);
         let login = format!("{}?next={next}", gate.url("/login"));
         return (StatusCode::SEE_OTHER, [(header::LOCATION, login)]).into_response();
     }

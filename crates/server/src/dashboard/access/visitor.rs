@@ -64,8 +64,7 @@ pub struct Visitor {
 
 impl Visitor {
     /// The caller of a request with this head.
-    pub(super) fn new(head: &Parts, access: Option<Access>) -> Self {
-        let here = head.uri.path_and_query().map_or("/", |here| here.as_str()).to_owned();
+    pub(super) fn new(head: &Parts, here: String, access: Option<Access>) -> Self {
         let (language, theme) = (Language::of(head), Theme::of(&head.headers));
         let peer = head.extensions.get::<Arc<ConnectionState>>().map(|connection| connection.peer());
         Self { access, language, theme, here, peer }

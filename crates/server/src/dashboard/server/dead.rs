@@ -244,21 +244,23 @@ fn confirmation(ui: &Ui<'_>, found: &Found, filter: &Filter, survey: &Survey, ki
             p { a.button href=(format!("{url}/export?{}", filter.query())) { (t.export_first) } }
         }
         @if wrong { p.alert.bad role="alert" { (t.wrong_number) } }
-        form.confirm method="post" action=(format!("{url}/{action}")) {
-            @for (name, value) in filter.fields() { input type="hidden" name=(name) value=(value); }
-            input type="hidden" name="up_to" value=(survey.last);
-            input type="hidden" name="expected" value=(survey.count);
-            @if kind == Kind::Redrive {
-                label for="rate" { (t.rate_limit) }
-                input #rate name="rate" type="number" min="0" max="100000" value="0";
+        @if ui.visitor.acts() {
+            form.confirm method="post" action=(format!("{url}/{action}")) {
+                @for (name, value) in filter.fields() { input type="hidden" name=(name) value=(value); }
+                input type="hidden" name="up_to" value=(survey.last);
+                input type="hidden" name="expected" value=(survey.count);
+                @if kind == Kind::Redrive {
+                    label for="rate" { (t.rate_limit) }
+                    input #rate name="rate" type="number" min="0" max="100000" value="0";
+                }
+                label for="typed" { (fill(t.type_number, &[&survey.count.to_string()])) }
+                input #typed name="typed" required inputmode="numeric" autocomplete="off" autofocus;
+                div.buttons {
+                    button type="submit" class=(if kind == Kind::Redrive { "primary" } else { "bad" }) { (title) }
+                    a href=(format!("{url}?{}", filter.query())) { (t.back) }
+                }
             }
-            label for="typed" { (fill(t.type_number, &[&survey.count.to_string()])) }
-            input #typed name="typed" required inputmode="numeric" autocomplete="off" autofocus;
-            div.buttons {
-                button type="submit" class=(if kind == Kind::Redrive { "primary" } else { "bad" }) { (title) }
-                a href=(format!("{url}?{}", filter.query())) { (t.back) }
-            }
-        }
+        } @else { p.alert.note { (t.denied_reader) } }
     };
     ui.page(title, "/dead", &body)
 }

@@ -54,19 +54,12 @@ impl Pages {
         live.set("dead", number(sum(|group| group.group.available_dead_letters.unwrap_or(0))));
         live.set("redelivered", number(self.app.broker.stats().redeliveries));
         for queue in &snapshot.queues {
-            self.queue_live(queue, &mut live);
             for group in &queue.groups {
                 self.group_live(queue, group, snapshot, t, &mut live);
             }
         }
         live.set("version", self.version(snapshot));
         live
-    }
-
-    fn queue_live(&self, queue: &QueueOverview, live: &mut Live) {
-        let id = &queue.queue.id;
-        live.set(format!("{id}.in"), rate(queue.entered_per_second));
-        live.set(format!("{id}.delayed"), number(queue.delayed));
     }
 
     /// The numbers of one group.

@@ -274,6 +274,10 @@ impl Pages {
                 count += 1;
             }
         }
-        if count == 0 { Err(BrokerError::NotAvailable("no such message is available there now")) } else { Ok(count) }
+        if count == 0 {
+            Err(BrokerError::NotAvailable("no such message is available there now".into()))
+        } else {
+            Ok(count)
+        }
     }
 }

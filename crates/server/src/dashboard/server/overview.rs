@@ -99,7 +99,7 @@ fn cells(ui: &Ui<'_>, queue: &QueueOverview, group: &GroupOverview, url: &str, l
     let has_dead = group.group.available_dead_letters.unwrap_or(0) > 0;
     html! {
         td data-label=(t.group) { a href=(ui.url(&page)) { (group.group.name) } }
-        td.num data-label=(t.entering) { (cell("in")) "/s" }
+        td.num data-label=(t.entering) { span { (cell("in")) "/s" } }
         td.num.main data-label=(t.ready) { (cell("ready")) }
         td.num data-label=(t.leased) { (cell("leased")) }
         td.num data-label=(t.delayed) { (cell("delayed")) }
@@ -110,7 +110,7 @@ fn cells(ui: &Ui<'_>, queue: &QueueOverview, group: &GroupOverview, url: &str, l
         }
         td.num data-label=(t.oldest) { (cell("oldest")) }
         td.num data-label=(t.consumers) { (cell("polls")) }
-        td.num data-label=(t.settling) { (cell("out")) "/s" }
+        td.num data-label=(t.settling) { span { (cell("out")) "/s" } }
         td.line data-label=(t.last_minute) { (live.spark(&format!("{id}.line"), t.backlog)) }
         td data-label=(t.outlook) { (cell("trend")) }
     }
