@@ -48,8 +48,10 @@ impl Activity {
         target: &str,
         outcome: Result<&str, &str>,
     ) {
-        let who =
-            visitor.and_then(|visitor| visitor.access).map_or_else(|| "-".to_owned(), |access| access.to_string());
+        let who = match visitor {
+            None => "server".to_owned(),
+            Some(visitor) => visitor.access.map_or_else(|| "-".to_owned(), |access| access.to_string()),
+        };
         let peer = visitor.and_then(|visitor| visitor.peer).map_or_else(|| "-".to_owned(), |peer| peer.to_string());
         let (done, text) = (outcome.is_ok(), cut(outcome.unwrap_or_else(|refused| refused), MAX_TEXT));
         let target = cut(target, MAX_TEXT);

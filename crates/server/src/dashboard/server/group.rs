@@ -227,7 +227,7 @@ pub(super) async fn consume(
     let Some(found) = find::group(&pages.app, &params, &query) else { return ui.not_found() };
     let (queue, group) = (&found.queue.queue, &found.group.group);
     let project = &found.queue.project;
-    let url = format!("http://127.0.0.1:9400/v2/{project}/queues/{}/groups/{}", queue.id, group.id);
+    let url = format!("$ENDPOINT/v2/{project}/queues/{}/groups/{}", queue.id, group.id);
     let examples = [
         (ui.t.command_line, format!("dms-worker receive {} {} --ack --follow", queue.name, group.name)),
         (
@@ -240,7 +240,7 @@ pub(super) async fn consume(
         (
             "curl",
             format!(
-                "curl '{url}/messages?max_msgs=10&time_wait=20'\ncurl -X POST '{url}/ack' -H 'Content-Type: application/json' \\\n  -d '{{\"message\":[{{\"handler\":\"HANDLER\",\"status\":\"success\"}}]}}'"
+                "ENDPOINT=http://127.0.0.1:9400\ncurl \"{url}/messages?max_msgs=10&time_wait=20\"\ncurl -X POST \"{url}/ack\" -H 'Content-Type: application/json' \\\n  -d '{{\"message\":[{{\"handler\":\"HANDLER\",\"status\":\"success\"}}]}}'"
             ),
         ),
         (

@@ -106,11 +106,11 @@ impl Pages {
         let message = message(form)?;
         let copies = form.number("copies").unwrap_or(1).clamp(1, MAX_COPIES);
         let messages = vec![message; usize::try_from(copies).unwrap_or(1)].join(",");
-        let request = SendRequest::read(format!("{{\"messages\":[{messages}]}}").as_bytes())?;
+        let request = SendRequest::read(format!("{{\"messages\":[{messages}]}}").as_bytes(), self.app.extensions)?;
         let asked: Vec<_> = request.messages.iter().map(|message| (message.delay, message.origin)).collect();
         let (count, id) = (asked.len(), &queue.queue.id);
         let appended = self.app.broker.append(&queue.project, id, request.messages).await?;
-        self.app.metrics.produced(count);
+        self.app.metrics.produced(count, 0);
         Ok(appended.ids(id, asked.into_iter()).map(|id| id.to_string()).collect())
     }
 }
@@ -143,7 +143,7 @@ mod tests {
 
     fn read(form: &str) -> Option<SendRequest> {
         let message = message(&Form::parse(form.as_bytes())).ok()?;
-        SendRequest::read(format!("{{\"messages\":[{message}]}}").as_bytes()).ok()
+        SendRequest::read(format!("{{\"messages\":[{message}]}}").as_bytes(), true).ok()
     }
 
     #[test]

@@ -379,7 +379,14 @@ async fn dead_letters(broker: &dyn Broker, count: usize) -> GroupPath {
     let queue = broker.overview().remove(0);
     let path = GroupPath { project: queue.project, queue: queue.queue.id, group: queue.groups[0].group.id.clone() };
     let json = r#"{"body":{"order":1},"attributes":{}}"#;
-    let message = NewMessage { json: json.into(), body_bytes: 11, tags: vec![], delay: Duration::ZERO, origin: None };
+    let message = NewMessage {
+        json: json.into(),
+        body_bytes: 11,
+        tags: vec![],
+        delay: Duration::ZERO,
+        origin: None,
+        deduplication: None,
+    };
     broker.append(&path.project, &path.queue, vec![message; count]).await.unwrap();
     for _ in 0..count {
         let (wait, ack_wait) = (Duration::from_secs(1), Duration::from_secs(30));

@@ -89,7 +89,7 @@ impl RecentKeys {
 impl QueueKeys {
     fn expire(&mut self, now_ms: i64) {
         // A slot is looked at when all of it is over, so a key stays up to a second longer than its window.
-        while let Some(slot) = self.slots.first_entry().filter(|slot| slot.key() + 1 <= now_ms.div_euclid(SLOT_MS)) {
+        while let Some(slot) = self.slots.first_entry().filter(|slot| *slot.key() < now_ms.div_euclid(SLOT_MS)) {
             for key in slot.remove() {
                 if self.keys.get(&key).is_some_and(|sent| sent.until_ms <= now_ms) {
                     self.keys.remove(&key);
