@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use crate::later::after;
 
-/// A table of a bounded weight, whose entries expire each after a time of its own. An entry weighs one, unless something else is said.
+/// A table of a bounded weight. Each entry has its own time to live. An entry weighs one unless another weight is given.
 /// When the table is too heavy, the entries that were inserted first make room; the newest one always stays.
 #[derive(Debug)]
 pub struct TtlMap<K, V> {
@@ -35,7 +35,7 @@ impl<K: Clone + Eq + Hash, V> TtlMap<K, V> {
         Self { entries: HashMap::new(), order: VecDeque::new(), weight: 0, capacity: capacity.max(1) }
     }
 
-    /// Inserts an entry that expires after `ttl`, in place of the one that was there.
+    /// Inserts an entry that expires after `ttl`, and replaces an entry with the same key.
     pub fn insert(&mut self, key: K, value: V, ttl: Duration) {
         self.insert_weighed(key, value, ttl, 1);
     }

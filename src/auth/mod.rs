@@ -55,9 +55,9 @@ pub(crate) enum AuthError {
         endpoint: String,
         /// The status of its answer.
         status: StatusCode,
-        /// What it said.
+        /// Its error text.
         message: String,
-        /// What can be done.
+        /// The remedy.
         remedy: &'static str,
     },
     /// IAM could not be reached, or did not answer.

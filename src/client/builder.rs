@@ -162,7 +162,7 @@ impl ClientBuilder {
         self
     }
 
-    /// Sends requests over `transport` instead of a pool of its own, such as into a server of the same process. The settings of
+    /// Sends requests over `transport`, for example to a server of the same process, instead of a connection pool. The settings of
     /// the pool then have no effect.
     pub fn transport(mut self, transport: Arc<dyn Transport>) -> Self {
         self.transport = Some(transport);

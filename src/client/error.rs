@@ -227,7 +227,7 @@ impl Error {
         }
     }
 
-    /// Marks the error as that of a call that may have taken effect.
+    /// Marks the error as one of a call that may have taken effect.
     pub(super) fn into_unsure(self) -> Self {
         Self { unsure: true, ..self }
     }
@@ -374,7 +374,7 @@ fn remedy(class: Class, message: &str) -> &'static str {
     match class {
         Class::Auth => RefusalCause::of(message).remedy(),
         Class::Forbidden => "give the user the rights on DMS",
-        Class::Quota => "delete what is not needed, or ask for a larger quota",
+        Class::Quota => "delete resources that are not needed, or ask for a larger quota",
         Class::Throttled => "send fewer requests",
         Class::BeingCreated => "wait a few seconds",
         Class::LostLease => "the messages come again",

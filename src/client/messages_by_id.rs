@@ -11,7 +11,7 @@ use crate::{
     queue::{GroupId, QueueId},
 };
 
-/// What was done with a message by its id.
+/// The result of an operation on a message by its id.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[non_exhaustive]
 pub struct Resolved {

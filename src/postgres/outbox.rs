@@ -127,7 +127,7 @@ impl Pending {
     pub(super) const COLUMNS: &'static str = "id, queue, key, body, attributes, tags, \
         greatest(0, extract(epoch FROM available - clock_timestamp()) * 1000)::bigint";
 
-    /// Reads a row. The message gets what is left of its delay, and its deduplication key.
+    /// Reads a row. The message gets the rest of its delay, and its deduplication key.
     pub(super) fn read(row: &Row) -> Result<Self, tokio_postgres::Error> {
         let (key, attributes, body): (String, String, String) = (row.try_get(2)?, row.try_get(4)?, row.try_get(3)?);
         // `send` writes both as JSON. Other programs may not: such a message is refused with the reason.

@@ -193,7 +193,7 @@ impl Relay {
     }
 
     /// The queues that are paused now. They are left out when messages are read, so that many messages of theirs do not
-    /// keep those of other queues out.
+    /// keep messages of other queues out.
     fn paused_queues(&self) -> Vec<&str> {
         let now = Instant::now();
         self.paused.iter().filter(|(_, paused)| paused.until > now).map(|(queue, _)| queue.as_str()).collect()
@@ -217,7 +217,7 @@ impl Relay {
         Ok(rows.first().map_or(Ok(false), |row| row.try_get(0))?)
     }
 
-    /// Sends messages, those of a queue in order.
+    /// Sends messages, and those of each queue in their order.
     async fn send(&mut self, pending: Vec<Pending>) -> Results {
         let mut results = Results::default();
         let mut queues: BTreeMap<String, Vec<Pending>> = BTreeMap::new();
@@ -302,7 +302,7 @@ impl Relay {
         }
     }
 
-    /// Deletes what was sent, and notes why other messages were refused.
+    /// Deletes the rows that were sent, and notes why others were refused.
     async fn finish(&self, transaction: &Transaction<'_>, results: &Results) -> Result<(), PostgresError> {
         let table = self.outbox.table().sql_name();
         if !results.sent.is_empty() {

@@ -70,7 +70,7 @@ impl Entry {
     }
 }
 
-/// What is needed to send batches.
+/// The parts that sending a batch needs.
 #[derive(Debug)]
 pub(super) struct Delivery {
     pub(super) client: Client,

@@ -1,6 +1,6 @@
 //! Prometheus metrics of producers.
 //!
-//! | metric | type | labels beside `queue` | what it counts |
+//! | metric | type | labels beside `queue` | meaning |
 //! |---|---|---|---|
 //! | `dms_producer_messages_total` | counter | `outcome`: `sent`, `failed`, `unsure` | messages by what became of them |
 //! | `dms_producer_sent_bytes_total` | counter | | bytes of the messages that were stored, as encoded in their requests |

@@ -59,7 +59,7 @@ pub(super) struct Legacy {
 }
 
 impl Journal {
-    /// Opens the journal at `path`: a new one, or that of a run that did not finish.
+    /// Opens the journal at `path`: a new one, or the journal of a run that did not finish.
     ///
     /// # Errors
     /// When the file cannot be read or written, is in use, or belongs to another redrive.

@@ -60,7 +60,7 @@ pub struct Redrive {
     target: Target,
     filter: Option<Filter>,
     transform: Option<Transform>,
-    /// The client that sends; `None` for that of the source.
+    /// The client that sends; `None` for the client of the source.
     target_client: Option<Client>,
     max_redrives: u32,
     unchanged: bool,

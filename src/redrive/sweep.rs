@@ -1,5 +1,5 @@
 //! [`Sweep`]: one pass through the messages of a group. It consumes messages, hands them to a [`Visitor`], and
-//! acknowledges those that the visitor has done.
+//! acknowledges the messages that the visitor has done.
 //!
 //! An acknowledgement of a part of a batch fails the rest of it, so an unwanted message would block the messages after
 //! it. The sweep therefore holds the lease of an unwanted message, consumes the next ones meanwhile, and gives the

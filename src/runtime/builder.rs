@@ -80,7 +80,7 @@ impl RuntimeBuilder {
         self
     }
 
-    /// The grace period of the shutdown, which replaces those of the workers. By default it is the longest [grace
+    /// The grace period of the shutdown, which replaces the grace periods of the workers. By default it is the longest [grace
     /// period](crate::worker::WorkerBuilder::shutdown_grace) of the workers, or 25 s without workers.
     pub fn shutdown_grace(mut self, grace: impl Into<Option<Duration>>) -> Self {
         self.grace = grace.into();

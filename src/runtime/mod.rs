@@ -24,7 +24,7 @@
 //!
 //! # How it ends
 //!
-//! 1. All workers stop polling, and all [tasks](RuntimeBuilder::task) are told to end.
+//! 1. All workers stop polling, and all [tasks](RuntimeBuilder::task) get the signal to end.
 //! 2. The workers drain concurrently, each within its grace period and its leases; see [`Worker::run`].
 //! 3. The runtime waits for the tasks.
 //! 4. The producers are closed, after they have sent the messages of handlers and tasks.

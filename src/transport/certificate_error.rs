@@ -5,7 +5,7 @@ use std::borrow::Cow;
 /// How such an error begins.
 const REFUSED: &str = "invalid peer certificate: ";
 
-/// What rustls calls an error, and what it means for whoever has to mend it.
+/// The name of an error in rustls, and its meaning for the operator.
 const EXPLANATIONS: [(&str, &str); 11] = [
     ("UnknownIssuer", "no trusted authority signed it; if it is private, trust its authority with ca_file"),
     ("CaUsedAsEndEntity", "it is the certificate of an authority, which servers cannot use: issue one for the server"),
@@ -20,7 +20,7 @@ const EXPLANATIONS: [(&str, &str); 11] = [
     ("UnsupportedSignatureAlgorithm", "it is signed with an algorithm that is not supported"),
 ];
 
-/// An error text as users read it: what is wrong with a certificate in words, everything else unchanged.
+/// An error text for users: problems of a certificate in words, everything else unchanged.
 pub fn in_words(error: &str) -> Cow<'_, str> {
     if error.starts_with("received corrupt message") {
         return Cow::Borrowed("the answer is not TLS: does the address serve http instead of https?");

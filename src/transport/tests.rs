@@ -185,7 +185,7 @@ async fn an_answer_that_is_no_http_is_an_error() {
     }
 }
 
-/// A listener whose queue is full: its system drops what comes.
+/// A listener whose queue is full, so the system drops new connections.
 #[cfg(target_os = "linux")]
 async fn full() -> (TcpListener, Vec<JoinHandle<io::Result<TcpStream>>>) {
     let socket = TcpSocket::new_v4().unwrap();
@@ -202,7 +202,7 @@ async fn full() -> (TcpListener, Vec<JoinHandle<io::Result<TcpStream>>>) {
     (listener, waiting)
 }
 
-/// A connection that does not come about in time bore nothing, whether the time to connect is up or that of the whole call.
+/// A connection that is not established in time carried no request, whether the connect timeout or the timeout of the call ended it.
 #[cfg(target_os = "linux")]
 #[tokio::test(start_paused = true)]
 async fn what_could_not_connect_in_time_was_surely_not_sent() {

@@ -291,7 +291,7 @@ mod tests {
         assert_eq!(decode_received(&Bytes::from_static(b"[]"), "spoilt,x.y,.").unwrap().messages, []);
     }
 
-    /// What a service does not announce it is not sent, and what is left says the same as far as it can.
+    /// Fields that the service does not announce are left out. The other fields express the same as far as they can.
     #[test]
     fn an_acknowledgement_says_what_its_service_understands() {
         let (done, poison, back) = (AckHandle::new("a"), AckHandle::new("b"), AckHandle::new("c"));

@@ -285,7 +285,7 @@ impl WorkerBuilder {
     /// [`Worker::warnings`].
     ///
     /// # Errors
-    /// Names the setting that is missing, or every setting that cannot work, with its value and what is allowed.
+    /// Names the setting that is missing, or every setting that cannot work, with its value and the allowed values.
     pub fn build(self) -> Result<Worker, InvalidSettings> {
         let Self { client, queue, group, handler, layers, name, settings, chosen, observers } = self;
         let Some(client) = client else { return Err(missing("client")) };

@@ -1,6 +1,6 @@
 //! Prometheus metrics of workers.
 //!
-//! | metric | type | labels beside `worker`, `queue`, `group` | what it counts |
+//! | metric | type | labels beside `worker`, `queue`, `group` | meaning |
 //! |---|---|---|---|
 //! | `dms_worker_messages_received_total` | counter | | messages consumed |
 //! | `dms_worker_received_bytes_total` | counter | | bytes of their bodies |
@@ -10,15 +10,15 @@
 //! | `dms_worker_polls_total` | counter | `result`: `messages`, `empty`, `error` | polls |
 //! | `dms_worker_acks_total` | counter | `result`: `answered`, `late`, `unknown`, `refused` | acknowledgements, one per batch |
 //! | `dms_worker_messages_acknowledged_total` | counter | | messages the service settled |
-//! | `dms_worker_messages_redelivered_total` | counter | | messages that come again |
+//! | `dms_worker_messages_redelivered_total` | counter | | messages that are redelivered |
 //! | `dms_worker_messages_released_total` | counter | | messages handed back without a failure counted |
-//! | `dms_worker_message_acks_total` | counter | `result`: `acked`, `returned`, `dead_lettered`, `released`, `late`, `rejected`, `unknown` | messages by what became of them when their batch was acknowledged |
+//! | `dms_worker_message_acks_total` | counter | `result`: `acked`, `returned`, `dead_lettered`, `released`, `late`, `rejected`, `unknown` | messages by their result when their batch was acknowledged |
 //! | `dms_worker_redeliveries_total` | counter | `reason`: see [`Redelivery`](crate::worker::Redelivery) | redelivered messages by reason |
-//! | `dms_worker_message_lag_seconds` | histogram | | from when a message could be consumed first to its handler; where the server tells |
-//! | `dms_worker_delivery_attempts` | histogram | | which attempt it was, of the messages that were handled |
-//! | `dms_worker_stuck_handlers_total` | counter | | handlers that went on after they were stopped |
+//! | `dms_worker_message_lag_seconds` | histogram | | from when a message could be consumed first to its handler; if the server reports it |
+//! | `dms_worker_delivery_attempts` | histogram | | the number of the attempt, for messages that were handled |
+//! | `dms_worker_stuck_handlers_total` | counter | | handlers that continued after they were stopped |
 //! | `dms_worker_in_flight_messages` | gauge | | messages in flight, places reserved by polls included |
-//! | `dms_worker_concurrency_limit` | gauge | | how many may be |
+//! | `dms_worker_concurrency_limit` | gauge | | the limit of messages in flight |
 //! | `dms_worker_last_poll_age_seconds` | gauge | | since the service last answered a poll; absent before the first answer |
 
 use std::{

@@ -14,7 +14,7 @@
 //!             +-----------------------------------------------------------------+
 //! ```
 //!
-//! | module | what it does |
+//! | module | task |
 //! |---|---|
 //! | `builder`, `settings` | the options of a worker, their defaults, checks and warnings |
 //! | `lifecycle`, `setup`, `targets`, `session` | [`Worker`]: looks up its queue and group, runs, drains; finds a queue that was created again |

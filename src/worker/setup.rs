@@ -31,7 +31,7 @@ pub(crate) struct Setup {
     pub(crate) settings: Settings,
     observers: Observers,
     pub(crate) control: Arc<Control>,
-    /// Whether the worker waits for a missing queue from the start, and retries after every refusal but that of an
+    /// Whether the worker waits for a missing queue from the start, and retries after every refusal except of an
     /// unknown key.
     pub(crate) persistent: bool,
 }

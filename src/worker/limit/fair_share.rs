@@ -52,7 +52,7 @@ pub(super) struct MemberState {
     pub(super) wants: usize,
     /// When it started to wait or last took something, in the order of all members.
     turn: u64,
-    /// Whether its worker has ended: then it is charged only for what it still holds.
+    /// Whether its worker has ended. Then it is charged only for the capacity that it still holds.
     left: bool,
 }
 
@@ -176,7 +176,7 @@ impl FairShare {
 
     /// The number of messages that a poll of a member may ask for now.
     ///
-    /// The first member in the queue gets what is free, up to the point where the next member would be first. The
+    /// The first member in the queue gets the free capacity, up to the point where the next member would be first. The
     /// others get their guaranteed message.
     pub(super) fn grant(&self, to: usize, want: usize) -> usize {
         let Some(member) = self.members.get(to) else { return 0 };

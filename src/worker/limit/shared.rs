@@ -150,8 +150,8 @@ impl Membership {
         self.limit.lock().fair_share.messages_of(self.member)
     }
 
-    /// Gives up the guaranteed message and the share, because the worker has ended. What it still holds stays counted
-    /// until it is released.
+    /// Gives up the guaranteed message and the share, because the worker has ended. Capacity that it still holds
+    /// stays counted until it is released.
     pub(crate) fn leave(&self) {
         let mut state = self.limit.lock();
         state.fair_share.leave(self.member);

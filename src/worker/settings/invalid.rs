@@ -43,7 +43,7 @@ impl InvalidSetting {
         self.value.as_deref()
     }
 
-    /// What is wrong, and the remedy. Follows the value in a sentence.
+    /// The problem, and the remedy. Follows the value in a sentence.
     pub fn problem(&self) -> &str {
         &self.problem
     }

@@ -62,7 +62,7 @@ impl Lease {
         self.stop_at
     }
 
-    /// When running handlers are told that they will be stopped: a twentieth of the budget earlier, at most a second.
+    /// When running handlers learn that they will be stopped: a twentieth of the budget earlier, at most a second.
     pub(crate) fn notice_at(&self) -> Instant {
         self.stop_at - ((self.stop_at - self.received) / 20).min(MAX_NOTICE)
     }

@@ -36,11 +36,11 @@ pub(crate) struct Settlement {
     pub(crate) done: usize,
     /// The number of messages after it. The service stops at the first of them.
     pub(crate) rest: usize,
-    /// What is reported of the first message of the rest. Meaningless if there is no rest.
+    /// The status reported for the first message of the rest. Meaningless if there is no rest.
     pub(crate) stop: Stop,
 }
 
-/// What is reported of the first message that is not settled.
+/// The status reported for the first message that is not settled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stop {
     /// It failed.

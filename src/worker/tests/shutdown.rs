@@ -1,4 +1,4 @@
-//! What a shutdown finishes and what it stops.
+//! A shutdown: the work that it finishes, and the work that it stops.
 
 use super::*;
 

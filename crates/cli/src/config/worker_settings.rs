@@ -51,7 +51,7 @@ fn program_timeout(command: &CommandHandler) -> Option<Duration> {
 /// The settings that cannot work, by the names of the library.
 pub(crate) fn invalid_settings(worker: &keys::Worker) -> Vec<InvalidSetting> {
     let checked = check_settings(|builder| {
-        // The sidecar enforces the timeout of most handlers, and the worker that of the others. It has to fit into the lease.
+        // The sidecar enforces the timeout of most handlers, and the worker enforces the others. It has to fit into the lease.
         let builder = settings(builder, worker).handler_timeout(worker.handler.timeout().map(Span::get));
         match worker.handler.http.as_ref().and_then(|http| http.batch) {
             Some(batch) => builder.batching(batching(batch)),

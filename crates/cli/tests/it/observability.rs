@@ -257,3 +257,31 @@ fn every_path_in_the_pages_for_contributors_exists() {
         assert_eq!(missing_paths(&file(page), &files), [""; 0], "{page}");
     }
 }
+
+/// The crates whose types the public API of the libraries names are those that CONTRIBUTING.md permits.
+#[test]
+fn only_the_permitted_foreign_crates_are_in_the_public_api() {
+    let text = file("CONTRIBUTING.md");
+    let rule = text.split_once("Signatures of the public API name types of these crates").unwrap().1;
+    let rule = rule.split_once("A user has most").unwrap().0;
+    let mut permitted: BTreeSet<_> = rule.split('`').skip(1).step_by(2).map(str::to_owned).collect();
+    permitted.extend(["core", "alloc", "std", "crate"].map(str::to_owned));
+    let mut named = BTreeSet::new();
+    for list in ["dms-protocol", "dms-server", "dms-worker"] {
+        let text = file(&format!("api/{list}.txt"));
+        let is_path = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
+        for path in text.split(|c| !is_path(c)).filter(|path| path.contains("::") && !path.starts_with(':')) {
+            let root = path.split("::").next().unwrap();
+            if root == "tokio" {
+                assert_eq!(path, "tokio::time::instant::Instant", "{list}");
+            }
+            // A path after `dyn` or a lifetime may begin with a type of this project.
+            if root.starts_with(|c: char| c.is_ascii_lowercase()) && !root.starts_with("dms_") {
+                named.insert(root.to_owned());
+            }
+        }
+    }
+    assert!(named.contains("bytes") && named.contains("http"), "{named:?}");
+    let others: Vec<_> = named.difference(&permitted).collect();
+    assert!(others.is_empty(), "these crates are in api/*.txt and not in CONTRIBUTING.md: {others:?}");
+}

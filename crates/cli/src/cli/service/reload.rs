@@ -86,7 +86,7 @@ pub(crate) struct Reloader<'a, R, F> {
 }
 
 impl<'a, R: Reloadable, F: Fn() -> Request> Reloader<'a, R, F> {
-    /// A process that runs by the configuration that `request` asked for. `hash` is that of its file when it was loaded.
+    /// A process that runs by the configuration that `request` asked for. `hash` is the hash of its file when it was loaded.
     pub(crate) fn new(
         (config, hash): (Config, Content),
         request: F,
@@ -158,7 +158,7 @@ impl<'a, R: Reloadable, F: Fn() -> Request> Reloader<'a, R, F> {
         hash
     }
 
-    /// Loads the configuration and applies it. Returns it, and what is not applied yet differs from the one in force.
+    /// Loads the configuration and applies it. Returns it; keys that need a restart still differ from the one in force.
     async fn read_and_apply(&mut self) -> Result<Config, String> {
         let loaded = self.load()?;
         warn_of_kept(loaded.kept_secrets());

@@ -38,7 +38,7 @@ where
     }
 }
 
-/// Waits for the first SIGTERM, SIGINT or SIGHUP, after which a command finishes what it has begun; forever if no signal handler can be
+/// Waits for the first SIGTERM, SIGINT or SIGHUP, after which a command finishes its work in progress; forever if no signal handler can be
 /// installed. A second signal ends the process at once: exit code 130 after SIGINT, 143 after SIGTERM, 129 after SIGHUP.
 pub(crate) async fn first() {
     let Ok(mut signals) = Signals::listen() else { return std::future::pending().await };
@@ -46,7 +46,7 @@ pub(crate) async fn first() {
     signals.next().await;
     tokio::spawn(async move {
         let second = signals.next().await;
-        tracing::warn!(signal = second.name, "stopped at once: what was begun is not finished");
+        tracing::warn!(signal = second.name, "stopped at once: work in progress is not finished");
         #[allow(clippy::exit, reason = "work that hangs cannot be asked to end")]
         std::process::exit(second.exit_code.into());
     });

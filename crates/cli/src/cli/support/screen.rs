@@ -42,7 +42,7 @@ impl Screen {
         Ok(screen)
     }
 
-    /// Draws these lines over those of before, as many as there is room for.
+    /// Draws these lines over the previous ones, as many as there is room for.
     ///
     /// # Errors
     /// When the terminal cannot be written.
@@ -54,7 +54,7 @@ impl Screen {
     /// Waits for the key `q`; forever where no keys can be read.
     ///
     /// # Cancel safety
-    /// A call that is dropped loses no key but those that mean nothing.
+    /// A call that is dropped loses only keys without a meaning.
     pub(crate) async fn quit(&mut self) {
         loop {
             match self.keys.recv().await {

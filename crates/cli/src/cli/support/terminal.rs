@@ -23,7 +23,7 @@ pub(crate) fn has_colors() -> bool {
     !matches!(anstream::AutoStream::choice(&stderr()), anstream::ColorChoice::Never)
 }
 
-/// Standard output as a file, to look at it: what is written goes through the functions below.
+/// Standard output as a file, for its properties only: all text goes through the functions below.
 ///
 /// # Errors
 /// When it is closed.

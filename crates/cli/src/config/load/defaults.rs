@@ -1,7 +1,7 @@
 //! Defaults that adapt to the settings.
 //!
 //! A default never makes a valid configuration invalid: where a value that is set leaves no room for the usual default of another
-//! key, that default gives way. Values that are set are never changed; what they contradict is reported by `check`.
+//! key, that default gives way. Values that are set are never changed; `check` reports contradictions.
 
 use std::time::Duration;
 

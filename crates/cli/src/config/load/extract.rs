@@ -1,7 +1,7 @@
 //! Reads settings into a type and finds *every* value that does not fit.
 //!
 //! Serde stops at the first error. So the offending value is noted and taken out, which leaves its default, and the
-//! reading starts again, until it succeeds: the types themselves stay the only description of what is allowed.
+//! reading starts again, until it succeeds: the types themselves stay the only description of the allowed values.
 
 use std::collections::BTreeSet;
 
@@ -63,7 +63,7 @@ pub(crate) fn extract<T: DeserializeOwned + Default>(tree: &Tree) -> Extracted<T
     }
 }
 
-/// Removes what is at `path`; false when nothing is there, so that no further try would go better.
+/// Removes the value at `path`. Returns false if there is none, so that another try could not succeed either.
 fn take_out(settings: &mut Dict, path: &KeyPath, kind: &Kind) -> bool {
     let Some(last) = path.last() else { return false };
     let parent = path.parent().unwrap_or_default();

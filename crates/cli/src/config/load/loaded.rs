@@ -38,7 +38,7 @@ impl Loaded {
         &self.service_links
     }
 
-    /// The files of secrets that any user of the machine may read, but for those that Kubernetes or Docker mounted.
+    /// The files of secrets that any user of the machine may read, except files that Kubernetes or Docker mounted.
     pub fn exposed_secrets(&self) -> &[PathBuf] {
         &self.secret_files.exposed
     }

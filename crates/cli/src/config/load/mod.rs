@@ -26,7 +26,7 @@ use crate::config::{
 /// Reads and checks a configuration.
 ///
 /// # Errors
-/// When anything in it is wrong: every mistake is named, with its place, key, value and what is allowed.
+/// When anything in it is wrong: every mistake is named, with its place, key, value and the allowed values.
 pub fn load(request: &Request) -> Result<Loaded, ConfigError> {
     let mut tree = Tree::default();
     let mut problems = Vec::new();

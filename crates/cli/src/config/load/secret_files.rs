@@ -214,7 +214,7 @@ impl Config {
         files.into_iter().chain(headers.flat_map(|http| http.header_files.values().cloned())).collect()
     }
 
-    /// The same with the files that hold secrets read again, and why some of these cannot be used: what was in them stays.
+    /// The same with the files that hold secrets read again, and why some of these cannot be used: their secrets stay.
     pub(crate) fn with_files_read_again(&self) -> (Self, Vec<String>) {
         let mut read = self.clone();
         let mut unusable = Slots(slots(&mut read)).read_again();
@@ -243,7 +243,7 @@ impl Config {
 }
 
 impl Server {
-    /// The files that hold the server's secrets: those of keys and users, and the token of the admin address.
+    /// The files that hold the server's secrets: of keys and users, and the tokens of the admin address.
     pub(crate) fn secret_files(&self) -> Vec<PathBuf> {
         let mut copy = self.clone();
         let mut slots = Slots::default();

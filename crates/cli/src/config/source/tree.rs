@@ -50,7 +50,7 @@ impl Tree {
         parsed.mistakes.into_iter().map(at).collect()
     }
 
-    /// Adds a variable's or a flag's setting over what is there.
+    /// Adds the setting of a variable or a flag, which overrides the layers before it.
     pub(crate) fn add(&mut self, setting: &Override) -> Option<Problem> {
         let path = self.in_section(&setting.path);
         let (top, rest) = path.steps().split_first()?;

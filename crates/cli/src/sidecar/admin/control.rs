@@ -50,7 +50,7 @@ pub(super) async fn log(State(admin): State<Arc<AdminState>>, RawQuery(query): R
     }
 }
 
-/// `POST /drain`: stop fetching for good and finish what is in flight; answered when that is done or the grace period is
+/// `POST /drain`: stop fetching for good and finish the messages in flight; answered when that is done or the grace period is
 /// over. The process keeps running until a signal. A `preStop` hook calls this.
 pub(super) async fn drain(State(admin): State<Arc<AdminState>>) -> Response {
     // A reload starts no worker afterwards.

@@ -111,7 +111,7 @@ fn checked(body: Option<Body>, mut attributes: Attributes) -> Result<Message, St
     line::check(&message).map(|()| message)
 }
 
-/// Undoes the percent-encoding of a header's value (binding 3.1.3.2). What is no encoding stays as it is.
+/// Undoes the percent-encoding of a header's value (binding 3.1.3.2). Text that is no encoding stays as it is.
 fn decode(value: &[u8]) -> Option<String> {
     let mut out = Vec::with_capacity(value.len());
     let mut rest = value;

@@ -13,7 +13,7 @@ use crate::sidecar::publisher::results::PublishOutcome;
 
 /// How long a request is remembered.
 pub(super) const KEY_TTL: Duration = Duration::from_secs(600);
-/// How many messages of such requests are remembered; a request counts as one more.
+/// The number of messages in remembered requests; a request counts as one more.
 const MAX_MESSAGES: usize = 100_000;
 
 /// The outcomes of one request. Locked while it is worked on, so that its repetition waits.
@@ -48,7 +48,7 @@ impl Default for IdempotencyMemory {
 }
 
 impl IdempotencyMemory {
-    /// What is known of the request with this key; nothing yet when it is new. `None` when the key stood on another
+    /// The known outcomes of the request with this key; none yet if it is new. `None` when the key stood on another
     /// request.
     pub(super) fn recall(&self, key: &str, body: &[u8], messages: usize) -> Option<PublishOutcomes> {
         let digest: [u8; 32] = Sha256::digest(body).into();

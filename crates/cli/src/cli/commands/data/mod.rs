@@ -212,7 +212,7 @@ async fn make_anew(dir: PathBuf, context: &Context) -> Result<ExitCode, Failure>
         text += &format!("The old one is {}.\n", old.display());
     }
     if *unreadable > 0 {
-        text += &format!("{unreadable} places of the log cannot be read: what they changed is not known.\n");
+        text += &format!("{unreadable} places of the log cannot be read: their changes are not known.\n");
     }
     if *unknown_messages > 0 {
         text += &format!(

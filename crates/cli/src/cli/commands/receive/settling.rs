@@ -47,12 +47,12 @@ enum Line {
 }
 
 impl Settling<'_> {
-    /// Prints a batch, and acknowledges what was read of it if asked to.
+    /// Prints a batch, and acknowledges its messages that were read if asked to.
     pub(super) async fn settle(&self, batch: &LeasedBatch) -> Result<Printed, Failure> {
         let mut printed = Printed::default();
         let mut unread = false;
         for message in &batch.messages {
-            // What is printed now could not be acknowledged any more, and would be printed again.
+            // A message that is printed now could not be acknowledged any more, and would be printed again.
             if self.ack && (Instant::now() >= batch.due || self.stop.is_cancelled()) {
                 break;
             }

@@ -214,7 +214,7 @@ fn read(mut file: &File) -> io::Result<Option<JournalState>> {
     })
 }
 
-/// The state to go on from: what may have been sent and is not settled counts as doubled, as it is sent again.
+/// The state to continue from. Messages that may have been sent and are not settled count as doubled, because they are sent again.
 fn continued(earlier: JournalState, fresh: &JournalState, input: &Path, path: &Path) -> Result<JournalState, Failure> {
     let other = |what: &str| {
         Failure::of(Kind::Usage, format!("{} {what}; remove the journal to begin with the first line", path.display()))
