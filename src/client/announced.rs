@@ -46,7 +46,7 @@ mod tests {
         assert!(announced.get().release(), "an error from a proxy says nothing");
         announced.note(true, &headers(None));
         assert_eq!(announced.get(), Extensions::NONE);
-        let all = "end-poll, release, reject, reason, overview, peek, message-id, messages, deduplication";
+        let all = "end-poll, release, reject, reason, overview, peek, message-id, messages, deduplication, long-delay";
         announced.note(false, &headers(Some(all)));
         assert_eq!(announced.get(), Extensions::ALL);
     }

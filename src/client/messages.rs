@@ -20,7 +20,7 @@ use crate::{
     queue::{QueueId, SourcePath, Stream, TagFilter, TagMode},
     wire::{
         self,
-        extensions::{EXTENSIONS, POLL},
+        extensions::{EXTENSIONS, Extensions, POLL},
         messages::{DELIVERIES, Sent, WAITED},
         received::Received,
     },
@@ -214,11 +214,17 @@ impl Client {
         if let Some(index) = messages.iter().position(|message| message.deduplication_key.is_some()) {
             self.needs_deduplication(NAME, index).await?;
         }
+        let is_long = |message: &Message| message.delay > limits::MAX_DELAY;
+        let long = messages.iter().position(is_long);
+        if let Some(index) = long {
+            self.needs_long_delay(NAME, index, messages[index].delay).await?;
+        }
         let path = ["queues", queue.as_str(), "messages"];
         let repeatable = options.allow_duplicates || are_deduplicated(messages, LONGEST_TRIES);
         let repeat = if repeatable { Repeat::Allowed } else { Repeat::Doubles };
         let body = wire::messages::encode_send(self.inner.dialect, messages, options.return_ids);
-        let call = Call::new(NAME, Method::POST, &path, repeat).body(body)?;
+        let asks = long.map(|_| (EXTENSIONS, HeaderValue::from_static("long-delay")));
+        let call = Call::new(NAME, Method::POST, &path, repeat).body(body)?.header(asks);
         let sent = self.fetch(call, |answer| Ok(wire::messages::decode_sent(answer)?)).await?;
         if sent.len() == messages.len() {
             return Ok(sent.into_iter().map(|sent| outcome(NAME, sent)).collect());
@@ -229,20 +235,40 @@ impl Client {
 
     /// Checks that the service keeps deduplication keys. Another one would store each message without a word.
     async fn needs_deduplication(&self, name: &'static str, index: usize) -> Result<(), Error> {
-        if self.extensions().deduplication() {
+        let refusal = || LimitError {
+            what: "deduplication key",
+            value: "set for a service that does not announce the extension deduplication".to_owned(),
+            allowed: "only the server of this project keeps keys: send the message without one".to_owned(),
+        };
+        self.needs(name, Extensions::deduplication, || Kind::Limit(Some(index), refusal())).await
+    }
+
+    /// Checks that the service accepts delays above the documented limit.
+    async fn needs_long_delay(&self, name: &'static str, index: usize, delay: Duration) -> Result<(), Error> {
+        let refusal = || LimitError {
+            what: "delay",
+            value: format!("{delay:?}, and the service does not announce the extension long-delay"),
+            allowed: "0 to 604800000 ms (7 days) are allowed there".to_owned(),
+        };
+        self.needs(name, Extensions::long_delay, || Kind::Limit(Some(index), refusal())).await
+    }
+
+    /// Checks that the service announces an extension, and asks it if it has not answered yet.
+    async fn needs(
+        &self,
+        name: &'static str,
+        announced: fn(Extensions) -> bool,
+        refusal: impl FnOnce() -> Kind,
+    ) -> Result<(), Error> {
+        if announced(self.extensions()) {
             return Ok(());
         }
         // The first answer says which extensions there are. A refusal says it too.
         let asked = self.quotas().await;
         match asked {
-            _ if self.extensions().deduplication() => Ok(()),
+            _ if announced(self.extensions()) => Ok(()),
             Err(error) if error.status().is_none() || error.is_retryable() => Err(error),
-            _ => {
-                let value = "set for a service that does not announce the extension deduplication".to_owned();
-                let allowed = "only the server of this project keeps keys: send the message without one".to_owned();
-                let error = LimitError { what: "deduplication key", value, allowed };
-                Err(Error::new(name, Kind::Limit(Some(index), error)))
-            }
+            _ => Err(Error::new(name, refusal())),
         }
     }
 

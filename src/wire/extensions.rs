@@ -27,13 +27,15 @@ const PEEK: u16 = 32;
 const MESSAGE_ID: u16 = 64;
 const MESSAGES: u16 = 128;
 const DEDUPLICATION: u16 = 256;
+const LONG_DELAY: u16 = 512;
 
 impl Extensions {
     /// No extensions.
     pub const NONE: Self = Self(0);
     /// Every extension of this version.
-    pub const ALL: Self =
-        Self(END_POLL | RELEASE | REJECT | REASON | OVERVIEW | PEEK | MESSAGE_ID | MESSAGES | DEDUPLICATION);
+    pub const ALL: Self = Self(
+        END_POLL | RELEASE | REJECT | REASON | OVERVIEW | PEEK | MESSAGE_ID | MESSAGES | DEDUPLICATION | LONG_DELAY,
+    );
 
     /// Returns whether a waiting consume call can be ended.
     pub fn end_poll(self) -> bool {
@@ -80,6 +82,11 @@ impl Extensions {
         self.0 & DEDUPLICATION > 0
     }
 
+    /// Returns whether a message can be delayed by more than 7 days, up to 366.
+    pub fn long_delay(self) -> bool {
+        self.0 & LONG_DELAY > 0
+    }
+
     /// Reads the announcement in the headers of an answer; `None` if there is none. Unknown names are ignored.
     pub(crate) fn announced(headers: &HeaderMap) -> Option<Self> {
         headers.get(&EXTENSIONS).map(|value| Self::parse(value.as_bytes()))
@@ -96,6 +103,7 @@ impl Extensions {
             b"message-id" => MESSAGE_ID,
             b"messages" => MESSAGES,
             b"deduplication" => DEDUPLICATION,
+            b"long-delay" => LONG_DELAY,
             _ => 0,
         };
         Self(list.split(|byte| *byte == b',').fold(0, |all, name| all | bit(name)))
@@ -134,7 +142,7 @@ mod tests {
     fn announcements_are_read_with_tolerance() {
         let parse = |text: &str| Extensions::parse(text.as_bytes());
         assert_eq!(
-            parse("end-poll, release, reject, reason, overview, peek, message-id, messages, deduplication"),
+            parse("end-poll, release, reject, reason, overview, peek, message-id, messages, deduplication, long-delay"),
             Extensions::ALL
         );
         assert_eq!(parse(" reason ,fly,,release"), Extensions(RELEASE | REASON));

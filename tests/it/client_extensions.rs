@@ -10,7 +10,7 @@ use dms_worker::{
 
 use crate::script::{Play, Script};
 
-const ALL: &str = "end-poll, release, reject, reason, overview, peek, message-id, messages, deduplication";
+const ALL: &str = "end-poll, release, reject, reason, overview, peek, message-id, messages, deduplication, long-delay";
 
 fn source() -> SourcePath {
     SourcePath::messages("q1", "g-1")

@@ -98,3 +98,20 @@ async fn keys_and_windows_have_limits() {
         assert!(error.contains(expected), "{error}");
     }
 }
+
+#[tokio::test]
+async fn a_long_delay_is_refused_by_other_services() {
+    let delay = Duration::from_secs(8 * 86_400);
+    let message = || Message::text("later").delay(delay);
+    let script = Script::new([Play::Answer(200, r#"{"quotas":{"resources":[]}}"#)]);
+    let error = script.client().send(&QueueId::from("q1"), &[message()]).await.unwrap_err().to_string();
+    assert!(error.contains("does not announce the extension long-delay"), "{error}");
+    assert_eq!(script.requests().len(), 1, "the message is not sent");
+
+    let server = TestServer::start().await;
+    let group = server.group(NewQueue::new("orders"), "billing").await;
+    server.client().send(group.queue_id(), &[message()]).await.unwrap();
+    let far = Message::text("too late").delay(Duration::from_secs(367 * 86_400));
+    let error = server.client().send(group.queue_id(), &[far]).await.unwrap_err().to_string();
+    assert!(error.contains("7 days) are allowed, and 366 days"), "{error}");
+}

@@ -26,6 +26,8 @@ pub const POLL_WAIT_SECS: RangeInclusive<u64> = 1..=60;
 pub const ACK_WAIT_SECS: RangeInclusive<u64> = 15..=300;
 /// The longest delay of a message: seven days (5.3.1, `delay_time`).
 pub const MAX_DELAY: Duration = Duration::from_millis(604_800_000);
+/// The longest delay of a message for this project's server, on request: 366 days.
+pub const MAX_LONG_DELAY: Duration = Duration::from_secs(366 * 86_400);
 /// The longest deduplication key of a message, in bytes. Only this project's server takes such keys.
 pub const MAX_DEDUPLICATION_KEY: usize = 512;
 /// How long a deduplication key counts by default: five minutes.
@@ -179,15 +181,16 @@ pub fn reason(reason: &str) -> Result<(), LimitError> {
     Err(LimitError::new("reason", format!("{shown:?}"), format!("1 to {MAX_REASON} of a-z 0-9 _ - are allowed")))
 }
 
-/// Checks a message's delay (5.3.1).
+/// Checks a message's delay (5.3.1). Delays above seven days are for this project's server only.
 ///
 /// # Errors
-/// When it is above seven days.
+/// When it is above 366 days.
 pub fn delay(delay: Duration) -> Result<(), LimitError> {
-    if delay <= MAX_DELAY {
+    if delay <= MAX_LONG_DELAY {
         return Ok(());
     }
-    Err(LimitError::new("delay", format!("{delay:?}"), "0 to 604800000 ms (7 days) are allowed"))
+    let allowed = "0 to 604800000 ms (7 days) are allowed, and 366 days by the server of this project";
+    Err(LimitError::new("delay", format!("{delay:?}"), allowed))
 }
 
 /// Checks a message's deduplication key, and how long it counts.

@@ -157,7 +157,8 @@ pub struct Message {
     pub attributes: Attributes,
     /// At most three labels, each 1-64 of `A-Z a-z 0-9 _ -`; none by default.
     pub tags: Vec<String>,
-    /// The delay until the message is available, 0 to 7 days in milliseconds; zero by default.
+    /// The delay until the message is available, 0 to 7 days in milliseconds (366 days for this project's server); zero by
+    /// default.
     pub delay: Duration,
     /// The deduplication key, 1 to 512 bytes; none by default. See [`deduplication_key`](Self::deduplication_key).
     pub deduplication_key: Option<String>,
@@ -227,7 +228,8 @@ impl Message {
     }
 
     /// Sets the delay until the message can be consumed; zero by default, at most 7 days, in whole milliseconds. Only NORMAL and FIFO
-    /// queues accept delays.
+    /// queues accept delays. This project's server accepts 366 days; a send of more than 7 days to another service fails before
+    /// anything is sent.
     pub fn delay(mut self, delay: Duration) -> Self {
         self.delay = delay;
         self

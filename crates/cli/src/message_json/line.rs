@@ -54,7 +54,7 @@ pub(crate) fn parse(json: &[u8], common: &Message) -> Result<Message, String> {
     }
     if let Some(millis) = fields.delay_time {
         message.delay = Duration::try_from_secs_f64(millis / 1000.0)
-            .map_err(|_| format!("`delay_time` is {millis}: 0 to 604800000 ms are allowed"))?;
+            .map_err(|_| format!("`delay_time` is {millis}: 0 to 604800000 ms (7 days) are allowed"))?;
     }
     if fields.deduplication_key.is_some() {
         message.deduplication_key = fields.deduplication_key;
@@ -145,6 +145,9 @@ mod tests {
         assert!(reason(window).ends_with("a deduplication key is needed"), "{}", reason(window));
         assert!(reason(r#"{"body": 1, "deduplication_key": ""}"#).contains("1 to 512 bytes are allowed"));
         assert!(reason(r#"{"body": 1, "tags": ["a b"]}"#).contains("label is \"a b\""));
-        assert!(reason(r#"{"body": 1, "delay_time": 604800001}"#).contains("604800000 ms (7 days) are allowed"));
+        assert!(
+            reason(r#"{"body": 1, "delay_time": 31622400001}"#)
+                .contains("604800000 ms (7 days) are allowed, and 366 days")
+        );
     }
 }

@@ -15,8 +15,9 @@ use dms_protocol::internal::text::cut;
 /// The header that announces the extensions in answers, and requests them in some requests.
 pub(crate) const EXTENSIONS: HeaderName = HeaderName::from_static("x-dms-extensions");
 /// The extensions that every answer of the message API announces.
-pub(crate) const ANNOUNCED: HeaderValue =
-    HeaderValue::from_static("end-poll, release, reject, reason, overview, peek, message-id, messages, deduplication");
+pub(crate) const ANNOUNCED: HeaderValue = HeaderValue::from_static(
+    "end-poll, release, reject, reason, overview, peek, message-id, messages, deduplication, long-delay",
+);
 /// The header of a consume request with the name of the call, by which it can be ended.
 const POLL: HeaderName = HeaderName::from_static("x-dms-poll");
 /// The longest name of a consume call, in bytes.
@@ -50,21 +51,23 @@ pub(crate) fn not_a_poll_id(place: &str, text: &[u8]) -> String {
     format!("{place} is {shown:?}: 1 to {MAX_POLL_ID} of A-Z a-z 0-9 _ - are allowed.")
 }
 
-/// The members beside `message` and `handler` that a consume request asks for.
+/// The extensions that a request asks for: members of a consume answer beside `message` and `handler`, or what a send may contain.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Asked {
     /// The causes of dead letters.
     pub(crate) reasons: bool,
     /// The ids of messages.
     pub(crate) ids: bool,
+    /// Delays above the documented limit.
+    pub(crate) long_delays: bool,
 }
 
 impl Asked {
-    /// Reads the header `x-dms-extensions` of a consume request. Unknown names are ignored.
+    /// Reads the header `x-dms-extensions` of a request. Unknown names are ignored.
     pub(crate) fn read(app: &AppState, headers: &HeaderMap) -> Self {
         let asked = headers.get(EXTENSIONS).filter(|_| app.extensions).and_then(|value| value.to_str().ok());
         let asks = |name| asked.is_some_and(|asked| asked.split(',').any(|other| other.trim() == name));
-        Self { reasons: asks("reason"), ids: asks("message-id") }
+        Self { reasons: asks("reason"), ids: asks("message-id"), long_delays: asks("long-delay") }
     }
 }
 

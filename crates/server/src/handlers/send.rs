@@ -1,19 +1,23 @@
 //! Sending messages (API reference 5.3.1).
 
+use std::time::Duration;
+
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::StatusCode;
 
 use crate::{
     broker::MessageOrigin,
-    handlers::{copies, request::ApiRequest, send_body::SendRequest},
+    handlers::{copies, extensions::Asked, request::ApiRequest, send_body::SendRequest},
     http::{error::ApiError, json::JsonText},
 };
+use dms_protocol::limits;
 
 /// `POST /queues/{queue_id}/messages` (5.3.1).
 pub(crate) async fn send(request: &ApiRequest<'_>) -> Result<Response, ApiError> {
     let (app, path) = (request.app, request.queue()?);
-    let SendRequest { mut messages, return_id } = SendRequest::read(request.body, app.extensions)?;
+    let SendRequest { mut messages, return_id } =
+        SendRequest::read(request.body, app.extensions, longest_delay(request))?;
     copies::check_ids(request, &path, &mut messages).await?;
     let count = messages.len();
     let asked: Option<Vec<_>> =
@@ -26,6 +30,14 @@ pub(crate) async fn send(request: &ApiRequest<'_>) -> Result<Response, ApiError>
         None => answer(count, &duplicates, std::iter::repeat_n(None, count)),
     };
     Ok((StatusCode::CREATED, JsonText(text)).into_response())
+}
+
+/// The longest delay of the messages: the documented one, unless the request asks for more.
+fn longest_delay(request: &ApiRequest<'_>) -> Duration {
+    match Asked::read(request.app, &request.head().headers).long_delays {
+        true => limits::MAX_LONG_DELAY,
+        false => limits::MAX_DELAY,
+    }
 }
 
 /// The answer of 5.3.1. A request is stored as a whole or refused as a whole, so `state` is always 0. A message that was not stored

@@ -57,14 +57,16 @@ struct Delay<'a> {
 }
 
 impl SendRequest {
-    /// Reads and checks the body of a send. Without `extensions`, deduplication keys are passed over as any unknown member is.
+    /// Reads and checks the body of a send, whose messages may be delayed for `longest`. Without `extensions`, deduplication keys are
+    /// passed over as any unknown member is.
     ///
     /// # Errors
     /// A documented code with the place of the first mistake.
-    pub(crate) fn read(body: &[u8], extensions: bool) -> Result<Self, ApiError> {
+    pub(crate) fn read(body: &[u8], extensions: bool, longest: Duration) -> Result<Self, ApiError> {
         let ParsedSend { messages, return_id } = json::read_messages(body, request)?;
         check_sizes(&messages)?;
-        let messages = messages.into_iter().enumerate().map(|(index, entry)| message(index, entry, extensions));
+        let messages =
+            messages.into_iter().enumerate().map(|(index, entry)| message(index, entry, extensions, longest));
         Ok(Self { messages: messages.collect::<Result<_, _>>()?, return_id })
     }
 }
@@ -138,9 +140,9 @@ fn check_sizes(messages: &[Entry<'_>]) -> Result<(), ApiError> {
     Err(codes::MESSAGE_SIZE.saying(text))
 }
 
-fn message(index: usize, entry: Entry<'_>, extensions: bool) -> Result<NewMessage, ApiError> {
+fn message(index: usize, entry: Entry<'_>, extensions: bool, longest: Duration) -> Result<NewMessage, ApiError> {
     check_labels(index, &entry.tags)?;
-    let delay = entry.delay.map_or(Ok(Duration::ZERO), |delay| delay.read(index))?;
+    let delay = entry.delay.map_or(Ok(Duration::ZERO), |delay| delay.read(index, longest))?;
     let deduplication = entry.deduplication.filter(|_| extensions);
     Ok(NewMessage {
         deduplication: deduplication.map_or(Ok(None), |text| text.read(index))?,
@@ -163,14 +165,15 @@ fn check_labels(index: usize, tags: &[Cow<'_, str>]) -> Result<(), ApiError> {
 
 impl Delay<'_> {
     /// Milliseconds, truncated to whole ones (5.3.1).
-    fn read(&self, index: usize) -> Result<Duration, ApiError> {
+    fn read(&self, index: usize, longest: Duration) -> Result<Duration, ApiError> {
         let millis = self.millis.parse::<f64>().unwrap_or(f64::NAN);
         // Adding zero turns minus zero into zero.
         let delay = Duration::try_from_secs_f64((millis.trunc() + 0.0) / 1000.0).ok();
-        delay.filter(|delay| limits::delay(*delay).is_ok()).ok_or_else(|| {
+        delay.filter(|delay| *delay <= longest).ok_or_else(|| {
             let (name, shown) = (self.name, excerpt(self.millis.as_bytes()));
+            let (ms, days) = (longest.as_millis(), longest.as_secs() / 86_400);
             codes::REQUEST_FORMAT
-                .at(format!("messages[{index}].{name} is {shown}: 0 to 604800000 ms (7 days) are allowed."))
+                .at(format!("messages[{index}].{name} is {shown}: 0 to {ms} ms ({days} days) are allowed."))
         })
     }
 }
@@ -264,7 +267,7 @@ mod tests {
 
     #[test]
     fn delays_are_numbers_of_milliseconds() {
-        let delay = |millis| Delay { name: "delay_time", millis }.read(0).ok();
+        let delay = |millis| Delay { name: "delay_time", millis }.read(0, limits::MAX_DELAY).ok();
         for (millis, read) in [("0", 0), ("-0", 0), ("-0.9", 0), ("6000.9", 6000), ("1e3", 1000), ("1e-999", 0)] {
             assert_eq!(delay(millis), Some(Duration::from_millis(read)), "{millis}");
         }
@@ -278,7 +281,8 @@ mod tests {
     fn a_deduplication_key_is_checked_with_its_window() {
         let read = |members: &str, extensions| {
             let body = format!(r#"{{"messages":[{{"body":1{members}}}]}}"#);
-            SendRequest::read(body.as_bytes(), extensions).map(|mut read| read.messages.remove(0).deduplication)
+            SendRequest::read(body.as_bytes(), extensions, limits::MAX_DELAY)
+                .map(|mut read| read.messages.remove(0).deduplication)
         };
         let key = |seconds| Some(Box::new(Deduplication::new("k", Duration::from_secs(seconds))));
         assert_eq!(read(r#","deduplication_key":"k""#, true).unwrap(), key(300));

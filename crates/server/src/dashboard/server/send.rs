@@ -17,6 +17,7 @@ use crate::{
     handlers::send_body::SendRequest,
     http::error::ApiError,
 };
+use dms_protocol::limits::MAX_DELAY;
 
 /// The maximum size of the form, in bytes: the largest body, with each byte percent-encoded, and the other fields.
 const MAX_SEND_FORM: usize = 2 << 20;
@@ -106,7 +107,8 @@ impl Pages {
         let message = message(form)?;
         let copies = form.number("copies").unwrap_or(1).clamp(1, MAX_COPIES);
         let messages = vec![message; usize::try_from(copies).unwrap_or(1)].join(",");
-        let request = SendRequest::read(format!("{{\"messages\":[{messages}]}}").as_bytes(), self.app.extensions)?;
+        let request =
+            SendRequest::read(format!("{{\"messages\":[{messages}]}}").as_bytes(), self.app.extensions, MAX_DELAY)?;
         let asked: Vec<_> = request.messages.iter().map(|message| (message.delay, message.origin)).collect();
         let (count, id) = (asked.len(), &queue.queue.id);
         let appended = self.app.broker.append(&queue.project, id, request.messages).await?;
@@ -143,7 +145,7 @@ mod tests {
 
     fn read(form: &str) -> Option<SendRequest> {
         let message = message(&Form::parse(form.as_bytes())).ok()?;
-        SendRequest::read(format!("{{\"messages\":[{message}]}}").as_bytes(), true).ok()
+        SendRequest::read(format!("{{\"messages\":[{message}]}}").as_bytes(), true, MAX_DELAY).ok()
     }
 
     #[test]

@@ -6,7 +6,9 @@ use dms_protocol::queue::{NewQueue, QueueMode};
 use dms_server::broker::{Broker, BrokerError, PeekState, Stream, embedded::EmbeddedConfig};
 use tokio::time::{Instant, advance};
 
-use super::stage::{Stage, acks, all_done, message, on_each_store, on_each_store_with, take, texts, wait};
+use super::stage::{
+    Reopen, Stage, acks, all_done, message, on_each_durable_store, on_each_store, on_each_store_with, take, texts, wait,
+};
 
 const NOTHING: [&str; 0] = [];
 const HOUR: Duration = Duration::from_secs(3600);
@@ -40,6 +42,23 @@ async fn retention_of_a_delayed_message_counts_from_its_due_time() {
         tokio::time::sleep(Duration::from_secs(1)).await;
         assert!(s.lease(1, Stream::Messages, wait(1, 5)).await.unwrap().is_empty());
         assert_eq!(s.counters(1).await.produced_messages, 0);
+    })
+    .await;
+}
+
+/// The extension `long-delay`: nothing expires before it is due.
+#[tokio::test(start_paused = true)]
+async fn a_delay_of_a_year_ends_when_it_is_due() {
+    on_each_durable_store(NewQueue::new("q"), async |s: Stage, reopen: Reopen| {
+        s.send_all(vec![message("in a year", &[], 366 * 24 * HOUR)]).await;
+        advance(200 * 24 * HOUR).await;
+        let s = reopen.crash(s).await;
+        assert_eq!(texts(&s.take(1).await), NOTHING);
+        advance(166 * 24 * HOUR - Duration::from_secs(30)).await;
+        let s = reopen.restart(s).await;
+        assert_eq!(texts(&s.take(1).await), NOTHING);
+        let batch = s.lease(0, Stream::Messages, wait(1, 60)).await.unwrap();
+        assert_eq!(texts(&batch), ["in a year"]);
     })
     .await;
 }

@@ -167,6 +167,37 @@ async fn requests_go_on_while_a_server_stops_in_order_and_after_another_one_cras
     }
 }
 
+/// Keys are stored with the messages of a shard, so the next owner knows them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deduplication_key_counts_at_every_server_and_after_one_crashed() {
+    let Some(server) = PgServer::shared() else { return };
+    let mut servers = three(server, MANY).await;
+    let mut made = Vec::new();
+    for number in 0..8 {
+        made.push(make(&servers[0], &format!("queue-{number}")).await);
+    }
+    let body = r#"{"messages":[{"body":"once","deduplication_key":"k"},{"body":"each"}],"return_id":true}"#;
+    let send = async |api: &Api, queue: &str| {
+        let sent = api.post(&format!("{queue}/messages"), body).await.expect(201);
+        (sent["messages"][0]["id"].clone(), sent["messages"][0]["duplicate"] == true)
+    };
+    let mut ids = Vec::new();
+    for (queue, _) in &made {
+        let sent = join_all(servers.iter().map(|api| send(api, queue))).await;
+        assert_eq!(sent.iter().filter(|(_, duplicate)| *duplicate).count(), 2, "{sent:?}");
+        assert!(sent.iter().all(|(id, _)| *id == sent[0].0), "{sent:?}");
+        ids.push(sent[0].0.clone());
+    }
+    drop(servers.pop());
+    for ((queue, group), id) in made.iter().zip(ids) {
+        assert_eq!(send(&servers[0], queue).await, (id, true));
+        let leased = servers[0].get(&format!("{group}/messages?max_msgs=10")).await.expect(200);
+        let mut stored = bodies(&leased);
+        stored.sort_unstable();
+        assert_eq!(stored, ["each", "each", "each", "each", "once"]);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn another_number_of_shards_is_refused() {
     let Some(server) = PgServer::shared() else { return };

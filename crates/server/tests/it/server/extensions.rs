@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::{Api, ApiResponse, PROJECT, guarded, vector_clock};
 
 /// The extensions that a server announces.
-const ALL: &str = "end-poll, release, reject, reason, overview, peek, message-id, messages, deduplication";
+const ALL: &str = "end-poll, release, reject, reason, overview, peek, message-id, messages, deduplication, long-delay";
 
 /// A consume call with a name.
 async fn poll(api: &Api, group: &str, id: &str, seconds: u32) -> ApiResponse {
@@ -476,4 +476,22 @@ async fn a_server_without_extensions_passes_over_deduplication_keys() {
         api.send(&queue, r#"{"body":1,"deduplication_key":"k","deduplication_window":"any"}"#).await;
     }
     assert_eq!(api.consume(&group, "").await.as_array().unwrap().len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_long_delay_has_to_be_asked_for() {
+    for (extensions, header, most) in
+        [(true, "long-delay", 31_622_400_000_u64), (true, "reason", 604_800_000), (false, "long-delay", 604_800_000)]
+    {
+        let api = Api::with(ServerConfig::default().extensions(extensions).clock(vector_clock())).await;
+        let (queue, _) = api.queue_and_group("q").await;
+        let send = async |delay: u64| {
+            let body = format!(r#"{{"messages":[{{"body":1,"delay_time":{delay}}}]}}"#);
+            let uri = format!("/v2/{PROJECT}{queue}/messages");
+            api.raw(Request::post(uri).header("x-dms-extensions", header).body(Body::from(body)).unwrap()).await
+        };
+        send(most).await.expect(201);
+        let said = send(most + 1).await.refused(400, "DMS.10540010");
+        assert!(said.contains(&format!("0 to {most} ms")), "{said}");
+    }
 }

@@ -88,7 +88,7 @@ pub(crate) struct SendArgs {
     /// An attribute of every message; a value that is JSON is sent as JSON
     #[arg(long = "attribute", value_name = "NAME=VALUE", value_parser = input::attribute)]
     attributes: Vec<(String, Box<serde_json::value::RawValue>)>,
-    /// Delay before the messages can be consumed, at most 7d
+    /// Delay before the messages can be consumed, at most 7d (366d on this project's server)
     #[arg(long, value_name = "DURATION", default_value = "0s", hide_default_value = true)]
     delay: Span,
     /// Store the message once: others with this key are not stored while it counts
