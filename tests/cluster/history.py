@@ -110,5 +110,5 @@ class History:
         lost = sorted(set(self.answered) - self.unsure)
         answered = set(self.answered)
         in_order = [number for number in self.settled if number in answered]
-        late = [after for before, after in zip(in_order, in_order[1:]) if after < before]
+        late = [(before, after) for before, after in zip(in_order, in_order[1:]) if after < before]
         return lost, self.came_back, late
