@@ -118,8 +118,8 @@ pub(crate) fn run(args: ContextArgs, context: &Context) -> Result<(), Failure> {
             context.done(&text, &json!({ "current": name }))
         }
         ContextCommand::Show { name } => {
-            let asked = name.or_else(|| context.global.context.clone()).or_else(|| contexts.current.clone());
-            let Some(name) = asked else {
+            let chosen = || Ok::<_, Failure>(context.chosen_context()?.map(|chosen| chosen.name));
+            let Some(name) = name.map_or_else(chosen, |name| Ok(Some(name)))? else {
                 return Err(Failure::of(
                     Kind::Usage,
                     "no context is current: name one, or run `dms-worker context use`",

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::{
     cli::support::{
-        contexts::{Contexts, SavedContext},
+        contexts::Contexts,
         failure::{Failure, Kind},
         global_options::{Color, Format, Global},
         logging,
@@ -21,6 +21,14 @@ use dms_worker::client::Client;
 
 /// What a command that ends logs: a client that gives up says so, and the command's own error says the same.
 const QUIETLY: &str = "warn,dms_worker::client=off";
+
+/// A context that was chosen for a command.
+#[derive(Debug)]
+pub(crate) struct Chosen {
+    pub(crate) name: String,
+    /// Whether `--context` names it. Its settings then override variables, too.
+    by_flag: bool,
+}
 
 /// The global options, and what follows from them.
 #[derive(Debug)]
@@ -130,24 +138,36 @@ impl Context {
     /// As [`request`](Self::request), with the context in use. A context stands for a whole configuration: it takes the place of a file
     /// that nobody named, and credentials of such a file never go to the context's service.
     fn client_request(&self) -> Result<Request, Failure> {
-        let Some((name, saved)) = self.context_in_use()? else { return Ok(self.request(true)) };
+        let Some(Chosen { name, by_flag }) = self.chosen_context()? else { return Ok(self.request(true)) };
+        let saved = Contexts::read()?.get(&name)?.clone();
         let file = self.global.config.clone().or_else(|| saved.config.clone());
-        let request = self.flags(Request::new().file(file).environment());
-        Ok(saved.settings().into_iter().fold(request, |request, (key, value)| request.context(&name, key, value)))
+        let mut request = Request::new().file(file).environment();
+        if by_flag && saved.has_credentials() {
+            // Two kinds of credentials would be a mistake.
+            request = request.without_variables("DMS_WORKER_DMS__AUTH__");
+        }
+        let add = |request: Request, (key, value)| match by_flag {
+            true => request.flag(&format!("--context {name}"), key, value),
+            false => request.context(&name, key, value),
+        };
+        Ok(self.flags(saved.settings().into_iter().fold(request, add)))
     }
 
-    /// The context that `--context` or `DMS_WORKER_CONTEXT` names; else the current one, unless a file is named.
-    fn context_in_use(&self) -> Result<Option<(String, SavedContext)>, Failure> {
-        if let Some(name) = self.global.context.as_ref().filter(|name| !name.is_empty()) {
-            let saved = Contexts::read()?.get(name)?.clone();
-            return Ok(Some((name.clone(), saved)));
+    /// The context in use. Options come before variables, and a file that is named before the current context.
+    pub(crate) fn chosen_context(&self) -> Result<Option<Chosen>, Failure> {
+        if let Some(name) = self.global.context.clone().filter(|name| !name.is_empty()) {
+            return Ok(Some(Chosen { name, by_flag: true }));
         }
-        if self.global.config.is_some() || std::env::var_os("DMS_WORKER_CONFIG").is_some_and(|file| !file.is_empty()) {
+        if self.global.config.is_some() {
             return Ok(None);
         }
-        let contexts = Contexts::read()?;
-        let Some(name) = &contexts.current else { return Ok(None) };
-        Ok(Some((name.clone(), contexts.get(name)?.clone())))
+        let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let name = match (variable("DMS_WORKER_CONTEXT"), variable("DMS_WORKER_CONFIG")) {
+            (Some(name), _) => Some(name),
+            (None, Some(_)) => None,
+            (None, None) => Contexts::read()?.current,
+        };
+        Ok(name.map(|name| Chosen { name, by_flag: false }))
     }
 
     /// A client of the configured service. For an embedded one that is the server of a running `run` or `serve`.

@@ -69,6 +69,13 @@ impl SavedContext {
     }
 }
 
+impl SavedContext {
+    /// Whether it says with which credentials requests are made.
+    pub(crate) fn has_credentials(&self) -> bool {
+        self.access_key.is_some() || self.secret_key_file.is_some() || self.token_file.is_some()
+    }
+}
+
 impl Contexts {
     /// Reads the saved contexts; none if there is no file.
     ///

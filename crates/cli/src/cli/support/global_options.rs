@@ -12,7 +12,7 @@ pub(crate) struct Global {
     #[arg(short, long, global = true, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
     /// A saved context, instead of the current one
-    #[arg(long, global = true, value_name = "NAME", env = "DMS_WORKER_CONTEXT", hide_env = true)]
+    #[arg(long, global = true, value_name = "NAME")]
     pub(crate) context: Option<String>,
     /// The address of the service, as in http://127.0.0.1:9400 [config: dms.endpoint]
     #[arg(long, global = true, value_name = "URL")]

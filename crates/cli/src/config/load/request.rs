@@ -58,6 +58,12 @@ impl Request {
         self.variables(readable)
     }
 
+    /// Leaves out the variables whose names begin so.
+    pub fn without_variables(mut self, prefix: &str) -> Self {
+        self.variables.retain(|(name, _)| !name.starts_with(prefix));
+        self
+    }
+
     /// Sets `key`, as in `server.listen`, by the flag of this name, as in `--listen`.
     pub fn flag(mut self, name: &str, key: &str, value: impl Into<String>) -> Self {
         self.flags.push(Override {
@@ -68,7 +74,7 @@ impl Request {
         self
     }
 
-    /// Sets `key` by the context of this name, over the file and under the variables.
+    /// Sets `key` by the context of this name, over the file and under the variables. For a context that is current, or that a variable names.
     pub fn context(mut self, name: &str, key: &str, value: impl Into<String>) -> Self {
         self.context.push(Override {
             path: KeyPath::dotted(key),

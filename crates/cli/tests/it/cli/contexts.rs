@@ -69,3 +69,62 @@ fn a_context_has_the_project_and_the_file_of_the_secret_and_never_the_secret() {
     assert!(secret.contains("holds a secret") && !secret.contains("planted"), "{secret}");
     assert!(program.run(&["context", "add", "x"]).failed(2).contains("add --endpoint URL, or -c FILE"));
 }
+
+/// Options override variables, and what is named overrides what is only current.
+#[test]
+fn options_override_variables() {
+    const CONTEXT: (&str, &str) = ("DMS_WORKER_CONTEXT", "env");
+    const CONFIG: (&str, &str) = ("DMS_WORKER_CONFIG", "env.yaml");
+    const ENDPOINT: (&str, &str) = ("DMS_WORKER_DMS__ENDPOINT", "http://127.0.0.1:6");
+    const TOKEN: (&str, &str) = ("DMS_WORKER_DMS__AUTH__TOKEN", "planted");
+    let program = Program::new();
+    program.file("flag.yaml", "dms: {endpoint: 'http://127.0.0.1:1'}\n");
+    program.file("env.yaml", "dms: {endpoint: 'http://127.0.0.1:2'}\n");
+    program.file("secret", "planted");
+    for (name, port) in [("flag", 3), ("env", 4), ("current", 5)] {
+        let endpoint = format!("http://127.0.0.1:{port}");
+        let credentials = ["--access-key", "AK", "--secret-key-file", "secret"];
+        program.run(&[&["context", "add", name, "--endpoint", &endpoint], &credentials[..]].concat()).ok();
+    }
+    let port = |current: bool, variables: &[(&str, &str)], options: &[&str]| {
+        let using = if current { &["context", "use", "current"][..] } else { &["context", "use", "--none"] };
+        program.run(using).ok();
+        let mut command = program.command(&[options, &["queue", "list"]].concat());
+        let output = command.envs(variables.iter().copied()).output().unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        let (_, after) = stderr.split_once("running at http://127.0.0.1:").unwrap_or_else(|| panic!("{stderr}"));
+        after.split_once('?').unwrap().0.to_owned()
+    };
+    let (file, context, endpoint) = (["-c", "flag.yaml"], ["--context", "flag"], ["--endpoint", "http://127.0.0.1:7"]);
+    let every = [CONTEXT, CONFIG, ENDPOINT];
+    for (expected, current, variables, options) in [
+        ("7", true, &every[..], &[endpoint, context, file].concat()[..]),
+        ("7", true, &every, &endpoint),
+        ("3", true, &every, &context),
+        ("3", true, &[ENDPOINT, TOKEN], &context),
+        ("3", false, &[], &[context, file].concat()),
+        ("1", true, &[CONTEXT, CONFIG], &file),
+        // The contract of the configuration: variables override files.
+        ("6", true, &every, &file),
+        ("4", true, &[CONTEXT, CONFIG], &[]),
+        ("6", true, &every, &[]),
+        ("2", true, &[CONFIG], &[]),
+        ("5", true, &[], &[]),
+        ("6", true, &[ENDPOINT], &[]),
+        ("6", false, &[ENDPOINT], &[]),
+    ] {
+        assert_eq!(port(current, variables, options), expected, "{current} {variables:?} {options:?}");
+    }
+}
+
+/// The log's filter is one more setting with a variable.
+#[test]
+fn quiet_and_verbose_override_the_variable_of_the_log() {
+    let program = Program::new();
+    let stderr = |options: &[&str]| {
+        let mut command = program.command(&[options, &["--endpoint", "http://127.0.0.1:1", "queue", "list"]].concat());
+        String::from_utf8(command.env("RUST_LOG", "dms_worker=debug").output().unwrap().stderr).unwrap()
+    };
+    assert!(stderr(&[]).contains("DEBUG"), "{}", stderr(&[]));
+    assert!(!stderr(&["-q"]).contains("DEBUG"), "{}", stderr(&["-q"]));
+}

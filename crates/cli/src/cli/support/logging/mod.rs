@@ -18,9 +18,10 @@ use crate::{
 /// Libraries that log as an error what this program reports itself; a filter that names them wins.
 const QUIET: &str = "rustls=off";
 
-/// Sets up the log of a short-lived command, with the filter `usual` unless `-v`, `-q` or `RUST_LOG` is given.
+/// Sets up the log of a short-lived command, with the filter `usual` unless `-v`, `-q` or `RUST_LOG` says otherwise.
 pub(crate) fn for_command(global: &Global, colored: bool, usual: &str) {
-    let filter = from_environment().unwrap_or_else(|| EnvFilter::new(format!("{QUIET},{}", level(global, usual))));
+    let filter =
+        from_environment(global).unwrap_or_else(|| EnvFilter::new(format!("{QUIET},{}", level(global, usual))));
     drop(start(filter, LogFormat::Text, colored, &Traces::none()));
 }
 
@@ -31,7 +32,7 @@ pub(crate) struct LogFilter {
 }
 
 impl LogFilter {
-    /// Filters by another configuration from now on. `RUST_LOG`, `-v` and `-q` win as they did at the start.
+    /// Filters by another configuration from now on. `-v`, `-q` and `RUST_LOG` win as they did at the start.
     ///
     /// # Errors
     /// When the filter is malformed; the old one stays.
@@ -50,7 +51,7 @@ impl LogFilter {
     }
 }
 
-/// Logs of a process that stays, as its configuration says, and its traces. `RUST_LOG` wins, then `-v` and `-q`.
+/// Logs of a process that stays, as its configuration says, and its traces. `-v` and `-q` win, then `RUST_LOG`.
 ///
 /// # Errors
 /// When the filter is malformed, or a variable of the traces.
@@ -62,7 +63,7 @@ pub(crate) fn for_service(global: &Global, colored: bool, log: &Log) -> Result<(
 }
 
 fn filter(global: &Global, log: &Log) -> Result<EnvFilter, Failure> {
-    if let Some(filter) = from_environment() {
+    if let Some(filter) = from_environment(global) {
         return Ok(filter);
     }
     parsed(&level(global, &log.filter))
@@ -93,7 +94,11 @@ fn level(global: &Global, usual: &str) -> String {
     }
 }
 
-fn from_environment() -> Option<EnvFilter> {
+/// The filter of `RUST_LOG`, unless an option asks for another.
+fn from_environment(global: &Global) -> Option<EnvFilter> {
+    if global.quiet || global.verbose > 0 {
+        return None;
+    }
     let text = std::env::var("RUST_LOG").ok().filter(|text| !text.is_empty())?;
     EnvFilter::try_new(text).ok()
 }
