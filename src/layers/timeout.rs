@@ -6,7 +6,10 @@ use tokio::time::{Instant, timeout_at};
 use tower::Layer;
 
 use super::around::{Around, AroundService};
-use crate::worker::{Delivery, DeliveryService, HandlerError};
+use crate::{
+    text::brief,
+    worker::{Delivery, DeliveryService, HandlerError},
+};
 
 /// Stops a call at its timeout or at the end of its lease. The call has then failed, and a [`Retry`](super::Retry)
 /// around this layer tries again.
@@ -25,7 +28,7 @@ use crate::worker::{Delivery, DeliveryService, HandlerError};
 pub struct Timeout(Duration);
 
 #[derive(Debug, thiserror::Error)]
-#[error("the call took longer than its limit of {0:?}")]
+#[error("the call took longer than its limit of {}", brief(*.0))]
 struct TookTooLong(Duration);
 
 impl Timeout {
@@ -49,7 +52,7 @@ impl Around for Timeout {
         let until = Instant::now() + limit;
         match timeout_at(until, inner.deliver(delivery)).await {
             Ok(answer) => answer,
-            Err(_) => Err(TookTooLong(limit).into()),
+            Err(_) => Err(HandlerError::timed_out(TookTooLong(limit))),
         }
     }
 }

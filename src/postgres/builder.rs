@@ -18,6 +18,10 @@ use crate::{
 const TCP_TIMEOUT: Duration = Duration::from_secs(2);
 /// The idle time after which a connection is probed.
 const KEEPALIVE: Duration = Duration::from_secs(10);
+/// The time between probes, and how many in a row stay without an answer before the connection counts as dead.
+const PROBES: (Duration, u32) = (Duration::from_secs(5), 3);
+/// How long a host may leave data without an answer before the connection counts as dead.
+const UNANSWERED: Duration = Duration::from_secs(25);
 
 /// Sets up a [`Postgres`]; made by [`Postgres::builder`].
 #[derive(Clone, Debug)]
@@ -75,7 +79,10 @@ impl PostgresBuilder {
         config
             .ssl_mode(if self.ca_file.is_some() { SslMode::Require } else { SslMode::Disable })
             .target_session_attrs(TargetSessionAttrs::ReadWrite)
-            .keepalives_idle(KEEPALIVE);
+            .keepalives_idle(KEEPALIVE)
+            .keepalives_interval(PROBES.0)
+            .keepalives_retries(PROBES.1)
+            .tcp_user_timeout(UNANSWERED);
         if config.get_connect_timeout().is_none() {
             config.connect_timeout(TCP_TIMEOUT);
         }

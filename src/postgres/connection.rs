@@ -19,7 +19,7 @@ use crate::postgres_tls::Tls;
 /// connections without an answer.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The time that a statement may take.
-const STATEMENT_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const STATEMENT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The advisory lock under which tables are created. `CREATE … IF NOT EXISTS` of two sessions at once fails in one.
 const CREATION_LOCK: i64 = 0x646d_735f_776b_7231;
 

@@ -2,6 +2,8 @@
 
 use std::{error::Error as StdError, path::PathBuf, time::Duration};
 
+use crate::text::brief;
+
 /// Why PostgreSQL could not be used. No message contains the connection string.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -26,7 +28,7 @@ pub enum PostgresError {
     #[error("PostgreSQL cannot be reached: {0}")]
     Unreachable(String),
     /// PostgreSQL did not answer in time.
-    #[error("PostgreSQL did not answer within {0:?}")]
+    #[error("PostgreSQL did not answer within {}", brief(*.0))]
     Timeout(Duration),
     /// PostgreSQL refused a statement.
     #[error("PostgreSQL refused a statement: {}", describe(.0))]

@@ -2,11 +2,11 @@
 
 use std::{collections::BTreeMap, future::Future, pin::pin, time::Duration};
 
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_postgres::{Client as Database, Transaction, types::Type};
 
 use super::{
-    connection::Value,
+    connection::{STATEMENT_TIMEOUT, Value},
     error::PostgresError,
     outbox::{Outbox, Pending},
 };
@@ -27,13 +27,26 @@ const POLL_INTERVAL: Duration = Duration::from_millis(200);
 const WINDOW: Duration = Duration::from_secs(3600);
 /// How long a batch may take after the shutdown.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
+/// How long the messages of one queue may take within a batch, and after how long no further queue of the batch is begun.
+const SEND_TIMEOUT: Duration = Duration::from_secs(30);
+/// The time after which PostgreSQL ends the transaction of a relay that has stopped without closing its connection, so that
+/// another relay can take over. Longer than a batch takes to be sent.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// Sends committed messages of an [`Outbox`] to their queues; made by [`Outbox::relay`].
 ///
-/// Run one in each replica: one of them is active at a time, and another takes over when its database connection ends.
-/// The messages of one queue are sent in the order in which they were added. This project's server stores each of them
-/// once, whatever is killed in between, because they are sent with their deduplication keys. A message that the service refuses for good
-/// stays in the table with the reason in its column `refused`; everything else is sent again until it succeeds.
+/// Run one in each replica: one of them is active at a time, and another takes over when its database connection ends. If
+/// the host of the active one dies, PostgreSQL notices that after 25 s; if its process hangs, after 90 s.
+///
+/// Of two messages for one queue, the one whose transaction was committed before the other message was added is sent
+/// first. So the messages about one row arrive in the order of its changes, if each transaction changes or locks the row
+/// before it adds its message. Between transactions that run at the same time there is no order: a message is sent as soon
+/// as the relay sees it, although messages with smaller ids may be committed later, and those it sees together are sent in
+/// the order of their ids.
+///
+/// This project's server stores each message once, whatever is killed in between, because they are sent with their
+/// deduplication keys. A message that the service refuses for good stays in the table with the reason in its column `refused`; everything else
+/// is sent again until it succeeds.
 #[derive(Debug)]
 #[must_use = "a relay sends nothing before `run` is called"]
 pub struct Relay {
@@ -171,7 +184,8 @@ impl Relay {
             // A connection of its own, because others must not take part in its transactions.
             none => none.insert(self.outbox.table().postgres().dedicated().await?),
         };
-        let transaction = database.transaction().await?;
+        let transaction = in_time(database.transaction()).await?;
+        limit_times(&transaction, IDLE_TIMEOUT).await?;
         if !self.become_active(&transaction).await? {
             return Ok(0);
         }
@@ -180,13 +194,13 @@ impl Relay {
             Pending::COLUMNS,
             self.outbox.table().sql_name()
         );
-        let rows = transaction.query_typed(&sql, &[(&self.paused_queues(), Type::TEXT_ARRAY)]).await?;
+        let rows = in_time(transaction.query_typed(&sql, &[(&self.paused_queues(), Type::TEXT_ARRAY)])).await?;
         let pending = rows.iter().map(Pending::read).collect::<Result<Vec<_>, _>>()?;
         let count = pending.len();
         let results = self.send(pending).await;
         self.finish(&transaction, &results).await?;
         // If the commit fails, the messages are sent again: better twice than never.
-        transaction.commit().await?;
+        in_time(transaction.commit()).await?;
         report.sent += results.sent.len() as u64;
         report.refused += results.refused.len() as u64;
         Ok(count)
@@ -200,7 +214,7 @@ impl Relay {
     }
 
     /// Pauses a queue after a failure, longer each time.
-    fn pause_queue(&mut self, queue: &str, error: &Error, messages: usize) {
+    fn pause_queue(&mut self, queue: &str, error: &SendFailure, messages: usize) {
         let paused = self.paused.entry(queue.to_owned());
         let paused = paused.or_insert_with(|| Paused { until: Instant::now(), pauses: pauses() });
         let pause = paused.pauses.next_delay().unwrap_or(POLL_INTERVAL).max(error.retry_after().unwrap_or_default());
@@ -213,7 +227,7 @@ impl Relay {
     /// Whether no other relay is active. The lock is held until the transaction ends, with its connection at the latest.
     async fn become_active(&self, transaction: &Transaction<'_>) -> Result<bool, PostgresError> {
         let sql = "SELECT pg_try_advisory_xact_lock(hashtext($1))";
-        let rows = transaction.query_typed(sql, &[(&self.outbox.table().sql_name(), Type::TEXT)]).await?;
+        let rows = in_time(transaction.query_typed(sql, &[(&self.outbox.table().sql_name(), Type::TEXT)])).await?;
         Ok(rows.first().map_or(Ok(false), |row| row.try_get(0))?)
     }
 
@@ -227,9 +241,15 @@ impl Relay {
                 Err(error) => results.refused.push((message.id, error.to_string())),
             }
         }
+        let until = after(Instant::now(), SEND_TIMEOUT);
         for (queue, messages) in queues {
+            // The rest is sent in the next batch: a long transaction keeps PostgreSQL from cleaning up.
+            if Instant::now() >= until {
+                break;
+            }
             let before = results.sent.len() + results.refused.len();
-            match self.send_to(&queue, &messages, &mut results).await {
+            let sent = timeout(SEND_TIMEOUT, self.send_to(&queue, &messages, &mut results)).await;
+            match sent.map_err(|_| SendFailure::TookTooLong).and_then(|sent| sent.map_err(SendFailure::Call)) {
                 Ok(()) => drop(self.paused.remove(&queue)),
                 // Messages after a failed one wait, so that they arrive in order.
                 Err(error) => {
@@ -307,16 +327,54 @@ impl Relay {
         let table = self.outbox.table().sql_name();
         if !results.sent.is_empty() {
             let sql = format!("DELETE FROM {table} WHERE id = ANY($1)");
-            transaction.execute_typed(&sql, &[(&results.sent, Type::INT8_ARRAY)]).await?;
+            in_time(transaction.execute_typed(&sql, &[(&results.sent, Type::INT8_ARRAY)])).await?;
         }
         for (id, reason) in &results.refused {
             tracing::warn!(id, reason, "a message of the outbox was refused: it stays in the table with the reason");
             let sql = format!("UPDATE {table} SET refused = $2 WHERE id = $1");
             let values: [Value<'_>; 2] = [(id, Type::INT8), (&reason.replace('\0', ""), Type::TEXT)];
-            transaction.execute_typed(&sql, &values).await?;
+            in_time(transaction.execute_typed(&sql, &values)).await?;
         }
         Ok(())
     }
+}
+
+/// Why messages of a queue could not be sent.
+#[derive(Debug, thiserror::Error)]
+enum SendFailure {
+    #[error("{0}")]
+    Call(Error),
+    #[error("the service did not answer within {}", brief(SEND_TIMEOUT))]
+    TookTooLong,
+}
+
+impl SendFailure {
+    fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Call(error) => error.retry_after(),
+            Self::TookTooLong => None,
+        }
+    }
+}
+
+/// Lets PostgreSQL end a transaction that is idle for `idle`, its statements that hang, and its connection if the host of the
+/// relay dies. The lock of the relay would otherwise be held until then, which is hours with the usual settings of TCP.
+///
+/// The settings are those of the transaction, because a connection pooler may share the connection with others.
+async fn limit_times(transaction: &Transaction<'_>, idle: Duration) -> Result<(), PostgresError> {
+    let sql = format!(
+        "SET LOCAL idle_in_transaction_session_timeout = {}; SET LOCAL statement_timeout = {}; \
+         SET LOCAL tcp_keepalives_idle = 10; SET LOCAL tcp_keepalives_interval = 5; SET LOCAL tcp_keepalives_count = 3",
+        idle.as_millis(),
+        STATEMENT_TIMEOUT.as_millis()
+    );
+    in_time(transaction.batch_execute(&sql)).await
+}
+
+/// A call of PostgreSQL. Its own limits do not help if it does not answer any more.
+async fn in_time<T>(call: impl Future<Output = Result<T, tokio_postgres::Error>>) -> Result<T, PostgresError> {
+    let answer = timeout(STATEMENT_TIMEOUT, call).await;
+    Ok(answer.map_err(|_| PostgresError::Timeout(STATEMENT_TIMEOUT))??)
 }
 
 /// Pauses of 0.2 s to 10 s, without end.
@@ -341,4 +399,29 @@ fn is_final(error: &Error) -> bool {
         && !error.is_not_found()
         && error.status().is_none_or(|status| status == 400)
         && (error.is_limit() || error.status().is_some())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use dms_worker_postgres_fixture::PgServer;
+
+    use super::*;
+    use crate::postgres::Postgres;
+
+    /// The lock of a relay that hangs, while its host and its connection are well, is free after the time for idle transactions.
+    #[tokio::test]
+    async fn a_relay_that_hangs_loses_its_lock() {
+        let Some(server) = PgServer::start("") else { return };
+        let postgres = Postgres::builder(server.url()).build().unwrap();
+        let (mut hangs, mut other) = (postgres.dedicated().await.unwrap(), postgres.dedicated().await.unwrap());
+        let hanging = hangs.transaction().await.unwrap();
+        limit_times(&hanging, Duration::from_millis(200)).await.unwrap();
+        hanging.batch_execute("SELECT pg_advisory_xact_lock(7)").await.unwrap();
+
+        let waiting = other.transaction().await.unwrap();
+        waiting.batch_execute("SET LOCAL lock_timeout = '20s'; SELECT pg_advisory_xact_lock(7)").await.unwrap();
+        assert!(hanging.commit().await.is_err(), "its transaction was ended");
+    }
 }

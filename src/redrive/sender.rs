@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use tokio::time::{Instant, sleep};
 
 use super::{
-    Filter, RedriveReport, Target, Transform, Visitor,
+    Filter, RedriveReport, SweepReport, Target, Transform, Visitor,
     copies::{again, is_exhausted, unchanged},
     journal::{Journal, Legacy},
 };
@@ -228,6 +228,11 @@ impl Visitor for Sender {
             return Ok(filtered);
         }
         self.take_noted(messages).await
+    }
+
+    fn counted(&self, report: &SweepReport) -> u64 {
+        // In a dry run nothing is taken, and messages that are skipped have no copy.
+        if self.dry_run { self.report.redriven } else { report.taken.saturating_sub(self.skipped) }
     }
 
     fn passed_over(&mut self, message: &ReceivedMessage) {

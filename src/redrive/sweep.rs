@@ -45,6 +45,11 @@ pub trait Visitor: Send {
 
     /// Called for a message that stays in the stream.
     fn passed_over(&mut self, message: &ReceivedMessage);
+
+    /// The number of messages that count towards [`Sweep::max`]. Default: those that were visited and acknowledged.
+    fn counted(&self, report: &SweepReport) -> u64 {
+        report.taken
+    }
 }
 
 /// The result of a sweep.
@@ -114,7 +119,7 @@ impl Sweep {
         self
     }
 
-    /// The most messages to visit; no limit by default.
+    /// The most messages to visit, as [`Visitor::counted`] counts them; no limit by default.
     pub fn max(mut self, messages: impl Into<Option<u64>>) -> Self {
         self.max = messages.into().unwrap_or(u64::MAX);
         self
@@ -134,14 +139,15 @@ impl Sweep {
         self
     }
 
-    /// Continues for at least this time, because a killed run may still lease messages.
-    pub(super) fn at_least(mut self, time: Duration) -> Self {
-        self.at_least = time;
+    /// Continues for at least this time, also when the stream is empty; zero by default. For a sweep that continues a killed
+    /// one, whose messages are leased until then.
+    pub fn at_least(mut self, time: Duration) -> Self {
+        self.at_least = self.at_least.max(time);
         self
     }
 
-    /// The lease of the messages.
-    pub(super) fn lease(&self) -> Duration {
+    /// The lease of the messages; see [`ack_wait`](Self::ack_wait).
+    pub fn lease(&self) -> Duration {
         self.ack_wait
     }
 
@@ -238,7 +244,7 @@ impl Pass {
         self.sweep.check().map_err(|error| Error::limit("sweep", error))?;
         self.fifo = self.sweep.client.queue(&self.sweep.source.queue).await?.mode == QueueMode::Fifo;
         self.report.expected = self.waiting().await?;
-        while let Some(batch) = self.next().await? {
+        while let Some(batch) = self.next(visitor).await? {
             if batch.is_empty() {
                 if self.is_over() {
                     return Ok(());
@@ -276,9 +282,10 @@ impl Pass {
     }
 
     /// The next batch; empty after an empty poll, `None` at the end of the sweep.
-    async fn next(&mut self) -> Result<Option<Vec<ReceivedMessage>>, Error> {
+    async fn next(&mut self, visitor: &dyn Visitor) -> Result<Option<Vec<ReceivedMessage>>, Error> {
         let seen = self.report.taken + self.report.passed_over;
-        let left = (self.sweep.max - self.report.taken).min(self.report.expected.saturating_add(EXTRA_VISITS) - seen);
+        let wanted = self.sweep.max.saturating_sub(visitor.counted(&self.report));
+        let left = wanted.min(self.report.expected.saturating_add(EXTRA_VISITS).saturating_sub(seen));
         let most = if self.single { 1 } else { MAX_MESSAGES };
         let want = usize::try_from(left).unwrap_or(most).min(most);
         if want == 0 {

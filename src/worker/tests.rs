@@ -66,7 +66,7 @@ struct Script {
     /// How long the reply to an acknowledgement takes.
     ack_takes: Mutex<Duration>,
     forwarded: Mutex<Vec<Message>>,
-    /// How many polls with a long wait will panic.
+    /// How many polls will panic.
     deadly: AtomicUsize,
     /// How many acknowledgements will panic.
     deadly_acks: AtomicUsize,
@@ -162,7 +162,7 @@ impl Source for Script {
     async fn receive(&self, want: usize, wait: Duration, _: Duration, poll: &PollId) -> Result<Consumed, Error> {
         let sent = Instant::now();
         self.asked.lock().unwrap().push((self.began.elapsed(), want));
-        if wait > SECOND && self.deadly.fetch_update(SeqCst, SeqCst, |more| more.checked_sub(1)).is_ok() {
+        if self.deadly.fetch_update(SeqCst, SeqCst, |more| more.checked_sub(1)).is_ok() {
             panic!("planted");
         }
         self.out.fetch_add(1, SeqCst);

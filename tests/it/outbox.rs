@@ -221,6 +221,55 @@ async fn messages_arrive_in_order_if_their_transaction_is_committed_and_only_the
     assert_eq!(world.orders.waiting::<u64>().await, (1..=26).collect::<Vec<_>>());
 }
 
+/// A message that was added after another transaction was committed is sent after that one's message. Of transactions that run at the
+/// same time, the one that is committed late is sent late, and not lost, although its id is smaller.
+#[tokio::test]
+async fn the_order_is_that_of_changes_that_follow_each_other() {
+    let Some(world) = World::new().await else { return };
+    world.sql("CREATE TABLE account (balance int)");
+    world.sql("INSERT INTO account VALUES (0)");
+    let mut early = world.database().await;
+    let early = early.transaction().await.unwrap();
+    world.outbox.send(&early, "orders", &Message::json(&0).unwrap()).await.unwrap();
+
+    // Each transaction waits for the one before it, and adds its message under the lock of the row.
+    let mut changes = Vec::new();
+    for number in 1..=4_u64 {
+        let (outbox, mut database) = (world.outbox.clone(), world.database().await);
+        changes.push(tokio::spawn(async move {
+            for step in 0..10 {
+                let transaction = database.transaction().await.unwrap();
+                let sql = "UPDATE account SET balance = balance + 1 RETURNING balance";
+                let balance: i32 = transaction.query_one(sql, &[]).await.unwrap().get(0);
+                outbox.send(&transaction, "orders", &Message::json(&balance).unwrap()).await.unwrap();
+                // Others commit meanwhile, so that ids and commits are mixed.
+                if (step + number) % 3 == 0 {
+                    tokio::task::yield_now().await;
+                }
+                transaction.commit().await.unwrap();
+            }
+        }));
+    }
+    let stop = Arc::new(Notify::new());
+    let running = world.relay(world.server.client(), stop.clone());
+    for change in changes {
+        timeout(PATIENCE, change).await.expect("a change hangs").unwrap();
+    }
+    let sent = async {
+        // That of the open transaction is not visible.
+        while world.sql("SELECT count(*) FROM dms_worker.outbox") != ["0"] {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, sent).await.expect("a message waits for an open transaction");
+    early.commit().await.unwrap();
+    stop.notify_one();
+    timeout(PATIENCE, running).await.expect("the relay does not end").unwrap();
+    world.relay_all().await;
+    let expected: Vec<u64> = (1..=40).chain([0]).collect();
+    assert_eq!(world.orders.waiting::<u64>().await, expected);
+}
+
 #[tokio::test]
 async fn a_message_keeps_its_attributes_labels_and_deduplication_key() {
     let Some(world) = World::new().await else { return };

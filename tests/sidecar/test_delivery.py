@@ -114,8 +114,9 @@ class Delivery(Case):
         process = self.deliver(app, ", timeout: 200ms", failures=1)
         process.send("x")
         process.until(produced_deadletters=1)
-        self.assertIn("did not answer within 200ms", process.status()["last_errors"][0]["error"])
-
+        status = process.status()
+        self.assertIn("did not answer within 200ms", status["last_errors"][0]["error"])
+        self.assertEqual((status["failed"], status["timed_out"]), (0, 1))
 
     def test_dead_letters_have_a_worker_of_their_own(self):
         app = self.app(lambda request: 422 if request.path == "/orders" else 200)

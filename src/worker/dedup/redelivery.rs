@@ -31,7 +31,7 @@ pub enum Redelivery {
     Rejected,
     /// Its handler panicked.
     Panicked,
-    /// Its handler was stopped at its deadline.
+    /// Its handler was stopped at its deadline, or says that it took too long.
     TimedOut,
     /// Its handler deferred it.
     Deferred,
@@ -105,7 +105,7 @@ impl fmt::Display for Redelivery {
             Self::Failed => "its handler failed",
             Self::Rejected => "its handler rejected it, or could not decode it",
             Self::Panicked => "its handler panicked",
-            Self::TimedOut => "its handler was stopped at its deadline",
+            Self::TimedOut => "its handler took too long",
             Self::Deferred => "its handler deferred it",
             Self::BehindFailure => "a message before it in its batch failed",
             Self::HandedBack => "its batch was handed back without counting a failure",

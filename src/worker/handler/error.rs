@@ -2,7 +2,10 @@
 
 use std::{error::Error as StdError, fmt, sync::Arc, time::Duration};
 
-use crate::contain::{contained, debug_text_of, discard, text_of};
+use crate::{
+    contain::{contained, debug_text_of, discard, text_of},
+    text::brief,
+};
 
 /// Why a message was not handled, and what should become of it.
 ///
@@ -13,6 +16,8 @@ use crate::contain::{contained, debug_text_of, discard, text_of};
 #[derive(Clone)]
 pub struct HandlerError {
     kind: FailureKind,
+    /// Whether the attempt failed because it took too long.
+    timed_out: bool,
     source: Reason,
 }
 
@@ -62,12 +67,22 @@ pub enum FailureKind {
 impl HandlerError {
     /// The attempt failed; the message is redelivered.
     pub fn retry(reason: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        Self { kind: FailureKind::Retry, source: Reason::new(reason) }
+        Self::of(FailureKind::Retry, reason)
+    }
+
+    /// The attempt failed because it took too long, for example because a service called by the handler did not answer. As
+    /// [`retry`](Self::retry), but the failure is counted and reported as `timed_out` and not as `failed`.
+    pub fn timed_out(reason: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Self { timed_out: true, ..Self::retry(reason) }
+    }
+
+    fn of(kind: FailureKind, reason: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Self { kind, timed_out: false, source: Reason::new(reason) }
     }
 
     /// The message can never succeed. It becomes a dead letter, is parked or discarded, as the worker is configured.
     pub fn reject(reason: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        Self { kind: FailureKind::Reject, source: Reason::new(reason) }
+        Self::of(FailureKind::Reject, reason)
     }
 
     /// The message should be redelivered after `delay` at the earliest.
@@ -75,7 +90,7 @@ impl HandlerError {
     /// On queues that support delays, a copy with that delay is sent and the original is acknowledged. On FIFO and
     /// Kafka queues, which do not, the message fails and is redelivered by the service.
     pub fn defer(delay: Duration) -> Self {
-        Self { kind: FailureKind::Defer(delay), source: Reason::new(format!("deferred for {delay:?}")) }
+        Self::of(FailureKind::Defer(delay), format!("deferred for {}", brief(delay)))
     }
 
     /// The message was not tried. The worker hands it back without counting a failure. It is available again at once,
@@ -84,12 +99,12 @@ impl HandlerError {
     /// Only this project's server takes messages back. On other services this is a [deferral](Self::defer) of ten
     /// seconds.
     pub fn release(reason: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        Self { kind: FailureKind::Release, source: Reason::new(reason) }
+        Self::of(FailureKind::Release, reason)
     }
 
     /// Defers the message by `delay`, as [`defer`](Self::defer) does, and keeps the reason of this error.
     pub fn deferred(self, delay: Duration) -> Self {
-        Self { kind: FailureKind::Defer(delay), source: self.source }
+        Self { kind: FailureKind::Defer(delay), timed_out: false, source: self.source }
     }
 
     /// Takes an error out of the box into which `tower`'s layers put it. A [`HandlerError`] in the box is recovered
@@ -105,12 +120,17 @@ impl HandlerError {
     /// [`Delivery::json`](crate::worker::Delivery::json) decodes. [`OnUndecodable`](crate::worker::OnUndecodable)
     /// decides what becomes of the message.
     pub fn undecodable(reason: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        Self { kind: FailureKind::Undecodable, source: Reason::new(reason) }
+        Self::of(FailureKind::Undecodable, reason)
     }
 
     /// What should become of the message.
     pub fn kind(&self) -> FailureKind {
         self.kind
+    }
+
+    /// Whether the attempt failed because it [took too long](Self::timed_out).
+    pub fn is_timed_out(&self) -> bool {
+        self.timed_out
     }
 
     /// The reason.

@@ -24,7 +24,7 @@ pub enum HandlerOutcome<'a> {
 
 impl HandlerOutcome<'_> {
     /// A short stable name: `done`, `failed`, `panicked`, `timed_out`, `interrupted`, and for errors also `rejected`
-    /// and `deferred`. A [released](HandlerError::release) message is `deferred`.
+    /// and `deferred`. An error that says that the attempt [took too long](HandlerError::timed_out) is `timed_out`. A [released](HandlerError::release) message is `deferred`.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Done => "done",
@@ -32,6 +32,7 @@ impl HandlerOutcome<'_> {
             Self::TimedOut => "timed_out",
             Self::Interrupted => "interrupted",
             Self::Failed(error) => match error.kind() {
+                FailureKind::Retry if error.is_timed_out() => "timed_out",
                 FailureKind::Retry => "failed",
                 FailureKind::Reject | FailureKind::Undecodable => "rejected",
                 FailureKind::Defer(_) | FailureKind::Release => "deferred",

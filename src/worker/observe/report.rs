@@ -158,6 +158,7 @@ impl Counters {
             (HandlerOutcome::Interrupted, _) => &self.interrupted,
             (HandlerOutcome::Failed(_), "rejected") => &self.rejected,
             (HandlerOutcome::Failed(_), "deferred") => &self.deferred,
+            (HandlerOutcome::Failed(_), "timed_out") => &self.timed_out,
             (HandlerOutcome::Failed(_), _) => &self.failed,
         }
     }

@@ -185,14 +185,16 @@ impl Poller {
         size.clamp(1, MAX_MESSAGES)
     }
 
-    /// Whether the poll may wait for the configured time, because nobody has to wait for it.
+    /// Whether the poll may wait for the configured time, because nobody has to wait for it. The first poll of a worker may
+    /// not: its answer makes the worker ready, also on an empty queue.
     fn may_wait_long(&self, permit: &PollPermit<'_>) -> bool {
         let context = &self.context;
         let lone = context.batches.is_empty() && !context.control.inflight.is_shared();
         // Another poller may receive a message that fails, and then this poll has to end soon.
         let can_be_ended = context.source.extensions().end_poll() || context.polling.pollers.running() <= 1;
         // Everything waits for the reply to the poll that retries a refused key.
-        self.first && !self.access_refused && (!permit.is_waited_for() || (lone && can_be_ended))
+        let is_ready = context.control.health.has_polled();
+        self.first && is_ready && !self.access_refused && (!permit.is_waited_for() || (lone && can_be_ended))
     }
 
     async fn poll(&mut self, permit: PollPermit<'_>, poll: InFlightPoll<'_>) -> Result<(), Error> {

@@ -282,6 +282,9 @@ fn log(delivery: &Delivery, outcome: &HandlerOutcome<'_>, took: Duration) {
             FailureKind::Defer(_) => {
                 log_message!(info, delivery, outcome = outcome_name, %took, %error, "the handler deferred the message");
             }
+            _ if error.is_timed_out() => {
+                log_message!(warn, delivery, outcome = outcome_name, reason, %took, %error, "the handler took too long");
+            }
             _ => log_message!(warn, delivery, outcome = outcome_name, reason, %took, %error, "the handler failed"),
         },
         HandlerOutcome::Panicked(panic) => {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::{
     client::Extensions,
     limits::{MAX_BYTES, MAX_MESSAGES},
+    text::brief,
     worker::{
         failure::policy::{OnFailure, OnReject, OnUndecodable},
         settings::{
@@ -42,10 +43,11 @@ impl Settings {
         };
         let budget = handler_budget(self.lease(None));
         let fit = usize::try_from(budget.as_nanos() / timeout.as_nanos().max(1)).unwrap_or(MAX_MESSAGES);
+        let (budget, timeout) = (brief(budget), brief(timeout));
         (messages > fit).then(|| {
             format!(
-                "ordering batch handles {messages} messages one after the other within {budget:?}, which is enough for {fit} of \
-                 handler_timeout {timeout:?}: lower max_messages to {fit}, or raise ack_wait"
+                "ordering batch handles {messages} messages one after the other within {budget}, which is enough for {fit} of \
+                 handler_timeout {timeout}: lower max_messages to {fit}, or raise ack_wait"
             )
         })
     }
@@ -54,8 +56,9 @@ impl Settings {
     fn cut_short(&self) -> Option<String> {
         let (timeout, grace) = (self.handler_timeout?, self.grace);
         (grace < timeout).then(|| {
+            let (grace, timeout) = (brief(grace), brief(timeout));
             format!(
-                "shutdown_grace is {grace:?} and handler_timeout {timeout:?}: a shutdown stops handlers that would have been in \
+                "shutdown_grace is {grace} and handler_timeout {timeout}: a shutdown stops handlers that would have been in \
                  time; raise the grace period, and give the process as long to end"
             )
         })
@@ -67,7 +70,8 @@ impl Settings {
         let grace = self.grace;
         // The default fits every lease.
         (grace > ack_wait && grace > Self::default().grace).then(|| {
-            format!("shutdown_grace is {grace:?}, but every handler ends with its lease after {ack_wait:?}: a longer one has no effect")
+            let (grace, ack_wait) = (brief(grace), brief(ack_wait));
+            format!("shutdown_grace is {grace}, but every handler ends with its lease after {ack_wait}: a longer one has no effect")
         })
     }
 
@@ -93,9 +97,9 @@ impl Settings {
     /// On an idle queue, each of these polls returns nothing.
     fn idle_polls(&self) -> Option<String> {
         const SHORT: Duration = Duration::from_secs(3);
-        let wait = self.poll_wait;
-        (wait < SHORT)
-            .then(|| format!("poll_wait is {wait:?}: an idle queue is polled that often; 20 s adds no latency"))
+        (self.poll_wait < SHORT).then(|| {
+            format!("poll_wait is {}: an idle queue is polled that often; 20 s adds no latency", brief(self.poll_wait))
+        })
     }
 }
 

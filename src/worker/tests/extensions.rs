@@ -121,7 +121,7 @@ async fn a_message_whose_copy_is_refused_is_redelivered_slowly() {
 /// A failure is reported with its reason.
 #[tokio::test(start_paused = true)]
 async fn failures_say_why() {
-    let script = with(Extensions::ALL, &[&["retry"], &["panic"], &["slow"], &["undecodable"]]);
+    let script = with(Extensions::ALL, &[&["retry"], &["panic"], &["slow"], &["undecodable"], &["silent"]]);
     let settings =
         Settings { handler_timeout: Some(SECOND * 5), max_messages: MaxMessages::Fixed(1), ..Settings::default() };
     let running = Running::start(&script, settings, |name, _| async move {
@@ -129,6 +129,7 @@ async fn failures_say_why() {
             "retry" => Err(HandlerError::retry("the database is away")),
             "panic" => panic!("planted"),
             "slow" => std::future::pending().await,
+            "silent" => Err(HandlerError::timed_out("the ledger does not answer")),
             _ => Err(HandlerError::undecodable("not an order")),
         }
     });
@@ -139,10 +140,17 @@ async fn failures_say_why() {
     let reasons: Vec<_> = why.iter().map(|(name, why)| (name.as_str(), &*why.reason)).collect();
     assert_eq!(
         reasons,
-        [("panic", "panicked"), ("retry", "failed"), ("slow", "timed_out"), ("undecodable", "undecodable")]
+        [
+            ("panic", "panicked"),
+            ("retry", "failed"),
+            ("silent", "timed_out"),
+            ("slow", "timed_out"),
+            ("undecodable", "undecodable")
+        ]
     );
     assert_eq!(why[1].1.error, "the database is away");
-    running.stop().await;
+    let report = running.stop().await;
+    assert_eq!((report.failed, report.timed_out), (1, 2));
 }
 
 /// Two attempts are two calls of the handler. Then the message is a dead letter with the reason.

@@ -23,6 +23,19 @@ async fn polls_never_ask_for_more_than_there_is_capacity_for() {
     assert_eq!(running.stop().await.done, 8);
 }
 
+/// The first poll is short, so that a worker on an empty queue is ready soon and not only after its poll wait.
+#[tokio::test(start_paused = true)]
+async fn an_idle_worker_is_ready_after_a_short_poll() {
+    let script = Script::new(&[]);
+    let running = Running::start(&script, Settings::default(), |_, _| async { Ok(()) });
+    let handle = WorkerHandle(running.control.clone());
+    running.after(SECOND / 2).await;
+    assert!(handle.status().last_poll_age.is_none());
+    running.after(SECOND).await;
+    assert!(handle.status().last_poll_age.is_some());
+    running.stop().await;
+}
+
 /// Invariant 6: an empty queue costs one request per poll wait; a full one gets many polls.
 #[tokio::test(start_paused = true)]
 async fn idle_is_one_poll_and_busy_is_many() {
@@ -32,7 +45,7 @@ async fn idle_is_one_poll_and_busy_is_many() {
         Ok(())
     });
     running.after(SECOND * 199).await;
-    assert_eq!(script.asked.lock().unwrap().len(), 10, "one poll every 20 s");
+    assert_eq!(script.asked.lock().unwrap().len(), 11, "a short one, and then one every 20 s");
     script.batches.lock().unwrap().extend((0..40).map(|_| messages(&["x"; 10])));
     script.more.notify_one();
     running.after(SECOND / 2).await;

@@ -4,6 +4,8 @@ use super::*;
 use crate::client::Extensions;
 
 const RELEASE: AckStatus = AckStatus::Release;
+/// When the first poll, which is short, has been answered and a long one is in flight.
+const LONG_POLL: Duration = Duration::from_millis(1500);
 
 /// A way to hold a worker back.
 type Hold = fn(&WorkerHandle) -> Option<ConcurrencyCap>;
@@ -23,7 +25,7 @@ fn done(script: &Arc<Script>, settings: Settings) -> Running {
 async fn a_stop_ends_the_polls_and_waits_for_their_answers() {
     let script = script(Extensions::ALL);
     let running = done(&script, Settings::default());
-    running.after(SECOND).await;
+    running.after(LONG_POLL).await;
     assert_eq!(script.out.load(SeqCst), 1);
     let began = Instant::now();
     let report = running.stop().await;
@@ -52,7 +54,7 @@ async fn messages_of_the_last_poll_are_handed_back() {
 async fn a_service_that_cannot_end_polls_is_waited_for() {
     let script = script(Extensions::NONE);
     let running = done(&script, Settings::default());
-    running.after(SECOND).await;
+    running.after(LONG_POLL).await;
     let late = script.clone();
     tokio::spawn(async move {
         tokio::time::sleep(SECOND * 10).await;
@@ -72,7 +74,7 @@ async fn polls_that_outlast_the_grace_period_are_given_up_and_reported() {
         let script = script(extensions);
         script.deaf.store(usize::MAX, SeqCst);
         let running = done(&script, Settings { grace: SECOND * 5, ..Settings::default() });
-        running.after(SECOND).await;
+        running.after(LONG_POLL).await;
         let began = Instant::now();
         let report = running.stop().await;
         assert_eq!((began.elapsed().as_secs(), report.polls_given_up, report.drained), (longest, 1, false));
@@ -86,7 +88,7 @@ async fn a_lost_request_to_end_polls_is_repeated() {
     let script = script(Extensions::ALL);
     script.deaf.store(2, SeqCst);
     let running = done(&script, Settings::default());
-    running.after(SECOND).await;
+    running.after(LONG_POLL).await;
     let report = running.stop().await;
     assert!(report.drained && script.abandoned.load(SeqCst) == 0);
     assert_eq!(script.ended.lock().unwrap().len(), 2, "the first was lost");

@@ -6,6 +6,8 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use serde_json::{Value, json};
 
+use dms_protocol::internal::text::brief;
+
 /// What became of a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum PublishOutcome {
@@ -97,7 +99,7 @@ impl PublishAnswer {
 
     /// A request that did not arrive in time.
     pub(super) fn too_slow(timeout: Duration) -> Self {
-        let reason = format!("the request did not arrive within {timeout:?}");
+        let reason = format!("the request did not arrive within {}", brief(timeout));
         Self::new(&[PublishOutcome::Refused(StatusCode::REQUEST_TIMEOUT, reason)], true)
     }
 

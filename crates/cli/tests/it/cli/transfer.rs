@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeSet,
+    io::{BufRead, BufReader, Read},
     process::{Command, Stdio},
 };
 
@@ -94,4 +95,44 @@ fn a_copy_that_was_stopped_continues_where_its_group_stands() {
     let copied: BTreeSet<u64> = copied.collect();
     assert_eq!(copied, (1..=26).collect());
     assert_eq!(dms(&["-o", "json", "group", "list", "orders"]).json().as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn the_maximum_counts_copies_and_holds_for_a_dry_run() {
+    let (program, _server, url) = setup();
+    let dms = |args: &[&str]| program.run(&[&["-o", "json", "--endpoint", &url], args].concat()).json();
+    // The first message that matches is the second one.
+    let us = ["--match", "region=us", "--max", "2"];
+    let dry = dms(&[&["queue", "copy", "orders", "target", "--dry-run"], &us[..]].concat());
+    assert_eq!((&dry["copied"], &dry["dry_run"]), (&json!(2), &json!(true)), "{dry}");
+    let dry = dms(&["queue", "move", "orders", "target", "--group", "billing", "--dry-run", "--max", "4"]);
+    assert_eq!(dry["moved"], json!(4), "{dry}");
+    let copied = dms(&[&["queue", "copy", "orders", "target"], &us[..]].concat());
+    assert_eq!(copied["copied"], json!(2), "{copied}");
+    let bodies: Vec<Value> = peek(&program, &url, "target", "g").into_iter().map(|(body, _)| body).collect();
+    assert_eq!(bodies, [2, 4]);
+}
+
+/// What a killed run has leased is not visible, and must not be taken for done.
+#[test]
+fn a_copy_waits_for_what_a_killed_run_has_leased() {
+    let (program, _server, url) = setup();
+    let dms = |args: &[&str]| program.run(&[&["--endpoint", &url], args].concat());
+    assert!(dms(&["queue", "copy", "orders", "target", "--max", "1"]).stderr.contains("not finished"));
+    let groups = dms(&["-o", "json", "group", "list", "orders"]).json();
+    let group = groups[2]["name"].as_str().unwrap();
+    // As a run that was killed after its poll.
+    dms(&["receive", "orders", group, "--wait", "1s"]).ok();
+    let command = ["--endpoint", &url, "queue", "copy", "orders", "target"];
+    let mut continued = program.command(&command).stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    let mut stderr = BufReader::new(continued.stderr.take().unwrap());
+    let mut said = String::new();
+    while !said.contains("an earlier run still leases messages") {
+        assert!(stderr.read_line(&mut said).unwrap() > 0, "{said}");
+    }
+    Command::new("kill").args(["-INT", &continued.id().to_string()]).status().unwrap();
+    stderr.read_to_string(&mut said).unwrap();
+    continued.wait().unwrap();
+    assert!(said.contains("not finished"), "{said}");
+    assert_eq!(dms(&["-o", "json", "group", "list", "orders"]).json().as_array().unwrap().len(), 3, "it stays");
 }

@@ -127,7 +127,8 @@ async fn an_application_that_is_too_slow_is_given_up() {
     // Connections are accepted by the kernel, and nobody ever answers.
     sidecar.send(&[Message::text("x")]).await;
     sidecar.until(|group| group.produced_dead_letters == Some(1)).await;
-    sidecar.stop().await;
+    let report = sidecar.stop().await.workers[0].report;
+    assert_eq!((report.failed, report.timed_out), (0, 1));
     drop(listener);
 }
 

@@ -7,7 +7,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cli::commands::dlq::filter::Filter;
 use dms_protocol::message::ReceivedMessage;
-use dms_worker::{client::Error, redrive::Visitor};
+use dms_worker::{
+    client::Error,
+    redrive::{SweepReport, Visitor},
+};
 
 /// Hands messages to `see`, and takes them only if that is asked for.
 pub(super) struct Viewer<F> {
@@ -99,6 +102,10 @@ impl Visitor for Discard {
 
     async fn take(&mut self, messages: &[ReceivedMessage]) -> Result<usize, Error> {
         Ok(messages.len())
+    }
+
+    fn counted(&self, report: &SweepReport) -> u64 {
+        if self.dry_run { self.would_be } else { report.taken }
     }
 
     fn passed_over(&mut self, message: &ReceivedMessage) {

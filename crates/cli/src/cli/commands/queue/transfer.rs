@@ -83,6 +83,16 @@ struct Transfer {
     dry_run: bool,
 }
 
+/// Which messages are taken, and from which group.
+#[derive(Clone, Copy)]
+enum Mode {
+    /// Those of a group that others consume with.
+    Move,
+    /// Those of the copy's own group, where messages that do not match are passed over for good. `leased`: a killed run may lease some
+    /// of them.
+    Copy { leased: bool },
+}
+
 /// Where messages go.
 struct Target {
     client: Client,
@@ -100,7 +110,7 @@ pub(super) async fn run_move(args: &MoveArgs, context: &Context) -> Result<(), F
     };
     let target = args.transfer.target(&client, &source, context).await?;
     let path = SourcePath::messages(source.id.clone(), group.id);
-    let (report, _) = args.transfer.send(&client, path, &target, false, context).await?;
+    let (report, _) = args.transfer.send(&client, path, &target, Mode::Move, context).await?;
     print("moved", &report, args.transfer.dry_run, context)
 }
 
@@ -111,7 +121,9 @@ pub(super) async fn run_copy(args: &CopyArgs, context: &Context) -> Result<(), F
     let target = args.transfer.target(&client, &source, context).await?;
     let (group, is_new) = own_group(&client, &source, &target, context).await?;
     let path = SourcePath::messages(source.id.clone(), group.id.clone());
-    match args.transfer.send(&client, path, &target, true, context).await {
+    // A run that was killed a moment ago may still lease messages, which no poll shows.
+    let is_leased = !is_new && leased(&client, &path).await?.is_none_or(|leased| leased > 0);
+    match args.transfer.send(&client, path.clone(), &target, Mode::Copy { leased: is_leased }, context).await {
         // A dry run leaves the group of a copy that was not finished where it stands.
         Ok((report, _)) if args.transfer.dry_run => {
             if is_new {
@@ -122,7 +134,8 @@ pub(super) async fn run_copy(args: &CopyArgs, context: &Context) -> Result<(), F
         Ok((report, finished)) => {
             // A sweep also ends at `--max`, and where it can pass over no more messages.
             let left = client.find_group(&source.id, group.id.as_str()).await?.available_messages;
-            let finished = finished && left == 0 && report.refused == 0;
+            let leased = leased(&client, &path).await?.unwrap_or(0);
+            let finished = finished && left + leased == 0 && report.refused == 0;
             if finished {
                 client.delete_group(&source.id, &group.id).await?;
             }
@@ -137,6 +150,14 @@ pub(super) async fn run_copy(args: &CopyArgs, context: &Context) -> Result<(), F
             Err(failure)
         }
     }
+}
+
+/// The number of messages of a group that are leased; `None` where the service does not tell.
+async fn leased(client: &Client, path: &SourcePath) -> Result<Option<u64>, Failure> {
+    let overview = client.overview().await?;
+    let groups = overview.into_iter().find(|queue| queue.queue.id == path.queue).map(|queue| queue.groups);
+    let group = groups.into_iter().flatten().find(|group| group.group.id == path.group);
+    Ok(group.and_then(|group| group.leased))
 }
 
 fn unfinished(source: &Queue, group: &ConsumerGroup) -> String {
@@ -221,7 +242,7 @@ impl Transfer {
         client: &Client,
         source: SourcePath,
         target: &Target,
-        skips_filtered: bool,
+        mode: Mode,
         context: &Context,
     ) -> Result<(RedriveReport, bool), Failure> {
         let about =
@@ -231,9 +252,16 @@ impl Transfer {
         let redrive = Redrive::new(client.clone(), source)
             .to_service(target.client.clone(), target.queue.id.clone())
             .unchanged(true)
-            .skip_filtered(skips_filtered)
+            .skip_filtered(matches!(mode, Mode::Copy { .. }))
             .dry_run(self.dry_run);
-        let redrive = with_options(redrive, (self.max, self.rate), &self.filter, journal, &progress);
+        let mut redrive = with_options(redrive, (self.max, self.rate), &self.filter, journal, &progress);
+        if matches!(mode, Mode::Copy { leased: true }) {
+            context.say("an earlier run still leases messages: waiting until they are available");
+            redrive = redrive.sweep(|sweep| {
+                let lease = sweep.lease();
+                sweep.at_least(lease)
+            });
+        }
         let stopped = CancellationToken::new();
         let stop = async {
             signals::first().await;

@@ -128,7 +128,7 @@ impl HttpDelivery {
                     self.app.silent(key.get());
                     // After waiting for the application, too little time may be left for any message.
                     let short = time + MIN_BLAMELESS_WAIT < full_time;
-                    return Err(if short { HandlerError::release(error) } else { HandlerError::retry(error) });
+                    return Err(if short { HandlerError::release(error) } else { HandlerError::timed_out(error) });
                 }
                 NoAnswer::Broken(_) if messages.all().len() > 1 => {
                     tracing::warn!(queue, %error, "messages that share a request are posted one by one");

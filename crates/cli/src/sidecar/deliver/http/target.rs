@@ -15,6 +15,7 @@ use crate::{
 use dms_protocol::internal::{
     current::Current,
     secret_url::{SecretUrl, without_secrets},
+    text::brief,
 };
 use dms_worker::internal::certificates;
 
@@ -61,7 +62,7 @@ pub(crate) enum NoAnswer {
     #[error("the application cannot be reached: {0}")]
     NotReached(#[source] reqwest::Error),
     /// It did not answer in time.
-    #[error("the application did not answer within {0:?}")]
+    #[error("the application did not answer within {}", brief(*.0))]
     TimedOut(Duration),
     /// The connection broke before the answer.
     #[error("the connection to the application broke: {0}")]
@@ -140,7 +141,9 @@ impl Target {
             return match timeout(self.connect_timeout, self.connect()).await {
                 Ok(Ok(())) => Health::Well,
                 Ok(Err(error)) => Health::Ill(self.unreached(&error)),
-                Err(_) => Health::Ill(format!("{}: no connection within {:?}", self.address(), self.connect_timeout)),
+                Err(_) => {
+                    Health::Ill(format!("{}: no connection within {}", self.address(), brief(self.connect_timeout)))
+                }
             };
         };
         let asked = format!("GET {}", without_secrets(url.expose()));

@@ -127,6 +127,9 @@ impl Handler for CommandDelivery {
                     let lost = |error| HandlerError::retry(format!("the program is lost: {error}"));
                     let verdict = verdict(status.map_err(lost)?);
                     return match written {
+                        _ if told && verdict.is_err() => {
+                            Err(HandlerError::timed_out("the program did not end in time and was stopped"))
+                        }
                         Some(Err(error)) if is_cut_short(&error) => Err(HandlerError::retry(format!("the program did not get the whole message: {error}"))),
                         _ => verdict,
                     };

@@ -42,7 +42,7 @@ use crate::sidecar::{
     backpressure::{blame::LazyKey, throttle::Backpressure},
     deliver::program::command::{ProgramCommand, line},
 };
-use dms_protocol::message::MessageId;
+use dms_protocol::{internal::text::brief, message::MessageId};
 use dms_worker::{
     internal::after,
     worker::{Delivery, Handler, HandlerError},
@@ -165,7 +165,7 @@ impl PendingMessage<'_> {
             self.handler.suspects.suspect(key.get());
             self.hangs = true;
         }
-        HandlerError::retry(format!("the program did not answer within {time:?}"))
+        HandlerError::timed_out(format!("the program did not answer within {}", brief(time)))
     }
 }
 
