@@ -109,6 +109,7 @@ pub mod worker;
 #[doc(hidden)]
 pub mod internal {
     pub use crate::{
+        client::permissions::{may_consume, may_send},
         later::after,
         retry_after::RetryAfter,
         transport::{

@@ -17,6 +17,7 @@ mod key_guard;
 mod messages;
 mod messages_by_id;
 mod overview;
+pub(crate) mod permissions;
 mod queues;
 mod tags;
 mod tries;

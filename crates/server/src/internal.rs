@@ -1,5 +1,13 @@
 //! The parts that `dms-worker-cli` uses: listeners with their limits and checks. Not covered by semantic versioning.
 
+/// Fills `bytes` with random numbers of the system, for secrets.
+///
+/// # Errors
+/// When the system has none.
+pub fn random(bytes: &mut [u8]) -> std::io::Result<()> {
+    getrandom::fill(bytes).map_err(std::io::Error::other)
+}
+
 pub use crate::{
     broker::sealed::Sealed,
     http::{bearer, body, host_check},

@@ -4,8 +4,8 @@ use clap::{Parser, Subcommand};
 
 use crate::cli::{
     commands::{
-        bench, check, cluster, completions, config, context, data, demo, dlq, group, health, man, message, peek, queue,
-        receive, run, send, serve, stats, tag, top,
+        bench, check, cluster, completions, config, context, data, demo, dlq, group, health, key, man, message, peek,
+        queue, receive, run, send, serve, stats, tag, top,
     },
     support::global_options::Global,
 };
@@ -62,6 +62,11 @@ pub(crate) enum Command {
         after_help = "Examples:\n  dms-worker context add prod --endpoint https://dms.example.com --use\n  dms-worker context list"
     )]
     Context(context::ContextArgs),
+    /// Add, list and remove access keys in the keys file of a server
+    #[command(
+        after_help = "Examples:\n  dms-worker key add SHOP -c server.yaml --send orders\n  dms-worker key list -c server.yaml"
+    )]
+    Key(key::KeyArgs),
     /// Create, list, show, update, purge, move, copy and delete queues
     #[command(after_help = "Examples:\n  dms-worker queue create orders --group billing\n  dms-worker queue list")]
     Queue(queue::QueueArgs),

@@ -17,8 +17,8 @@ use clap::{CommandFactory, FromArgMatches};
 use self::{
     args::{Cli, Command},
     commands::{
-        bench, check, cluster, completions, config, context, data, demo, dlq, group, health, man, message, peek, queue,
-        quota, receive, run, send, serve, stats, tag, top,
+        bench, check, cluster, completions, config, context, data, demo, dlq, group, health, key, man, message, peek,
+        queue, quota, receive, run, send, serve, stats, tag, top,
     },
     support::{context::Context, failure::Failure, global_options::Color, terminal},
 };
@@ -71,6 +71,7 @@ async fn perform(command: Command, context: &Context) -> Result<ExitCode, Failur
         Command::Check(args) => check::run(args, context).await?,
         Command::Config(args) => config::run(&args, context)?,
         Command::Context(args) => context::run(args, context)?,
+        Command::Key(args) => key::run(args, context)?,
         Command::Queue(args) => queue::run(args, context).await?,
         Command::Group(args) => group::run(args, context).await?,
         Command::Tag(args) => tag::run(args, context).await?,

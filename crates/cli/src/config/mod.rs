@@ -61,7 +61,11 @@ pub use self::{
     source::problem::{ConfigError, Origin, Problem},
 };
 pub(crate) use self::{
-    check::key_store::{UnusableStore, open as open_key_store},
+    check::{
+        key_store::{UnusableStore, open as open_key_store},
+        service::is_queue_pattern,
+    },
+    load::keys_file::{KeysFile, StoredKey},
     source::secret_variables::is_secret_variable,
 };
 

@@ -12,6 +12,8 @@ mod documented;
 mod errors;
 mod findings;
 mod help;
+mod hints;
+mod keys;
 mod log_lines;
 mod overview;
 mod purge;

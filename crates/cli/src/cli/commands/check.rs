@@ -1,5 +1,7 @@
 //! `check`: is a configuration right, and with `--online`, are the things it names there?
 
+mod online;
+
 use clap::Args;
 use serde_json::json;
 
@@ -25,7 +27,7 @@ Examples:
   dms-worker check                          the configuration that `run` would use
   dms-worker check -c config.yaml --online  also credentials, queues and groups")]
 pub(crate) struct CheckArgs {
-    /// Also ask the service: credentials, queues, groups
+    /// Also ask the service: credentials, rights, queues, groups, parking queues, dead letters, clock
     #[arg(long)]
     online: bool,
 }
@@ -87,6 +89,8 @@ async fn online(config: &Config, context: &Context) -> Result<(), Failure> {
         context.say("the server is embedded and starts with `run`: nothing to ask online");
         return Ok(());
     }
+    // Before anything else, because a clock that is far off gets every signed request refused.
+    online::skew(config).await.iter().for_each(|skew| context.say(skew));
     let client = connect::to_service(config)?;
     let mut missing = Vec::new();
     for worker in &config.workers {
@@ -98,6 +102,9 @@ async fn online(config: &Config, context: &Context) -> Result<(), Failure> {
     if !config.has_work() {
         client.queues().await?;
     }
+    let found = online::findings(&client, config).await?;
+    found.remarks.iter().for_each(|remark| context.say(remark));
+    missing.extend(found.mistakes);
     if missing.is_empty() { Ok(()) } else { Err(Failure::new(missing.join("\n  "))) }
 }
 

@@ -11,6 +11,7 @@ pub(crate) mod demo;
 pub(crate) mod dlq;
 pub(crate) mod group;
 pub(crate) mod health;
+pub(crate) mod key;
 pub(crate) mod man;
 pub(crate) mod message;
 pub(crate) mod overview;

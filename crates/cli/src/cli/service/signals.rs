@@ -40,16 +40,23 @@ where
 
 /// Waits for the first SIGTERM, SIGINT or SIGHUP, after which a command finishes its work in progress; forever if no signal handler can be
 /// installed. A second signal ends the process at once: exit code 130 after SIGINT, 143 after SIGTERM, 129 after SIGHUP.
-pub(crate) async fn first() {
-    let Ok(mut signals) = Signals::listen() else { return std::future::pending().await };
-    signals.hang_up();
-    signals.next().await;
-    tokio::spawn(async move {
-        let second = signals.next().await;
-        tracing::warn!(signal = second.name, "stopped at once: work in progress is not finished");
-        #[allow(clippy::exit, reason = "work that hangs cannot be asked to end")]
-        std::process::exit(second.exit_code.into());
+///
+/// Signals count from the call on, and not only from the first poll of the future.
+pub(crate) fn first() -> impl Future<Output = ()> {
+    let signals = Signals::listen().map(|mut signals| {
+        signals.hang_up();
+        signals
     });
+    async move {
+        let Ok(mut signals) = signals else { return std::future::pending().await };
+        signals.next().await;
+        tokio::spawn(async move {
+            let second = signals.next().await;
+            tracing::warn!(signal = second.name, "stopped at once: work in progress is not finished");
+            #[allow(clippy::exit, reason = "work that hangs cannot be asked to end")]
+            std::process::exit(second.exit_code.into());
+        });
+    }
 }
 
 /// SIGHUP: a process that stays reads its configuration again. From its making on, the signal does not end the process.

@@ -199,7 +199,7 @@ impl Context {
             (_, Some(endpoint)) if failure.is_foreign() => {
                 format!("; is {endpoint} the address of a DMS service, and not of its admin address or another server?")
             }
-            (Kind::Unavailable, Some(endpoint)) if !failure.is_about_certificate() => {
+            (Kind::Unavailable, Some(endpoint)) if !failure.is_about_tls() => {
                 format!("; is a service running at {endpoint}? (--endpoint names another)")
             }
             _ => String::new(),
@@ -219,7 +219,7 @@ fn adopt_project(loaded: &mut Loaded) {
         return;
     }
     let Config { dms, server, .. } = &mut loaded.config;
-    let has_key = |auth: &Option<ServerAuth>| auth.as_ref().is_some_and(|auth| !auth.access_keys.is_empty());
+    let has_key = |auth: &Option<ServerAuth>| auth.as_ref().is_some_and(|auth| auth.keys().next().is_some());
     if has_key(&server.auth) {
         return;
     }

@@ -1,15 +1,14 @@
 //! [`Contexts`]: the services that a user works with, saved by name in `~/.config/dms-worker/contexts.yaml`.
 
-use std::{
-    collections::BTreeMap,
-    io::{self, Write},
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeMap, io, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::cli::support::failure::{Failure, Kind};
-use dms_protocol::internal::{private, text};
+use crate::cli::support::{
+    failure::{Failure, Kind},
+    private_file,
+};
+use dms_protocol::internal::text;
 
 /// The saved contexts, and which of them is current.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -104,7 +103,7 @@ impl Contexts {
             return Err(Failure::new("there is no home directory to save contexts in: set HOME or XDG_CONFIG_HOME"));
         };
         let text = yaml_serde::to_string(self).map_err(|error| Failure::new(error.to_string()))?;
-        replace(&path, &text).map_err(|error| Failure::unwritable(&path, &error))
+        private_file::replace(&path, &text).map_err(|error| Failure::unwritable(&path, &error))
     }
 
     /// The context of this name.
@@ -128,15 +127,4 @@ fn file() -> Option<PathBuf> {
     let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let folder = variable("XDG_CONFIG_HOME").or_else(|| variable("HOME").map(|home| home.join(".config")));
     folder.map(|folder| folder.join("dms-worker").join("contexts.yaml"))
-}
-
-/// Replaces a file by a rename, so that another command reads the old text or the new one.
-fn replace(path: &Path, text: &str) -> io::Result<()> {
-    if let Some(folder) = path.parent() {
-        private::create_dir_all(folder)?;
-    }
-    let new = path.with_extension(format!("yaml.{}", std::process::id()));
-    let mut file = private::options().write(true).create(true).truncate(true).open(&new)?;
-    let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
-    written.and_then(|()| std::fs::rename(&new, path)).inspect_err(|_| drop(std::fs::remove_file(&new)))
 }

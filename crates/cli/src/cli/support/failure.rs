@@ -88,9 +88,9 @@ impl Failure {
         self.kind
     }
 
-    /// Whether a server answered whose certificate is not accepted.
-    pub(crate) fn is_about_certificate(&self) -> bool {
-        self.message.contains("certificate is not accepted")
+    /// Whether a server answered whose certificate is not accepted, or without TLS.
+    pub(crate) fn is_about_tls(&self) -> bool {
+        ["certificate is not accepted", "the answer is not TLS"].iter().any(|text| self.message.contains(text))
     }
 
     /// Whether an HTTP server answered without an error code of the DMS API.

@@ -11,6 +11,7 @@ use std::{
     io::{self, IsTerminal, Write, stderr, stdout},
 };
 
+use crate::cli::support::drawing::undisturbed;
 use dms_protocol::internal::visible::{visible_json, visible_lines};
 
 /// Whether a person looks at standard error.
@@ -86,19 +87,23 @@ pub(crate) fn leave_screen() -> io::Result<()> {
 }
 
 fn write_line(text: &str) -> io::Result<()> {
-    let mut out = stdout().lock();
-    writeln!(out, "{}", text.trim_end_matches('\n'))?;
-    out.flush()
+    let write = || {
+        let mut out = stdout().lock();
+        writeln!(out, "{}", text.trim_end_matches('\n'))?;
+        out.flush()
+    };
+    // Another file or pipe is not in the way of the bar.
+    if stdout().is_terminal() { undisturbed(write) } else { write() }
 }
 
 /// Writes text of one or several lines to standard error.
 pub(crate) fn tell(text: &str) {
-    anstream::eprintln!("{}", visible_lines(text));
+    undisturbed(|| anstream::eprintln!("{}", visible_lines(text)));
 }
 
 /// The same behind a head in colours, which are this program's own.
 pub(crate) fn tell_styled(head: &str, text: &str) {
-    anstream::eprintln!("{head}{}", visible_lines(text));
+    undisturbed(|| anstream::eprintln!("{head}{}", visible_lines(text)));
 }
 
 /// Writes text to standard error, and stays in the line.
@@ -108,7 +113,7 @@ pub(crate) fn ask(question: &str) {
 
 /// Writes a piece of JSON to standard error.
 pub(crate) fn tell_json(json: &str) {
-    eprintln!("{}", json_for(json, is_watched()));
+    undisturbed(|| eprintln!("{}", json_for(json, is_watched())));
 }
 
 fn json_for(json: &str, terminal: bool) -> Cow<'_, str> {
@@ -117,7 +122,20 @@ fn json_for(json: &str, terminal: bool) -> Cow<'_, str> {
 
 /// Standard error for the log's lines of text, whose fields are escaped where they are written.
 pub(crate) fn log_text() -> impl Write {
-    stderr()
+    LogLines(stderr())
+}
+
+/// Lines of the log, each written at once.
+struct LogLines<W>(W);
+
+impl<W: Write> Write for LogLines<W> {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        undisturbed(|| self.0.write(line))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
 }
 
 /// Standard error for the log's lines of JSON, each written at once.

@@ -221,12 +221,22 @@ fn check_project(
 }
 
 fn check_callers(path: &KeyPath, auth: &ServerAuth, checker: &mut Checker<'_>) {
-    if auth.access_keys.is_empty() && auth.users.is_empty() {
-        checker.report(path, "lets nobody in: add access_keys or users, or leave it out");
+    if auth.keys().next().is_none() && auth.users.is_empty() {
+        let text = match &auth.access_keys_file {
+            Some(file) => {
+                let file = file.display();
+                format!("`{file}` has no keys, so nobody is let in: add one with `dms-worker key add --file {file}`")
+            }
+            None => "lets nobody in: add access_keys or users, or leave it out".to_owned(),
+        };
+        checker.report(path, text);
     }
     let mut keys = BTreeMap::new();
-    for (place, key) in auth.access_keys.iter().enumerate() {
-        let path = path.child("access_keys").child(place);
+    for (place, key) in auth.keys().enumerate() {
+        let path = match place < auth.access_keys.len() {
+            true => path.child("access_keys").child(place),
+            false => path.child("access_keys_file"),
+        };
         if let Some(other) = keys.insert(&key.access_key, &key.secret_key).filter(|_| !key.access_key.is_empty()) {
             let differently = if *other == key.secret_key { "" } else { " with different secrets" };
             let message = format!("the access key {} is listed twice{differently}", key.access_key);
@@ -264,7 +274,7 @@ fn check_rights(path: &KeyPath, rights: Option<&Rights>, checker: &mut Checker<'
 }
 
 /// Whether a queue's name can be like this pattern.
-fn is_queue_pattern(pattern: &str) -> bool {
+pub(crate) fn is_queue_pattern(pattern: &str) -> bool {
     let shortest = pattern.replace('*', "");
     let any = shortest.is_empty() && !pattern.is_empty();
     any || limits::queue_name(&shortest).is_ok()

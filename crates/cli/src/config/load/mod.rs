@@ -2,6 +2,7 @@
 
 mod defaults;
 mod extract;
+pub(crate) mod keys_file;
 pub(crate) mod loaded;
 pub(crate) mod request;
 pub(crate) mod secret_files;

@@ -7,6 +7,7 @@ use std::{
 
 use crate::config::{
     check::checker::Checker,
+    load::keys_file,
     schema::{
         config::Config,
         deduplicate::{Deduplicate, KeyStore},
@@ -40,6 +41,16 @@ pub(crate) fn read_files(config: &mut Config, in_force: &FileSecrets, checker: &
             continue;
         }
         found.read(&slot.path, slot.file, in_force, checker, |secret| *slot.secret = Some(secret));
+    }
+    for (path, auth) in server_auths(&mut config.server) {
+        if let Some(file) = auth.access_keys_file.as_ref().filter(|file| private::is_exposed(file) && !is_mounted(file))
+        {
+            found.exposed.push(file.clone());
+        }
+        match keys_file::take(auth, in_force) {
+            Ok(kept) => found.kept.extend(kept),
+            Err(error) => checker.report(&path.child("access_keys_file"), error),
+        }
     }
     for (place, worker) in config.workers.iter_mut().enumerate() {
         let Some(http) = &mut worker.handler.http else { continue };
@@ -187,6 +198,21 @@ impl<'a> Slots<'a> {
     }
 }
 
+/// The files of keys that `dms-worker key` changes.
+fn keys_files(server: &mut Server) -> Vec<PathBuf> {
+    server_auths(server).filter_map(|(_, auth)| auth.access_keys_file.clone()).collect()
+}
+
+/// The sections of a server with keys, by their places.
+fn server_auths(server: &mut Server) -> impl Iterator<Item = (KeyPath, &mut ServerAuth)> {
+    let path = KeyPath::dotted("server");
+    let own = server.auth.as_mut().map(|auth| (path.child("auth"), auth));
+    let further = server.projects.iter_mut().enumerate().filter_map(move |(place, project)| {
+        Some((path.child("projects").child(place).child("auth"), project.auth.as_mut()?))
+    });
+    own.into_iter().chain(further)
+}
+
 fn http_path(place: usize) -> KeyPath {
     KeyPath::dotted("workers").child(place).child("handler").child("http")
 }
@@ -211,7 +237,8 @@ impl Config {
         let mut copy = self.clone();
         let files: Vec<_> = slots(&mut copy).into_iter().map(|slot| slot.file.clone()).collect();
         let headers = self.workers.iter().filter_map(|worker| worker.handler.http.as_ref());
-        files.into_iter().chain(headers.flat_map(|http| http.header_files.values().cloned())).collect()
+        let headers = headers.flat_map(|http| http.header_files.values().cloned());
+        files.into_iter().chain(headers).chain(keys_files(&mut copy.server)).collect()
     }
 
     /// The same with the files that hold secrets read again, and why some of these cannot be used: their secrets stay.
@@ -226,6 +253,9 @@ impl Config {
                 }
             }
         }
+        for (_, auth) in server_auths(&mut read.server) {
+            unusable.extend(keys_file::take_again(auth).err());
+        }
         (read, unusable)
     }
 
@@ -238,6 +268,7 @@ impl Config {
             let header = |(name, file): (&String, &PathBuf)| Some((file.clone(), http.headers.get(name)?.clone()));
             secrets.extend(http.header_files.iter().filter_map(header));
         }
+        secrets.extend(server_auths(&mut copy.server).filter_map(|(_, auth)| keys_file::in_force(auth)));
         secrets
     }
 }
@@ -248,6 +279,8 @@ impl Server {
         let mut copy = self.clone();
         let mut slots = Slots::default();
         slots.server(&mut copy);
-        slots.0.into_iter().map(|slot| slot.file.clone()).collect()
+        let mut files: Vec<_> = slots.0.into_iter().map(|slot| slot.file.clone()).collect();
+        files.extend(keys_files(&mut copy));
+        files
     }
 }

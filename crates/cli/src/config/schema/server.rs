@@ -168,6 +168,12 @@ impl Default for Cluster {
 pub struct ServerAuth {
     /// Keys that sign requests.
     pub access_keys: Vec<AccessKey>,
+    /// A file with further keys, which `dms-worker key` changes while the server runs.
+    pub access_keys_file: Option<PathBuf>,
+    /// The keys in that file.
+    #[serde(skip)]
+    #[schemars(skip)]
+    pub(crate) keys_of_file: Vec<AccessKey>,
     /// Users that fetch tokens.
     pub users: Vec<User>,
     /// Whether `Host` must be among the signed headers of a request, as it is with the vendor's SDKs; true by default.
@@ -178,7 +184,21 @@ pub struct ServerAuth {
 
 impl Default for ServerAuth {
     fn default() -> Self {
-        Self { access_keys: Vec::new(), users: Vec::new(), require_signed_host: true, reject_replays: false }
+        Self {
+            access_keys: Vec::new(),
+            access_keys_file: None,
+            keys_of_file: Vec::new(),
+            users: Vec::new(),
+            require_signed_host: true,
+            reject_replays: false,
+        }
+    }
+}
+
+impl ServerAuth {
+    /// All keys: those of the configuration, and then those of the keys file.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &AccessKey> {
+        self.access_keys.iter().chain(&self.keys_of_file)
     }
 }
 

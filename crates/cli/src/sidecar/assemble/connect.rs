@@ -111,7 +111,7 @@ fn with(builder: ClientBuilder, auth: &config::Auth, config: &Config) -> ClientB
 fn own_key(config: &Config) -> Option<&config::AccessKey> {
     let further = config.server.projects.iter().find(|project| project.id == config.dms.project_id);
     let auth = further.map_or(config.server.auth.as_ref(), |project| project.auth.as_ref());
-    auth?.access_keys.first().filter(|key| key.secret_key.is_some())
+    auth?.keys().next().filter(|key| key.secret_key.is_some())
 }
 
 fn with_own(builder: ClientBuilder, key: &config::AccessKey) -> ClientBuilder {

@@ -116,7 +116,7 @@ fn project(project: &config::Project) -> Project {
 }
 
 fn access_keys(auth: Option<&config::ServerAuth>) -> Vec<AccessKey> {
-    let keys = auth.into_iter().flat_map(|auth| &auth.access_keys);
+    let keys = auth.into_iter().flat_map(config::ServerAuth::keys);
     keys.map(|key| {
         let made = AccessKey::new(key.access_key.as_str(), secret(key.secret_key.as_ref()));
         let made = made.rights(rights(key.rights.as_ref()));

@@ -247,6 +247,7 @@ impl Transfer {
     ) -> Result<(RedriveReport, bool), Failure> {
         let about =
             format!("{} {source:?} to {} {}", context.endpoint().unwrap_or_default(), target.endpoint, target.queue.id);
+        let signal = signals::first();
         let journal = journal_file("transfer", &about, self.journal.as_deref(), self.dry_run, context);
         let progress = SweepBar::new(context);
         let redrive = Redrive::new(client.clone(), source)
@@ -264,7 +265,7 @@ impl Transfer {
         }
         let stopped = CancellationToken::new();
         let stop = async {
-            signals::first().await;
+            signal.await;
             stopped.cancel();
         };
         let result = redrive.run(stop).await;

@@ -84,9 +84,9 @@ pub(crate) async fn run(args: ReceiveArgs, context: &Context) -> Result<(), Fail
     let stream = if args.dead_letters { Stream::DeadLetters } else { Stream::Messages };
     let source = SourcePath { queue: queue.id, group: group.id, stream };
     let stop = CancellationToken::new();
-    let stopped = stop.clone();
+    let (stopped, signal) = (stop.clone(), signals::first());
     tokio::spawn(async move {
-        signals::first().await;
+        signal.await;
         stopped.cancel();
     });
     let print = |line: &str| Ok(context.printer().json_line(line)?);

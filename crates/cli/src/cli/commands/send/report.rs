@@ -73,7 +73,7 @@ impl<'a> Report<'a> {
         self.counts.sent += 1;
         self.bar.set_message(format!("{} sent", self.before.sent + self.counts.sent));
         match (self.context.global.output, id) {
-            (Format::Text, Some(id)) => self.bar.suspend(|| self.context.printer().text(id.as_str()))?,
+            (Format::Text, Some(id)) => self.context.printer().text(id.as_str())?,
             (Format::Json, Some(id)) => self.ids.push(id.to_string()),
             (_, None) => {}
         }
@@ -90,7 +90,7 @@ impl<'a> Report<'a> {
         self.counts.refused += 1;
         self.counts.unsure += u64::from(unsure);
         match self.context.global.output {
-            Format::Text => self.bar.suspend(|| terminal::tell(&format!("line {number}: {reason}"))),
+            Format::Text => terminal::tell(&format!("line {number}: {reason}")),
             Format::Json if unsure => {
                 self.refusals.push(json!({ "line": number, "reason": reason, "unsure": true }));
             }
