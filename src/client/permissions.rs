@@ -33,7 +33,7 @@ pub async fn may_consume(client: &Client, source: &SourcePath) -> Result<bool, E
     is_permitted(client, call).await
 }
 
-async fn is_permitted(client: &Client, call: Call) -> Result<bool, Error> {
+async fn is_permitted(client: &Client, call: Call<'_>) -> Result<bool, Error> {
     match client.fetch(call, |_| Ok(())).await {
         Ok(()) => Ok(true),
         Err(error) if error.is_forbidden() => Ok(false),

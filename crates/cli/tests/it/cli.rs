@@ -15,6 +15,7 @@ mod help;
 mod hints;
 mod keys;
 mod log_lines;
+mod online;
 mod overview;
 mod purge;
 mod reload;

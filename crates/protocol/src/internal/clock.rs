@@ -2,7 +2,8 @@
 
 use jiff::Timestamp;
 
-/// The current time (UTC).
+/// The current time (UTC), to the millisecond, because people read it in logs, attributes and answers.
 pub fn now() -> Timestamp {
-    Timestamp::now()
+    let now = Timestamp::now();
+    Timestamp::from_millisecond(now.as_millisecond()).unwrap_or(now)
 }

@@ -24,23 +24,73 @@ pub(crate) fn undisturbed<T>(write: impl FnOnce() -> T) -> T {
 
 #[cfg(test)]
 mod tests {
-    use indicatif::{InMemoryTerm, ProgressDrawTarget, TermLike};
+    #![allow(clippy::unwrap_used)]
+
+    use std::{io, sync::Arc};
+
+    use indicatif::{ProgressDrawTarget, TermLike};
 
     use super::*;
 
+    /// A terminal that notes what is done with its line.
+    #[derive(Clone, Debug, Default)]
+    struct Line(Arc<Mutex<Vec<String>>>);
+
+    impl Line {
+        fn note(&self, text: &str) -> io::Result<()> {
+            self.0.lock().unwrap().push(text.to_owned());
+            Ok(())
+        }
+    }
+
+    impl TermLike for Line {
+        fn width(&self) -> u16 {
+            60
+        }
+        fn move_cursor_up(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+        fn move_cursor_down(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+        fn move_cursor_right(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+        fn move_cursor_left(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+        fn write_line(&self, text: &str) -> io::Result<()> {
+            self.note(text)
+        }
+        fn write_str(&self, text: &str) -> io::Result<()> {
+            self.note(text)
+        }
+        fn clear_line(&self) -> io::Result<()> {
+            self.note("CLEARED")
+        }
+        fn flush(&self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
     #[test]
     fn a_text_stands_above_the_bar_and_nothing_of_the_bar_is_left() {
-        let term = InMemoryTerm::new(10, 60);
-        let bar = ProgressBar::with_draw_target(Some(10), ProgressDrawTarget::term_like(Box::new(term.clone())));
+        let line = Line::default();
+        let bar = ProgressBar::with_draw_target(Some(10), ProgressDrawTarget::term_like(Box::new(line.clone())));
         begin(&bar);
         bar.set_position(3);
-        assert!(term.contents().contains("3/10"), "{}", term.contents());
-        undisturbed(|| term.write_line("one")).unwrap_or_default();
-        let shown = term.contents();
-        let lines: Vec<_> = shown.lines().collect();
-        assert!(lines.len() == 2 && lines[0] == "one" && lines[1].contains("3/10"), "{shown}");
+        bar.tick();
+        let noted = |text: &str| line.0.lock().unwrap().iter().any(|noted| noted.contains(text));
+        assert!(noted("3/10"), "{line:?}");
+        line.0.lock().unwrap().clear();
+        undisturbed(|| line.note("one")).unwrap();
+        let all = line.0.lock().unwrap().clone();
+        let place = all.iter().position(|noted| noted == "one").unwrap();
+        assert!(all[..place].iter().any(|noted| noted == "CLEARED"), "{all:?}");
+        assert!(all[place..].iter().any(|noted| noted.contains("3/10")), "{all:?}");
         bar.finish_and_clear();
-        undisturbed(|| term.write_line("two")).unwrap_or_default();
-        assert_eq!(term.contents(), "one\ntwo");
+        line.0.lock().unwrap().clear();
+        undisturbed(|| line.note("two")).unwrap();
+        assert_eq!(*line.0.lock().unwrap(), ["two"]);
     }
 }

@@ -8,7 +8,7 @@ mod credentials;
 pub(crate) mod key_store;
 mod listeners;
 mod outboxes;
-mod service;
+pub(crate) mod service;
 mod workers;
 
 use crate::config::{check::checker::Checker, schema::config::Config};

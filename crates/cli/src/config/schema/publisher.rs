@@ -27,7 +27,7 @@ pub struct Publisher {
     pub queues: Vec<String>,
     /// Whether messages are stored in the order in which they arrived; by default only those of FIFO queues are.
     pub ordered: bool,
-    /// Messages taken and not yet sent; more are answered 503. 10 000 by default.
+    /// Messages taken and not yet sent, of all its queues together; more are answered 503. 10 000 by default.
     #[schemars(range(min = 1))]
     pub max_pending: usize,
     /// How long a message waits for others to share its request; 5 ms by default.

@@ -17,6 +17,7 @@ mod events;
 pub(crate) mod idempotency;
 mod list;
 mod parse;
+mod producers;
 mod results;
 
 use std::{
@@ -43,6 +44,7 @@ use tokio::{sync::OnceCell, time::sleep};
 use self::{
     idempotency::{IdempotencyMemories, IdempotencyMemory, PublishOutcomes},
     parse::read,
+    producers::Producers,
     results::{PublishAnswer, PublishOutcome},
 };
 use crate::{
@@ -123,6 +125,8 @@ struct Intake {
     runtime: RuntimeHandle,
     /// Shared by all queues of the publisher.
     room: Arc<BodyMemory>,
+    /// Shared by all queues of the publisher.
+    producers: Arc<Producers>,
     memory: Arc<IdempotencyMemory>,
 }
 
@@ -211,6 +215,7 @@ impl Intakes {
         let room = Arc::new(body::room());
         // A stopped publisher of the same address may still have its producers.
         let number = PRODUCERS.fetch_add(1, Relaxed);
+        let producers = Arc::new(Producers::new(settings.max_pending));
         let intake = |queue: &String| {
             let intake = Intake {
                 client: shared.client.clone(),
@@ -221,6 +226,7 @@ impl Intakes {
                 producer_name: format!("publisher {number} of {queue}"),
                 runtime: runtime.clone(),
                 room: Arc::clone(&room),
+                producers: Arc::clone(&producers),
                 memory: running.memories.of(queue),
             };
             (queue.clone(), Arc::new(intake))
@@ -336,11 +342,18 @@ impl Intake {
                 *outcome = PublishOutcome::Busy(String::clone(reason));
                 continue;
             }
+            let room = self.producers.room();
+            if room.is_none() && message.is_ok() {
+                let reason = format!("{} messages are waiting to be sent (max_pending)", self.settings.max_pending);
+                *outcome = PublishOutcome::Busy(reason.clone());
+                full = Some(reason);
+                continue;
+            }
             match message.map(|message| producer.try_send(message)) {
                 // An accepted message counts as unsure until its receipt arrives.
                 Ok(Ok(receipt)) => {
                     *outcome = PublishOutcome::Unsure("it was on its way".to_owned());
-                    receipts.push((outcome, receipt));
+                    receipts.push((outcome, receipt, room));
                 }
                 Ok(Err(TrySendError::Limit(error))) => *outcome = PublishOutcome::refused(error.to_string()),
                 Ok(Err(error)) => {
@@ -351,23 +364,27 @@ impl Intake {
                 Err(reason) => *outcome = PublishOutcome::refused(reason),
             }
         }
-        for (outcome, receipt) in receipts {
+        for (outcome, receipt, room) in receipts {
             *outcome = settled(receipt.await);
+            drop(room);
         }
     }
 
     async fn connect(&self) -> Result<Producer, Error> {
         let queue = self.client.find_queue(&self.queue).await?;
-        let ordered = self.settings.ordered || queue.mode == QueueMode::Fifo;
-        let producer = ProducerBuilder::of(self.client.clone(), queue)
-            .metrics(&self.metrics)
-            .linger(self.settings.linger.get())
-            .max_pending(self.settings.max_pending, 64 * 1024 * 1024)
-            .ordered(ordered)
-            .return_ids(true);
-        let producer = producer.build().map_err(|error| Error::limit("publish", error))?;
-        self.runtime.add_producer(self.producer_name.clone(), producer.clone());
-        Ok(producer)
+        let id = queue.id.clone();
+        self.producers.of(&id, || {
+            let ordered = self.settings.ordered || queue.mode == QueueMode::Fifo;
+            let producer = ProducerBuilder::of(self.client.clone(), queue)
+                .metrics(&self.metrics)
+                .linger(self.settings.linger.get())
+                .max_pending(self.settings.max_pending, 64 * 1024 * 1024)
+                .ordered(ordered)
+                .return_ids(true);
+            let producer = producer.build().map_err(|error| Error::limit("publish", error))?;
+            self.runtime.add_producer(self.producer_name.clone(), producer.clone());
+            Ok(producer)
+        })
     }
 
     /// Closes the producer, if there was a message for it.

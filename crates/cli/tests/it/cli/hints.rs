@@ -170,7 +170,10 @@ fn every_command_option_and_key_that_a_text_names_exists() {
         }
         for section in SECTIONS {
             for key in parts(text, section, |c| c.is_ascii_lowercase() || "_.[]".contains(c)) {
-                let (rest, key) = (key.trim_end_matches('.'), format!("{section}{}", key.trim_end_matches('.')));
+                // A sentence ends behind it, or `[config: dms.endpoint]`.
+                let rest = key.trim_end_matches('.');
+                let rest = if rest.ends_with("[]") { rest } else { rest.trim_end_matches(']') };
+                let key = format!("{section}{rest}");
                 // A name that ends so is completed when the text is made.
                 let is_part = rest.ends_with('_') || !rest.contains('.');
                 if is_part || !rest.starts_with(['.', '[']) || NO_KEYS.contains(&key.as_str()) {

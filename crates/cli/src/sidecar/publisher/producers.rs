@@ -1,0 +1,72 @@
+//! [`Producers`]: the producers of a publisher, and the room for messages that they share.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use dms_protocol::queue::QueueId;
+use dms_worker::{client::Error, producer::Producer};
+
+/// The producers of a publisher, one for each real queue: a queue that is listed by its name and by its id has a single one, because two
+/// would not keep the order of its messages.
+#[derive(Debug)]
+pub(super) struct Producers {
+    by_queue: Mutex<BTreeMap<QueueId, Producer>>,
+    room: Arc<Semaphore>,
+}
+
+impl Producers {
+    /// Producers that take at most `max_pending` messages together.
+    pub(super) fn new(max_pending: usize) -> Self {
+        let room = Semaphore::new(max_pending.min(Semaphore::MAX_PERMITS));
+        Self { by_queue: Mutex::default(), room: Arc::new(room) }
+    }
+
+    /// The producer of this queue, which `make` makes if there is none.
+    ///
+    /// # Errors
+    /// Those of `make`.
+    pub(super) fn of(
+        &self,
+        queue: &QueueId,
+        make: impl FnOnce() -> Result<Producer, Error>,
+    ) -> Result<Producer, Error> {
+        let mut producers = self.by_queue.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = producers.get(queue) {
+            return Ok(known.clone());
+        }
+        let made = make()?;
+        producers.insert(queue.clone(), made.clone());
+        Ok(made)
+    }
+
+    /// Room for a message until its result is known; `None` if there is none.
+    pub(super) fn room(&self) -> Option<OwnedSemaphorePermit> {
+        self.room.clone().try_acquire_owned().ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use dms_worker::{queue::NewQueue, testing::TestServer};
+
+    #[tokio::test]
+    async fn a_queue_has_one_producer_and_all_queues_share_the_room() {
+        let server = TestServer::start().await;
+        let queue = server.group(NewQueue::new("orders"), "g").await.queue_id().clone();
+        let producers = Producers::new(2);
+        let make = || Ok(Producer::builder(server.client(), queue.clone()).build().unwrap());
+        producers.of(&queue, make).unwrap();
+        producers.of(&queue, || panic!("it has one")).unwrap();
+        let (first, second) = (producers.room(), producers.room());
+        assert!(first.is_some() && second.is_some() && producers.room().is_none());
+        drop(first);
+        assert!(producers.room().is_some());
+    }
+}
