@@ -253,7 +253,7 @@ async fn the_order_is_that_of_changes_that_follow_each_other() {
     let stop = Arc::new(Notify::new());
     let running = world.relay(world.server.client(), stop.clone());
     for change in changes {
-        timeout(PATIENCE, change).await.expect("a change hangs").unwrap();
+        timeout(TEST_TIMEOUT, change).await.expect("a change hangs").unwrap();
     }
     let sent = async {
         // That of the open transaction is not visible.
@@ -261,10 +261,10 @@ async fn the_order_is_that_of_changes_that_follow_each_other() {
             tokio::task::yield_now().await;
         }
     };
-    timeout(PATIENCE, sent).await.expect("a message waits for an open transaction");
+    timeout(TEST_TIMEOUT, sent).await.expect("a message waits for an open transaction");
     early.commit().await.unwrap();
     stop.notify_one();
-    timeout(PATIENCE, running).await.expect("the relay does not end").unwrap();
+    timeout(TEST_TIMEOUT, running).await.expect("the relay does not end").unwrap();
     world.relay_all().await;
     let expected: Vec<u64> = (1..=40).chain([0]).collect();
     assert_eq!(world.orders.waiting::<u64>().await, expected);
