@@ -61,6 +61,14 @@ pub const MAX_QUEUE_TAGS: usize = 10;
 pub const MAX_TAG_KEY: usize = 36;
 /// The longest resource tag value, in characters (5.4.1).
 pub const MAX_TAG_VALUE: usize = 43;
+/// The largest sum of contents in one produce or consume of ROMA Connect MQS, in bytes.
+pub const MAX_MQS_BYTES: usize = 2_097_152;
+/// How long a consume call of MQS may wait for a first message, in seconds (`time_wait`; default 3).
+pub const MQS_POLL_WAIT_SECS: RangeInclusive<u64> = 1..=30;
+/// How long a batch of MQS may stay unacknowledged, in seconds (`ack_wait`; default 15).
+pub const MQS_ACK_WAIT_SECS: RangeInclusive<u64> = 1..=300;
+/// The longest group name of MQS, in characters.
+pub const MAX_MQS_GROUP_NAME: usize = 249;
 /// The most messages that a worker may have in flight (a limit of this project's worker).
 pub const MAX_CONCURRENCY: usize = 100_000;
 /// The most concurrent polls of a worker (a limit of this project's worker).
@@ -142,6 +150,14 @@ pub fn queue_name(name: &str) -> Result<(), LimitError> {
 /// When it is not 1-32 of `A-Z a-z 0-9 _ -`.
 pub fn group_name(name: &str) -> Result<(), LimitError> {
     word("group name", name, MAX_GROUP_NAME)
+}
+
+/// Checks the name of a consumer group of ROMA Connect MQS.
+///
+/// # Errors
+/// When it is not 1-249 of `A-Z a-z 0-9 _ -`.
+pub fn mqs_group_name(name: &str) -> Result<(), LimitError> {
+    word("group name", name, MAX_MQS_GROUP_NAME)
 }
 
 /// Checks the labels of a message or a filter (5.3.1, 5.3.2).

@@ -105,6 +105,7 @@ pub use self::{
         callers::Callers,
         config::ServerConfig,
         error::ServerError,
+        mqs::MqsConfig,
         service::{ApiBody, ApiFuture, ApiService},
     },
 };

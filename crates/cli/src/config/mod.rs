@@ -48,7 +48,7 @@ pub use self::{
         reload::Reload,
         rights::Rights,
         server::{
-            AccessKey, Cluster, FailureCounting, GroupStart, Postgres, Project, QueueSpec, Quotas, Server, ServerAuth,
+            AccessKey, Cluster, FailureCounting, GroupStart, Mqs, Postgres, Project, QueueSpec, Quotas, Server, ServerAuth,
             ServerLimits, User,
         },
         server_admin::{AdminSection, ServerAdmin},

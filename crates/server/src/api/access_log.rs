@@ -60,6 +60,19 @@ impl<'a> ChangeRecord<'a> {
         Some(Self { action, caller, peer: sender.peer, project, queue, group, message_id })
     }
 
+    /// A queue, or a group of a queue, that is created because a request named it.
+    pub(crate) fn creation(request: &ApiRequest<'a>, queue: &str, group: Option<&str>) -> Self {
+        let operation = if group.is_some() { Operation::CreateGroups } else { Operation::CreateQueue };
+        let ApiRequest { sender, caller, project, .. } = *request;
+        let (queue, group) = (queue.to_owned(), group.map(str::to_owned));
+        Self { action: operation.as_str(), caller, peer: sender.peer, project, queue, group, message_id: None }
+    }
+
+    /// Logs the creation as done, or as refused.
+    pub(crate) fn log_creation(&self, refusal: Option<&ApiError>) {
+        self.log(&refusal.map_or_else(|| Ok(Response::default()), |error| Err(error.clone())));
+    }
+
     /// Logs the change and its outcome.
     pub(crate) fn log(&self, result: &Result<Response, ApiError>) {
         let (access_key, user, domain) = match self.caller {

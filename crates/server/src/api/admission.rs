@@ -10,7 +10,10 @@ use axum::{
 use http::{Method, request::Parts};
 
 use crate::{
-    api::router::{self, Target, method_not_allowed},
+    api::{
+        Dialect,
+        router::{self, Target, method_not_allowed},
+    },
     auth::{accounts::is_project_id, authenticator::Claim, caller::Caller, sender::Sender},
     faults::inject::inject,
     handlers::request::ApiRequest,
@@ -19,7 +22,7 @@ use crate::{
         codes,
         error::ApiError,
     },
-    net::limits::HttpLimits,
+    net::limits::{HttpLimits, MQS_BODY_BYTES},
     state::AppState,
 };
 
@@ -27,18 +30,24 @@ use crate::{
 const MAX_UNSIGNED_BODY: usize = 64 << 10;
 
 /// Authenticates a request and lets its handler answer it, or refuses it.
-pub(crate) async fn admit(app: &AppState, sender: Sender<'_>, target: Target<'_>, body: Body) -> Response {
+pub(crate) async fn admit(
+    app: &AppState,
+    dialect: Dialect,
+    sender: Sender<'_>,
+    target: Target<'_>,
+    body: Body,
+) -> Response {
     let head = sender.parts;
     // A HEAD that is served like a GET would consume messages and throw them away.
     if head.method == Method::HEAD && target.route.is_none() {
-        return method_not_allowed(head.uri.path());
+        return method_not_allowed(dialect, head.uri.path());
     }
     let claim = match claim(app, sender, target) {
         Ok(claim) => claim,
         Err(error) => return refuse(error, head, body),
     };
     // The memory for the body is reserved until the handler has finished.
-    let body = match read(app, sender, target, body).await {
+    let body = match read(app, dialect, sender, target, body).await {
         Ok(body) => body,
         Err(error) => return error.into_response(),
     };
@@ -46,12 +55,18 @@ pub(crate) async fn admit(app: &AppState, sender: Sender<'_>, target: Target<'_>
         Ok(caller) => caller,
         Err(error) => return error.into_response(),
     };
-    let Some(route) = target.route else { return method_not_allowed(head.uri.path()) };
+    let Some(route) = target.route else { return method_not_allowed(dialect, head.uri.path()) };
+    // Paths of topics name no project, so the credentials do.
+    let project = match (target.project, dialect) {
+        (Some(project), _) => project,
+        (None, Dialect::Mqs) => caller.home().unwrap_or(&app.topics.project).as_str(),
+        (None, Dialect::Dms) => "",
+    };
     let request = ApiRequest {
         app,
         sender,
         caller: &caller,
-        project: target.project.unwrap_or_default(),
+        project,
         params: target.params,
         body: &[],
     };
@@ -91,8 +106,17 @@ fn identify(
     Ok(caller)
 }
 
-async fn read(app: &AppState, sender: Sender<'_>, target: Target<'_>, body: Body) -> Result<BufferedBody, ApiError> {
-    let bounds = bounds(&app.limits, target.is_public);
+async fn read(
+    app: &AppState,
+    dialect: Dialect,
+    sender: Sender<'_>,
+    target: Target<'_>,
+    body: Body,
+) -> Result<BufferedBody, ApiError> {
+    let mut bounds = bounds(&app.limits, target.is_public);
+    if dialect == Dialect::Mqs {
+        bounds.max_bytes = bounds.max_bytes.max(MQS_BODY_BYTES);
+    }
     body::read(body, &app.body_memory, sender.peer, bounds).await.map_err(|error| refused(error, bounds.max_bytes))
 }
 

@@ -14,6 +14,7 @@ use tokio::time::{Duration, Instant, sleep};
 
 use crate::{
     api::{
+        Dialect,
         admission::{self, refuse},
         router::Target,
     },
@@ -38,18 +39,23 @@ const MAX_REQUEST_ID: usize = 128;
 const MAX_LINE: usize = 32 << 10;
 
 /// Answers a request. A panic or an error becomes an answer.
-pub(crate) async fn wrap(app: &AppState, connection: Option<&ConnectionState>, request: Request) -> Response {
+pub(crate) async fn wrap(
+    app: &AppState,
+    dialect: Dialect,
+    connection: Option<&ConnectionState>,
+    request: Request,
+) -> Response {
     let started = Instant::now();
     let (parts, body) = request.into_parts();
     let id = request_id(&parts.headers);
-    let target = Target::find(&parts.method, parts.uri.path(), app.extensions);
+    let target = Target::find(dialect, &parts.method, parts.uri.path(), app.extensions);
     let operation = target.map_or(Operation::Unknown, Target::operation).as_str();
 
     let mut response = match (acceptable(app, connection, &parts), target) {
         (Err(error), _) => refuse(error, &parts, body),
         (Ok(()), None) => refuse(codes::URL_NOT_FOUND.plain(), &parts, body),
         (Ok(()), Some(target)) => {
-            AssertUnwindSafe(admission::admit(app, Sender::new(&parts, connection), target, body))
+            AssertUnwindSafe(admission::admit(app, dialect, Sender::new(&parts, connection), target, body))
                 .catch_unwind()
                 .await
                 .unwrap_or_else(|_| {
@@ -72,7 +78,7 @@ pub(crate) async fn wrap(app: &AppState, connection: Option<&ConnectionState>, r
     tracing::debug!(operation, status, code, took = %brief(took), request_id = id.to_str().unwrap_or_default(), "answered");
     app.metrics.answered(operation, status, took);
     response.headers_mut().insert(REQUEST_ID, id);
-    if app.extensions && target.is_none_or(|target| target.project.is_some()) {
+    if app.extensions && dialect == Dialect::Dms && target.is_none_or(|target| target.project.is_some()) {
         response.headers_mut().insert(EXTENSIONS, ANNOUNCED);
     }
     if let Some(DelayedResponse(delay)) = response.extensions_mut().remove() {

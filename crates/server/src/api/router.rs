@@ -7,13 +7,13 @@ use bytes::Bytes;
 use http::{HeaderValue, Method, header};
 
 use crate::{
-    api::access_log::ChangeRecord,
+    api::{Dialect, access_log::ChangeRecord, topics::Topic},
     auth::{
         authorize::{Access, authorize},
         rights::Right,
     },
     handlers::{
-        ack, consume, end_polls, groups, iam, message, overview, peek, queues, quotas, request::ApiRequest, send,
+        ack, consume, end_polls, groups, iam, message, mqs, overview, peek, queues, quotas, request::ApiRequest, send,
         tag_search, tags,
     },
     http::{codes, error::ApiError, operation::Operation},
@@ -23,7 +23,7 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Route {
     method: &'static str,
-    /// The path after the project, or the whole path of the identity service. `{…}` is a parameter.
+    /// The path after the project, or the whole path of the identity service and of the MQS dialect. `{…}` is a parameter.
     path: &'static [&'static str],
     pub(crate) operation: Operation,
     pub(crate) access: Access,
@@ -91,6 +91,11 @@ routes! {
     HeadVersion:     HEAD   ["/v3"]                                                         => Identity,           Access::Public,                iam::version;
     CreateToken:     POST   ["/v3", "auth", "tokens"]                                       => Identity,           Access::Public,                iam::create_token;
     ListProjects:    GET    ["/v3", "projects"]                                             => Identity,           Access::Project,               iam::projects;
+
+    // The MQS dialect. Acknowledging has the path of consuming.
+    MqsProduce:      POST   ["/v1", "topic", "{topic}", "messages"]                         => Send,               Access::Topic(Right::Send),    mqs::produce::produce;
+    MqsConsume:      GET    ["/v1", "topic", "{topic}", "group", "{group}", "messages"]     => Consume,            Access::Topic(Right::Consume), mqs::consume::messages;
+    MqsAck:          POST   ["/v1", "topic", "{topic}", "group", "{group}", "messages"]     => Ack,                Access::Topic(Right::Consume), mqs::ack::messages;
 }
 
 /// The most segments in a path of the table.
@@ -99,7 +104,7 @@ const MAX_SEGMENTS: usize = 6;
 /// The route and the parameters of a request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Target<'a> {
-    /// The project in the path; `None` for the identity service.
+    /// The project in the path; `None` for the identity service and for topics.
     pub(crate) project: Option<&'a str>,
     /// The parameters in the path, in their order.
     pub(crate) params: [&'a str; 2],
@@ -110,10 +115,10 @@ pub(crate) struct Target<'a> {
 }
 
 impl<'a> Target<'a> {
-    /// Finds the route of a request; `None` if no route has this path. Without `extensions` the paths of extensions do not
-    /// exist.
-    pub(crate) fn find(method: &Method, path: &'a str, extensions: bool) -> Option<Self> {
-        let path = Path::split(path)?;
+    /// Finds the route of a request; `None` if the dialect has no route with this path. Without `extensions` the paths of
+    /// extensions do not exist.
+    pub(crate) fn find(dialect: Dialect, method: &Method, path: &'a str, extensions: bool) -> Option<Self> {
+        let path = Path::split(dialect, path)?;
         let mut routes = path.routes(extensions);
         let first = routes.next()?;
         let route = std::iter::once(first).chain(routes).find(|route| route.method == method.as_str());
@@ -140,8 +145,9 @@ struct Path<'a> {
 }
 
 impl<'a> Path<'a> {
-    fn split(path: &'a str) -> Option<Self> {
+    fn split(dialect: Dialect, path: &'a str) -> Option<Self> {
         let (project, first, rest) = match path.strip_prefix("/v2/").or_else(|| path.strip_prefix("/v1.0/")) {
+            _ if dialect == Dialect::Mqs => (None, Some("/v1"), path.strip_prefix("/v1/")?),
             Some(rest) => {
                 let (project, rest) = rest.split_once('/')?;
                 (Some(project), None, rest)
@@ -210,13 +216,37 @@ pub(crate) async fn answer(route: &Route, request: ApiRequest<'_>, body: Bytes) 
 
 async fn handle(route: &Route, request: &ApiRequest<'_>) -> Result<Response, ApiError> {
     let ApiRequest { app, caller, project, params: [queue, _], .. } = *request;
+    if let Access::Topic(right) = route.access {
+        // In a box, so that the futures of all other requests do not get larger.
+        return Box::pin(handle_topic(route, request, right)).await;
+    }
     authorize(&*app.broker, caller, project, route.access, queue).await?;
     call(route.endpoint, request).await
 }
 
+/// Handles a request that names its queue and its group. If they were deleted since their ids were looked up, they are looked up
+/// again.
+async fn handle_topic(route: &Route, request: &ApiRequest<'_>, right: Right) -> Result<Response, ApiError> {
+    let topic = Topic::read(request, right)?;
+    let known = topic.known(request.app);
+    for place in [known, None] {
+        let was_known = place.is_some();
+        let place = match place {
+            Some(place) => place,
+            None => topic.find(request, route.operation).await?,
+        };
+        let result = call(route.endpoint, &ApiRequest { params: place.params(), ..*request }).await;
+        match result {
+            Err(error) if was_known && matches!(error.code(), codes::QUEUE_NOT_FOUND | codes::GROUP_NOT_FOUND) => {}
+            result => return result,
+        }
+    }
+    Err(codes::QUEUE_NOT_FOUND.plain())
+}
+
 /// The answer to a method that the path does not have: 405 with `Allow`.
-pub(crate) fn method_not_allowed(path: &str) -> Response {
-    let routes = Path::split(path).map(|path| path.routes(true)).into_iter().flatten();
+pub(crate) fn method_not_allowed(dialect: Dialect, path: &str) -> Response {
+    let routes = Path::split(dialect, path).map(|path| path.routes(true)).into_iter().flatten();
     let methods: Vec<&str> = routes.map(|route| route.method).collect();
     let mut response = codes::METHOD.plain().into_response();
     if let Ok(allow) = HeaderValue::try_from(methods.join(",")) {
@@ -235,7 +265,8 @@ mod tests {
 
     fn found(method: &str, path: &str) -> Option<(Option<Endpoint>, [&'static str; 2])> {
         let method = method.parse().unwrap_or_default();
-        let target = Target::find(&method, path.to_owned().leak(), true)?;
+        let dialect = if path.starts_with("/v1/") { Dialect::Mqs } else { Dialect::Dms };
+        let target = Target::find(dialect, &method, path.to_owned().leak(), true)?;
         Some((target.route.map(|route| route.endpoint), target.params))
     }
 
@@ -321,10 +352,30 @@ mod tests {
     }
 
     #[test]
+    fn each_dialect_has_its_own_paths() {
+        let names = ["t", "g"];
+        for (method, path, endpoint) in [
+            ("GET", "/v1/topic/t/group/g/messages", Endpoint::MqsConsume),
+            ("POST", "/v1/topic/t/group/g/messages", Endpoint::MqsAck),
+        ] {
+            assert_eq!(found(method, path), Some((Some(endpoint), names)));
+            assert!(Target::find(Dialect::Dms, &Method::POST, path, true).is_none());
+        }
+        assert_eq!(found("DELETE", "/v1/topic/t/messages"), Some((None, ["", ""])));
+        for path in ["/v1/topic/t", "/v1/topic/t/messages/", "/v1/topic/t/group/g/ack", "/v1//topic/t/messages"] {
+            assert_eq!(found("POST", path), None, "{path}");
+        }
+        for path in ["/v2/p/queues", "/v3", "/v2/p//v1/topic/t/messages"] {
+            assert!(Target::find(Dialect::Mqs, &Method::GET, path, true).is_none(), "{path}");
+        }
+        assert!(Target::find(Dialect::Dms, &Method::POST, "/v2/p//v1/topic/t/messages", true).is_none());
+    }
+
+    #[test]
     fn extensions_can_be_switched_off() {
-        assert!(Target::find(&Method::POST, "/v2/p/polls/end", false).is_none());
-        assert!(Target::find(&Method::GET, "/v2/p/messages/m", false).is_none());
-        assert!(Target::find(&Method::POST, "/v2/p/messages/m/retry", false).is_none());
-        assert!(Target::find(&Method::GET, "/v2/p/polls/end", false).is_none());
+        assert!(Target::find(Dialect::Dms, &Method::POST, "/v2/p/polls/end", false).is_none());
+        assert!(Target::find(Dialect::Dms, &Method::GET, "/v2/p/messages/m", false).is_none());
+        assert!(Target::find(Dialect::Dms, &Method::POST, "/v2/p/messages/m/retry", false).is_none());
+        assert!(Target::find(Dialect::Dms, &Method::GET, "/v2/p/polls/end", false).is_none());
     }
 }

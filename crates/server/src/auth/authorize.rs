@@ -21,6 +21,8 @@ pub(crate) enum Access {
     Queue(Right),
     /// This right on at least one queue.
     AnyQueue(Right),
+    /// This right on the queue that the path names by its name. The router checks it, because only the router knows the name.
+    Topic(Right),
 }
 
 /// Checks the rights of a caller in a project. `queue` is the id in the path, for routes of one queue.
@@ -38,7 +40,7 @@ pub(crate) async fn authorize(
 ) -> Result<(), ApiError> {
     let Some(limited) = caller.limits(project) else { return Ok(()) };
     match access {
-        Access::Public | Access::Project => Ok(()),
+        Access::Public | Access::Project | Access::Topic(_) => Ok(()),
         Access::AnyQueue(right) => limited.check_any(right),
         Access::SeeQueue => limited.check_sight(&queue_name(broker, project, queue).await?),
         Access::Queue(right) => limited.check(right, &queue_name(broker, project, queue).await?),

@@ -72,6 +72,12 @@ impl Caller {
         }
     }
 
+    /// The first project of the credentials, for requests that name none; `None` for a caller without credentials.
+    pub(crate) fn home(&self) -> Option<&ProjectId> {
+        let Self::Known(principal) = self else { return None };
+        principal.projects.first().map(|(project, _)| project)
+    }
+
     /// Whether the caller may see a project.
     pub(crate) fn sees(&self, project: &ProjectId) -> bool {
         self.enter(project.as_str()).is_ok()

@@ -39,27 +39,49 @@ pub(crate) struct AckOutcome {
     fail: usize,
 }
 
+/// What differs between the requests that acknowledge.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AckForm {
+    /// The name of the array.
+    pub(crate) member: &'static str,
+    /// The maximum number of its entries.
+    pub(crate) most: usize,
+    /// Whether the statuses and members of the extensions are known.
+    pub(crate) extensions: bool,
+}
+
+impl AckForm {
+    fn documented(request: &ApiRequest<'_>) -> Self {
+        Self { member: "message", most: MAX_ACKS, extensions: request.app.extensions }
+    }
+}
+
 /// `POST …/ack` (5.3.3).
 pub(crate) async fn messages(request: &ApiRequest<'_>) -> Result<Json<AckOutcome>, ApiError> {
-    acknowledge(request, Stream::Messages).await
+    acknowledge(request, Stream::Messages, AckForm::documented(request)).await
 }
 
 /// `POST …/deadletters/ack` (5.3.5).
 pub(crate) async fn dead_letters(request: &ApiRequest<'_>) -> Result<Json<AckOutcome>, ApiError> {
-    acknowledge(request, Stream::DeadLetters).await
+    acknowledge(request, Stream::DeadLetters, AckForm::documented(request)).await
 }
 
-async fn acknowledge(request: &ApiRequest<'_>, stream: Stream) -> Result<Json<AckOutcome>, ApiError> {
+/// Reads a request in this form and acknowledges its messages.
+pub(crate) async fn acknowledge(
+    request: &ApiRequest<'_>,
+    stream: Stream,
+    form: AckForm,
+) -> Result<Json<AckOutcome>, ApiError> {
     let app = request.app;
     let path = request.group().await?;
-    let acks = checked(json::read_messages(request.body, lines)?, app.extensions)?;
+    let acks = checked(json::read_messages(request.body, |scan| lines(scan, form.member))?, form)?;
     let AckCounts { success, fail } = app.broker.ack(&path, stream, acks).await?;
     app.metrics.settled(success, fail);
     Ok(Json(AckOutcome { success, fail }))
 }
 
-fn lines<'a>(scan: &mut Scan<'a>) -> Result<Vec<AckLine<'a>>, Fault> {
-    scan.only("message", |scan| scan.items(line))
+fn lines<'a>(scan: &mut Scan<'a>, member: &'static str) -> Result<Vec<AckLine<'a>>, Fault> {
+    scan.only(member, |scan| scan.items(line))
 }
 
 fn line<'a>(scan: &mut Scan<'a>) -> Result<AckLine<'a>, Fault> {
@@ -87,15 +109,16 @@ fn any_status<'a>(scan: &mut Scan<'a>) -> Result<Cow<'a, str>, Fault> {
     }
 }
 
-fn checked(lines: Vec<AckLine<'_>>, extensions: bool) -> Result<Vec<Ack>, ApiError> {
-    let count = lines.len();
-    if !(1..=MAX_ACKS).contains(&count) {
-        return Err(codes::REQUEST_FORMAT.at(format!("message has {count} entries: 1 to {MAX_ACKS} are allowed.")));
+fn checked(lines: Vec<AckLine<'_>>, form: AckForm) -> Result<Vec<Ack>, ApiError> {
+    let (count, AckForm { member, most, .. }) = (lines.len(), form);
+    if !(1..=most).contains(&count) {
+        return Err(codes::REQUEST_FORMAT.at(format!("{member} has {count} entries: 1 to {most} are allowed.")));
     }
-    lines.into_iter().enumerate().map(|(index, line)| ack(index, count, line, extensions)).collect()
+    lines.into_iter().enumerate().map(|(index, line)| ack(index, count, line, form)).collect()
 }
 
-fn ack(index: usize, count: usize, line: AckLine<'_>, extensions: bool) -> Result<Ack, ApiError> {
+fn ack(index: usize, count: usize, line: AckLine<'_>, form: AckForm) -> Result<Ack, ApiError> {
+    let extensions = form.extensions;
     let cause = || match &line.cause {
         Some(text) if extensions => read_cause(index, text).map(|cause| Some(Arc::new(cause))),
         _ => Ok(None::<Arc<FailureCause>>),
@@ -109,7 +132,7 @@ fn ack(index: usize, count: usize, line: AckLine<'_>, extensions: bool) -> Resul
             let documented = format!("It should not be '{}'.", shown(other));
             return Err(codes::ACK_STATUS.at(match count {
                 1 => documented,
-                _ => format!("{documented} That is message[{index}].status."),
+                _ => format!("{documented} That is {}[{index}].status.", form.member),
             }));
         }
     };
@@ -132,6 +155,6 @@ mod tests {
             cause: None,
         };
         let expected = [line("a/b", "success"), line("b", "fail"), line("", ""), line("c", ""), line("d", "[ 1 ]")];
-        assert_eq!(json::read_messages(text.as_bytes(), lines).unwrap(), expected);
+        assert_eq!(json::read_messages(text.as_bytes(), |scan| lines(scan, "message")).unwrap(), expected);
     }
 }

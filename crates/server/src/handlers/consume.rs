@@ -42,11 +42,26 @@ async fn consume(request: &ApiRequest<'_>, stream: Stream) -> Result<Response, A
         Stream::Messages => LeaseRequest { filter: filter(&query)?, ..lease_request(&query)? },
         Stream::DeadLetters => lease_request(&query)?,
     };
+    take(request, &path, stream, lease_request, |leased| {
+        answer(leased, arrived.elapsed(), (&path, stream), Asked::read(app, headers))
+    })
+    .await
+}
+
+/// Leases the next messages and builds the answer from them. The answer closes the connection when the listener needs it.
+pub(crate) async fn take(
+    request: &ApiRequest<'_>,
+    path: &GroupPath,
+    stream: Stream,
+    lease_request: LeaseRequest,
+    answer: impl FnOnce(&[LeasedMessage]) -> Response,
+) -> Result<Response, ApiError> {
+    let app = request.app;
     if app.stopping.is_cancelled() {
         return Err(codes::STOPPING.plain());
     }
-    let waiting = request.sender.begin_poll(&path);
-    let lease = lease(request, &path, stream, lease_request);
+    let waiting = request.sender.begin_poll(path);
+    let lease = lease(request, path, stream, lease_request);
     let mut must_close = false;
     let leased = tokio::select! {
         // A lease call that is dropped hands out nothing, so a message that arrives now goes to another call.
@@ -57,7 +72,7 @@ async fn consume(request: &ApiRequest<'_>, stream: Stream) -> Result<Response, A
         leased = lease => leased?,
     };
     app.metrics.consumed(leased.len());
-    let mut response = answer(&leased, arrived.elapsed(), (&path, stream), Asked::read(app, headers));
+    let mut response = answer(&leased);
     if must_close {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }

@@ -12,6 +12,7 @@ pub(crate) mod extensions;
 pub(crate) mod groups;
 pub(crate) mod iam;
 pub(crate) mod message;
+pub(crate) mod mqs;
 pub(crate) mod overview;
 pub(crate) mod peek;
 pub(crate) mod queues;

@@ -207,7 +207,7 @@ fn member<T: serde::de::DeserializeOwned>(
 }
 
 /// The `message` object of a consume answer, joined from the texts of the request.
-fn encode(body: &[u8], attributes: &[u8], tags: &[Cow<'_, str>]) -> Bytes {
+pub(crate) fn encode(body: &[u8], attributes: &[u8], tags: &[Cow<'_, str>]) -> Bytes {
     let mut text = BytesMut::with_capacity(body.len() + attributes.len() + 40 + tags.len() * 67);
     text.put_slice(br#"{"body":"#);
     text.put_slice(body);

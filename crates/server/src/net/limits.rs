@@ -4,6 +4,8 @@ use std::time::Duration;
 
 /// The maximum number of connections of the admin address.
 pub const ADMIN_CONNECTIONS: usize = 256;
+/// The largest body of a request in the MQS dialect, in bytes: 2 MB of contents with their wrapping.
+pub const MQS_BODY_BYTES: usize = 3 << 20;
 /// How long callers without credentials may be idle where credentials are required.
 pub const UNSIGNED_IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 

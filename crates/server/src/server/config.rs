@@ -11,7 +11,7 @@ use crate::{
     faults::FaultPlan,
     net::limits::HttpLimits,
     net::tls::TlsFiles,
-    server::error::ServerError,
+    server::{error::ServerError, mqs::MqsConfig},
 };
 
 /// The settings of a [`Server`](crate::Server). The default is a server in memory, without sockets, open to every caller.
@@ -49,6 +49,8 @@ pub struct ServerConfig {
     pub hosts: Vec<String>,
     /// The certificate of the API; none by default (plain HTTP).
     pub tls: Option<TlsFiles>,
+    /// The API of ROMA Connect MQS; none by default.
+    pub mqs: Option<MqsConfig>,
     /// The directory that keeps the messages; none by default (in memory). It is created if it is missing, and one process at a
     /// time may use it. Needs the feature `disk`.
     pub data_dir: Option<PathBuf>,
@@ -90,6 +92,7 @@ impl Default for ServerConfig {
             admin_tls: None,
             hosts: Vec::new(),
             tls: None,
+            mqs: None,
             data_dir: None,
             #[cfg(feature = "postgres")]
             postgres: None,
@@ -159,6 +162,12 @@ impl ServerConfig {
     /// Sets the certificate of the API's address; none by default (plain HTTP).
     pub fn tls(mut self, tls: impl Into<Option<TlsFiles>>) -> Self {
         self.tls = tls.into();
+        self
+    }
+
+    /// Sets the API of ROMA Connect MQS; none by default.
+    pub fn mqs(mut self, mqs: impl Into<Option<MqsConfig>>) -> Self {
+        self.mqs = mqs.into();
         self
     }
 

@@ -5,10 +5,11 @@ pub(crate) mod callers;
 mod cluster;
 pub(crate) mod config;
 pub(crate) mod error;
+pub(crate) mod mqs;
 pub(crate) mod service;
 mod startup;
 
-use dms_protocol::secret::Secret;
+use dms_protocol::{queue::ProjectId, secret::Secret};
 use std::{net::SocketAddr, sync::Arc};
 
 use tokio_util::sync::CancellationToken;
@@ -16,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use self::{callers::Callers, config::ServerConfig, error::ServerError, service::ApiService};
 use crate::{
     admin,
-    api::Api,
+    api::{Api, Dialect},
     auth::{
         authenticator::Authenticator,
         secret::{is_blank, same_secret},
@@ -32,12 +33,12 @@ use crate::{
     net::{
         connection_limit::{Audience, ConnectionMetrics},
         connection_state::ConnectionState,
-        limits::{ADMIN_CONNECTIONS, HttpLimits, UNSIGNED_IDLE_TIMEOUT},
+        limits::{ADMIN_CONNECTIONS, HttpLimits, MQS_BODY_BYTES, UNSIGNED_IDLE_TIMEOUT},
         listener::Listener,
         tls::Tls,
     },
     state::AppState,
-    state::endable_polls::EndablePolls,
+    state::{endable_polls::EndablePolls, topic_names::TopicNames},
 };
 
 #[cfg(feature = "dashboard")]
@@ -70,6 +71,8 @@ pub struct Server {
     app: Arc<AppState>,
     listener: Option<Listener>,
     admin: Option<Listener>,
+    mqs: Option<Listener>,
+    speaks_mqs: bool,
 }
 
 impl Server {
@@ -112,6 +115,10 @@ impl Server {
         let connections = ConnectionMetrics::default();
         let listener = listen(config.listen, tls).await?;
         let listener = listener.map(|socket| socket.named("server", Audience::Callers, &connections));
+        let speaks_mqs = config.mqs.is_some();
+        let mqs_config = config.mqs.unwrap_or_default();
+        let mqs = listen(mqs_config.listen, mqs_config.tls.map(Tls::load).transpose()?).await?;
+        let mqs = mqs.map(|socket| socket.named("server.mqs", Audience::Callers, &connections));
         let admin_tls = config.admin_tls.map(Tls::load).transpose()?;
         let admin = listen(config.admin, admin_tls).await?;
         let admin = admin.map(|socket| socket.named("server.admin", Audience::Operators, &connections));
@@ -139,6 +146,8 @@ impl Server {
                 clock: config.clock,
             }))
         });
+        let largest_body = config.limits.body_bytes.max(if speaks_mqs { MQS_BODY_BYTES } else { 0 });
+        let first_project = config.projects.first().map_or_else(|| ProjectId::new("local"), |project| project.id.clone());
         let app = Arc::new(AppState {
             broker,
             stopping: CancellationToken::new(),
@@ -153,7 +162,7 @@ impl Server {
             faults: Faults::new(&config.faults),
             region: config.region,
             data_dir: config.data_dir,
-            body_memory: BodyMemory::new(config.limits.bodies_bytes, config.limits.body_bytes, BODY_MEMORY_PARTS),
+            body_memory: BodyMemory::new(config.limits.bodies_bytes, largest_body, BODY_MEMORY_PARTS),
             limits: config.limits,
             metrics: ServerMetrics::new(),
             more_metrics: MoreMetrics::default(),
@@ -161,8 +170,9 @@ impl Server {
             metrics_max_groups: config.metrics_max_groups,
             extensions: config.extensions,
             polls,
+            topics: TopicNames::new(first_project, mqs_config.auto_create),
         });
-        Ok(Self { app, listener, admin })
+        Ok(Self { app, listener, admin, mqs, speaks_mqs })
     }
 
     /// The address of the API, with the real port if port 0 was requested; `None` without a socket.
@@ -187,6 +197,16 @@ impl Server {
         self.admin.as_ref().and_then(Listener::local_addr)
     }
 
+    /// The URL of the API of ROMA Connect MQS, with the real port; `None` without an address for it.
+    pub fn mqs_url(&self) -> Option<String> {
+        self.mqs.as_ref().and_then(Listener::url)
+    }
+
+    /// The address of the API of ROMA Connect MQS, with the real port if port 0 was requested; `None` without one.
+    pub fn mqs_addr(&self) -> Option<SocketAddr> {
+        self.mqs.as_ref().and_then(Listener::local_addr)
+    }
+
     /// The URL of the API, `http` or `https`, with the real port; `None` without a socket.
     pub fn url(&self) -> Option<String> {
         self.listener.as_ref().and_then(Listener::url)
@@ -199,12 +219,17 @@ impl Server {
 
     /// The certificates of all addresses. They can be reloaded while the server runs.
     pub fn certificates(&self) -> impl Iterator<Item = &Tls> {
-        self.listener.iter().chain(&self.admin).filter_map(Listener::tls)
+        self.listener.iter().chain(&self.admin).chain(&self.mqs).filter_map(Listener::tls)
     }
 
     /// The API as a service without sockets. Clones share the server.
     pub fn service(&self) -> ApiService {
-        ApiService::new(&self.app)
+        ApiService::new(&self.app, Dialect::Dms)
+    }
+
+    /// The API of ROMA Connect MQS as a service without sockets; `None` without [`ServerConfig::mqs`].
+    pub fn mqs_service(&self) -> Option<ApiService> {
+        self.speaks_mqs.then(|| ApiService::new(&self.app, Dialect::Mqs))
     }
 
     /// Whether the server is open: no project has keys or users, so every caller is admitted.
@@ -242,12 +267,15 @@ impl Server {
     /// # Errors
     /// None at present.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), ServerError> {
-        let Self { app, listener, admin } = self;
+        let Self { app, listener, admin, mqs, .. } = self;
         let stopping = app.stopping.clone();
         // The admin address is served until the end, so that a probe sees that the server is stopping.
         let ended = CancellationToken::new();
         let serve = async {
-            serve(listener, &app, &stopping).await;
+            tokio::join!(
+                serve(listener, Dialect::Dms, &app, &stopping),
+                serve(mqs, Dialect::Mqs, &app, &stopping),
+            );
             ended.cancel();
         };
         let watch = serve_admin(admin, &app, &ended);
@@ -275,7 +303,9 @@ fn authenticator(config: &ServerConfig) -> Result<Authenticator, ServerError> {
     if let Some(host) = config.hosts.iter().find(|host| !is_host(host)) {
         return Err(ServerError::Config(format!("the host {host:?} is neither a name nor an address without a port")));
     }
-    if let Some(address) = config.listen.filter(|address| authenticator.is_open() && !address.ip().is_loopback()) {
+    let mqs = config.mqs.as_ref().and_then(|mqs| mqs.listen);
+    let mut addresses = config.listen.into_iter().chain(mqs);
+    if let Some(address) = addresses.find(|address| authenticator.is_open() && !address.ip().is_loopback()) {
         return Err(ServerError::Unguarded(address));
     }
     if config.admin_token.as_ref().is_some_and(|token| is_blank(token.expose())) {
@@ -304,8 +334,8 @@ fn authenticator(config: &ServerConfig) -> Result<Authenticator, ServerError> {
     Ok(authenticator)
 }
 
-async fn serve(listener: Option<Listener>, app: &Arc<AppState>, stopping: &CancellationToken) {
-    let api = |connection: &Arc<ConnectionState>| Api::for_connection(Arc::clone(app), Arc::clone(connection));
+async fn serve(listener: Option<Listener>, dialect: Dialect, app: &Arc<AppState>, stopping: &CancellationToken) {
+    let api = |connection: &Arc<ConnectionState>| Api::for_connection(Arc::clone(app), dialect, Arc::clone(connection));
     match listener {
         Some(listener) => listener.run_each(api, api_limits(app), stopping.clone()).await,
         None => stopping.cancelled().await,

@@ -14,7 +14,10 @@ use http::{Request, Response};
 use hyper::body::{Frame, SizeHint};
 use tower::Service;
 
-use crate::{api::Api, state::AppState};
+use crate::{
+    api::{Api, Dialect},
+    state::AppState,
+};
 
 /// The API of a [`Server`](crate::Server) as a `tower` service, for callers in the same process. Clones share the server.
 ///
@@ -44,8 +47,8 @@ use crate::{api::Api, state::AppState};
 pub struct ApiService(Api);
 
 impl ApiService {
-    pub(super) fn new(app: &Arc<AppState>) -> Self {
-        Self(Api::new(Arc::clone(app)))
+    pub(super) fn new(app: &Arc<AppState>, dialect: Dialect) -> Self {
+        Self(Api::new(Arc::clone(app), dialect))
     }
 }
 

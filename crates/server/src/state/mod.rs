@@ -1,12 +1,13 @@
 //! [`AppState`]: the parts of a server that all requests share.
 
 pub(crate) mod endable_polls;
+pub(crate) mod topic_names;
 
 use std::{path::PathBuf, sync::Arc};
 
 use tokio_util::sync::CancellationToken;
 
-use self::endable_polls::EndablePolls;
+use self::{endable_polls::EndablePolls, topic_names::TopicNames};
 use crate::{
     auth::authenticator::Authenticator,
     broker::Broker,
@@ -60,4 +61,6 @@ pub(crate) struct AppState {
     pub(crate) extensions: bool,
     /// The waiting consume calls that can be ended by name.
     pub(crate) polls: Arc<EndablePolls>,
+    /// The queues and groups that callers of the MQS dialect named.
+    pub(crate) topics: TopicNames,
 }

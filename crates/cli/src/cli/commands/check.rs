@@ -63,8 +63,10 @@ pub(crate) async fn run(args: CheckArgs, context: &Context) -> Result<(), Failur
 
 /// Opens every certificate that a listener would show.
 fn certificates(config: &Config) -> Result<(), Failure> {
+    let mqs = config.server.mqs.as_ref().and_then(|mqs| mqs.tls.clone());
     let own = [
         ("server.tls".to_owned(), &config.server.tls),
+        ("server.mqs.tls".to_owned(), &mqs),
         ("server.admin_tls".to_owned(), &config.server.admin_tls),
         ("server.admin.tls".to_owned(), &config.server.admin.0.tls),
         ("admin.tls".to_owned(), &config.admin.tls),

@@ -107,12 +107,14 @@ fn request(args: &ServeArgs, context: &Context) -> Request {
 /// The one line that says that the server is ready, and where. Whatever starts a server may wait for it.
 fn announce(server: &Server, config: &Config) {
     let admin = server.admin_url().map(|url| format!(", admin on {url}"));
+    let mqs = server.mqs_url().map(|url| format!(", MQS on {url}"));
     let auth = if server.is_open() { ", open to any local caller" } else { "" };
     terminal::tell(&format!(
-        "dms-worker: serving on {} ({}{auth}{})",
+        "dms-worker: serving on {} ({}{auth}{}{})",
         server.url().unwrap_or_default(),
         server_config::storage(&config.server),
-        admin.unwrap_or_default()
+        admin.unwrap_or_default(),
+        mqs.unwrap_or_default()
     ));
     #[cfg(feature = "dashboard")]
     if let Some(url) = server.dashboard_url() {

@@ -13,6 +13,8 @@ use dms_server::internal::host_check::{is_base_path, is_host};
 /// Publishers, the admin endpoint, certificates, and no address twice.
 pub(super) fn check(config: &Config, checker: &mut Checker<'_>) {
     check_tls(&KeyPath::dotted("server.tls"), config.server.tls.as_ref(), checker);
+    let mqs = config.server.mqs.as_ref();
+    check_tls(&KeyPath::dotted("server.mqs.tls"), mqs.and_then(|mqs| mqs.tls.as_ref()), checker);
     check_tls(&KeyPath::dotted("server.admin_tls"), config.server.admin_tls.as_ref(), checker);
     check_tls(&KeyPath::dotted("server.admin.tls"), config.server.admin.0.tls.as_ref(), checker);
     check_tls(&KeyPath::dotted("admin.tls"), config.admin.tls.as_ref(), checker);
@@ -134,6 +136,7 @@ fn check_distinct(config: &Config, checker: &mut Checker<'_>) {
     let server = [
         Some((config.server.listen, KeyPath::dotted("server.listen"))),
         admin(config.server.admin_listen(), "server.admin"),
+        admin(config.server.mqs.as_ref().map(|mqs| mqs.listen), "server.mqs.listen"),
     ];
     let publishers = config.publishers.iter().enumerate();
     let publishers = publishers

@@ -32,6 +32,8 @@ pub struct Server {
     pub hosts: Vec<String>,
     /// The certificate of the API's address; plain HTTP by default.
     pub tls: Option<Tls>,
+    /// The API of ROMA Connect MQS over the same queues; not served by default.
+    pub mqs: Option<Mqs>,
     /// Where messages are kept; in memory by default.
     pub data_dir: Option<PathBuf>,
     /// The PostgreSQL that keeps the messages instead of `data_dir`; none by default.
@@ -78,6 +80,7 @@ impl Default for Server {
             admin_tls: None,
             hosts: Vec::new(),
             tls: None,
+            mqs: None,
             data_dir: None,
             postgres: None,
             cluster: Cluster::default(),
@@ -118,6 +121,24 @@ impl Server {
     /// Whether its queues outlive the process.
     pub(crate) fn is_durable(&self) -> bool {
         self.data_dir.is_some() || self.postgres.is_some()
+    }
+}
+
+/// The REST API of ROMA Connect MQS. A topic is a queue, and the SASL user and password of a client are an access key of `server.auth`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Mqs {
+    /// Where it is served; `127.0.0.1:9292` by default. Port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// The certificate of that address; plain HTTP by default.
+    pub tls: Option<Tls>,
+    /// Whether a topic is created when it is first named, which takes the right `manage`; true by default.
+    pub auto_create: bool,
+}
+
+impl Default for Mqs {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 9292)), tls: None, auto_create: true }
     }
 }
 

@@ -7,7 +7,7 @@ use dms_protocol::secret;
 use crate::config;
 use dms_protocol::queue::{NewQueue, ProjectId};
 use dms_server::{
-    AccessKey, HttpLimits, Project, Rights, ServerConfig, SignatureRules, StartQueue, TlsFiles, User,
+    AccessKey, HttpLimits, MqsConfig, Project, Rights, ServerConfig, SignatureRules, StartQueue, TlsFiles, User,
     broker::{
         Quotas, RetentionPolicy,
         embedded::{EmbeddedConfig, FailureCounting, StartPosition},
@@ -37,6 +37,7 @@ pub(crate) fn settings(server: &config::Server) -> ServerConfig {
         .admin_tls(server.admin_tls().map(tls))
         .hosts(server.hosts.clone())
         .tls(server.tls.as_ref().map(tls))
+        .mqs(server.mqs.as_ref().map(mqs))
         .data_dir(server.data_dir.clone())
         .projects(own.into_iter().chain(further).collect())
         .region(server.region.clone())
@@ -61,6 +62,10 @@ pub(crate) fn settings(server: &config::Server) -> ServerConfig {
         })
         .metrics_max_groups(server.limits.metrics_groups)
         .limits(HttpLimits::default().connections(server.limits.connections).bodies_bytes(server.limits.request_bytes))
+}
+
+fn mqs(mqs: &config::Mqs) -> MqsConfig {
+    MqsConfig::new().listen(mqs.listen).tls(mqs.tls.as_ref().map(tls)).auto_create(mqs.auto_create)
 }
 
 #[cfg(feature = "postgres")]

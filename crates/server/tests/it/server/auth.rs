@@ -131,23 +131,35 @@ async fn signature_vector_4_encodes() {
 
 /// A signed request with whatever is changed after signing.
 fn signed(path: &str, change: impl FnOnce(&mut Request<axum::body::Body>)) -> Request<axum::body::Body> {
+    let mut request = signed_by([AK, SK], "GET", path, "");
+    change(&mut request);
+    request
+}
+
+/// A request that is signed with this key and its secret.
+pub(crate) fn signed_by(
+    [access_key, secret]: [&str; 2],
+    method: &str,
+    path: &str,
+    body: &str,
+) -> Request<axum::body::Body> {
     let uri: Uri = path.parse().unwrap();
     let mut request = Request::builder()
+        .method(method)
         .uri(uri)
         .header("host", "h")
         .header(DATE_HEADER, "20261122T203300Z")
-        .body("".into())
+        .body(body.to_owned().into())
         .unwrap();
     let parts = RequestParts {
-        method: &Method::GET,
+        method: request.method(),
         path: request.uri().path(),
         query: request.uri().query().unwrap_or_default(),
         headers: request.headers(),
-        body: b"",
+        body: body.as_bytes(),
     };
-    let header = signer::sign(AK, &SK.into(), &parts).unwrap();
+    let header = signer::sign(access_key, &secret.into(), &parts).unwrap();
     request.headers_mut().insert("authorization", header);
-    change(&mut request);
     request
 }
 

@@ -99,7 +99,7 @@ async fn a_connection_ends_without_a_byte() {
     let api = Api::with(ServerConfig::default().listen(any_port)).await;
     api.server.faults().next(Operation::ListQueues, Fault::LostAnswer);
     let address = api.server.local_addr().unwrap();
-    let running = tokio::spawn(api.server.run(std::future::pending()));
+    let running = tokio::spawn(std::sync::Arc::try_unwrap(api.server).unwrap().run(std::future::pending()));
     let mut stream = TcpStream::connect(address).await.unwrap();
     let request = format!("GET /v2/{PROJECT}/queues HTTP/1.1\r\nHost: localhost\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();

@@ -20,13 +20,17 @@ mod hostile;
 mod identity;
 mod intake;
 mod message;
+mod mqs;
 mod overview;
 mod queue_admin;
 mod rights;
 mod storage;
 mod strangers;
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use axum::body::Body;
 use dms_server::{ApiService, Project, Server, ServerConfig, clock::Clock};
@@ -40,7 +44,7 @@ pub(crate) const PROJECT: &str = "b78a90ae2a134b4b8b2ba30acab4e23a";
 
 /// A server in memory, called without sockets.
 pub(crate) struct Api {
-    pub(crate) server: Server,
+    pub(crate) server: Arc<Server>,
     service: ApiService,
     prefix: String,
 }
@@ -87,7 +91,7 @@ impl Api {
     }
 
     pub(crate) fn of(server: Server) -> Self {
-        Self { service: server.service(), server, prefix: format!("/v2/{PROJECT}") }
+        Self { service: server.service(), server: Arc::new(server), prefix: format!("/v2/{PROJECT}") }
     }
 
     /// The same server by another prefix than `/v2/{project}`.
