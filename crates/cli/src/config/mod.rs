@@ -48,8 +48,8 @@ pub use self::{
         reload::Reload,
         rights::Rights,
         server::{
-            AccessKey, Cluster, FailureCounting, GroupStart, Mqs, Postgres, Project, QueueSpec, Quotas, Server, ServerAuth,
-            ServerLimits, User,
+            AccessKey, Cluster, FailureCounting, GroupStart, Mqs, Postgres, Project, QueueSpec, Quotas, Server,
+            ServerAuth, ServerLimits, User,
         },
         server_admin::{AdminSection, ServerAdmin},
         shutdown::Shutdown,

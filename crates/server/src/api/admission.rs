@@ -59,17 +59,13 @@ pub(crate) async fn admit(
     // Paths of topics name no project, so the credentials do.
     let project = match (target.project, dialect) {
         (Some(project), _) => project,
-        (None, Dialect::Mqs) => caller.home().unwrap_or(&app.topics.project).as_str(),
+        (None, Dialect::Mqs) => match caller.home(&app.topics.project) {
+            Ok(project) => project.as_str(),
+            Err(error) => return error.into_response(),
+        },
         (None, Dialect::Dms) => "",
     };
-    let request = ApiRequest {
-        app,
-        sender,
-        caller: &caller,
-        project,
-        params: target.params,
-        body: &[],
-    };
+    let request = ApiRequest { app, sender, caller: &caller, project, params: target.params, body: &[] };
     let decision = app.faults.decide(route.operation);
     inject(decision, body.bytes.clone(), |body| router::answer(route, request, body)).await
 }

@@ -75,7 +75,9 @@ impl<'a> Topic<'a> {
         }
         if !creates || !request.app.topics.auto_create {
             let name = quoted(&self.name);
-            return Err(codes::QUEUE_NOT_FOUND.saying(format!("There is no topic {name}: create a queue of this name.")));
+            return Err(
+                codes::QUEUE_NOT_FOUND.saying(format!("There is no topic {name}: create a queue of this name."))
+            );
         }
         let record = ChangeRecord::creation(request, &self.name, None);
         let created = self.create_queue(request, project).await;

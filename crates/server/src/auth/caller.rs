@@ -72,10 +72,18 @@ impl Caller {
         }
     }
 
-    /// The first project of the credentials, for requests that name none; `None` for a caller without credentials.
-    pub(crate) fn home(&self) -> Option<&ProjectId> {
-        let Self::Known(principal) = self else { return None };
-        principal.projects.first().map(|(project, _)| project)
+    /// The project of a request that names none: the first one of the credentials, or `default` for a caller without any.
+    ///
+    /// # Errors
+    /// DMS.10240104 when the credentials are for no project.
+    pub(crate) fn home<'a>(&'a self, default: &'a ProjectId) -> Result<&'a ProjectId, ApiError> {
+        match self {
+            Self::Anyone => Ok(default),
+            Self::Known(principal) => {
+                let first = principal.projects.first().map(|(project, _)| project);
+                first.ok_or_else(|| codes::PROJECT_MISMATCH.plain())
+            }
+        }
     }
 
     /// Whether the caller may see a project.

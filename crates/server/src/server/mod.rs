@@ -147,7 +147,8 @@ impl Server {
             }))
         });
         let largest_body = config.limits.body_bytes.max(if speaks_mqs { MQS_BODY_BYTES } else { 0 });
-        let first_project = config.projects.first().map_or_else(|| ProjectId::new("local"), |project| project.id.clone());
+        let first_project =
+            config.projects.first().map_or_else(|| ProjectId::new("local"), |project| project.id.clone());
         let app = Arc::new(AppState {
             broker,
             stopping: CancellationToken::new(),
@@ -272,10 +273,7 @@ impl Server {
         // The admin address is served until the end, so that a probe sees that the server is stopping.
         let ended = CancellationToken::new();
         let serve = async {
-            tokio::join!(
-                serve(listener, Dialect::Dms, &app, &stopping),
-                serve(mqs, Dialect::Mqs, &app, &stopping),
-            );
+            tokio::join!(serve(listener, Dialect::Dms, &app, &stopping), serve(mqs, Dialect::Mqs, &app, &stopping),);
             ended.cancel();
         };
         let watch = serve_admin(admin, &app, &ended);

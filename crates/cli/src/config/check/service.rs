@@ -103,9 +103,11 @@ pub(super) fn check_server(config: &Config, checker: &mut Checker<'_>) {
         );
         checker.report(&path.child("listen"), message);
     }
-    if let Some(listen) = server.mqs.as_ref().map(|mqs| mqs.listen).filter(|listen| open && !listen.ip().is_loopback()) {
-        let message =
-            format!("`{listen}` can be reached from outside and server.auth is not set: set it, or listen on 127.0.0.1");
+    if let Some(listen) = server.mqs.as_ref().map(|mqs| mqs.listen).filter(|listen| open && !listen.ip().is_loopback())
+    {
+        let message = format!(
+            "`{listen}` can be reached from outside and server.auth is not set: set it, or listen on 127.0.0.1"
+        );
         checker.report(&path.child("mqs").child("listen"), message);
     }
     check_postgres(&path, server, checker);

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fs, path::Path};
 
 use dms_worker_cli::config::{
-    AccessKey, AdminSection, Auth, CommandHandler, Config, Deduplicate, HttpHandler, Iam, LogHandler, Outbox, Postgres,
+    AccessKey, AdminSection, Auth, CommandHandler, Config, Deduplicate, HttpHandler, Iam, LogHandler, Mqs, Outbox, Postgres,
     PostgresKeys, Project, Publisher, QueueSpec, Request, Rights, ServerAuth, Tls, User, Worker, load,
 };
 use serde_json::Value;
@@ -74,6 +74,8 @@ fn defaults() -> Vec<(&'static str, Value)> {
         ("server.admin_tls", json(Tls::default())),
         ("publishers.[].tls", json(Tls::default())),
         ("admin.tls", json(Tls::default())),
+        ("server.mqs", json(Mqs::default())),
+        ("server.mqs.tls", json(Tls::default())),
         ("server.postgres", json(Postgres::default())),
         ("server.cluster", config["server"]["cluster"].clone()),
         ("server.quotas", config["server"]["quotas"].clone()),

@@ -223,6 +223,18 @@ fn an_admin_address_outside_of_loopback_needs_a_token_and_a_certificate() {
 }
 
 #[test]
+fn the_address_of_mqs_follows_the_rules_of_the_api() {
+    let found = mistakes("server: {mqs: {listen: '10.0.0.1:9292'}}\n", &[]);
+    let message = "can be reached from outside and server.auth is not set: set it, or listen on 127.0.0.1";
+    assert_eq!(found, [format!("config.yaml:1: server.mqs.listen: `10.0.0.1:9292` {message}")]);
+    let found = mistakes("server: {listen: '127.0.0.1:9292', mqs: {}}\n", &[]);
+    let message = "`127.0.0.1:9292` is the address of server.listen too: give each its own";
+    assert_eq!(found, [format!("config.yaml:1: server.mqs.listen: {message}")]);
+    let found = mistakes("server: {mqs: {auto_creat: true}}\n", &[]);
+    assert!(found.len() == 1 && found[0].contains("auto_create"), "{found:?}");
+}
+
+#[test]
 fn missing_queues_and_groups_of_the_embedded_server_are_named() {
     check(
         &worker("").replace("name: q", "name: other"),

@@ -114,6 +114,7 @@ fn the_schema_and_the_reader_agree_on_values() {
         "server: {queues: [{name: q, mode: fifo}]}".to_owned(),
         "server: {queues: [{name: q, max_consume_count: 101}]}".to_owned(),
         "server: {tls: {certificate: c}}".to_owned(),
+        "server: {mqs: {auto_create: maybe}}".to_owned(),
     ];
     let whole = |text: &str| match text.contains("server:") {
         true => text.to_owned(),

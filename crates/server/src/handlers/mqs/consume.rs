@@ -29,8 +29,7 @@ const DEFAULT_ACK_WAIT: u64 = 15;
 const DEFAULT_TIME_WAIT: u64 = 3;
 
 // The vendor publishes no codes of this API, so these are the codes of the DMS API for the same mistakes.
-const ACK_WAIT: Code =
-    Code { text: "The value of ack_wait must be within the range of 1-300.", ..codes::ACK_WAIT };
+const ACK_WAIT: Code = Code { text: "The value of ack_wait must be within the range of 1-300.", ..codes::ACK_WAIT };
 const TIME_WAIT: Code =
     Code { text: "The value of time_wait is not within the value range of 1-30.", ..codes::TIME_WAIT };
 

@@ -66,7 +66,9 @@ fn check(entries: &[Entry<'_>]) -> Result<(), ApiError> {
     }
     let (size, most) = (entries.iter().map(|entry| entry.content.len()).sum::<usize>(), limits::MAX_MQS_BYTES);
     if size > most {
-        return Err(codes::MESSAGE_SIZE.saying(format!("The message size is {size}, larger than the size limit {most}.")));
+        return Err(
+            codes::MESSAGE_SIZE.saying(format!("The message size is {size}, larger than the size limit {most}."))
+        );
     }
     Ok(())
 }
@@ -79,6 +81,7 @@ fn message(entry: &Entry<'_>) -> NewMessage {
         tags: Vec::new(),
         delay: Duration::ZERO,
         origin: None,
+        deduplication: None,
     }
 }
 

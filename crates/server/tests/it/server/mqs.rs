@@ -11,12 +11,15 @@ use super::{Api, ApiResponse, PROJECT, guarded, vector_clock};
 use crate::log::Log;
 
 /// The request of page 3012.
-const PRODUCE: &str =
-    r#"{"messages":[{"content":"hello roma-1","id":"1"},{"content":"hello roma-2","id":"2"}]}"#;
+const PRODUCE: &str = r#"{"messages":[{"content":"hello roma-1","id":"1"},{"content":"hello roma-2","id":"2"}]}"#;
 
 async fn bound(config: ServerConfig, mqs: MqsConfig) -> (Api, Api) {
     let dms = Api::with(config.clock(vector_clock()).mqs(mqs)).await;
-    let mqs = Api { service: dms.server.mqs_service().unwrap(), prefix: "/v1/topic".into(), server: std::sync::Arc::clone(&dms.server) };
+    let mqs = Api {
+        service: dms.server.mqs_service().unwrap(),
+        prefix: "/v1/topic".into(),
+        server: std::sync::Arc::clone(&dms.server),
+    };
     (dms, mqs)
 }
 
@@ -123,7 +126,10 @@ async fn topics_and_groups_are_made_when_they_are_named() {
     let listed = dms.get("/queues").await.expect(200);
     assert_eq!(names(&listed), ["empty", "orders"]);
     let logged = log.text();
-    assert!(logged.contains("create_queue") && logged.contains("create_groups") && logged.contains("billing"), "{logged}");
+    assert!(
+        logged.contains("create_queue") && logged.contains("create_groups") && logged.contains("billing"),
+        "{logged}"
+    );
     // An acknowledgement creates nothing.
     ack(&mqs, "/other/group/g/messages", &[("h", "success")]).await.refused(404, "DMS.10240401");
     ack(&mqs, "/orders/group/other/messages", &[("h", "success")]).await.refused(404, "DMS.10240405");
@@ -229,7 +235,8 @@ async fn a_request_holds_two_megabytes() {
     let (_, mqs) = start().await;
     let half = "x".repeat((2_097_152 / 2) - 2);
     let entry = |content: &str, id: &str| json!({"content": content, "id": id});
-    let body = |extra: &str| json!({ "messages": [entry(&half, "1"), entry(&format!("{half}{extra}"), "2")] }).to_string();
+    let body =
+        |extra: &str| json!({ "messages": [entry(&half, "1"), entry(&format!("{half}{extra}"), "2")] }).to_string();
     mqs.post("/t/messages", &body("")).await.expect(200);
     mqs.post("/t/messages", &body("x")).await.refused(400, "DMS.10540011");
     let whole = |consumed: &Value| contents(consumed).iter().map(String::len).sum::<usize>();
@@ -307,14 +314,18 @@ async fn the_listener_has_its_own_address() {
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let running = tokio::spawn(server.run(async { drop(stopped.await) }));
     let mut socket = tokio::net::TcpStream::connect(address).await.unwrap();
-    let head = format!("POST /v1/topic/t/messages HTTP/1.1\r\nHost: {address}\r\nContent-Length: {}\r\n", PRODUCE.len());
+    let head =
+        format!("POST /v1/topic/t/messages HTTP/1.1\r\nHost: {address}\r\nContent-Length: {}\r\n", PRODUCE.len());
     socket.write_all(format!("{head}Connection: close\r\n\r\n{PRODUCE}").as_bytes()).await.unwrap();
     let mut answer = String::new();
     socket.read_to_string(&mut answer).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with(r#"{"state":"success","id":"2"}]"#), "{answer}");
     // The host rule of an open server holds here too.
     let mut socket = tokio::net::TcpStream::connect(address).await.unwrap();
-    socket.write_all(b"GET /v1/topic/t/group/g/messages HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n").await.unwrap();
+    socket
+        .write_all(b"GET /v1/topic/t/group/g/messages HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n")
+        .await
+        .unwrap();
     let mut answer = String::new();
     socket.read_to_string(&mut answer).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 421"), "{answer}");
