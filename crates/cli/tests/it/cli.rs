@@ -88,6 +88,7 @@ impl Program {
 }
 
 /// What a program left behind.
+#[derive(Debug)]
 pub(crate) struct Output {
     pub(crate) code: Option<i32>,
     pub(crate) stdout: String,

@@ -1,4 +1,4 @@
-//! Changes of a queue beyond the documented API: purging it, and setting how long it keeps messages.
+//! Changes of a queue beyond the documented API: purging it, and changing its properties.
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::{
     admin::response::answer,
-    broker::{GroupOverview, Purged, QueueOverview, RetentionChange},
+    broker::{GroupOverview, Purged, QueueChange, QueueOverview, RetentionChange},
     clock::millis,
     http::{codes, error::ApiError, query::Query},
     state::AppState,
@@ -32,9 +32,12 @@ struct PurgedView {
 
 /// The answer to an update.
 #[derive(Debug, Serialize)]
-struct RetentionView {
+struct UpdatedView {
     queue_id: String,
     queue: String,
+    description: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_consume_count: Option<u32>,
     retention_ms: u64,
     delete_when_settled: bool,
 }
@@ -44,7 +47,7 @@ pub(crate) async fn purge(State(app): State<Arc<AppState>>, params: RawPathParam
     answer(purge_named(&app, &params, &query).await)
 }
 
-/// `POST /admin/queues/{queue_id}/update?retention_ms=…&delete_when_settled=…`: sets how long a queue keeps messages.
+/// `POST /admin/queues/{queue_id}/update?retention_ms=…&delete_when_settled=…&description=…&max_consume_count=…`: changes a queue.
 pub(crate) async fn update(State(app): State<Arc<AppState>>, params: RawPathParams, query: Query) -> Response {
     answer(update_named(&app, &params, &query).await)
 }
@@ -68,17 +71,54 @@ async fn purge_named(app: &AppState, params: &RawPathParams, query: &Query) -> R
     })
 }
 
-async fn update_named(app: &AppState, params: &RawPathParams, query: &Query) -> Result<RetentionView, ApiError> {
-    query.only(&["project", "retention_ms", "delete_when_settled"])?;
+async fn update_named(app: &AppState, params: &RawPathParams, query: &Query) -> Result<UpdatedView, ApiError> {
+    query.only(&["project", "retention_ms", "delete_when_settled", "description", "max_consume_count"])?;
     let before = named(app, params, query).await?;
-    let change = retention_change(query)?;
-    app.broker.change_retention(&before.project, &before.queue.id, change).await?;
+    let (retention, change) = (retention_change(query)?, queue_change(query)?);
+    let (changes_retention, changes_queue) =
+        (retention != RetentionChange::default(), change != QueueChange::default());
+    if !changes_retention && !changes_queue {
+        let text = "retention_ms, delete_when_settled, description or max_consume_count is needed.";
+        return Err(codes::URL_PARAMETER.because(text));
+    }
+    // First the change that may be refused because of dead letters, so that a refusal changes nothing.
+    if changes_queue {
+        app.broker.change_queue(&before.project, &before.queue.id, change).await?;
+    }
+    if changes_retention {
+        app.broker.change_retention(&before.project, &before.queue.id, retention).await?;
+    }
     let now = app.broker.overview_of_all().await?.into_iter().find(|now| now.queue.id == before.queue.id);
     let now = now.ok_or_else(|| codes::QUEUE_NOT_FOUND.plain())?;
     let (retention_ms, delete_when_settled) = (millis(now.retention), now.delete_when_settled);
-    let (project, queue) = (&now.project, &now.queue.name);
-    tracing::info!(%project, queue, retention_ms, delete_when_settled, "the retention was set");
-    Ok(RetentionView { queue_id: now.queue.id.to_string(), queue: now.queue.name, retention_ms, delete_when_settled })
+    if changes_retention {
+        let (project, queue) = (&now.project, &now.queue.name);
+        tracing::info!(%project, queue, retention_ms, delete_when_settled, "the retention was set");
+    }
+    Ok(UpdatedView {
+        queue_id: now.queue.id.to_string(),
+        queue: now.queue.name,
+        description: now.queue.description,
+        max_consume_count: now.queue.max_consume_count,
+        retention_ms,
+        delete_when_settled,
+    })
+}
+
+/// The change of properties that the parameters ask for. `none` switches dead letters off.
+fn queue_change(query: &Query) -> Result<QueueChange, ApiError> {
+    let description = query.given("description").map(str::to_owned);
+    if let Some(description) = &description {
+        limits::description(description).map_err(|error| codes::URL_PARAMETER.because(error))?;
+    }
+    let max_consume_count = match query.first("max_consume_count") {
+        None => None,
+        Some("none") => Some(None),
+        Some(_) => {
+            Some(Some(query.number("max_consume_count", 0, &limits::MAX_CONSUME_COUNT, codes::MAX_CONSUME_COUNT)?))
+        }
+    };
+    Ok(QueueChange { description, max_consume_count })
 }
 
 /// The change that the parameters ask for. `default` returns to the configuration.
@@ -96,11 +136,7 @@ fn retention_change(query: &Query) -> Result<RetentionChange, ApiError> {
         Some("default") => Some(None),
         Some(_) => Some(Some(query.flag("delete_when_settled", false)?)),
     };
-    let change = RetentionChange { retention, delete_when_settled };
-    if change == RetentionChange::default() {
-        return Err(codes::URL_PARAMETER.because("retention_ms or delete_when_settled is needed."));
-    }
-    Ok(change)
+    Ok(RetentionChange { retention, delete_when_settled })
 }
 
 /// The queue in the path, by its id or its name. `project` distinguishes queues with the same name.

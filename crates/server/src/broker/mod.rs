@@ -37,7 +37,7 @@ pub use self::{
 };
 pub use crate::{
     histogram::Histogram,
-    store::{FailureCause, KeyHash, MessageOrigin, RetentionChange, RetentionPolicy},
+    store::{FailureCause, KeyHash, MessageOrigin, QueueChange, RetentionChange, RetentionPolicy},
 };
 pub use dms_protocol::queue::Stream;
 
@@ -258,6 +258,20 @@ pub trait Broker: Sealed + fmt::Debug + Send + Sync + 'static {
         _change: RetentionChange,
     ) -> Result<(), BrokerError> {
         Err(BrokerError::NotOffered("a retention for each queue".into()))
+    }
+
+    /// Changes the properties of a queue, and returns it as it is then. Messages keep the number of their failures.
+    ///
+    /// # Errors
+    /// [`BrokerError::NotAvailable`] when it is a Kafka queue, which has no dead letters, or a group still has dead letters and they
+    /// were switched off.
+    async fn change_queue(
+        &self,
+        _project: &ProjectId,
+        _queue: &QueueId,
+        _change: QueueChange,
+    ) -> Result<Queue, BrokerError> {
+        Err(BrokerError::NotOffered("changing queues".into()))
     }
 
     /// Copies everything stored before this call into a new directory. The broker keeps working meanwhile.

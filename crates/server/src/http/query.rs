@@ -14,6 +14,9 @@ use crate::http::{
 };
 use dms_protocol::internal::json::quoted;
 
+/// The parameter whose empty value means a text without characters.
+const MAY_BE_EMPTY: &str = "description";
+
 /// The decoded pairs of a query string, in their order.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Query(Vec<(String, String)>);
@@ -36,7 +39,7 @@ impl Query {
     }
 
     /// Refuses parameters that are not in `names`, that have no value, or that are repeated. For requests in which a mistake
-    /// would cost messages.
+    /// would cost messages. A parameter of [`MAY_BE_EMPTY`] may have an empty value.
     ///
     /// # Errors
     /// DMS.10540014 with the parameter.
@@ -45,7 +48,7 @@ impl Query {
             let shown = quoted(name);
             let text = if !names.contains(&name.as_str()) {
                 format!("{shown} is not a parameter of this request: {} are known.", names.join(", "))
-            } else if value.is_empty() {
+            } else if value.is_empty() && name != MAY_BE_EMPTY {
                 format!("{shown} has no value: add one, or omit the parameter.")
             } else if self.0.iter().take(place).any(|(before, _)| before == name) {
                 format!("{shown} is given twice.")
@@ -55,6 +58,11 @@ impl Query {
             return Err(codes::URL_PARAMETER.because(text));
         }
         Ok(())
+    }
+
+    /// The first value of `name`, also an empty one.
+    pub(crate) fn given(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
     /// The first value of `name`. An empty value counts as absent, as the reference says.

@@ -59,6 +59,7 @@ impl Messages {
             | Record::Settled { .. }
             | Record::RetentionSet(..)
             | Record::KeysSent { .. }
+            | Record::QueueChanged(_)
             | Record::Purged { .. } => {}
         }
     }

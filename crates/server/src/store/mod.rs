@@ -63,7 +63,7 @@ pub use self::{
     open_error::OpenError,
     origin::MessageOrigin,
     sent_keys::KeyHash,
-    settings::{FailureCause, RetentionChange, RetentionPolicy},
+    settings::{FailureCause, QueueChange, RetentionChange, RetentionPolicy},
 };
 
 /// Keeps records and finds messages.

@@ -51,7 +51,7 @@ impl StoredMessage {
     }
 }
 
-/// The properties of a queue that never change. Its stream has the queue's number, its delay queue the next one.
+/// The properties of a queue. Only its description and `max_consume_count` change. Its stream has the queue's number, its delay queue the next one.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct QueueRow {
     /// Given at creation and never used again.
@@ -194,6 +194,8 @@ pub(crate) enum Record {
         now_ms: i64,
         keys: SentKeys,
     },
+    /// The description or the number of failures of a queue is changed: its row as it is from now on.
+    QueueChanged(QueueRow),
     /// The backlog of a group is purged: everything below `below` is settled for its cursor.
     Purged {
         #[serde(rename = "reader")]

@@ -34,6 +34,16 @@ impl RetentionChange {
     }
 }
 
+/// A change of a queue's properties. `None` leaves one as it is, and the default changes nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct QueueChange {
+    /// The new description; empty for none.
+    pub description: Option<String>,
+    /// The new number of failures that make a message a dead letter, 1-100. `Some(None)` switches dead letters off, which is refused
+    /// while a group has some.
+    pub max_consume_count: Option<Option<u32>>,
+}
+
 impl From<RetentionPolicy> for RetentionChange {
     /// Sets the whole policy.
     fn from(policy: RetentionPolicy) -> Self {

@@ -137,3 +137,26 @@ fn the_configuration_sets_the_retention() {
     let dms = client(&program, &server);
     assert_eq!(dms(&["-o", "json", "queue", "show", "plain"]).json()["reservation_minutes"], 300);
 }
+
+/// The other properties of a queue.
+#[test]
+fn an_update_changes_the_description_and_the_dead_letters() {
+    let program = Program::new();
+    let server = filled(&program);
+    let dms = client(&program, &server);
+    let done = dms(&["queue", "update", "q", "--max-consume-count", "5", "--description", "new orders"]);
+    assert!(
+        done.stderr.contains("makes a message a dead letter after 5 failures; it is described as: new orders"),
+        "{done:?}"
+    );
+    let shown = dms(&["-o", "json", "queue", "show", "q"]).json();
+    assert_eq!((&shown["max_consume_count"], &shown["description"]), (&5.into(), &"new orders".into()), "{shown}");
+    let done = dms(&["queue", "update", "q", "--max-consume-count", "none", "--description", ""]);
+    assert!(done.stderr.contains("has no dead letters; it has no description"), "{done:?}");
+    assert!(
+        dms(&["queue", "update", "q", "--max-consume-count", "101"])
+            .failed(2)
+            .contains("1 to 100 are allowed, or none")
+    );
+    assert!(dms(&["queue", "update", "q"]).failed(2).contains("nothing to set"));
+}

@@ -6,7 +6,7 @@ use tokio::sync::oneshot;
 
 use crate::{
     broker::{
-        Appended, BrokerError, NewMessage, RetentionChange,
+        Appended, BrokerError, NewMessage, QueueChange, RetentionChange,
         embedded::state::{label_filter::LabelFilter, lease::LeaseEnd},
     },
     store::{CursorId, MessageOrigin, QueueRow, Settlement, StoredMessage, StreamId},
@@ -56,6 +56,7 @@ pub(crate) enum AdminCommand {
     DeleteTags(QueueId, Vec<(String, Option<String>)>),
     FixRule(CursorId, LabelFilter),
     ChangeRetention(QueueId, RetentionChange),
+    ChangeQueue(QueueId, QueueChange),
     /// Purges all messages of a queue, or the backlog of one group.
     Purge(QueueId, Option<GroupId>),
 }

@@ -39,8 +39,8 @@ pub use crate::store::postgres::{PostgresConfig, PostgresError};
 use crate::{
     broker::{
         Ack, AckCounts, Appended, Broker, BrokerError, BrokerStats, DamagedMessage, FoundMessage, GroupList, GroupPath,
-        LeaseRequest, LeasedMessage, MessageOrigin, NewMessage, OverviewPage, Peeked, Purged, QueueOverview, Quotas,
-        RetentionChange, StorageTrouble, Stream, Usage,
+        LeaseRequest, LeasedMessage, MessageOrigin, NewMessage, OverviewPage, Peeked, Purged, QueueChange,
+        QueueOverview, Quotas, RetentionChange, StorageTrouble, Stream, Usage,
         embedded::{
             command::{Command, Request},
             core::Core,
@@ -436,6 +436,15 @@ impl Broker for EmbeddedBroker {
         group: Option<&GroupId>,
     ) -> Result<Purged, BrokerError> {
         self.core.purge(project, queue, group).await
+    }
+
+    async fn change_queue(
+        &self,
+        project: &ProjectId,
+        queue: &QueueId,
+        change: QueueChange,
+    ) -> Result<Queue, BrokerError> {
+        self.core.change_queue(project, queue, change).await
     }
 
     async fn change_retention(

@@ -19,7 +19,8 @@ use crate::{
     broker::{
         Ack, AckCounts, Appended, BackedUp, Broker, BrokerError, BrokerStats, ClusterCounters, ClusterStatus,
         DamagedMessage, FoundMessage, GroupList, GroupPath, LeaseRequest, LeasedMessage, MessageOrigin, NewMessage,
-        OverviewPage, Peeked, Purged, QueueOverview, Quotas, RetentionChange, StorageTrouble, Stream, Usage,
+        OverviewPage, Peeked, Purged, QueueChange, QueueOverview, Quotas, RetentionChange, StorageTrouble, Stream,
+        Usage,
     },
     store::postgres::{authority, shards},
 };
@@ -326,6 +327,16 @@ impl Broker for ClusterBroker {
     ) -> Result<Purged, BrokerError> {
         let call = Call::Purge { project: project.clone(), queue: queue.clone(), group: group.cloned() };
         reply!(self.at(queue, call).await?, Reply::Purged(purged) => purged)
+    }
+
+    async fn change_queue(
+        &self,
+        project: &ProjectId,
+        queue: &QueueId,
+        change: QueueChange,
+    ) -> Result<Queue, BrokerError> {
+        let call = Call::ChangeQueue { project: project.clone(), queue: queue.clone(), change: change.into() };
+        reply!(self.at(queue, call).await?, Reply::Queue(queue) => queue.into())
     }
 
     async fn change_retention(

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::shape::{
-    FoundShape, GroupsShape, LeasedShape, NewQueueShape, OverviewShape, PeekedShape, QueueShape, RetentionShape,
-    SentShape, StreamShape,
+    FoundShape, GroupsShape, LeasedShape, NewQueueShape, OverviewShape, PeekedShape, QueueChangeShape, QueueShape,
+    RetentionShape, SentShape, StreamShape,
 };
 use crate::broker::{
     Ack, AckCounts, Appended, Broker, BrokerError, DamagedMessage, GroupPath, LeaseRequest, MessageOrigin,
@@ -124,6 +124,11 @@ pub(super) enum Call {
         project: ProjectId,
         queue: QueueId,
         change: RetentionShape,
+    },
+    ChangeQueue {
+        project: ProjectId,
+        queue: QueueId,
+        change: QueueChangeShape,
     },
     /// Of a server rather than a shard.
     EndPolls {
@@ -248,6 +253,9 @@ impl Call {
                 Reply::Purged(broker.purge(&project, &queue, group.as_ref()).await?)
             }
             Self::EndPolls { .. } => return Err(BrokerError::NotOffered("ending the polls of a shard".into())),
+            Self::ChangeQueue { project, queue, change } => {
+                Reply::Queue(broker.change_queue(&project, &queue, change.into()).await?.into())
+            }
             Self::ChangeRetention { project, queue, change } => {
                 done(broker.change_retention(&project, &queue, change.into()).await?)
             }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::broker::{
     Deduplication, FoundIn, FoundMessage, FoundPlace, GroupList, GroupOverview, GroupStanding, LeasedMessage,
-    MessageOrigin, NewMessage, PeekState, Peeked, QueueOverview, RetentionChange, RetentionPolicy, Stream,
+    MessageOrigin, NewMessage, PeekState, Peeked, QueueChange, QueueOverview, RetentionChange, RetentionPolicy, Stream,
 };
 use dms_protocol::{
     message::DeadLetterInfo,
@@ -397,6 +397,34 @@ impl From<OverviewShape> for QueueOverview {
             delayed: shape.delayed,
             damaged_delayed: shape.damaged_delayed,
             groups: shape.groups.into_iter().map(group).collect(),
+        }
+    }
+}
+
+/// As [`QueueChange`]. JSON does not distinguish a value that is absent from one that is absent inside.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct QueueChangeShape {
+    description: Option<String>,
+    changes_max_consume_count: bool,
+    max_consume_count: Option<u32>,
+}
+
+impl From<QueueChange> for QueueChangeShape {
+    fn from(change: QueueChange) -> Self {
+        let QueueChange { description, max_consume_count } = change;
+        Self {
+            description,
+            changes_max_consume_count: max_consume_count.is_some(),
+            max_consume_count: max_consume_count.flatten(),
+        }
+    }
+}
+
+impl From<QueueChangeShape> for QueueChange {
+    fn from(shape: QueueChangeShape) -> Self {
+        Self {
+            description: shape.description,
+            max_consume_count: shape.changes_max_consume_count.then_some(shape.max_consume_count),
         }
     }
 }

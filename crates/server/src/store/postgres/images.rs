@@ -118,6 +118,7 @@ impl Images {
             Record::TagsSet(queue, tags) => self.change_queue(queue, |queue| queue.tags.clone_from(tags)),
             Record::RetentionSet(queue, policy) => self.change_queue(queue, |queue| queue.retention = *policy),
             Record::KeysSent { now_ms, keys } => self.add_keys(*now_ms, keys),
+            Record::QueueChanged(row) => self.change_queue(&row.id, |queue| queue.row.clone_from(row)),
             Record::RuleFixed(cursor, rule) => self.change_cursor(*cursor, |cursor| cursor.rule = Some(rule.clone())),
             Record::Settled { cursor, settlement, .. } => self.settle(*cursor, settlement),
             Record::Purged { cursor, below } => self.purge(*cursor, *below),

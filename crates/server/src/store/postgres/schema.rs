@@ -100,7 +100,8 @@ CREATE TABLE settled (
 INSERT INTO shard VALUES (0, NULL, 0);
 INSERT INTO image VALUES (0, 0, 1);
 ",
-    // Changes no table. Messages may have an origin or be for one group, which version 1 would read as damage.
+    // Changes no table. Messages may have an origin or be for one group, and properties of queues change, which version 1 would
+    // read as damage.
     "SELECT 1;",
     // Shards move between servers, and each has its own chunk tables.
     "

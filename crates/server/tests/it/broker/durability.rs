@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use dms_protocol::queue::{NewQueue, QueueMode, QueueTag, TagMode};
-use dms_server::broker::{Broker, BrokerError, LeasedMessage, Stream, embedded::OpenError};
+use dms_server::broker::{Broker, BrokerError, LeasedMessage, QueueChange, Stream, embedded::OpenError};
 
 use super::stage::{
     DataDir, Reopen, Stage, acks, all_done, message, on_disk, on_each_durable_store, take, take_by, texts, wait,
@@ -79,6 +79,38 @@ async fn queues_groups_tags_and_rules_survive() {
         assert!(matches!(refused, Err(BrokerError::FilterChanged(rule)) if rule == "x and y"));
         let again = s.broker.create_queue(&s.project, NewQueue::new("gone")).await.unwrap().id;
         assert_ne!(again, gone);
+    })
+    .await;
+}
+
+/// A changed description and number of failures are kept, and hold for messages that were there before.
+#[tokio::test(start_paused = true)]
+async fn changes_of_a_queue_survive() {
+    on_each_durable_store(NewQueue::new("q").description("a queue"), async |s: Stage, reopen: Reopen| {
+        s.send(&["1", "2"]).await;
+        s.fail_first(1).await;
+        let change = QueueChange { description: None, max_consume_count: Some(Some(2)) };
+        let changed = s.broker.change_queue(&s.project, &s.queue, change).await.unwrap();
+        assert_eq!((changed.max_consume_count, changed.description.as_str()), (Some(2), "a queue"));
+        let change = QueueChange { description: Some("renamed".to_owned()), ..QueueChange::default() };
+        s.broker.change_queue(&s.project, &s.queue, change).await.unwrap();
+        let s = reopen.restart(reopen.crash(s).await).await;
+        let queue = s.broker.queue(&s.project, &s.queue).await.unwrap();
+        assert_eq!((queue.max_consume_count, queue.description.as_str()), (Some(2), "renamed"));
+        s.fail_first(1).await;
+        assert_eq!(texts(&s.take_dead(10).await), ["1"], "the second failure, one of them before the change");
+        let off = || QueueChange { max_consume_count: Some(None), ..QueueChange::default() };
+        let refused = s.broker.change_queue(&s.project, &s.queue, off()).await.unwrap_err();
+        assert!(refused.to_string().contains("has dead letters"), "{refused}");
+        let s = reopen.crash(s).await;
+        let dead = s.take_dead(10).await;
+        s.broker.ack(&s.group(0), Stream::DeadLetters, acks(&dead, &[true])).await.unwrap();
+        let queue = s.broker.change_queue(&s.project, &s.queue, off()).await.unwrap();
+        assert_eq!((queue.max_consume_count, queue.dead_letters), (None, Some(false)));
+        for _ in 0..5 {
+            s.fail_first(1).await;
+        }
+        assert_eq!(texts(&s.take(10).await), ["2"]);
     })
     .await;
 }

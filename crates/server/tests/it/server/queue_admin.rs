@@ -163,6 +163,28 @@ async fn updates_at_the_same_time_keep_each_other() {
     .await;
 }
 
+/// The description and the number of failures.
+#[tokio::test]
+async fn properties_of_a_queue_are_changed() {
+    on_server(EmbeddedConfig::default(), async |admin, broker| {
+        let update = async |query: &str| post(admin, &format!("/admin/queues/orders/update?{query}")).await;
+        let (status, answer) = update("description=new%20ones&max_consume_count=7").await;
+        assert_eq!(status, 200, "{answer}");
+        let shown = json(&answer);
+        assert_eq!((&shown["description"], &shown["max_consume_count"]), (&"new ones".into(), &7.into()), "{shown}");
+        let queue = broker.overview()[0].queue.clone();
+        assert_eq!((queue.description.as_str(), queue.max_consume_count), ("new ones", Some(7)));
+        assert_eq!(json(&update("description=").await.1)["description"], "");
+        let shown = json(&update("max_consume_count=none").await.1);
+        assert!(shown.get("max_consume_count").is_none(), "{shown}");
+        let long = format!("description={}", "x".repeat(161));
+        for wrong in ["max_consume_count=0", "max_consume_count=101", "max_consume_count=x", &long, ""] {
+            assert_eq!(update(wrong).await.0, 400, "{wrong}");
+        }
+    })
+    .await;
+}
+
 /// Settings of a queue that the configuration has cannot be changed here.
 #[tokio::test]
 async fn configured_settings_of_a_queue_cannot_be_changed() {

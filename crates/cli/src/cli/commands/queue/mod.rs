@@ -68,15 +68,19 @@ over the last 10 to 15 seconds. Services other than the server of dms-worker rep
         /// The queue's name or id
         queue: String,
     },
-    /// Set the retention of a queue; only on the server of dms-worker
+    /// Change retention, description or dead letters of a queue; only on the server of dms-worker
     #[command(after_help = "\
 Examples:
   dms-worker queue update orders --retention 12h
   dms-worker queue update orders --delete-when-settled true
   dms-worker queue update orders --retention default      as configured
+  dms-worker queue update orders --max-consume-count 5
 
 With --delete-when-settled, messages are deleted once every group has settled
-them. Groups that are created later do not receive them.")]
+them. Groups that are created later do not receive them.
+
+With --max-consume-count, failures that were counted before count, too. Dead
+letters can be switched off (none) once no group has any.")]
     Update(UpdateArgs),
     /// Delete all messages of a queue, or the backlog of one group; only on the server of dms-worker
     #[command(after_help = "\

@@ -15,7 +15,10 @@ use crate::{
     },
     config::Span,
 };
-use dms_protocol::{internal::suggest::nearest, limits};
+use dms_protocol::{
+    internal::{suggest::nearest, visible::visible},
+    limits,
+};
 
 /// Options of `queue purge`.
 #[derive(Debug, Args)]
@@ -44,6 +47,12 @@ pub(super) struct UpdateArgs {
     /// Delete messages once every group has settled them: true, false or default
     #[arg(long, value_name = "WHETHER", value_parser = ["true", "false", "default"], hide_possible_values = true)]
     delete_when_settled: Option<String>,
+    /// Description, up to 160 characters; empty for none
+    #[arg(long, value_name = "TEXT")]
+    description: Option<String>,
+    /// Failures that make a message a dead letter, 1 to 100; `none` switches dead letters off
+    #[arg(long, value_name = "COUNT", value_parser = max_consume_count)]
+    max_consume_count: Option<String>,
     /// The admin address of the server [config: server.admin]
     #[arg(long, value_name = "URL")]
     admin: Option<String>,
@@ -80,11 +89,15 @@ struct Purged {
     purged_delayed_messages: u64,
 }
 
-/// How long a queue keeps messages.
+/// A queue after an update.
 #[derive(Debug, Deserialize, Serialize)]
-struct QueueRetention {
+struct Updated {
     queue_id: String,
     queue: String,
+    #[serde(default)]
+    description: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    max_consume_count: Option<u32>,
     retention_ms: u64,
     delete_when_settled: bool,
 }
@@ -100,6 +113,15 @@ fn retention(text: &str) -> Result<String, String> {
         Ok(millis.to_string())
     } else {
         Err("1s to 72h are allowed, or default".to_owned())
+    }
+}
+
+/// Checks the number of failures, as the admin address takes it.
+fn max_consume_count(text: &str) -> Result<String, String> {
+    match text.parse() {
+        _ if text == "none" => Ok(text.to_owned()),
+        Ok(count) if limits::MAX_CONSUME_COUNT.contains(&count) => Ok(text.to_owned()),
+        _ => Err("1 to 100 are allowed, or none".to_owned()),
     }
 }
 
@@ -134,22 +156,51 @@ fn what(queue: &AdminQueue, group: Option<&AdminGroup>, admin: &AdminClient) -> 
     }
 }
 
-/// Sets how long a queue keeps messages.
+/// Changes the properties of a queue, and how long it keeps messages.
 pub(super) async fn update(args: &UpdateArgs, context: &Context) -> Result<(), Failure> {
-    if args.retention.is_none() && args.delete_when_settled.is_none() {
-        return Err(Failure::of(Kind::Usage, "nothing to set: add --retention, --delete-when-settled, or both"));
+    let changes = [
+        ("retention_ms", &args.retention),
+        ("delete_when_settled", &args.delete_when_settled),
+        ("description", &args.description),
+        ("max_consume_count", &args.max_consume_count),
+    ];
+    let parameters: Vec<_> =
+        changes.into_iter().filter_map(|(name, value)| Some((name, Cow::from(value.as_deref()?)))).collect();
+    if parameters.is_empty() {
+        let text = "nothing to set: add --retention, --delete-when-settled, --description or --max-consume-count";
+        return Err(Failure::of(Kind::Usage, text));
     }
     let admin = AdminClient::of_queues(args.admin.as_deref(), context)?;
     let queue = find(&admin, &args.queue, context).await?;
-    let changes = [("retention_ms", &args.retention), ("delete_when_settled", &args.delete_when_settled)];
-    let parameters: Vec<_> =
-        changes.into_iter().filter_map(|(name, value)| Some((name, Cow::from(value.as_deref()?)))).collect();
-    let kept: QueueRetention =
-        admin.ask(Method::POST, &format!("/admin/queues/{}/update", queue.id), &parameters).await?;
-    let span = Span::millis(kept.retention_ms);
-    let until = if kept.delete_when_settled { ", or until every group has settled them" } else { "" };
-    let json = serde_json::to_value(&kept).map_err(|error| Failure::new(error.to_string()))?;
-    context.done(&format!("queue {} at {} keeps messages for {span}{until}", queue.name, admin.url()), &json)
+    let updated: Updated = admin.ask(Method::POST, &format!("/admin/queues/{}/update", queue.id), &parameters).await?;
+    let json = serde_json::to_value(&updated).map_err(|error| Failure::new(error.to_string()))?;
+    let said = updated.in_words(args);
+    context.done(&format!("queue {} at {} {said}", queue.name, admin.url()), &json)
+}
+
+impl Updated {
+    /// What is so now of what was to be changed.
+    fn in_words(&self, args: &UpdateArgs) -> String {
+        let mut parts = Vec::new();
+        if args.retention.is_some() || args.delete_when_settled.is_some() {
+            let until = if self.delete_when_settled { ", or until every group has settled them" } else { "" };
+            parts.push(format!("keeps messages for {}{until}", Span::millis(self.retention_ms)));
+        }
+        if args.max_consume_count.is_some() {
+            parts.push(match self.max_consume_count {
+                Some(1) => "makes a message a dead letter after 1 failure".to_owned(),
+                Some(count) => format!("makes a message a dead letter after {count} failures"),
+                None => "has no dead letters".to_owned(),
+            });
+        }
+        if args.description.is_some() {
+            parts.push(match self.description.as_str() {
+                "" => "has no description".to_owned(),
+                text => format!("is described as: {}", visible(text)),
+            });
+        }
+        parts.join("; it ")
+    }
 }
 
 /// The queue of this name or id; of the project that `--project-id` names, if it does.

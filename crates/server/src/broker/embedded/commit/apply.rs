@@ -94,6 +94,7 @@ impl BrokerState {
             // It stands for a damaged commit that an operator gave up.
             Record::GivenUp => {}
             Record::KeysSent { now_ms, keys } => self.add_keys(*now_ms, keys),
+            Record::QueueChanged(row) => self.change_queue(row),
             Record::RetentionSet(queue, policy) => self.set_retention(queue, *policy, config),
             Record::Purged { cursor, below } => self.purge(*cursor, *below),
             Record::DelayQueuePurged { delay_queue, .. } => {
@@ -130,6 +131,16 @@ impl BrokerState {
         let (tags, retention, groups) = (Vec::new(), RetentionPolicy::default(), Vec::new());
         let queue = QueueState { row: row.clone(), tags, retention, groups };
         self.queues.insert(row.id.clone(), queue);
+    }
+
+    fn change_queue(&mut self, row: &QueueRow) {
+        let Some(queue) = self.queues.get_mut(&row.id) else { return };
+        queue.row.clone_from(row);
+        for group in &queue.groups {
+            if let Some(cursor) = self.cursors.get_mut(&group.cursor()) {
+                cursor.dead = row.max_consume_count.map(|count| (group.dead_letters(), count));
+            }
+        }
     }
 
     fn create_group(&mut self, row: &GroupRow, config: &EmbeddedConfig) {

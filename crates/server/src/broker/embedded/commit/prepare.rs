@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
     broker::{
-        Appended, BrokerError, Deduplication, NewMessage,
+        Appended, BrokerError, Deduplication, NewMessage, QueueChange,
         embedded::{
             command::{AdminCommand, Command},
             config::{EmbeddedConfig, StartPosition},
@@ -307,6 +307,7 @@ impl<'a> Preparer<'a> {
                 let set = self.state.queues.get(queue).ok_or(BrokerError::QueueNotFound)?.retention;
                 Ok(vec![Record::RetentionSet(queue.clone(), change.apply(set))])
             }
+            AdminCommand::ChangeQueue(queue, change) => self.change_queue(queue, change),
             AdminCommand::Purge(queue, group) => self.purge(queue, group.as_ref()),
         }
     }
@@ -329,6 +330,34 @@ impl<'a> Preparer<'a> {
             return Err(BrokerError::QueueQuota(quota));
         }
         Ok(vec![Record::QueueCreated(QueueRow { number: self.state.next_number, ..row.clone() })])
+    }
+
+    fn change_queue(&self, id: &QueueId, change: &QueueChange) -> Prepared {
+        let queue = self.state.queues.get(id).ok_or(BrokerError::QueueNotFound)?;
+        let mut row = queue.row.clone();
+        if let Some(description) = &change.description {
+            row.description.clone_from(description);
+        }
+        if let Some(count) = change.max_consume_count {
+            if count.is_some() && row.mode.is_kafka() {
+                return Err(BrokerError::NotAvailable("a Kafka queue has no dead letters".into()));
+            }
+            // Nobody could consume, redrive or discard them any more.
+            if count.is_none() && queue.groups.iter().any(|group| self.has_dead_letters(group)) {
+                return Err(BrokerError::NotAvailable(
+                    "a group of the queue has dead letters: consume, redrive or discard them first".into(),
+                ));
+            }
+            row.max_consume_count = count;
+        }
+        Ok(if row == queue.row { Vec::new() } else { vec![Record::QueueChanged(row)] })
+    }
+
+    fn has_dead_letters(&self, group: &GroupRow) -> bool {
+        let cursor = self.state.cursors.get(&group.dead_letter_cursor());
+        cursor.zip(self.state.streams.get(&group.dead_letters())).is_some_and(|(cursor, stream)| {
+            !cursor.leases.is_empty() || cursor.available(stream) > 0 || cursor.set_aside.len() > 0
+        })
     }
 
     fn create_groups(&self, id: &QueueId, groups: &[(GroupId, String)]) -> Prepared {

@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use crate::{
     broker::{
-        BrokerError, GroupList, GroupOverview, GroupPath, OverviewPage, QueueOverview, Usage,
+        BrokerError, GroupList, GroupOverview, GroupPath, OverviewPage, QueueChange, QueueOverview, Usage,
         embedded::{
             command::{AdminCommand, Command},
             core::Core,
@@ -64,6 +64,20 @@ impl Core {
     pub(crate) fn queue(&self, project: &ProjectId, queue: &QueueId) -> Result<Queue, BrokerError> {
         let state = self.open()?;
         Ok(self.show(&state, state.queue(project, queue)?))
+    }
+
+    pub(crate) async fn change_queue(
+        &self,
+        project: &ProjectId,
+        queue: &QueueId,
+        change: QueueChange,
+    ) -> Result<Queue, BrokerError> {
+        self.open()?.queue(project, queue)?;
+        self.change(AdminCommand::ChangeQueue(queue.clone(), change)).await?;
+        let changed = self.queue(project, queue)?;
+        let (description, max_consume_count) = (&changed.description, changed.max_consume_count);
+        tracing::info!(%project, queue = changed.name, queue_id = %queue, description, max_consume_count, "a queue was changed");
+        Ok(changed)
     }
 
     pub(crate) async fn delete_queue(&self, project: &ProjectId, queue: &QueueId) -> Result<(), BrokerError> {

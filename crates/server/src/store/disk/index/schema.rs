@@ -133,7 +133,8 @@ CREATE TABLE retention (
 ) WITHOUT ROWID;
 INSERT INTO totals VALUES ('retention', 0, 0);
 ",
-    // Changes no table. Messages in the log may have an origin or be for one group, which earlier versions would read as damage.
+    // Changes no table. Messages in the log may have an origin or be for one group, and properties of queues change, which earlier
+    // versions would read as damage.
     "SELECT 1;",
     "
 CREATE TABLE sent_keys (id INTEGER PRIMARY KEY, until_ms INTEGER NOT NULL, keys BLOB NOT NULL, sum INTEGER NOT NULL);

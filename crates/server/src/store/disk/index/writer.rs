@@ -156,6 +156,11 @@ impl Writer {
             Record::GivenUp => Ok(()),
             Record::RetentionSet(queue, policy) => self.set_retention(queue, *policy),
             Record::KeysSent { now_ms, keys } => self.add_keys(*now_ms, keys),
+            Record::QueueChanged(row) => self.run(
+                "UPDATE queues SET description = ?2, max_consume_count = ?3, \
+                 sum = row_sum('queues', number, id, project, name, mode, ?2, ?3, retention_hours, created_ms) WHERE number = ?1",
+                params![row.number, row.description, row.max_consume_count],
+            ),
             Record::Purged { cursor, below } => self.purge(*cursor, *below),
             Record::DelayQueuePurged { delay_queue, below } => self.empty(*delay_queue, *below),
             Record::Appended(stream, _) | Record::Delayed(stream, _) => {

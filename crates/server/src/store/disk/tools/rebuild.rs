@@ -365,6 +365,7 @@ fn is_fitting(conn: &Connection, record: &Record, known: bool) -> rusqlite::Resu
         // The rows that were taken over contain this commit.
         _ if known => Ok(false),
         Record::QueueCreated(row) => Ok(!queue(row.id.as_str())?),
+        Record::QueueChanged(row) => queue(row.id.as_str()),
         Record::QueueDeleted(id) | Record::TagsSet(id, _) | Record::RetentionSet(id, _) => queue(id.as_str()),
         Record::GroupCreated(row) => Ok(queue(row.queue.as_str())? && !group(row.id.as_str())?),
         Record::GroupDeleted(_, id) => group(id.as_str()),

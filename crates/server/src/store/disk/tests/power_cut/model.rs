@@ -182,6 +182,7 @@ impl Model {
             }
             Record::TagsSet(id, tags) => self.queue(id).tags = tags.clone(),
             Record::RetentionSet(id, retention) => self.queue(id).retention = *retention,
+            Record::QueueChanged(row) => self.queue(&row.id).row = row.clone(),
             Record::Purged { cursor, below } => {
                 let cursor = self.cursors.get_mut(&cursor.0).unwrap();
                 cursor.settled.extend(cursor.start..*below);
