@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, fs, path::Path};
 
 use dms_worker_cli::config::{
-    AccessKey, AdminSection, Auth, CommandHandler, Config, Deduplicate, HttpHandler, Iam, LogHandler, Mqs, Outbox, Postgres,
-    PostgresKeys, Project, Publisher, QueueSpec, Request, Rights, ServerAuth, Tls, User, Worker, load,
+    AccessKey, AdminSection, Auth, CommandHandler, Config, Deduplicate, HttpHandler, Iam, LogHandler, Mqs, Outbox,
+    Postgres, PostgresKeys, Project, Publisher, QueueSpec, Request, Rights, ServerAuth, Tls, User, Worker, load,
 };
 use serde_json::Value;
 
