@@ -59,6 +59,7 @@ pub(crate) struct SentKeys(pub(crate) Vec<SentKey>);
 
 impl SentKeys {
     /// The end of the last window, in Unix milliseconds. Nothing of the keys is needed after it.
+    #[cfg(any(feature = "disk", feature = "postgres"))]
     pub(crate) fn until_ms(&self) -> i64 {
         self.0.iter().map(|key| key.until_ms).max().unwrap_or(i64::MIN)
     }

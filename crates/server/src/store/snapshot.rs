@@ -60,6 +60,7 @@ pub(crate) struct Snapshot {
     /// The deduplication keys of sent messages. Of equal ones the last window counts. Their queue may have been deleted.
     pub(crate) keys: Vec<SentKeys>,
     /// The leases that the owner before handed over.
+    #[cfg_attr(not(feature = "postgres"), allow(dead_code, reason = "only stores in PostgreSQL change their owner"))]
     pub(crate) leases: Vec<LeaseSnapshot>,
 }
 

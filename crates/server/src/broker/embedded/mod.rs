@@ -148,7 +148,7 @@ impl EmbeddedBroker {
                 Err(_) => return Err(OpenError::Stopped),
             },
         };
-        Ok(Self::resume(Arc::new(store), snapshot, config, clock).await)
+        Ok(Self::start(Arc::new(store), snapshot, config, clock))
     }
 
     /// Fails, because without the feature `disk` messages are kept in memory only.
@@ -180,6 +180,7 @@ impl EmbeddedBroker {
     }
 
     /// A broker over a store that may have leases of the owner before.
+    #[cfg(feature = "postgres")]
     pub(crate) async fn resume(
         store: Arc<dyn Store>,
         mut snapshot: Snapshot,

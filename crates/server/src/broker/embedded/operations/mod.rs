@@ -20,6 +20,7 @@ pub(crate) mod append;
 pub(crate) mod consume;
 mod damaged;
 pub(crate) mod find;
+#[cfg_attr(not(feature = "postgres"), allow(dead_code, reason = "only stores in PostgreSQL change their owner"))]
 pub(crate) mod hand_over;
 mod look;
 pub(crate) mod oldest;

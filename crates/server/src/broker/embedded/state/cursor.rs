@@ -275,6 +275,7 @@ impl Cursor {
     }
 
     /// Whether [`take_one`](Self::take_one) would take the message.
+    #[cfg_attr(not(feature = "postgres"), allow(dead_code, reason = "only stores in PostgreSQL change their owner"))]
     pub(crate) fn can_take(&self, stream: &Stream, seq: u64) -> bool {
         let head = self.head.max(stream.low);
         let is_there = if seq < head { self.ready.contains_key(&seq) } else { seq - head <= MAX_PASSED };
