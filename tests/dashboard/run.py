@@ -21,6 +21,7 @@ import time
 import urllib.request
 
 from selenium import webdriver
+from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
@@ -174,8 +175,10 @@ class Browser:
         field.send_keys(value)
 
     def until(self, what, condition):
+        # An element may belong to the page before this one: then the condition is asked again.
+        wait = WebDriverWait(self.driver, WAIT, 0.2, ignored_exceptions=[StaleElementReferenceException])
         try:
-            WebDriverWait(self.driver, WAIT, 0.2).until(lambda _: condition())
+            wait.until(lambda _: condition())
         except Exception as error:
             raise AssertionError(f"{what}: {self.driver.current_url}\n{self.text()[:2000]}") from error
 
