@@ -161,7 +161,7 @@ async fn a_message_that_cannot_be_sent_fails_alone_and_before_the_network() {
             message(1, MAX_BYTES),
             message(2, 1).tag("a b"),
             message(3, 1).tag("a").tag("b").tag("c").tag("d"),
-            message(4, 1).delay(Duration::from_secs(604_801)),
+            message(4, 1).delay(Duration::from_secs(366 * 86_400 + 1)),
             message(5, 1).attribute("huge", "x".repeat(2 * MAX_BYTES)),
             message(6, 1),
         ])

@@ -41,8 +41,9 @@ pub fn behind_gate(gate: &Gate, pages: Router<()>) -> Router<()> {
             .route("/ui/preferences", post(login::preferences))
             .route("/ui/assets/{hash}/{name}", get(assets::serve)),
     );
-    let open_pages = open_pages.layer(middleware::from_fn_with_state(gate.clone(), open));
-    let pages = pages.layer(middleware::from_fn_with_state(gate.clone(), closed));
+    // Around routes only: a path that is no page is answered by the rules of the listener.
+    let open_pages = open_pages.route_layer(middleware::from_fn_with_state(gate.clone(), open));
+    let pages = pages.route_layer(middleware::from_fn_with_state(gate.clone(), closed));
     let all = open_pages.merge(pages);
     match gate.options().base() {
         "" => all,

@@ -16,7 +16,7 @@ use axum::{
     response::Response,
     routing::{get, post},
 };
-use http::HeaderMap;
+use http::{HeaderMap, StatusCode};
 use prometheus_client::registry::Registry;
 
 use self::state::AdminState;
@@ -39,6 +39,8 @@ pub(super) fn router(admin: Arc<AdminState>) -> Router {
         .route("/startupz", get(status::started))
         .route("/metrics", get(metrics))
         .merge(guarded)
+        // Its own, so that the rules for hosts and web pages hold for unknown paths, too, whatever router this one is merged with.
+        .fallback(async || StatusCode::NOT_FOUND)
         .layer(middleware::from_fn_with_state(admin.host_check.clone(), host_check::check))
         .with_state(admin)
 }

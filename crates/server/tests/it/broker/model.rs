@@ -297,7 +297,7 @@ impl Play {
             self.broker.close().await;
         }
         self.broker = self.home.open(&self.config, self.clock).await;
-        self.model.restart();
+        self.model.restart(!crash && self.home.hands_leases_over());
     }
 
     /// Both sides show the same messages in the same standing, and the same counters.

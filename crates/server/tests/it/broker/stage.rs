@@ -61,6 +61,15 @@ pub(crate) enum Home {
 }
 
 impl Home {
+    /// Whether a broker that is closed in order leaves its leases to the next one.
+    pub(crate) fn hands_leases_over(&self) -> bool {
+        match self {
+            Self::Memory | Self::Dir(_) => false,
+            #[cfg(feature = "postgres")]
+            Self::Postgres(_) => true,
+        }
+    }
+
     /// One of each kind.
     pub(crate) fn all() -> Vec<Self> {
         std::iter::once(Self::Memory).chain(Self::durable()).collect()

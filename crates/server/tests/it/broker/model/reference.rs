@@ -315,17 +315,20 @@ impl Model {
     }
 
     /// Leases are gone, and count for nothing.
-    pub(super) fn restart(&mut self) {
+    /// A restart, after which the leases go on or have ended.
+    pub(super) fn restart(&mut self, keeps_leases: bool) {
         for state in self.views.iter_mut().flatten().flat_map(|view| &mut view.states) {
             // The number of failures is kept; their causes and times are lost.
+            let forgotten = |past: Past| Past { failures: past.failures, ..Past::default() };
             *state = match *state {
+                MessageState::Out { past, lease } if keeps_leases => MessageState::Out { past: forgotten(past), lease },
                 MessageState::Open { past } | MessageState::Out { past, .. } => {
-                    MessageState::Open { past: Past { failures: past.failures, ..Past::default() } }
+                    MessageState::Open { past: forgotten(past) }
                 }
                 MessageState::Purged | MessageState::Settled => MessageState::Settled,
             };
         }
-        self.leases.iter_mut().for_each(|lease| lease.over = true);
+        self.leases.iter_mut().for_each(|lease| lease.over |= !keeps_leases);
     }
 
     pub(super) fn counters(&self, group: usize) -> Counters {
