@@ -52,7 +52,7 @@ pub(crate) fn router(app: &Arc<AppState>) -> Router {
         .route("/admin/queues/{queue_id}/groups/{group_id}/messages", get(peek::messages))
         .layer(middleware::from_fn_with_state(Arc::clone(app), check_token))
         .layer(middleware::from_fn_with_state(Arc::new(Warnings::default()), access_log::log_admin));
-    let others = Router::new()
+    Router::new()
         .route("/livez", get(async || "ok\n"))
         .route("/readyz", get(health::ready))
         .merge(guarded)
@@ -60,13 +60,7 @@ pub(crate) fn router(app: &Arc<AppState>) -> Router {
         .method_not_allowed_fallback(async || plain(&codes::METHOD.plain()))
         .layer(Extension(Arc::new(scrape::registry(app))))
         .layer(middleware::from_fn_with_state(app.admin_host_check.clone(), host_check::check))
-        .with_state(Arc::clone(app));
-    #[cfg(feature = "dashboard")]
-    if let Some(dashboard) = &app.dashboard {
-        // Its pages have a rule of their own for requests of browsers, so the check of the others does not apply to them.
-        return others.merge(crate::dashboard::server::router(app, dashboard));
-    }
-    others
+        .with_state(Arc::clone(app))
 }
 
 /// Refuses requests without the token, in the form of the other refusals; a middleware. The read token is enough to read.

@@ -1,5 +1,6 @@
 //! [`Server`]: binds the addresses, assembles all parts, and runs until it is stopped.
 
+mod admin_address;
 pub(crate) mod callers;
 #[cfg(feature = "postgres")]
 mod cluster;
@@ -14,9 +15,10 @@ use std::{net::SocketAddr, sync::Arc};
 
 use tokio_util::sync::CancellationToken;
 
-use self::{callers::Callers, config::ServerConfig, error::ServerError, service::ApiService};
+use self::{
+    admin_address::AdminAddress, callers::Callers, config::ServerConfig, error::ServerError, service::ApiService,
+};
 use crate::{
-    admin,
     api::{Api, Dialect},
     auth::{
         authenticator::Authenticator,
@@ -33,7 +35,7 @@ use crate::{
     net::{
         connection_limit::{Audience, ConnectionMetrics},
         connection_state::ConnectionState,
-        limits::{ADMIN_CONNECTIONS, HttpLimits, MQS_BODY_BYTES, UNSIGNED_IDLE_TIMEOUT},
+        limits::{HttpLimits, MQS_BODY_BYTES, UNSIGNED_IDLE_TIMEOUT},
         listener::Listener,
         tls::Tls,
     },
@@ -70,7 +72,7 @@ const BODY_MEMORY_PARTS: usize = 4;
 pub struct Server {
     app: Arc<AppState>,
     listener: Option<Listener>,
-    admin: Option<Listener>,
+    admin: AdminAddress,
     mqs: Option<Listener>,
     speaks_mqs: bool,
 }
@@ -157,8 +159,6 @@ impl Server {
             admin_auth,
             admin_read_auth,
             reader_sees_bodies: config.admin_read_token_sees_bodies,
-            #[cfg(feature = "dashboard")]
-            dashboard,
             authenticator,
             faults: Faults::new(&config.faults),
             region: config.region,
@@ -173,6 +173,11 @@ impl Server {
             polls,
             topics: TopicNames::new(first_project, mqs_config.auto_create),
         });
+        let admin = AdminAddress {
+            listener: admin,
+            #[cfg(feature = "dashboard")]
+            dashboard,
+        };
         Ok(Self { app, listener, admin, mqs, speaks_mqs })
     }
 
@@ -183,19 +188,19 @@ impl Server {
 
     /// The URL of the admin address, with the real port; `None` without one.
     pub fn admin_url(&self) -> Option<String> {
-        self.admin.as_ref().and_then(Listener::url)
+        self.admin.listener.as_ref().and_then(Listener::url)
     }
 
     /// The URL of the dashboard; `None` if it is not served.
     #[cfg(feature = "dashboard")]
     pub fn dashboard_url(&self) -> Option<String> {
-        let dashboard = self.app.dashboard.as_ref()?;
+        let dashboard = self.admin.dashboard.as_ref()?;
         Some(format!("{}{}", self.admin_url()?, dashboard.url("/")))
     }
 
     /// The admin address, with the real port if port 0 was requested; `None` without one.
     pub fn admin_addr(&self) -> Option<SocketAddr> {
-        self.admin.as_ref().and_then(Listener::local_addr)
+        self.admin.listener.as_ref().and_then(Listener::local_addr)
     }
 
     /// The URL of the API of ROMA Connect MQS, with the real port; `None` without an address for it.
@@ -220,7 +225,7 @@ impl Server {
 
     /// The certificates of all addresses. They can be reloaded while the server runs.
     pub fn certificates(&self) -> impl Iterator<Item = &Tls> {
-        self.listener.iter().chain(&self.admin).chain(&self.mqs).filter_map(Listener::tls)
+        self.listener.iter().chain(&self.admin.listener).chain(&self.mqs).filter_map(Listener::tls)
     }
 
     /// The API as a service without sockets. Clones share the server.
@@ -276,7 +281,7 @@ impl Server {
             tokio::join!(serve(listener, Dialect::Dms, &app, &stopping), serve(mqs, Dialect::Mqs, &app, &stopping),);
             ended.cancel();
         };
-        let watch = serve_admin(admin, &app, &ended);
+        let watch = admin.serve(&app, &ended);
         let stop = async {
             shutdown.await;
             stopping.cancel();
@@ -340,25 +345,9 @@ async fn serve(listener: Option<Listener>, dialect: Dialect, app: &Arc<AppState>
     }
 }
 
-async fn serve_admin(listener: Option<Listener>, app: &Arc<AppState>, ended: &CancellationToken) {
-    let Some(listener) = listener else { return };
-    let serving = listener.run(admin::router(app), admin_limits(app), ended.clone());
-    #[cfg(feature = "dashboard")]
-    if let Some(dashboard) = &app.dashboard {
-        tokio::join!(serving, dashboard.run(app, ended));
-        return;
-    }
-    serving.await;
-}
-
 /// Limits of the API. Where credentials are required, callers without them may be idle for a short time only.
 fn api_limits(app: &AppState) -> HttpLimits {
     with_strangers(app.limits.clone(), !app.authenticator.is_open())
-}
-
-fn admin_limits(app: &AppState) -> HttpLimits {
-    let limits = with_strangers(app.limits.clone(), app.admin_auth.asks());
-    HttpLimits { connections: limits.connections.min(ADMIN_CONNECTIONS), ..limits }
 }
 
 fn with_strangers(limits: HttpLimits, guarded: bool) -> HttpLimits {

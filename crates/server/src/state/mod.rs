@@ -36,9 +36,6 @@ pub(crate) struct AppState {
     pub(crate) admin_read_auth: BearerAuth,
     /// Whether the read token shows bodies and attributes of messages.
     pub(crate) reader_sees_bodies: bool,
-    /// The dashboard; `None` if it is not served.
-    #[cfg(feature = "dashboard")]
-    pub(crate) dashboard: Option<Arc<crate::dashboard::server::Dashboard>>,
     /// The injected faults.
     pub(crate) faults: Faults,
     /// The region in the catalogue of tokens.

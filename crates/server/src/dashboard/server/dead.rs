@@ -3,9 +3,7 @@
 use std::collections::BTreeMap;
 
 use axum::{
-    Extension,
     body::Body,
-    extract::{RawPathParams, State},
     response::{IntoResponse, Response},
 };
 use http::{HeaderValue, header};
@@ -14,20 +12,19 @@ use maud::{Markup, html};
 use crate::{
     broker::{BrokerError, PeekState, Peeked, Stream},
     dashboard::{
-        access::visitor::Visitor,
-        form::Form,
         html::{
             format::{foreign, number, time},
-            frame::{Ui, see_other},
+            frame::{Ui, read_only, see_other},
         },
         server::{
-            MAX_FORM, Pages,
+            Pages, export,
             filter::{Filter, cause},
-            find::{self, Found},
+            find::Found,
             group::{Tab, base, heading},
             jobs::{Kind, Order},
             message::reason,
             messages::{ROWS, filter_form, further, readable, table},
+            request::{PageRequest, Posted},
             scan::{Scan, Seen},
         },
         text::fill,
@@ -99,24 +96,18 @@ impl Survey {
 }
 
 /// `GET /ui/queues/{queue}/{group}/dead`.
-pub(super) async fn show(
-    State(pages): State<Pages>,
-    Extension(visitor): Extension<Visitor>,
-    params: RawPathParams,
-    query: Form,
-) -> Response {
-    let ui = Ui::new(&pages.dashboard.gate, &visitor);
-    let Some(found) = find::group(&pages.app, &params, &query) else { return ui.not_found() };
-    let filter = readable(&visitor, Filter::of(&query));
+pub(super) async fn show(request: PageRequest<Found>) -> Response {
+    let (ui, PageRequest { pages, visitor, target: found, form: query }) = (request.ui(), &request);
+    let filter = readable(visitor, Filter::of(query));
     let from = query.number("from").unwrap_or(0);
-    let survey = match pages.survey(&found, &filter, from).await {
+    let survey = match pages.survey(found, &filter, from).await {
         Ok(survey) => survey,
         Err(error) => return ui.failed(&error),
     };
-    let (t, url) = (ui.t, ui.url(&format!("{}/dead", base(&found))));
+    let (t, url) = (ui.t, ui.url(&format!("{}/dead", base(found))));
     let running = pages.dashboard.jobs.open_for(&found.path());
     let body = html! {
-        (heading(&ui, &found, Tab::DeadLetters))
+        (heading(&ui, found, Tab::DeadLetters))
         @if let Some(job) = running {
             p.alert.note { a href=(ui.url(&format!("/jobs/{}", job.order.id))) { (t.job_running) } }
         }
@@ -181,34 +172,23 @@ fn actions(ui: &Ui<'_>, url: &str, filter: &Filter, survey: &Survey) -> Markup {
 }
 
 /// `GET …/dead/redrive`: the dry run.
-pub(super) async fn dry_run(
-    State(pages): State<Pages>,
-    Extension(visitor): Extension<Visitor>,
-    params: RawPathParams,
-    query: Form,
-) -> Response {
-    prepare(&pages, &visitor, &params, &query, Kind::Redrive).await
+pub(super) async fn dry_run(request: PageRequest<Found>) -> Response {
+    prepare(&request, Kind::Redrive).await
 }
 
 /// `GET …/dead/discard`.
-pub(super) async fn prepare_discard(
-    State(pages): State<Pages>,
-    Extension(visitor): Extension<Visitor>,
-    params: RawPathParams,
-    query: Form,
-) -> Response {
-    prepare(&pages, &visitor, &params, &query, Kind::Discard).await
+pub(super) async fn prepare_discard(request: PageRequest<Found>) -> Response {
+    prepare(&request, Kind::Discard).await
 }
 
-async fn prepare(pages: &Pages, visitor: &Visitor, params: &RawPathParams, query: &Form, kind: Kind) -> Response {
-    let ui = Ui::new(&pages.dashboard.gate, visitor);
-    let Some(found) = find::group(&pages.app, params, query) else { return ui.not_found() };
+async fn prepare(request: &PageRequest<Found>, kind: Kind) -> Response {
+    let (ui, PageRequest { pages, visitor, target: found, form: query }) = (request.ui(), request);
     let filter = readable(visitor, Filter::of(query));
-    let survey = match pages.count(&found, &filter).await {
+    let survey = match pages.count(found, &filter).await {
         Ok(survey) => survey,
         Err(error) => return ui.failed(&error),
     };
-    confirmation(&ui, &found, &filter, &survey, kind, query.first("wrong").is_some())
+    confirmation(&ui, found, &filter, &survey, kind, query.first("wrong").is_some())
 }
 
 impl Pages {
@@ -266,32 +246,19 @@ fn confirmation(ui: &Ui<'_>, found: &Found, filter: &Filter, survey: &Survey, ki
 }
 
 /// `POST …/dead/redrive`.
-pub(super) async fn redrive(
-    State(pages): State<Pages>,
-    Extension(visitor): Extension<Visitor>,
-    params: RawPathParams,
-    body: Body,
-) -> Response {
-    begin(&pages, &visitor, &params, body, Kind::Redrive).await
+pub(super) async fn redrive(Posted(request): Posted<Found>) -> Response {
+    begin(&request, Kind::Redrive)
 }
 
 /// `POST …/dead/discard`.
-pub(super) async fn discard(
-    State(pages): State<Pages>,
-    Extension(visitor): Extension<Visitor>,
-    params: RawPathParams,
-    body: Body,
-) -> Response {
-    begin(&pages, &visitor, &params, body, Kind::Discard).await
+pub(super) async fn discard(Posted(request): Posted<Found>) -> Response {
+    begin(&request, Kind::Discard)
 }
 
-async fn begin(pages: &Pages, visitor: &Visitor, params: &RawPathParams, body: Body, kind: Kind) -> Response {
-    let gate = &pages.dashboard.gate;
-    let ui = Ui::new(gate, visitor);
-    let Ok(form) = Form::read(body, MAX_FORM).await else { return ui.bad_form() };
-    let Some(found) = find::group(&pages.app, params, &form) else { return ui.not_found() };
-    let (filter, action) = (Filter::of(&form), if kind == Kind::Redrive { "redrive" } else { "discard" });
-    let url = ui.url(&format!("{}/dead", base(&found)));
+fn begin(request: &PageRequest<Found>, kind: Kind) -> Response {
+    let (ui, PageRequest { pages, visitor, target: found, form }) = (request.ui(), request);
+    let (filter, action) = (Filter::of(form), if kind == Kind::Redrive { "redrive" } else { "discard" });
+    let url = ui.url(&format!("{}/dead", base(found)));
     let (Some(expected), Some(up_to)) = (form.number("expected"), form.number("up_to")) else { return ui.bad_form() };
     let typed = form.filled("typed").map(|typed| typed.replace([',', ' '], ""));
     if typed.as_deref() != Some(&expected.to_string()) || expected == 0 {
@@ -308,7 +275,7 @@ async fn begin(pages: &Pages, visitor: &Visitor, params: &RawPathParams, body: B
         queue: path.queue.to_string(),
         group: path.group.to_string(),
         label: found.label(),
-        page: format!("{}/dead", base(&found)),
+        page: format!("{}/dead", base(found)),
         up_to,
         expected,
         rate: form.number("rate").and_then(|rate| u32::try_from(rate).ok()).unwrap_or(0).min(100_000),
@@ -317,28 +284,28 @@ async fn begin(pages: &Pages, visitor: &Visitor, params: &RawPathParams, body: B
         filter,
     };
     let target = format!("{} ({})", order.label, order.filter.describe());
-    gate.record(visitor, action, &target, Ok(&format!("begun: {expected} dead letters, job {}", order.id)));
-    let job = pages.dashboard.jobs.begin(&pages.app, gate, order);
+    pages.dashboard.gate.record(
+        visitor,
+        action,
+        &target,
+        Ok(&format!("begun: {expected} dead letters, job {}", order.id)),
+    );
+    let job = pages.dashboard.jobs.begin(&pages.app, &pages.dashboard.gate, order);
     see_other(&ui.url(&format!("/jobs/{}", job.order.id)))
 }
 
 /// `GET …/dead/export`: everything that matches, as JSON lines of the command line.
-pub(super) async fn export(
-    State(pages): State<Pages>,
-    Extension(visitor): Extension<Visitor>,
-    params: RawPathParams,
-    query: Form,
-) -> Response {
-    let ui = Ui::new(&pages.dashboard.gate, &visitor);
-    let Some(found) = find::group(&pages.app, &params, &query) else { return ui.not_found() };
+pub(super) async fn export(request: PageRequest<Found>) -> Response {
+    let PageRequest { pages, visitor, target: found, form: query } = request;
     if !visitor.sees_bodies() {
-        return crate::dashboard::html::frame::read_only(&pages.dashboard.gate, &visitor);
+        return read_only(&pages.dashboard.gate, &visitor);
     }
-    pages.dashboard.gate.record(&visitor, "export", &found.label(), Ok(&Filter::of(&query).describe()));
+    let filter = Filter::of(&query);
+    pages.dashboard.gate.record(&visitor, "export", &found.label(), Ok(&filter.describe()));
     let name = format!("attachment; filename=\"{}-{}-dead.jsonl\"", found.queue.queue.name, found.group.group.name);
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson")),
         (header::CONTENT_DISPOSITION, HeaderValue::try_from(name).unwrap_or(HeaderValue::from_static("attachment"))),
     ];
-    (headers, Body::from_stream(super::export::lines(pages, found, Filter::of(&query)))).into_response()
+    (headers, Body::from_stream(export::lines(pages, found, filter))).into_response()
 }

@@ -1,18 +1,14 @@
 //! `/ui/dead`: all groups with dead letters.
 
-use axum::{Extension, extract::State, response::Response};
+use axum::response::Response;
 use maud::html;
 
-use crate::dashboard::{
-    access::visitor::Visitor,
-    html::{format::number, frame::Ui},
-    server::Pages,
-};
+use crate::dashboard::{html::format::number, server::request::PageRequest};
 
 /// `GET /ui/dead`.
-pub(super) async fn show(State(pages): State<Pages>, Extension(visitor): Extension<Visitor>) -> Response {
-    let ui = Ui::new(&pages.dashboard.gate, &visitor);
-    let (t, queues) = (ui.t, pages.app.broker.overview());
+pub(super) async fn show(request: PageRequest) -> Response {
+    let ui = request.ui();
+    let (t, queues) = (ui.t, request.pages.app.broker.overview());
     let groups = queues.iter().flat_map(|queue| queue.groups.iter().map(move |group| (queue, group)));
     let dead: Vec<_> = groups.filter(|(_, group)| group.group.available_dead_letters.unwrap_or(0) > 0).collect();
     let body = html! {

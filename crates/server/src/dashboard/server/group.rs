@@ -1,7 +1,6 @@
 //! `/ui/queues/{queue}` and `/ui/queues/{queue}/{group}`: one queue, and one group with its charts.
 
 use axum::{
-    Extension,
     extract::{RawPathParams, State},
     response::{IntoResponse, Response},
 };
@@ -9,20 +8,23 @@ use http::header;
 use maud::{Markup, html};
 use serde_json::{Map, Value, json};
 
-use crate::dashboard::{
-    access::visitor::Visitor,
-    form::Form,
-    html::{
-        format::{bytes, number, span, time},
-        frame::{Ui, notice},
-        live::Live,
+use crate::{
+    broker::QueueOverview,
+    dashboard::{
+        form::Form,
+        html::{
+            format::{bytes, foreign, number, span, time},
+            frame::{Ui, notice},
+            live::Live,
+        },
+        server::{
+            Pages,
+            find::{self, Found},
+            history::{Column, Range},
+            request::PageRequest,
+        },
+        text::fill,
     },
-    server::{
-        Pages,
-        find::{self, Found},
-        history::{Column, Range},
-    },
-    text::fill,
 };
 
 /// The tabs of a group.
@@ -70,24 +72,18 @@ pub(super) fn base(found: &Found) -> String {
 }
 
 /// `GET /ui/queues/{queue}/{group}`.
-pub(super) async fn show(
-    State(pages): State<Pages>,
-    Extension(visitor): Extension<Visitor>,
-    params: RawPathParams,
-    query: Form,
-) -> Response {
-    let ui = Ui::new(&pages.dashboard.gate, &visitor);
-    let Some(found) = find::group(&pages.app, &params, &query) else { return ui.not_found() };
+pub(super) async fn show(request: PageRequest<Found>) -> Response {
+    let (ui, PageRequest { pages, visitor, target: found, form: query }) = (request.ui(), &request);
     let range = query.first("range").and_then(Range::parse).unwrap_or_default();
     let (t, id) = (ui.t, &found.group.group.id);
     let snapshot = pages.snapshot();
     let mut live = Live::default();
     pages.group_live(&found.queue, &found.group, &snapshot, t, &mut live);
-    let data = ui.url(&format!("{}/history?range={}", base(&found), range.as_str()));
+    let data = ui.url(&format!("{}/history?range={}", base(found), range.as_str()));
     let began = pages.dashboard.history.began_ms();
     let body = html! {
-        (heading(&ui, &found, Tab::Charts))
-        (figures(&ui, &found, &live))
+        (heading(&ui, found, Tab::Charts))
+        (figures(&ui, found, &live))
         div.chart-head {
             nav.ranges aria-label=(t.range) {
                 @for (other, name) in Range::ALL.into_iter().zip([t.ten_minutes, t.three_hours, t.one_day]) {
@@ -102,8 +98,8 @@ pub(super) async fn show(
                 noscript { p.muted { (t.charts_need_script) } }
             }
         }
-        (settings(&ui, &found))
-        @if visitor.acts() { (dangers(&ui, &found)) }
+        (settings(&ui, found))
+        @if visitor.acts() { (dangers(&ui, found)) }
     };
     ui.live_page(&found.label(), "/queues", &format!("/events?group={id}"), &body)
 }
@@ -217,14 +213,8 @@ pub(super) async fn history(State(pages): State<Pages>, params: RawPathParams, q
 }
 
 /// `GET /ui/queues/{queue}/{group}/consume`: how to consume from exactly this group.
-pub(super) async fn consume(
-    State(pages): State<Pages>,
-    Extension(visitor): Extension<Visitor>,
-    params: RawPathParams,
-    query: Form,
-) -> Response {
-    let ui = Ui::new(&pages.dashboard.gate, &visitor);
-    let Some(found) = find::group(&pages.app, &params, &query) else { return ui.not_found() };
+pub(super) async fn consume(request: PageRequest<Found>) -> Response {
+    let (ui, found) = (request.ui(), &request.target);
     let (queue, group) = (&found.queue.queue, &found.group.group);
     let project = &found.queue.project;
     let url = format!("$ENDPOINT/v2/{project}/queues/{}/groups/{}", queue.id, group.id);
@@ -252,7 +242,7 @@ pub(super) async fn consume(
         ),
     ];
     let body = html! {
-        (heading(&ui, &found, Tab::Consume))
+        (heading(&ui, found, Tab::Consume))
         @for (place, (name, text)) in examples.into_iter().enumerate() {
             h2 { (name) }
             div.code { pre #(format!("example-{place}")) tabindex="0" { code { (text) } } (ui.copy(&format!("example-{place}"))) }
@@ -263,19 +253,13 @@ pub(super) async fn consume(
 }
 
 /// `GET /ui/queues/{queue}`: the first group of a queue, or a page that says that there is none.
-pub(super) async fn queue(
-    State(pages): State<Pages>,
-    Extension(visitor): Extension<Visitor>,
-    params: RawPathParams,
-    query: Form,
-) -> Response {
-    let ui = Ui::new(&pages.dashboard.gate, &visitor);
-    let Some(queue) = find::queue(&pages.app, &params, &query) else { return ui.not_found() };
+pub(super) async fn queue(request: PageRequest<QueueOverview>) -> Response {
+    let (ui, PageRequest { visitor, target: queue, form: query, .. }) = (request.ui(), &request);
     let (t, base) = (ui.t, format!("/queues/{}", queue.queue.id));
     let body = html! {
         h1 { (queue.queue.name) " " small.muted { (queue.queue.mode.as_str()) } }
-        @if !queue.queue.description.is_empty() { p { (crate::dashboard::html::format::foreign(&queue.queue.description)) } }
-        (notice(&ui, &query))
+        @if !queue.queue.description.is_empty() { p { (foreign(&queue.queue.description)) } }
+        (notice(&ui, query))
         h2 { (t.groups) }
         @if queue.groups.is_empty() { p.muted { (t.no_groups) } }
         ul.cards {

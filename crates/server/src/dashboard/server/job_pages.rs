@@ -1,30 +1,26 @@
 //! `/ui/jobs`: redrives and discards, how far they are, and cancelling and undoing them.
 
-use axum::{
-    Extension,
-    extract::{RawPathParams, State},
-    response::Response,
-};
+use std::sync::Arc;
+
+use axum::response::Response;
 use maud::{Markup, html};
 
 use crate::dashboard::{
-    access::visitor::Visitor,
     html::{
         format::{foreign, number, span, time},
         frame::{Ui, see_other},
     },
     server::{
-        Pages,
-        find::param,
         jobs::{Job, Kind, State as JobState},
+        request::PageRequest,
     },
     text::{Texts, fill},
 };
 
 /// `GET /ui/jobs`.
-pub(super) async fn list(State(pages): State<Pages>, Extension(visitor): Extension<Visitor>) -> Response {
-    let ui = Ui::new(&pages.dashboard.gate, &visitor);
-    let (t, jobs) = (ui.t, pages.dashboard.jobs.all());
+pub(super) async fn list(request: PageRequest) -> Response {
+    let ui = request.ui();
+    let (t, jobs) = (ui.t, request.pages.dashboard.jobs.all());
     let body = html! {
         h1 { (t.jobs) }
         p.muted { (t.jobs_help) }
@@ -49,21 +45,16 @@ pub(super) async fn list(State(pages): State<Pages>, Extension(visitor): Extensi
 }
 
 /// `GET /ui/jobs/{id}`.
-pub(super) async fn show(
-    State(pages): State<Pages>,
-    Extension(visitor): Extension<Visitor>,
-    params: RawPathParams,
-) -> Response {
-    let ui = Ui::new(&pages.dashboard.gate, &visitor);
-    let Some(job) = pages.dashboard.jobs.find(param(&params, "id")) else { return ui.not_found() };
+pub(super) async fn show(request: PageRequest<Arc<Job>>) -> Response {
+    let (ui, job) = (request.ui(), &request.target);
     let t = ui.t;
     let body = html! {
-        h1 { (kind(&job, t)) " · " (job.order.label) }
+        h1 { (kind(job, t)) " · " (job.order.label) }
         // The script replaces this part while the job is open, because nothing else on the page changes.
-        div #job data-refresh=[job.is_open().then_some("1")] { (progress(&ui, &job)) }
+        div #job data-refresh=[job.is_open().then_some("1")] { (progress(&ui, job)) }
         p { a href=(ui.url(&job.order.page)) { (t.back_to_dead_letters) } " · " a href=(ui.url("/jobs")) { (t.jobs) } }
     };
-    ui.page(kind(&job, t), "/jobs", &body)
+    ui.page(kind(job, t), "/jobs", &body)
 }
 
 fn progress(ui: &Ui<'_>, job: &Job) -> Markup {
@@ -110,18 +101,13 @@ fn state(job: &Job, t: &Texts) -> Markup {
 }
 
 /// `POST /ui/jobs/{id}/cancel`: stops a redrive, or undoes a discard.
-pub(super) async fn cancel(
-    State(pages): State<Pages>,
-    Extension(visitor): Extension<Visitor>,
-    params: RawPathParams,
-) -> Response {
-    let ui = Ui::new(&pages.dashboard.gate, &visitor);
-    let Some(job) = pages.dashboard.jobs.find(param(&params, "id")) else { return ui.not_found() };
+pub(super) async fn cancel(request: PageRequest<Arc<Job>>) -> Response {
+    let (ui, PageRequest { pages, visitor, target: job, .. }) = (request.ui(), &request);
     let action = if job.state() == JobState::Waiting { "undo" } else { "cancel" };
     job.cancel();
     let target = format!("{} job {}", job.order.label, job.order.id);
     pages.dashboard.gate.record(
-        &visitor,
+        visitor,
         action,
         &target,
         Ok(&format!("after {} of {}", job.done(), job.order.expected)),

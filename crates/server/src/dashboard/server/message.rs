@@ -2,38 +2,27 @@
 
 use std::sync::Arc;
 
-use axum::{
-    Extension,
-    extract::{RawPathParams, State},
-    response::Response,
-};
+use axum::{body::Body, extract::State, response::Response};
 use maud::{Markup, html};
 
 use crate::{
     broker::{BrokerError, FoundIn, FoundPlace, GroupPath, GroupStanding, MessageOrigin, Standing, Stream},
     dashboard::{
-        access::visitor::Visitor,
         form::Form,
         html::{
             format::{bytes, foreign, number, span, time},
             frame::{Ui, notice, see_other},
             json::pretty,
         },
-        server::{Pages, filter::Parts, find::param},
+        server::{MAX_FORM, Pages, filter::Parts, queues::distinct, request::PageRequest},
         text::{Texts, fill},
     },
 };
 use dms_protocol::{message::DeadLetterInfo, queue::ProjectId};
 
 /// `GET /ui/messages/{id}`.
-pub(super) async fn show(
-    State(pages): State<Pages>,
-    Extension(visitor): Extension<Visitor>,
-    params: RawPathParams,
-    query: Form,
-) -> Response {
-    let ui = Ui::new(&pages.dashboard.gate, &visitor);
-    let Some(id) = MessageOrigin::parse(param(&params, "id")) else { return ui.not_found() };
+pub(super) async fn show(request: PageRequest<MessageOrigin>) -> Response {
+    let (ui, PageRequest { pages, form: query, .. }, id) = (request.ui(), &request, request.target);
     let (complete, places) = match pages.find(id).await {
         Ok(found) => found,
         Err(error) => return ui.failed(&error),
@@ -41,7 +30,7 @@ pub(super) async fn show(
     let t = ui.t;
     let body = html! {
         h1 { (t.message) " " code.id #message-id { (id) } " " (ui.copy("message-id")) }
-        (notice(&ui, &query))
+        (notice(&ui, query))
         @if places.is_empty() { p.empty { (t.message_gone) } }
         @if !complete { p.alert.warn { (t.search_incomplete) } }
         @for (place, (project, found)) in places.iter().enumerate() { (section(&ui, project, found, place, id)) }
@@ -65,10 +54,8 @@ impl Pages {
     /// The places of a message in all projects.
     async fn find(&self, id: MessageOrigin) -> Result<(bool, Vec<(ProjectId, FoundPlace)>), BrokerError> {
         let overview = self.app.broker.overview();
-        let mut projects: Vec<_> = overview.iter().map(|queue| queue.project.clone()).collect();
-        projects.dedup();
         let (mut complete, mut places) = (true, Vec::new());
-        for project in projects {
+        for project in distinct(overview.iter().map(|queue| &queue.project)) {
             let own = overview.iter().filter(|queue| queue.project == project);
             let queues: Vec<_> = own.map(|queue| queue.queue.id.clone()).collect();
             let found = self.app.broker.find_message(&project, &queues, id).await?;
@@ -206,38 +193,21 @@ fn content(ui: &Ui<'_>, parts: &Parts<'_>, place: usize) -> Markup {
 }
 
 /// `POST /ui/messages/{id}/retry`: a dead letter goes back to its group.
-pub(super) async fn retry(
-    State(pages): State<Pages>,
-    Extension(visitor): Extension<Visitor>,
-    params: RawPathParams,
-    body: axum::body::Body,
-) -> Response {
-    act(&pages, &visitor, &params, body, "retry").await
+pub(super) async fn retry(request: PageRequest<MessageOrigin>, body: Body) -> Response {
+    act(&request, body, "retry").await
 }
 
 /// `POST /ui/messages/{id}/discard`: a message is settled for a group.
-pub(super) async fn discard(
-    State(pages): State<Pages>,
-    Extension(visitor): Extension<Visitor>,
-    params: RawPathParams,
-    body: axum::body::Body,
-) -> Response {
-    act(&pages, &visitor, &params, body, "discard").await
+pub(super) async fn discard(request: PageRequest<MessageOrigin>, body: Body) -> Response {
+    act(&request, body, "discard").await
 }
 
-async fn act(
-    pages: &Pages,
-    visitor: &Visitor,
-    params: &RawPathParams,
-    body: axum::body::Body,
-    action: &'static str,
-) -> Response {
+async fn act(request: &PageRequest<MessageOrigin>, body: Body, action: &'static str) -> Response {
+    let (ui, PageRequest { pages, visitor, target: id, .. }) = (request.ui(), request);
     let gate = &pages.dashboard.gate;
-    let ui = Ui::new(gate, visitor);
-    let Some(id) = MessageOrigin::parse(param(params, "id")) else { return ui.not_found() };
-    let Ok(form) = Form::read(body, super::MAX_FORM).await else { return ui.bad_form() };
+    let Ok(form) = Form::read(body, MAX_FORM).await else { return ui.bad_form() };
     let done = pages
-        .settle(id, form.first("queue").unwrap_or_default(), form.first("group").unwrap_or_default(), action)
+        .settle(*id, form.first("queue").unwrap_or_default(), form.first("group").unwrap_or_default(), action)
         .await;
     let target = id.to_string();
     let notice = match done {

@@ -1,26 +1,21 @@
 //! `/ui/queues/{queue}/{group}/messages`: the messages of a group. Looking at them leases nothing.
 
-use axum::{
-    Extension,
-    extract::{RawPathParams, State},
-    response::Response,
-};
+use axum::response::Response;
 use maud::{Markup, html};
 
 use crate::{
     broker::{PeekState, Peeked, Stream},
     dashboard::{
         access::visitor::Visitor,
-        form::Form,
         html::{
             format::{bytes, foreign, number, span, time},
             frame::Ui,
         },
         server::{
-            Pages,
             filter::{Filter, Parts},
-            find,
+            find::Found,
             group::{Tab, base, heading},
+            request::PageRequest,
             scan::{Scan, Seen},
         },
         text::{Texts, fill},
@@ -36,15 +31,9 @@ const DELAYED: u64 = 1 << 40;
 const EXCERPT: usize = 160;
 
 /// `GET /ui/queues/{queue}/{group}/messages`.
-pub(super) async fn show(
-    State(pages): State<Pages>,
-    Extension(visitor): Extension<Visitor>,
-    params: RawPathParams,
-    query: Form,
-) -> Response {
-    let ui = Ui::new(&pages.dashboard.gate, &visitor);
-    let Some(found) = find::group(&pages.app, &params, &query) else { return ui.not_found() };
-    let filter = readable(&visitor, Filter::of(&query));
+pub(super) async fn show(request: PageRequest<Found>) -> Response {
+    let (ui, PageRequest { pages, visitor, target: found, form: query }) = (request.ui(), &request);
+    let filter = readable(visitor, Filter::of(query));
     let from = query.number("from").unwrap_or(0);
     let mut rows = Vec::new();
     let _place = pages.dashboard.peeks.acquire().await;
@@ -57,9 +46,9 @@ pub(super) async fn show(
         Ok(scan) => scan,
         Err(error) => return ui.failed(&error),
     };
-    let url = ui.url(&format!("{}/messages", base(&found)));
+    let url = ui.url(&format!("{}/messages", base(found)));
     let body = html! {
-        (heading(&ui, &found, Tab::Messages))
+        (heading(&ui, found, Tab::Messages))
         p.muted { (ui.t.looking_leases_nothing) }
         (filter_form(&ui, &url, &filter, true))
         @if rows.is_empty() { p.empty { (ui.t.no_messages) } } @else { (table(&ui, &rows, false)) }

@@ -9,6 +9,7 @@
 //! | `jobs`, `job_pages` | redrives and discards in the background |
 //! | `storage` | the store, and what was done through the dashboard |
 //! | `history`, `events` | samples of the last day, and live numbers |
+//! | `request` | the visitor, the queue or group in the path, and the form of a request |
 //! | `filter`, `scan`, `find` | which messages, in bounded steps, of which group |
 
 mod dead;
@@ -26,6 +27,7 @@ mod message;
 mod messages;
 mod overview;
 mod queues;
+mod request;
 mod scan;
 mod send;
 mod storage;
@@ -33,21 +35,16 @@ mod storage;
 use std::sync::Arc;
 
 use axum::{
-    Extension, Router,
-    extract::State,
+    Router,
     response::{Redirect, Response},
     routing::{any, get, post},
 };
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use self::{history::History, jobs::Jobs};
+use self::{history::History, jobs::Jobs, request::PageRequest};
 use crate::{
-    dashboard::{
-        access::{gate::Gate, visitor::Visitor},
-        behind_gate,
-        html::frame::Ui,
-    },
+    dashboard::{access::gate::Gate, behind_gate},
     state::AppState,
 };
 
@@ -134,6 +131,6 @@ pub(crate) fn router(app: &Arc<AppState>, dashboard: &Arc<Dashboard>) -> Router 
 }
 
 /// The answer for paths without a page.
-async fn not_found(State(pages): State<Pages>, Extension(visitor): Extension<Visitor>) -> Response {
-    Ui::new(&pages.dashboard.gate, &visitor).not_found()
+async fn not_found(request: PageRequest) -> Response {
+    request.ui().not_found()
 }

@@ -1,20 +1,19 @@
 //! `/ui/`: what needs attention, and all queues and groups with their rates.
 
-use axum::{Extension, extract::State, response::Response};
+use axum::response::Response;
 use maud::{Markup, html};
 
 use crate::{
     broker::{GroupOverview, QueueOverview},
     dashboard::{
-        access::visitor::Visitor,
         html::{frame::Ui, live::Live},
-        server::{Pages, figures, find::queue_url},
+        server::{figures, find::queue_url, request::PageRequest},
     },
 };
 
 /// `GET /ui/`.
-pub(super) async fn show(State(pages): State<Pages>, Extension(visitor): Extension<Visitor>) -> Response {
-    let ui = Ui::new(&pages.dashboard.gate, &visitor);
+pub(super) async fn show(request: PageRequest) -> Response {
+    let (ui, pages) = (request.ui(), &request.pages);
     let snapshot = pages.snapshot();
     let live = pages.overview_live(&snapshot, ui.t);
     let mut findings = pages.findings(&snapshot);

@@ -1,23 +1,23 @@
 //! `/ui/queues`: creating, deleting and purging queues and groups.
 
-use axum::{
-    Extension,
-    body::Body,
-    extract::{RawPathParams, State},
-    response::Response,
-};
+use std::collections::HashSet;
+
+use axum::response::Response;
 use maud::html;
 
 use crate::{
     broker::{BrokerError, Purged, QueueOverview},
     dashboard::{
-        access::visitor::Visitor,
         form::Form,
         html::{
             format::number,
             frame::{Ui, notice, see_other},
         },
-        server::{MAX_FORM, Pages, find},
+        server::{
+            Pages,
+            find::Found,
+            request::{PageRequest, Posted},
+        },
         text::fill,
     },
 };
@@ -27,14 +27,13 @@ use dms_protocol::{
 };
 
 /// `GET /ui/queues`.
-pub(super) async fn list(State(pages): State<Pages>, Extension(visitor): Extension<Visitor>, query: Form) -> Response {
-    let ui = Ui::new(&pages.dashboard.gate, &visitor);
-    page(&pages, &ui, &query, None)
+pub(super) async fn list(request: PageRequest) -> Response {
+    page(&request.pages, &request.ui(), &request.form, None)
 }
 
 fn page(pages: &Pages, ui: &Ui<'_>, entered: &Form, refused: Option<&str>) -> Response {
     let (t, queues) = (ui.t, pages.app.broker.overview());
-    let projects = pages.projects();
+    let projects = pages.projects(&queues);
     let body = html! {
         h1 { (t.queues) }
         (notice(ui, entered))
@@ -78,30 +77,32 @@ fn page(pages: &Pages, ui: &Ui<'_>, entered: &Form, refused: Option<&str>) -> Re
 
 impl Pages {
     /// The projects of the configuration, and those that have queues.
-    fn projects(&self) -> Vec<ProjectId> {
-        let mut projects: Vec<_> =
-            self.app.authenticator.accounts().projects.iter().map(|project| project.id.clone()).collect();
-        projects.extend(self.app.broker.overview().into_iter().map(|queue| queue.project));
-        let mut seen = std::collections::HashSet::new();
-        projects.retain(|project| seen.insert(project.clone()));
-        projects
+    fn projects(&self, queues: &[QueueOverview]) -> Vec<ProjectId> {
+        let accounts = self.app.authenticator.accounts();
+        let configured = accounts.projects.iter().map(|project| &project.id);
+        distinct(configured.chain(queues.iter().map(|queue| &queue.project)))
     }
 }
 
+/// These projects, each once.
+pub(super) fn distinct<'a>(projects: impl Iterator<Item = &'a ProjectId>) -> Vec<ProjectId> {
+    let mut seen = HashSet::new();
+    projects.filter(|project| seen.insert(*project)).cloned().collect()
+}
+
 /// `POST /ui/queues`.
-pub(super) async fn create(State(pages): State<Pages>, Extension(visitor): Extension<Visitor>, body: Body) -> Response {
+pub(super) async fn create(Posted(request): Posted) -> Response {
+    let (ui, PageRequest { pages, visitor, form, .. }) = (request.ui(), &request);
     let gate = &pages.dashboard.gate;
-    let ui = Ui::new(gate, &visitor);
-    let Ok(form) = Form::read(body, MAX_FORM).await else { return ui.bad_form() };
-    let name = form.filled("name").unwrap_or_default().to_owned();
-    match pages.create(&name, &form).await {
+    let name = form.filled("name").unwrap_or_default();
+    match pages.create(name, form).await {
         Ok(()) => {
-            gate.record(&visitor, "create-queue", &name, Ok("created"));
+            gate.record(visitor, "create-queue", name, Ok("created"));
             see_other(&ui.url("/queues?notice=created"))
         }
         Err(text) => {
-            gate.record(&visitor, "create-queue", &name, Err(&text));
-            page(&pages, &ui, &form, Some(&text))
+            gate.record(visitor, "create-queue", name, Err(&text));
+            page(pages, &ui, form, Some(&text))
         }
     }
 }
@@ -113,7 +114,7 @@ impl Pages {
         if let Some(group) = group {
             limits::group_name(group).map_err(|error| error.of("group").to_string())?;
         }
-        let projects = self.projects();
+        let projects = self.projects(&self.app.broker.overview());
         let wanted = form.filled("project");
         let project = projects.iter().find(|project| wanted.is_none_or(|wanted| project.as_str() == wanted));
         let project = project.ok_or_else(|| "there is no such project".to_owned())?;
@@ -132,106 +133,58 @@ impl Pages {
 }
 
 /// `POST /ui/queues/{queue}/groups`.
-pub(super) async fn create_group(
-    State(pages): State<Pages>,
-    Extension(visitor): Extension<Visitor>,
-    params: RawPathParams,
-    body: Body,
-) -> Response {
-    let ui = Ui::new(&pages.dashboard.gate, &visitor);
-    let Ok(form) = Form::read(body, MAX_FORM).await else { return ui.bad_form() };
-    let Some(queue) = find::queue(&pages.app, &params, &form) else { return ui.not_found() };
-    let name = form.filled("name").unwrap_or_default().to_owned();
+pub(super) async fn create_group(Posted(request): Posted<QueueOverview>) -> Response {
+    let QueueOverview { project, queue, .. } = &request.target;
+    let name = request.form.filled("name").unwrap_or_default().to_owned();
     let made = match limits::group_name(&name) {
         Ok(()) => {
-            let made =
-                pages.app.broker.create_groups(&queue.project, &queue.queue.id, std::slice::from_ref(&name)).await;
+            let made = request.pages.app.broker.create_groups(project, &queue.id, std::slice::from_ref(&name)).await;
             made.map(|_| "created".to_owned()).map_err(|error| error.to_string())
         }
         Err(error) => Err(error.of("name").to_string()),
     };
-    ended(
-        &pages,
-        &ui,
-        "create-group",
-        &format!("{}/{name}", queue.queue.name),
-        made,
-        &format!("/queues/{}", queue.queue.id),
-    )
+    let (target, page) = (format!("{}/{name}", queue.name), format!("/queues/{}", queue.id));
+    request.ended("create-group", &target, made, &page)
 }
 
 /// `POST /ui/queues/{queue}/purge`.
-pub(super) async fn purge(
-    State(pages): State<Pages>,
-    Extension(visitor): Extension<Visitor>,
-    params: RawPathParams,
-    body: Body,
-) -> Response {
-    let ui = Ui::new(&pages.dashboard.gate, &visitor);
-    let Ok(form) = Form::read(body, MAX_FORM).await else { return ui.bad_form() };
-    let Some(queue) = find::queue(&pages.app, &params, &form) else { return ui.not_found() };
-    let (name, page) = (queue.queue.name.clone(), format!("/queues/{}", queue.queue.id));
-    if !is_confirmed(&form, &name) {
-        return unconfirmed(&ui, &name);
+pub(super) async fn purge(Posted(request): Posted<QueueOverview>) -> Response {
+    let QueueOverview { project, queue, .. } = &request.target;
+    if !request.is_confirmed(&queue.name) {
+        return request.unconfirmed(&queue.name);
     }
-    let purged = pages.app.broker.purge(&queue.project, &queue.queue.id, None).await;
-    ended(&pages, &ui, "purge", &name, counts(purged), &page)
+    let purged = request.pages.app.broker.purge(project, &queue.id, None).await;
+    request.ended("purge", &queue.name, counts(purged), &format!("/queues/{}", queue.id))
 }
 
 /// `POST /ui/queues/{queue}/delete`.
-pub(super) async fn delete(
-    State(pages): State<Pages>,
-    Extension(visitor): Extension<Visitor>,
-    params: RawPathParams,
-    body: Body,
-) -> Response {
-    let ui = Ui::new(&pages.dashboard.gate, &visitor);
-    let Ok(form) = Form::read(body, MAX_FORM).await else { return ui.bad_form() };
-    let Some(QueueOverview { project, queue, .. }) = find::queue(&pages.app, &params, &form) else {
-        return ui.not_found();
-    };
-    if !is_confirmed(&form, &queue.name) {
-        return unconfirmed(&ui, &queue.name);
+pub(super) async fn delete(Posted(request): Posted<QueueOverview>) -> Response {
+    let QueueOverview { project, queue, .. } = &request.target;
+    if !request.is_confirmed(&queue.name) {
+        return request.unconfirmed(&queue.name);
     }
-    let deleted = pages.app.broker.delete_queue(&project, &queue.id).await;
-    let deleted = deleted.map(|()| "deleted".to_owned()).map_err(|error| error.to_string());
-    ended(&pages, &ui, "delete-queue", &queue.name, deleted, "/queues")
+    let gone = request.pages.app.broker.delete_queue(project, &queue.id).await;
+    request.ended("delete-queue", &queue.name, deleted(gone), "/queues")
 }
 
 /// `POST /ui/queues/{queue}/{group}/purge`.
-pub(super) async fn purge_group(
-    State(pages): State<Pages>,
-    Extension(visitor): Extension<Visitor>,
-    params: RawPathParams,
-    body: Body,
-) -> Response {
-    let ui = Ui::new(&pages.dashboard.gate, &visitor);
-    let Ok(form) = Form::read(body, MAX_FORM).await else { return ui.bad_form() };
-    let Some(found) = find::group(&pages.app, &params, &form) else { return ui.not_found() };
-    if !is_confirmed(&form, &found.group.group.name) {
-        return unconfirmed(&ui, &found.group.group.name);
+pub(super) async fn purge_group(Posted(request): Posted<Found>) -> Response {
+    let (found, path) = (&request.target, request.target.path());
+    if !request.is_confirmed(&found.group.group.name) {
+        return request.unconfirmed(&found.group.group.name);
     }
-    let path = found.path();
-    let purged = pages.app.broker.purge(&path.project, &path.queue, Some(&path.group)).await;
-    ended(&pages, &ui, "purge", &found.label(), counts(purged), &format!("/queues/{}", path.queue))
+    let purged = request.pages.app.broker.purge(&path.project, &path.queue, Some(&path.group)).await;
+    request.ended("purge", &found.label(), counts(purged), &format!("/queues/{}", path.queue))
 }
 
 /// `POST /ui/queues/{queue}/{group}/delete`.
-pub(super) async fn delete_group(
-    State(pages): State<Pages>,
-    Extension(visitor): Extension<Visitor>,
-    params: RawPathParams,
-    body: Body,
-) -> Response {
-    let ui = Ui::new(&pages.dashboard.gate, &visitor);
-    let Ok(form) = Form::read(body, MAX_FORM).await else { return ui.bad_form() };
-    let Some(found) = find::group(&pages.app, &params, &form) else { return ui.not_found() };
-    if !is_confirmed(&form, &found.group.group.name) {
-        return unconfirmed(&ui, &found.group.group.name);
+pub(super) async fn delete_group(Posted(request): Posted<Found>) -> Response {
+    let (found, path) = (&request.target, request.target.path());
+    if !request.is_confirmed(&found.group.group.name) {
+        return request.unconfirmed(&found.group.group.name);
     }
-    let deleted = pages.app.broker.delete_group(&found.path()).await;
-    let deleted = deleted.map(|()| "deleted".to_owned()).map_err(|error| error.to_string());
-    ended(&pages, &ui, "delete-group", &found.label(), deleted, &format!("/queues/{}", found.queue.queue.id))
+    let gone = request.pages.app.broker.delete_group(&path).await;
+    request.ended("delete-group", &found.label(), deleted(gone), &format!("/queues/{}", path.queue))
 }
 
 fn counts(purged: Result<Purged, BrokerError>) -> Result<String, String> {
@@ -240,29 +193,30 @@ fn counts(purged: Result<Purged, BrokerError>) -> Result<String, String> {
         .map_err(|error| error.to_string())
 }
 
-fn is_confirmed(form: &Form, name: &str) -> bool {
-    form.filled("confirm") == Some(name)
+fn deleted(gone: Result<(), BrokerError>) -> Result<String, String> {
+    gone.map(|()| "deleted".to_owned()).map_err(|error| error.to_string())
 }
 
-fn unconfirmed(ui: &Ui<'_>, name: &str) -> Response {
-    ui.refused(&fill(ui.t.type_name, &[name]))
-}
+impl<T> PageRequest<T> {
+    /// Whether the name was typed as a confirmation.
+    fn is_confirmed(&self, name: &str) -> bool {
+        self.form.filled("confirm") == Some(name)
+    }
 
-/// Records an action, and leads to the page that shows what came of it.
-fn ended(
-    pages: &Pages,
-    ui: &Ui<'_>,
-    action: &'static str,
-    target: &str,
-    outcome: Result<String, String>,
-    page: &str,
-) -> Response {
-    let recorded = outcome.as_ref().map(String::as_str).map_err(String::as_str);
-    pages.dashboard.gate.record(ui.visitor, action, target, recorded);
-    match outcome {
-        Ok(_) => see_other(
-            &ui.url(&format!("{page}?notice={}", if action.starts_with("create") { "created" } else { "done" })),
-        ),
-        Err(text) => ui.refused(&text),
+    fn unconfirmed(&self, name: &str) -> Response {
+        let ui = self.ui();
+        ui.refused(&fill(ui.t.type_name, &[name]))
+    }
+
+    /// Records an action, and leads to the page that shows its result.
+    fn ended(&self, action: &'static str, target: &str, outcome: Result<String, String>, page: &str) -> Response {
+        let ui = self.ui();
+        let recorded = outcome.as_ref().map(String::as_str).map_err(String::as_str);
+        self.pages.dashboard.gate.record(&self.visitor, action, target, recorded);
+        let notice = if action.starts_with("create") { "created" } else { "done" };
+        match outcome {
+            Ok(_) => see_other(&ui.url(&format!("{page}?notice={notice}"))),
+            Err(text) => ui.refused(&text),
+        }
     }
 }

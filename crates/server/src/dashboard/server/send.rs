@@ -2,17 +2,16 @@
 
 use std::fmt::Write as _;
 
-use axum::{Extension, body::Body, extract::State, response::Response};
+use axum::{body::Body, response::Response};
 use maud::{Markup, html};
 use serde_json::{Value, value::RawValue};
 
 use crate::{
     broker::QueueOverview,
     dashboard::{
-        access::visitor::Visitor,
         form::Form,
         html::frame::{Ui, see_other},
-        server::Pages,
+        server::{Pages, request::PageRequest},
     },
     handlers::send_body::SendRequest,
     http::error::ApiError,
@@ -25,9 +24,8 @@ const MAX_SEND_FORM: usize = 2 << 20;
 const MAX_COPIES: u64 = 10;
 
 /// `GET /ui/send?queue=…`.
-pub(super) async fn show(State(pages): State<Pages>, Extension(visitor): Extension<Visitor>, query: Form) -> Response {
-    let ui = Ui::new(&pages.dashboard.gate, &visitor);
-    page(&ui, &pages.app.broker.overview(), &query, None)
+pub(super) async fn show(request: PageRequest) -> Response {
+    page(&request.ui(), &request.pages.app.broker.overview(), &request.form, None)
 }
 
 /// The form, with what was entered and why it was refused.
@@ -77,16 +75,16 @@ fn sent(ui: &Ui<'_>, query: &Form) -> Markup {
 }
 
 /// `POST /ui/send`.
-pub(super) async fn send(State(pages): State<Pages>, Extension(visitor): Extension<Visitor>, body: Body) -> Response {
+pub(super) async fn send(request: PageRequest, body: Body) -> Response {
+    let (ui, PageRequest { pages, visitor, .. }) = (request.ui(), &request);
     let gate = &pages.dashboard.gate;
-    let ui = Ui::new(gate, &visitor);
     let Ok(form) = Form::read(body, MAX_SEND_FORM).await else { return ui.bad_form() };
     let queues = pages.app.broker.overview();
     let chosen = form.first("queue").unwrap_or_default();
     let Some(queue) = queues.iter().find(|queue| queue.queue.id.as_str() == chosen) else { return ui.not_found() };
     match pages.send(queue, &form).await {
         Ok(ids) => {
-            gate.record(&visitor, "send", &queue.queue.name, Ok(&ids.join(" ")));
+            gate.record(visitor, "send", &queue.queue.name, Ok(&ids.join(" ")));
             let sent = ids.iter().fold(String::new(), |mut query, id| {
                 let _ = write!(query, "&sent={id}");
                 query
@@ -95,7 +93,7 @@ pub(super) async fn send(State(pages): State<Pages>, Extension(visitor): Extensi
         }
         Err(error) => {
             let text = error.to_string();
-            gate.record(&visitor, "send", &queue.queue.name, Err(&text));
+            gate.record(visitor, "send", &queue.queue.name, Err(&text));
             page(&ui, &queues, &form, Some(&text))
         }
     }

@@ -1,11 +1,10 @@
 //! `/ui/storage`: the state of the store.
 
-use axum::{Extension, extract::State, response::Response};
+use axum::response::Response;
 use maud::{Markup, html};
 
 use crate::broker::Histogram;
 use crate::dashboard::{
-    access::visitor::Visitor,
     html::{
         activity::activity_page,
         format::{foreign, number},
@@ -14,13 +13,14 @@ use crate::dashboard::{
     server::{
         Pages,
         figures::{self, Finding},
+        request::PageRequest,
     },
 };
 
 /// `GET /ui/storage`.
-pub(super) async fn storage(State(pages): State<Pages>, Extension(visitor): Extension<Visitor>) -> Response {
-    let ui = Ui::new(&pages.dashboard.gate, &visitor);
-    let (t, app) = (ui.t, &pages.app);
+pub(super) async fn storage(request: PageRequest) -> Response {
+    let ui = request.ui();
+    let (t, app) = (ui.t, &request.pages.app);
     let troubles: Vec<_> = app.broker.storage_troubles().into_iter().map(Finding::Storage).collect();
     let stats = app.broker.stats();
     let syncs = stats.syncs;
@@ -41,7 +41,7 @@ pub(super) async fn storage(State(pages): State<Pages>, Extension(visitor): Exte
             div { dt { (t.died_total) } dd { (number(stats.dead_letters)) } }
         }
         h2 { (t.set_aside) }
-        (damaged(&ui, &pages))
+        (damaged(&ui, &request.pages))
     };
     ui.page(t.storage, "/storage", &body)
 }
@@ -81,6 +81,6 @@ fn damaged(ui: &Ui<'_>, pages: &Pages) -> Markup {
 }
 
 /// `GET /ui/activity`.
-pub(super) async fn activity(State(pages): State<Pages>, Extension(visitor): Extension<Visitor>) -> Response {
-    activity_page(&Ui::new(&pages.dashboard.gate, &visitor))
+pub(super) async fn activity(request: PageRequest) -> Response {
+    activity_page(&request.ui())
 }
