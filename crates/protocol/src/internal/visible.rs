@@ -9,7 +9,7 @@ use std::borrow::Cow;
 /// Returns whether a character can control a terminal or deceive a reader: control characters (C0, DEL, C1), line and
 /// paragraph separators, direction marks, and characters without a shape, which make different texts look the same. The
 /// joiners U+200C and U+200D are not among them, because words of several languages and many emoji need them.
-fn is_obeyed(character: char) -> bool {
+pub fn is_obeyed(character: char) -> bool {
     character.is_control()
         || matches!(
             character,

@@ -10,12 +10,12 @@ use serde::Serialize;
 
 use crate::{
     admin::response::answer,
-    broker::{GroupOverview, Purged, QueueChange, QueueOverview, RetentionChange},
+    broker::{GroupOverview, OverviewPage, Purged, QueueChange, QueueOverview, RetentionChange},
     clock::millis,
     http::{codes, error::ApiError, query::Query},
     state::AppState,
 };
-use dms_protocol::{internal::json::quoted, limits};
+use dms_protocol::{internal::json::quoted, limits, queue::QueueId};
 
 /// The answer to a purge.
 #[derive(Debug, Serialize)]
@@ -88,7 +88,9 @@ async fn update_named(app: &AppState, params: &RawPathParams, query: &Query) -> 
     if changes_retention {
         app.broker.change_retention(&before.project, &before.queue.id, retention).await?;
     }
-    let now = app.broker.overview_of_all().await?.into_iter().find(|now| now.queue.id == before.queue.id);
+    let is_it = |id: &QueueId, _: &str| *id == before.queue.id;
+    let page = OverviewPage { after: None, max: 1, is_shown: &is_it };
+    let now = app.broker.project_overview(&before.project, page).await?.into_iter().next();
     let now = now.ok_or_else(|| codes::QUEUE_NOT_FOUND.plain())?;
     let (retention_ms, delete_when_settled) = (millis(now.retention), now.delete_when_settled);
     if changes_retention {

@@ -39,14 +39,14 @@ pub(crate) struct LoginThrottle {
 #[derive(Debug)]
 struct LoginTables {
     /// By a hash of the name and the domain, also for users that do not exist, because the delay must not show whether they do.
-    users: LruMap<[u8; 32], WrongPasswords>,
+    users: LruMap<[u8; 32], WrongTries>,
     /// By network; `None` stands for callers in the same process.
-    peers: LruMap<Option<IpAddr>, WrongPasswords>,
+    peers: LruMap<Option<IpAddr>, WrongTries>,
 }
 
-/// Wrong passwords in a row.
+/// Wrong passwords or tokens in a row.
 #[derive(Debug, Default)]
-struct WrongPasswords {
+pub(crate) struct WrongTries {
     wrong: u32,
     latest: Option<Instant>,
 }
@@ -111,9 +111,9 @@ impl Attempt<'_> {
     }
 }
 
-impl WrongPasswords {
-    /// Counts one more and returns the new count.
-    fn count(&mut self, now: Instant) -> u32 {
+impl WrongTries {
+    /// Counts one more and returns the new count. Earlier ones are forgotten after ten minutes without any.
+    pub(crate) fn count(&mut self, now: Instant) -> u32 {
         if self.latest.is_some_and(|latest| now.duration_since(latest) >= FORGET_AFTER) {
             self.wrong = 0;
         }

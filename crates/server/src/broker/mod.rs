@@ -67,7 +67,7 @@ mod storage;
 /// A dropped call has taken effect as a whole or not at all. A dropped `lease` hands out nothing.
 #[async_trait]
 pub trait Broker: Sealed + fmt::Debug + Send + Sync + 'static {
-    /// Creates a queue (5.1.1). Its settings cannot be changed later, except for the retention.
+    /// Creates a queue (5.1.1). Only its description, `max_consume_count` and retention can be changed later.
     ///
     /// # Errors
     /// [`BrokerError::QueueExists`] and [`BrokerError::QueueQuota`].

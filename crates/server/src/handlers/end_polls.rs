@@ -37,10 +37,12 @@ pub(crate) async fn end(request: &ApiRequest<'_>) -> Result<Json<EndOutcome>, Ap
     if let Some((at, id)) = polls.iter().enumerate().find(|(_, id)| !is_poll_id(id)) {
         return Err(codes::REQUEST_FORMAT.because(not_a_poll_id(&format!("polls[{at}]"), id.as_bytes())));
     }
-    // A load balancer may have brought the consume call to another server than this request.
     let (app, project) = (request.app, request.project_id());
+    // First the calls that wait here: until a call has ended, it may lease messages to a consumer that stops.
+    let here = app.polls.end(&project, polls.clone());
+    // A load balancer may have brought the consume call to another server than this request.
     let elsewhere = app.broker.end_polls_elsewhere(&project, &polls).await;
-    Ok(Json(EndOutcome { ended: app.polls.end(&project, polls) + elsewhere }))
+    Ok(Json(EndOutcome { ended: here + elsewhere }))
 }
 
 fn names(scan: &mut Scan<'_>) -> Result<Vec<String>, Fault> {

@@ -51,7 +51,8 @@ impl StoredMessage {
     }
 }
 
-/// The properties of a queue. Only its description and `max_consume_count` change. Its stream has the queue's number, its delay queue the next one.
+/// The properties of a queue. Only its description and `max_consume_count` change. Its stream has the queue's number, its delay
+/// queue the next one.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct QueueRow {
     /// Given at creation and never used again.

@@ -82,7 +82,7 @@ pub(crate) struct LeaseSnapshot {
 /// A queue.
 #[derive(Debug)]
 pub(crate) struct QueueSnapshot {
-    /// The properties that never change.
+    /// The properties. Only the description and `max_consume_count` change.
     pub(crate) row: QueueRow,
     /// The resource tags in the order they were set.
     pub(crate) tags: Vec<QueueTag>,

@@ -10,22 +10,21 @@ use std::{
 
 use tokio::time::Instant;
 
-use crate::{auth::lru::LruMap, net::peer::network};
+use crate::{
+    auth::{login_throttle::WrongTries, lru::LruMap},
+    net::peer::network,
+};
 
 /// The number of wrong tokens of a peer that are answered at once.
 const FREE_TRIES: u32 = 5;
 /// The delay of each further answer.
 const DELAY: Duration = Duration::from_secs(5);
-/// The time without a wrong token after which earlier ones are forgotten.
-const FORGET_AFTER: Duration = Duration::from_secs(10 * 60);
 /// The maximum number of remembered peers.
 const MAX_PEERS: usize = 1_024;
 
-/// Wrong tokens by peer: their number, and when the last one arrived.
+/// Wrong tokens by peer.
 #[derive(Debug)]
-pub(super) struct WrongTokens(Mutex<LruMap<Option<IpAddr>, Wrong>>);
-
-type Wrong = (u32, Option<Instant>);
+pub(super) struct WrongTokens(Mutex<LruMap<Option<IpAddr>, WrongTries>>);
 
 impl WrongTokens {
     pub(super) fn new() -> Self {
@@ -34,14 +33,9 @@ impl WrongTokens {
 
     /// Counts a wrong token and returns the delay of its answer.
     pub(super) fn refuse(&self, peer: Option<IpAddr>) -> Duration {
-        let now = Instant::now();
         let mut peers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (wrong, latest) = peers.value(peer.map(network));
-        if latest.is_some_and(|latest| now.duration_since(latest) >= FORGET_AFTER) {
-            *wrong = 0;
-        }
-        (*wrong, *latest) = (wrong.saturating_add(1), Some(now));
-        if *wrong > FREE_TRIES { DELAY } else { Duration::ZERO }
+        let wrong = peers.value(peer.map(network)).count(Instant::now());
+        if wrong > FREE_TRIES { DELAY } else { Duration::ZERO }
     }
 }
 
@@ -55,7 +49,7 @@ mod tests {
         let delays: Vec<_> = (0..7).map(|_| tokens.refuse(peer(1)).as_secs()).collect();
         assert_eq!(delays, [0, 0, 0, 0, 0, 5, 5]);
         assert_eq!(tokens.refuse(peer(2)), Duration::ZERO, "another peer");
-        tokio::time::advance(FORGET_AFTER).await;
+        tokio::time::advance(Duration::from_secs(10 * 60)).await;
         assert_eq!(tokens.refuse(peer(1)), Duration::ZERO);
     }
 }

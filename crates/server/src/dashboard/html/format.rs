@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use maud::{Markup, html};
 
 use crate::dashboard::text::{Texts, fill};
+use dms_protocol::internal::visible::is_obeyed;
 
 /// A count with commas, such as `1,204,331`.
 pub fn number(count: u64) -> String {
@@ -85,9 +86,7 @@ pub fn foreign(text: &str) -> Markup {
 
 /// Whether a character is invisible or moves the text around it: controls, marks of direction, and separators.
 fn is_hidden(letter: char) -> bool {
-    matches!(letter,
-        '\0'..='\u{8}' | '\u{b}'..='\u{1f}' | '\u{7f}'..='\u{9f}' | '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}'
-        | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+    !matches!(letter, '\t' | '\n') && is_obeyed(letter)
 }
 
 #[cfg(test)]

@@ -88,7 +88,9 @@ impl Events {
     }
 
     fn numbers(&self, snapshot: &Snapshot) -> Live {
-        let Some(wanted) = &self.group else { return self.pages.overview_live(snapshot, self.t) };
+        let Some(wanted) = &self.group else {
+            return self.pages.overview_live(snapshot, &self.pages.findings(snapshot), self.t);
+        };
         let mut live = Live::default();
         for queue in &snapshot.queues {
             if let Some(group) = queue.groups.iter().find(|group| group.group.id.as_str() == wanted) {

@@ -1,6 +1,9 @@
 //! The numbers of groups as the pages show them, and the problems that follow from them.
 
-use std::time::Duration;
+use std::{
+    hash::{DefaultHasher, Hash, Hasher},
+    time::Duration,
+};
 
 use maud::{Markup, html};
 
@@ -14,7 +17,7 @@ use crate::{
         },
         server::{
             Pages,
-            find::queue_url,
+            find::queue_urls,
             history::{Column, Forecast, Range, Snapshot},
         },
         text::{Texts, fill},
@@ -35,7 +38,7 @@ impl Pages {
     }
 
     /// The numbers of the overview page.
-    pub(super) fn overview_live(&self, snapshot: &Snapshot, t: &Texts) -> Live {
+    pub(super) fn overview_live(&self, snapshot: &Snapshot, findings: &[Finding], t: &Texts) -> Live {
         let mut live = Live::default();
         let history = &self.dashboard.history;
         let total = |column| history.column(None, column, Range::Minutes, SPARK_POINTS);
@@ -58,7 +61,7 @@ impl Pages {
                 self.group_live(queue, group, snapshot, t, &mut live);
             }
         }
-        live.set("version", self.version(snapshot));
+        live.set("version", version(snapshot, findings));
         live
     }
 
@@ -96,22 +99,17 @@ impl Pages {
             },
         );
     }
-
-    /// Changes when rows or problems come or go. The page then offers to be loaded again, because it never moves by itself.
-    fn version(&self, snapshot: &Snapshot) -> String {
-        let queues = snapshot.queues.iter().map(|queue| {
-            let groups: Vec<_> = queue.groups.iter().map(|group| group.group.id.as_str()).collect();
-            format!("{}:{}", queue.queue.id, groups.join(","))
-        });
-        let kinds: Vec<_> = self.findings(snapshot).iter().map(|finding| finding.kind()).collect();
-        let text = queues.chain(kinds).collect::<Vec<_>>().join(";");
-        format!("{:016x}", fingerprint(text.as_bytes()))
-    }
 }
 
-/// A hash that need not be secure (FNV-1a).
-fn fingerprint(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+/// Changes when rows or problems come or go. The page then offers to be loaded again, because it never moves by itself.
+fn version(snapshot: &Snapshot, findings: &[Finding]) -> String {
+    let mut hash = DefaultHasher::new();
+    for queue in &snapshot.queues {
+        let groups: Vec<_> = queue.groups.iter().map(|group| group.group.id.as_str()).collect();
+        (queue.queue.id.as_str(), groups).hash(&mut hash);
+    }
+    findings.iter().for_each(|finding| finding.kind().hash(&mut hash));
+    format!("{:016x}", hash.finish())
 }
 
 /// The age of the oldest message of a group that it has not settled.
@@ -151,8 +149,7 @@ impl Pages {
             findings.push(Finding::Damaged(u64::try_from(damaged).unwrap_or(u64::MAX)));
         }
         let (mut stuck, mut growing, mut dead) = (Vec::new(), Vec::new(), Vec::new());
-        for queue in &snapshot.queues {
-            let page = queue_url(&snapshot.queues, queue);
+        for (queue, page) in queue_urls(&snapshot.queues) {
             for group in &queue.groups {
                 let (label, url) =
                     (format!("{} / {}", queue.queue.name, group.group.name), format!("{page}/{}", group.group.name));
@@ -176,7 +173,7 @@ impl Pages {
 
     /// Why the server does not serve now, if it does not.
     pub(super) async fn not_serving(&self) -> Option<Finding> {
-        let ready = self.app.broker.usage(&dms_protocol::queue::ProjectId::new("readiness")).await;
+        let ready = self.app.broker.ready().await;
         ready.err().map(|error| Finding::NotServing(error.to_string()))
     }
 }

@@ -1,5 +1,7 @@
 //! Queues and groups by the names in a path.
 
+use std::collections::HashMap;
+
 use axum::extract::RawPathParams;
 
 use crate::{
@@ -54,9 +56,13 @@ pub(super) fn group(app: &AppState, params: &RawPathParams, query: &Form) -> Opt
     Some(Found { queue, group })
 }
 
-/// The path of a queue's page. Queues with a unique name are addressed by it.
-pub(super) fn queue_url(queues: &[QueueOverview], queue: &QueueOverview) -> String {
-    let same = queues.iter().filter(|other| other.queue.name == queue.queue.name).count();
-    let name = if same > 1 { queue.queue.id.as_str() } else { &queue.queue.name };
-    format!("/queues/{name}")
+/// Each queue with the path of its page. Queues with a unique name are addressed by it.
+pub(super) fn queue_urls(queues: &[QueueOverview]) -> impl Iterator<Item = (&QueueOverview, String)> {
+    let mut counts = HashMap::<&str, usize>::new();
+    queues.iter().for_each(|queue| *counts.entry(&queue.queue.name).or_default() += 1);
+    queues.iter().map(move |queue| {
+        let is_unique = counts.get(queue.queue.name.as_str()) == Some(&1);
+        let name = if is_unique { &queue.queue.name } else { queue.queue.id.as_str() };
+        (queue, format!("/queues/{name}"))
+    })
 }

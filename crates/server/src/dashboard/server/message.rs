@@ -53,7 +53,8 @@ pub(super) async fn find(State(pages): State<Pages>, query: Form) -> Response {
 impl Pages {
     /// The places of a message in all projects.
     async fn find(&self, id: MessageOrigin) -> Result<(bool, Vec<(ProjectId, FoundPlace)>), BrokerError> {
-        let overview = self.app.broker.overview();
+        // The queues of every server of a cluster: the search asks their owners.
+        let overview = self.app.broker.overview_of_all().await?;
         let (mut complete, mut places) = (true, Vec::new());
         for project in distinct(overview.iter().map(|queue| &queue.project)) {
             let own = overview.iter().filter(|queue| queue.project == project);

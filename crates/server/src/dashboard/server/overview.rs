@@ -7,7 +7,7 @@ use crate::{
     broker::{GroupOverview, QueueOverview},
     dashboard::{
         html::{frame::Ui, live::Live},
-        server::{figures, find::queue_url, request::PageRequest},
+        server::{figures, find::queue_urls, request::PageRequest},
     },
 };
 
@@ -15,8 +15,8 @@ use crate::{
 pub(super) async fn show(request: PageRequest) -> Response {
     let (ui, pages) = (request.ui(), &request.pages);
     let snapshot = pages.snapshot();
-    let live = pages.overview_live(&snapshot, ui.t);
     let mut findings = pages.findings(&snapshot);
+    let live = pages.overview_live(&snapshot, &findings, ui.t);
     if let Some(first) = pages.not_serving().await {
         findings.insert(0, first);
     }
@@ -64,8 +64,7 @@ fn table(ui: &Ui<'_>, queues: &[QueueOverview], live: &Live) -> Markup {
                     th.num scope="col" { (t.dead) } th.num scope="col" { (t.oldest) } th.num scope="col" { (t.consumers) }
                     th.num scope="col" { (t.settling) } th scope="col" { (t.last_minute) } th scope="col" { (t.outlook) }
                 } }
-                @for queue in queues {
-                    @let url = queue_url(queues, queue);
+                @for (queue, url) in queue_urls(queues) {
                     tbody {
                         @if queue.groups.is_empty() {
                             tr { (queue_cell(ui, queue, &url, several, 1)) td.muted colspan="11" data-label=(t.group) { (t.no_groups) } }

@@ -36,8 +36,7 @@ impl ClusterBroker {
         let member = self.shared.member();
         let (cluster, _) = member.inspect().await.map_err(failed)?;
         let number = i32::try_from(shard).unwrap_or(i32::MAX);
-        let view = cluster.shards.iter().find(|view| view.shard == number);
-        let view = view.ok_or_else(|| {
+        let view = cluster.shard(number).ok_or_else(|| {
             BrokerError::NotAvailable(format!("there is no shard {shard}: there are {}", self.shared.shards).into())
         })?;
         let to = match to {
@@ -90,14 +89,14 @@ fn find<'a>(cluster: &'a ClusterView, named: &str) -> Result<&'a Peer, BrokerErr
 
 /// The server with the fewest shards, without the owner.
 fn least<'a>(cluster: &'a ClusterView, view: &ShardView) -> Result<&'a Peer, BrokerError> {
-    let others = cluster.members.iter().filter(|peer| peer.takes_shards() && view.owner.id.as_ref() != Some(&peer.id));
-    let load = |peer: &&Peer| cluster.shards.iter().filter(|view| view.owner.id.as_ref() == Some(&peer.id)).count();
+    let others = cluster.members.iter().filter(|peer| peer.takes_shards() && !view.is_of(&peer.id));
+    let load = |peer: &&Peer| cluster.shards.iter().filter(|view| view.is_of(&peer.id)).count();
     let none = || BrokerError::NotAvailable("there is no other server that could take it: start one first".into());
     others.min_by_key(load).ok_or_else(none)
 }
 
 fn member_of(peer: &Peer, cluster: &ClusterView) -> ClusterMember {
-    let owns = |view: &&ShardView| view.owner.id.as_ref() == Some(&peer.id);
+    let owns = |view: &&ShardView| view.is_of(&peer.id);
     let state = match peer {
         Peer { is_silent: true, .. } => "silent",
         Peer { is_draining: true, .. } => "draining",

@@ -38,7 +38,7 @@ pub(super) fn decide(me: &str, cluster: &ClusterView, held: &BTreeSet<i32>, wait
 }
 
 fn is_orphan(view: &ShardView, me: &str, held: &BTreeSet<i32>) -> bool {
-    let is_mine = view.owner.id.as_deref() == Some(me) && held.contains(&view.shard);
+    let is_mine = view.is_of(me) && held.contains(&view.shard);
     view.status != OwnerStatus::Alive && !is_mine
 }
 
@@ -52,7 +52,7 @@ struct Plan<'a> {
 impl<'a> Plan<'a> {
     fn of(me: &str, cluster: &'a ClusterView, held: &BTreeSet<i32>) -> Self {
         let load = |peer: &Peer| {
-            let owns = |view: &&ShardView| view.owner.id.as_ref() == Some(&peer.id) && !is_orphan(view, me, held);
+            let owns = |view: &&ShardView| view.is_of(&peer.id) && !is_orphan(view, me, held);
             cluster.shards.iter().filter(owns).count()
         };
         let live = cluster.members.iter().filter(|peer| peer.takes_shards());
@@ -84,11 +84,8 @@ impl<'a> Plan<'a> {
 
     /// The next shard to hand over, if any. One at a time, so that every server sees the effect of one before the next.
     fn gift(&self, own: &Peer, cluster: &ClusterView, held: &BTreeSet<i32>) -> Option<Act> {
-        let owned: Vec<&ShardView> = cluster
-            .shards
-            .iter()
-            .filter(|view| view.owner.id.as_ref() == Some(&own.id) && held.contains(&view.shard))
-            .collect();
+        let owned: Vec<&ShardView> =
+            cluster.shards.iter().filter(|view| view.is_of(&own.id) && held.contains(&view.shard)).collect();
         let is_there = |id: &&String| **id != own.id && self.loads.iter().any(|(peer, _)| peer.id == **id);
         for view in &owned {
             if let Some(to) = view.wanted.as_ref().filter(is_there) {
@@ -134,7 +131,7 @@ mod tests {
         let mut shards = cluster.shards.to_vec();
         let mut count = 0;
         for member in &*cluster.members {
-            let held = cluster.shards.iter().filter(|view| view.owner.id.as_ref() == Some(&member.id));
+            let held = cluster.shards.iter().filter(|view| view.is_of(&member.id));
             let held = held.map(|view| view.shard).collect();
             for act in decide(&member.id, cluster, &held, |_| 0) {
                 count += 1;
@@ -172,7 +169,7 @@ mod tests {
     }
 
     fn loads(cluster: &ClusterView) -> Vec<usize> {
-        let owns = |peer: &Peer| cluster.shards.iter().filter(|view| view.owner.id.as_ref() == Some(&peer.id)).count();
+        let owns = |peer: &Peer| cluster.shards.iter().filter(|view| view.is_of(&peer.id)).count();
         cluster.members.iter().map(owns).collect()
     }
 

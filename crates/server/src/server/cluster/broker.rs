@@ -32,6 +32,17 @@ use dms_protocol::{
 /// How long other servers may take to end the polls that wait there: a client that stops waits for it.
 const END_POLLS_WITHIN: Duration = Duration::from_secs(1);
 
+/// The contents of the reply that a call has.
+macro_rules! reply {
+    ($reply:expr, $shape:pat => $value:expr) => {
+        match $reply {
+            $shape => Ok($value),
+            // A server of another version, which sent a reply of another kind.
+            _ => Err(BrokerError::Unavailable),
+        }
+    };
+}
+
 impl ClusterBroker {
     /// Makes a call at the owner of a queue.
     async fn at(&self, queue: &QueueId, call: Call) -> Result<Reply, BrokerError> {
@@ -51,17 +62,17 @@ impl ClusterBroker {
         let shards = i32::try_from(self.shared.shards).unwrap_or(i32::MAX);
         try_join_all((0..shards).map(|shard| self.shared.call(shard, call()))).await
     }
-}
 
-/// The contents of the reply that a call has.
-macro_rules! reply {
-    ($reply:expr, $($shape:pat => $value:expr),+) => {
-        match $reply {
-            $($shape => Ok($value),)+
-            // A server of another version, which sent a reply of another kind.
-            _ => Err(BrokerError::Unavailable),
+    /// The overviews of the owners of all shards, oldest queue first.
+    async fn overviews(&self, call: impl Fn() -> Call) -> Result<Vec<QueueOverview>, BrokerError> {
+        let mut queues: Vec<QueueOverview> = Vec::new();
+        for reply in self.everywhere(call).await? {
+            queues.extend(reply!(reply, Reply::Overview(part) => part)?.into_iter().map(QueueOverview::from));
         }
-    };
+        // Stable, as in `queues`: a page begins where the one before ended.
+        queues.sort_by_key(|queue| queue.queue.created_ms);
+        Ok(queues)
+    }
 }
 
 impl crate::broker::sealed::Sealed for ClusterBroker {}
@@ -209,12 +220,7 @@ impl Broker for ClusterBroker {
     }
 
     async fn overview_of_all(&self) -> Result<Vec<QueueOverview>, BrokerError> {
-        let mut queues = Vec::new();
-        for reply in self.everywhere(|| Call::Overview).await? {
-            queues.extend(reply!(reply, Reply::Overview(part) => part)?.into_iter().map(QueueOverview::from));
-        }
-        queues.sort_by_key(|queue| queue.queue.created_ms);
-        Ok(queues)
+        self.overviews(|| Call::Overview).await
     }
 
     async fn oldest(&self) -> HashMap<GroupId, i64> {
@@ -227,13 +233,7 @@ impl Broker for ClusterBroker {
         project: &ProjectId,
         page: OverviewPage<'_>,
     ) -> Result<Vec<QueueOverview>, BrokerError> {
-        let mut queues: Vec<QueueOverview> = Vec::new();
-        for reply in self.everywhere(|| Call::ProjectOverview { project: project.clone() }).await? {
-            queues.extend(reply!(reply, Reply::Overview(part) => part)?.into_iter().map(QueueOverview::from));
-        }
-        // Stable, as in `queues`: a page begins where the one before ended.
-        queues.sort_by_key(|queue| queue.queue.created_ms);
-        page.of(queues, project)
+        page.of(self.overviews(|| Call::ProjectOverview { project: project.clone() }).await?, project)
     }
 
     async fn oldest_in(&self, queues: &[QueueId]) -> Result<HashMap<GroupId, i64>, BrokerError> {

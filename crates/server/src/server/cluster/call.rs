@@ -90,7 +90,6 @@ pub(super) enum Call {
     OldestIn {
         queues: Vec<QueueId>,
     },
-    Damaged,
     Peek {
         path: GroupPath,
         stream: StreamShape,
@@ -154,7 +153,6 @@ pub(super) enum Reply {
     Appended(Appended),
     Overview(Vec<OverviewShape>),
     Oldest(HashMap<GroupId, i64>),
-    Damaged(Vec<DamagedMessage>),
     Peeked(Vec<PeekedShape>),
     Found(FoundShape),
     Purged(Purged),
@@ -181,7 +179,6 @@ impl Call {
                 | Self::Overview
                 | Self::ProjectOverview { .. }
                 | Self::OldestIn { .. }
-                | Self::Damaged
                 | Self::Peek { .. }
                 | Self::Find { .. }
         )
@@ -236,7 +233,6 @@ impl Call {
                 Reply::Overview(queues.into_iter().map(OverviewShape::from).collect())
             }
             Self::OldestIn { queues } => Reply::Oldest(broker.oldest_in(&queues).await?),
-            Self::Damaged => Reply::Damaged(broker.damaged()),
             Self::Peek { path, stream, from, max } => {
                 let peeked = broker.peek(&path, stream.into(), from, max).await?;
                 Reply::Peeked(peeked.into_iter().map(PeekedShape::from).collect())

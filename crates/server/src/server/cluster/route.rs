@@ -51,9 +51,9 @@ impl Shared {
             let seat = self.seats.of(shard);
             let Some(call) = remaining(&call, began.elapsed()) else { return Ok(Reply::Leased(Vec::new())) };
             let (attempt, may_wait) = match &seat {
-                Seat::Local(broker) => (locally(call.clone().make(broker).await), true),
+                Seat::Local(broker) => (locally(call.make(broker).await), true),
                 Seat::Remote { address, epoch: _ } => {
-                    (self.remotely(address, shard, &call, &seat, &mut changes).await, true)
+                    (self.remotely(address, shard, call, &seat, &mut changes).await, true)
                 }
                 Seat::Nobody(_) => (CallAttempt::Again, self.is_reachable),
             };
@@ -92,13 +92,13 @@ impl Shared {
         &self,
         address: &Arc<str>,
         shard: i32,
-        call: &Call,
+        call: Call,
         seat: &Seat,
         changes: &mut watch::Receiver<u64>,
     ) -> CallAttempt {
-        let limit = ANSWER + waits(call);
+        let (limit, is_repeatable) = (ANSWER + waits(&call), call.is_repeatable());
         let asked = tokio::select! {
-            asked = self.hop.call(address, shard, call.clone()) => asked,
+            asked = self.hop.call(address, shard, call) => asked,
             // A server that has lost the shard may never answer.
             () = self.moved(shard, seat, changes) => Err(HopError::Broken),
             () = sleep(limit) => Err(HopError::Broken),
@@ -110,7 +110,7 @@ impl Shared {
                 tracing::debug!(error, %address, shard, "the server that owns a shard cannot be reached; it is tried again");
                 CallAttempt::Again
             }
-            Err(HopError::Broken) if call.is_repeatable() => CallAttempt::Again,
+            Err(HopError::Broken) if is_repeatable => CallAttempt::Again,
             Err(HopError::Broken) => CallAttempt::Replied(Err(unsure(address))),
             Err(HopError::Refused(error)) => CallAttempt::Replied(Err(error)),
         }
@@ -144,7 +144,7 @@ fn waits(call: &Call) -> Duration {
 fn remaining(call: &Call, elapsed: Duration) -> Option<Call> {
     let mut call = call.clone();
     if let Call::Lease { request, .. } = &mut call {
-        if !elapsed.is_zero() && elapsed >= request.wait && !request.wait.is_zero() {
+        if elapsed >= request.wait && !request.wait.is_zero() {
             return None;
         }
         request.wait = request.wait.saturating_sub(elapsed);

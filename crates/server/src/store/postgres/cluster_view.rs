@@ -48,6 +48,13 @@ pub(crate) struct ShardView {
     pub(crate) is_pinned: bool,
 }
 
+impl ShardView {
+    /// Whether the server with this id owns the shard.
+    pub(crate) fn is_of(&self, id: &str) -> bool {
+        self.owner.id.as_deref() == Some(id)
+    }
+}
+
 /// The registered servers and the shards, as of one beat. Empty before the first one.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ClusterView {
@@ -64,7 +71,6 @@ impl ClusterView {
     }
 
     /// A shard.
-    #[cfg(test)]
     pub(crate) fn shard(&self, shard: i32) -> Option<&ShardView> {
         self.shards.iter().find(|view| view.shard == shard)
     }

@@ -195,7 +195,7 @@ impl Member {
     /// Deletes the rows of servers that crashed and own nothing any more.
     async fn sweep(&self, watches: &Watches, cluster: &ClusterView, now: Moment) {
         for peer in watches.crashed(cluster, now) {
-            if cluster.shards.iter().any(|view| view.owner.id.as_ref() == Some(&peer.id)) {
+            if cluster.shards.iter().any(|view| view.is_of(&peer.id)) {
                 continue;
             }
             let swept = async {

@@ -38,7 +38,6 @@ use self::{
     maintenance::Written,
     member::Member,
     runtime::Runtime,
-    shards::shard_of,
     slots::{Slot, Slots},
 };
 pub use self::{config::PostgresConfig, error::PostgresError};
@@ -91,7 +90,6 @@ pub(crate) struct PgStore {
     state: Mutex<ShardState>,
     has_unused: AtomicBool,
     released: AtomicBool,
-    unsure: AtomicU64,
     /// Apart from the rest: looking at it waits for no commit.
     commit_times: Mutex<Histogram>,
 }
@@ -134,7 +132,6 @@ impl PgStore {
             // Tables may have become empty under the previous owner.
             has_unused: AtomicBool::new(true),
             released: AtomicBool::new(false),
-            unsure: AtomicU64::new(0),
             commit_times: Mutex::default(),
         };
         Ok((store, opened.snapshot))
@@ -195,11 +192,10 @@ impl PgStore {
     /// How many commits had to be repeated, because it was not known whether they took effect.
     #[cfg(test)]
     fn unsure(&self) -> u64 {
-        self.unsure.load(Ordering::Relaxed)
+        self.member.counts.unsure_commits.load(Ordering::Relaxed)
     }
 
     fn count_unsure(&self) {
-        self.unsure.fetch_add(1, Ordering::Relaxed);
         self.member.counts.unsure_commits.fetch_add(1, Ordering::Relaxed);
     }
 
@@ -264,7 +260,7 @@ impl Store for PgStore {
     }
 
     fn takes_queue(&self, queue: &QueueId) -> bool {
-        i64::from(shard_of(&[queue.as_str()], self.member.tables.shards)) == i64::from(self.duty.shard)
+        shards::of_queue(queue, self.member.tables.shards) == self.duty.shard
     }
 
     fn commit(&self, records: &[Record]) -> Result<(), StoreError> {

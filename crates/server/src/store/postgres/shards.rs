@@ -21,7 +21,7 @@ pub(crate) fn of_name(project: &ProjectId, name: &str, shards: u32) -> i32 {
 }
 
 /// The shard of a text of several parts. The function is part of the stored format: it must never change.
-pub(crate) fn shard_of(parts: &[&str], shards: u32) -> i32 {
+fn shard_of(parts: &[&str], shards: u32) -> i32 {
     // FNV-1a over the parts, each ended by a byte that is in no UTF-8 text.
     let bytes = parts.iter().flat_map(|part| part.bytes().chain([0xff]));
     let hash = bytes

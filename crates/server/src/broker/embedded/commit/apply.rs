@@ -108,17 +108,7 @@ impl BrokerState {
 
     fn add_keys(&mut self, now_ms: i64, keys: &SentKeys) {
         self.recent_keys.expire(now_ms);
-        let mut project = None;
-        for sent in &keys.0 {
-            // The keys of a commit are in the order of its sends, and the keys of a send belong to one queue.
-            if project.is_none_or(|(queue, _)| queue != sent.queue) {
-                let queue = self.queues.values().find(|queue| queue.row.stream() == sent.queue);
-                project = queue.map(|queue| (sent.queue, &queue.row.project));
-            }
-            if let Some((_, project)) = project {
-                self.recent_keys.add(project, sent);
-            }
-        }
+        keys.0.iter().for_each(|sent| self.keep_key(sent));
     }
 
     fn create_queue(&mut self, row: &QueueRow, config: &EmbeddedConfig) {

@@ -113,10 +113,15 @@ impl<'a> Preparer<'a> {
 
     /// Checks that the project may have the keys of these messages.
     fn check_keys(&self, queue: &QueueRow, messages: &[NewMessage]) -> Result<(), BrokerError> {
-        let keys = messages.iter().filter_map(|message| message.deduplication.as_ref());
-        let new = keys.filter(|key| self.sent_with(queue, key.key).is_none()).count();
-        // Those of other projects in this commit are counted too, which is at most some thousands.
-        if new > 0 && self.state.recent_keys.count(&queue.project) + self.keys.0.len() + new > MAX_KEYS {
+        let keys: Vec<_> = messages.iter().filter_map(|message| message.deduplication.as_ref()).collect();
+        // The keys of other projects in this commit are counted too, which is at most some thousands.
+        let kept = self.state.recent_keys.count(&queue.project) + self.keys.0.len();
+        // Far from the limit no key has to be looked up here.
+        if keys.is_empty() || kept + keys.len() <= MAX_KEYS {
+            return Ok(());
+        }
+        let new = keys.iter().filter(|key| self.sent_with(queue, key.key).is_none()).count();
+        if new > 0 && kept + new > MAX_KEYS {
             return Err(BrokerError::TooManyKeys(MAX_KEYS));
         }
         Ok(())

@@ -26,7 +26,8 @@ impl BrokerState {
     /// The open leases, for the next owner.
     pub(crate) fn leases_to_keep(&self, now: Instant) -> Vec<LeaseSnapshot> {
         let all = self.cursors.iter().flat_map(|(number, cursor)| cursor.leases.values().map(|lease| (*number, lease)));
-        all.filter(|(_, lease)| !lease.is_ending)
+        // Nobody has the receipts of an operator's lease: its messages are available at once.
+        all.filter(|(_, lease)| !lease.is_ending && !lease.is_operators)
             .map(|(cursor, lease)| LeaseSnapshot {
                 project: lease.project.clone(),
                 cursor,
@@ -57,13 +58,12 @@ impl BrokerState {
 }
 
 /// Takes over the leases of the owner before. A lease that cannot be resumed has ended: its messages are available.
-pub(crate) async fn resume(core: &Core, kept: Vec<LeaseSnapshot>) {
+pub(crate) async fn resume(core: &Core, mut kept: Vec<LeaseSnapshot>) {
     if kept.is_empty() {
         return;
     }
     let found = read(core, &kept).await;
     let (mut state, now) = (core.lock(), Instant::now());
-    let mut kept = kept;
     // In the order of the messages, so that none is passed by before it is leased.
     kept.sort_by_key(|lease| (lease.cursor, lease.seqs.iter().min().copied()));
     let resumed = kept.iter().filter(|lease| state.resume(lease, &found, now)).count();
@@ -102,7 +102,7 @@ async fn read(core: &Core, kept: &[LeaseSnapshot]) -> Found {
             };
             // The read may have ended early because of the bytes.
             let until = read.until.max(page[0] + 1);
-            left.retain(|seq| *seq >= until || !page.contains(seq));
+            left.drain(..page.partition_point(|seq| *seq < until));
             found.extend(read.messages.into_iter().map(|message| ((stream, message.seq), message)));
         }
     }

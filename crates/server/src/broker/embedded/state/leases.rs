@@ -135,18 +135,21 @@ impl BrokerState {
         lapsed
     }
 
+    fn find_lease(&self, cursor: CursorId, lease: u64) -> Option<&Lease> {
+        self.cursors.get(&cursor)?.leases.get(&lease)
+    }
+
     /// How a lease ends by its deadline.
     fn lapse_of(&self, cursor: CursorId, lease: u64) -> LeaseEnd {
-        let lease = self.cursors.get(&cursor).and_then(|cursor| cursor.leases.get(&lease));
-        if lease.is_some_and(|lease| lease.is_operators) { LeaseEnd::Released } else { LeaseEnd::Lapsed }
+        let is_operators = self.find_lease(cursor, lease).is_some_and(|lease| lease.is_operators);
+        if is_operators { LeaseEnd::Released } else { LeaseEnd::Lapsed }
     }
 
     fn bytes_of_lease(&self, cursor: CursorId, lease: u64) -> usize {
-        let lease = self.cursors.get(&cursor).and_then(|cursor| cursor.leases.get(&lease));
-        lease.map_or(0, |lease| lease.memory_bytes())
+        self.find_lease(cursor, lease).map_or(0, Lease::memory_bytes)
     }
 
     pub(crate) fn is_ending_or_gone(&self, cursor: CursorId, lease: u64) -> bool {
-        self.cursors.get(&cursor).and_then(|cursor| cursor.leases.get(&lease)).is_none_or(|lease| lease.is_ending)
+        self.find_lease(cursor, lease).is_none_or(|lease| lease.is_ending)
     }
 }

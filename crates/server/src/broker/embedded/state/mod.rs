@@ -102,7 +102,7 @@ pub(crate) struct BrokerState {
 /// A queue.
 #[derive(Debug)]
 pub(crate) struct QueueState {
-    /// The properties that never change.
+    /// The properties. Only the description and `max_consume_count` change.
     pub(crate) row: QueueRow,
     /// The resource tags in the order they were set.
     pub(crate) tags: Vec<QueueTag>,
@@ -140,12 +140,15 @@ impl BrokerState {
 
     /// Restores deduplication keys whose window has not ended, and whose queue exists.
     fn restore_keys(&mut self, keys: &[store::SentKeys], now_ms: i64) {
-        let projects: HashMap<_, _> =
-            self.queues.values().map(|queue| (queue.row.stream(), &queue.row.project)).collect();
         for sent in keys.iter().flat_map(|keys| &keys.0).filter(|sent| sent.until_ms > now_ms) {
-            if let Some(project) = projects.get(&sent.queue) {
-                self.recent_keys.add(project, &RecentKeys::bounded(*sent, now_ms));
-            }
+            self.keep_key(&RecentKeys::bounded(*sent, now_ms));
+        }
+    }
+
+    /// Adds a deduplication key, if its queue exists.
+    pub(crate) fn keep_key(&mut self, sent: &store::SentKey) {
+        if let Some(queue) = self.owners.get(&sent.queue).and_then(|id| self.queues.get(id)) {
+            self.recent_keys.add(&queue.row.project, sent);
         }
     }
 

@@ -1,12 +1,13 @@
 //! The file with the redrives that a restart continues.
 
 use std::{
-    fs::{self, File},
+    fs,
     io::{self, Write},
     path::Path,
 };
 
 use crate::dashboard::server::jobs::Order;
+use dms_protocol::internal::private;
 
 const FILE: &str = "dashboard-jobs.json";
 
@@ -20,7 +21,7 @@ pub(super) fn write(directory: &Path, orders: &[&Order]) -> io::Result<()> {
         };
     }
     let new = directory.join(format!("{FILE}.new"));
-    let mut writer = private_file(&new)?;
+    let mut writer = private::options().write(true).create(true).truncate(true).open(&new)?;
     serde_json::to_writer(&mut writer, orders)?;
     writer.flush()?;
     writer.sync_all()?;
@@ -34,12 +35,4 @@ pub(super) fn read(directory: &Path) -> Vec<Order> {
         tracing::warn!(%error, file = FILE, "the redrives in progress cannot be read: start them again");
         Vec::new()
     })
-}
-
-fn private_file(path: &Path) -> io::Result<File> {
-    let mut options = File::options();
-    options.write(true).create(true).truncate(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.open(path)
 }

@@ -136,10 +136,7 @@ impl Job {
     /// Stops it. Nothing that it has done is taken back.
     pub(super) fn cancel(&self) {
         self.cancel.cancel();
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if matches!(*state, State::Waiting | State::Running) {
-            *state = State::Cancelled;
-        }
+        self.set(State::Cancelled);
     }
 
     fn set(&self, new: State) {
@@ -184,7 +181,8 @@ impl Jobs {
     /// Writes the redrives that a restart has to continue.
     fn keep(&self, directory: Option<&Path>) {
         let Some(directory) = directory else { return };
-        let jobs = self.all();
+        // Locked while the file is written, so that an older list never replaces a newer one.
+        let jobs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let open = jobs.iter().filter(|job| job.order.kind == Kind::Redrive && job.is_open());
         let orders: Vec<_> = open.map(|job| &job.order).collect();
         if let Err(error) = kept::write(directory, &orders) {

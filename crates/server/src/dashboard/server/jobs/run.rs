@@ -126,20 +126,24 @@ impl Job {
     async fn settle(&self, broker: &dyn Broker, path: &GroupPath, messages: Vec<Peeked>) -> Option<BrokerError> {
         let rate = self.order.rate;
         let (began, mut count) = (Instant::now(), 0_u32);
-        let mut failed = None;
+        let (mut failed, mut skipped) = (None, 0);
         let at_once = if rate == 0 { BATCH } else { 1 };
         let mut outcomes =
             stream::iter(messages).map(|message| self.settle_one(broker, path, message)).buffered(at_once);
         while let Some(outcome) = outcomes.next().await {
             match outcome {
                 Outcome::Done => drop(self.done.fetch_add(1, Relaxed)),
-                Outcome::Skipped => drop(self.skipped.fetch_add(1, Relaxed)),
+                Outcome::Skipped => skipped += 1,
                 Outcome::Failed(error) => failed = failed.or(Some(error)),
             }
             count += 1;
             if let Some(pause) = Duration::from_secs(1).checked_div(rate) {
                 sleep_until(began + pause.saturating_mul(count)).await;
             }
+        }
+        // After a failure these messages are looked at again.
+        if failed.is_none() {
+            self.skipped.fetch_add(skipped, Relaxed);
         }
         failed
     }

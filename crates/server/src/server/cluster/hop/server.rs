@@ -22,12 +22,9 @@ use super::{
     refusal::Refusal,
     set_up,
 };
-use crate::{
-    broker::BrokerError,
-    server::cluster::{
-        Shared,
-        call::{Call, Reply},
-    },
+use crate::server::cluster::{
+    Shared,
+    call::{Call, Reply},
 };
 
 /// The pause after a failed accept, for example because there are no more file descriptors.
@@ -81,14 +78,12 @@ async fn connection(mut stream: TcpStream, shared: Arc<Shared>) {
             match frame.kind {
                 FrameKind::Call => {
                     let (id, shared, out, done) = (frame.id, shared.clone(), out.clone(), calls.clone());
-                    if lock(&calls).len() >= MAX_CALLS {
-                        let busy = Refusal::of(BrokerError::TooManyPolls(MAX_CALLS))
-                            .map_or(CallResponse::Moved, CallResponse::Refused);
-                        let _ = out.send(framed(id, busy));
-                        continue;
-                    }
                     // Locked until the call is noted. A task that ends at once waits for the lock before it removes its entry.
                     let mut noted = lock(&calls);
+                    if noted.len() >= MAX_CALLS {
+                        let _ = out.send(framed(id, CallResponse::Refused(Refusal::TooManyPolls(MAX_CALLS))));
+                        continue;
+                    }
                     let handle = tasks.spawn(async move {
                         let answer = framed(id, answer(&shared, frame).await);
                         // Removed before the answer is sent, so that a late cancellation does not abort this.
