@@ -24,6 +24,8 @@ pub(crate) mod worker_settings;
 
 #[cfg(feature = "postgres")]
 pub(crate) use self::check::key_store::database as open_database;
+#[cfg(feature = "postgres")]
+pub(crate) use self::check::service::postgres_config;
 pub use self::{
     changes::{CHANGE_EFFECTS, ChangeEffect, change_effect},
     load::{

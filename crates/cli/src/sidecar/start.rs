@@ -191,7 +191,12 @@ async fn start_parts(config: &Config, shared: &Shared, runtime: &RuntimeHandle) 
 fn named(error: ServerError, config: &Config) -> SidecarError {
     match error {
         ServerError::Listen { address, source } => {
-            let key = if config.server.admin_listen() == Some(address) { "server.admin" } else { "server.listen" };
+            let mqs = config.server.mqs.as_ref().map(|mqs| mqs.listen);
+            let key = match Some(address) {
+                address if address == config.server.admin_listen() => "server.admin",
+                address if address == mqs => "server.mqs.listen",
+                _ => "server.listen",
+            };
             SidecarError::Listen(address, key.to_owned(), source)
         }
         other => other.into(),

@@ -59,12 +59,14 @@ impl Accounts {
         Some(Arc::new(Principal { name, projects }))
     }
 
-    /// The password of a user in `project`, or in any project.
+    /// The passwords of a user in `project`, or in any project, as one text. A user may have several while a password is changed, and
+    /// the removal of one of them has to be noticed.
     #[cfg(feature = "postgres")]
-    pub(crate) fn password(&self, user: &str, domain: &str, project: Option<&ProjectId>) -> Option<&Secret> {
+    pub(crate) fn passwords(&self, user: &str, domain: &str, project: Option<&ProjectId>) -> Option<Secret> {
         let projects = self.projects.iter().filter(|own| project.is_none_or(|project| own.id == *project));
-        let mut users = projects.flat_map(|own| &own.users);
-        users.find(|own| own.user == user && own.domain == domain).map(|user| &user.password)
+        let own = projects.flat_map(|own| &own.users).filter(|own| own.user == user && own.domain == domain);
+        let passwords: Vec<&str> = own.map(|own| own.password.expose()).collect();
+        (!passwords.is_empty()).then(|| Secret::from(passwords.join("\0")))
     }
 
     /// The current principal of the owner of a token. `None` if the user no longer exists in the project.
@@ -153,4 +155,24 @@ fn check_users(project: &Project) -> Result<(), String> {
 pub(crate) fn is_project_id(text: &str) -> bool {
     let legal = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
     (1..=64).contains(&text.len()) && text.bytes().all(legal)
+}
+
+#[cfg(all(test, feature = "postgres"))]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn a_second_password_that_is_removed_is_noticed() {
+        let passwords = |given: &[&str]| {
+            let project = given.iter().fold(Project::new("p"), |project, password| project.user("u", *password, "d"));
+            let accounts = Accounts::new(vec![project]).unwrap();
+            accounts.passwords("u", "d", Some(&ProjectId::new("p"))).map(|secret| secret.expose().to_owned())
+        };
+        assert_eq!(passwords(&["a"]).as_deref(), Some("a"));
+        assert_ne!(passwords(&["a"]), passwords(&["a", "b"]));
+        assert_ne!(passwords(&["b"]), passwords(&["a", "b"]));
+        assert_eq!(passwords(&[]), None);
+    }
 }

@@ -180,13 +180,13 @@ impl Authenticator {
     fn sealed(&self, seal: &TokenSeal, accounts: &Accounts, owner: &Principal) -> Option<String> {
         let (_, Some(user), Some(domain)) = owner.name.parts() else { return None };
         let project = owner.projects.first().map(|(project, _)| project.clone());
-        let password = seal.check_of(accounts.password(user, domain, project.as_ref())?)?;
+        let password = seal.check_of(&accounts.passwords(user, domain, project.as_ref())?)?;
         let expires_ms = self.clock.now_ms().saturating_add(crate::clock::whole_ms(self.tokens.lifetime()));
         let (user, domain, nonce) = (user.to_owned(), domain.to_owned(), fastrand::u64(..));
         seal.seal(&SealedToken { user, domain, project, expires_ms, password, nonce })
     }
 
-    /// Opens a token that this server does not know. It is valid while its user has the password of that time.
+    /// Opens a token that this server does not know. It is valid while its user has the passwords of that time.
     #[cfg(feature = "postgres")]
     fn opened(&self, seal: &TokenSeal, text: &str) -> Result<Arc<Principal>, ApiError> {
         let token = seal.open(text).ok_or_else(|| codes::TOKEN_INVALID.plain())?;
@@ -197,7 +197,8 @@ impl Authenticator {
         // Locked until the token is remembered, because a change of the users looks through the remembered ones.
         let accounts = self.accounts();
         let SealedToken { user, domain, project, .. } = &token;
-        let password = accounts.password(user, domain, project.as_ref()).and_then(|password| seal.check_of(password));
+        let password =
+            accounts.passwords(user, domain, project.as_ref()).and_then(|passwords| seal.check_of(&passwords));
         let owner = accounts.user(user, domain, project.as_ref()).filter(|_| password == Some(token.password));
         let owner = owner.ok_or_else(|| codes::TOKEN_INVALID.plain())?;
         self.tokens.remember(text, owner.clone(), Duration::from_millis(left));

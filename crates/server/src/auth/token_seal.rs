@@ -50,7 +50,7 @@ impl TokenSeal {
         serde_json::from_slice(&BASE64.decode(said).ok()?).ok()
     }
 
-    /// A value that changes with a password and does not show it.
+    /// A value that changes with the passwords of a user and does not show them.
     pub(crate) fn check_of(&self, password: &Secret) -> Option<String> {
         let proof = self.mac(b"password", password.expose().as_bytes())?.finalize().into_bytes();
         Some(hex(&proof[..CHECK_BYTES]))

@@ -127,10 +127,13 @@ pub(crate) fn run(args: KeyArgs, context: &Context) -> Result<(), Failure> {
 /// The file that the configuration names for the project.
 fn configured(context: &Context) -> Result<PathBuf, Failure> {
     let server = context.load()?.config.server;
-    let project = context.global.project_id.as_ref();
-    let further = project.and_then(|id| server.projects.iter().find(|project| project.id == *id));
-    let auth = further.map_or(server.auth.as_ref(), |project| project.auth.as_ref());
-    let file = auth.and_then(|auth| auth.access_keys_file.clone());
+    let project = context.global.project_id.as_deref().unwrap_or(&server.project_id);
+    if project != server.project_id && server.projects.iter().all(|known| known.id != project) {
+        let text =
+            format!("the configuration has no project {project}: name one of server.projects, or a file with --file");
+        return Err(Failure::of(Kind::Usage, text));
+    }
+    let file = server.auth_of(project).and_then(|auth| auth.access_keys_file.clone());
     file.ok_or_else(|| {
         let text = "the configuration names no file of keys: set server.auth.access_keys_file, or name one with --file";
         Failure::of(Kind::Usage, text)

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use dms_protocol::auth::canonical::hex;
 use sha2::{Digest, Sha256};
 use tokio::{task::spawn_blocking, time::sleep};
 
@@ -83,7 +84,7 @@ pub(crate) fn content(file: &Path) -> Content {
 
 /// A hash in hexadecimal digits, as `sha256sum` prints it.
 pub(crate) fn hexadecimal(content: Content) -> Option<String> {
-    content.map(|hash| hash.iter().map(|byte| format!("{byte:02x}")).collect())
+    content.map(|hash| hex(&hash))
 }
 
 #[cfg(test)]

@@ -80,7 +80,6 @@ pub(crate) struct Reloader<'a, R, F> {
     /// The sections that this process uses.
     sections: Vec<&'static str>,
     state: ConfigurationState,
-    hash: Content,
     config_watch: FileWatch,
     certificate_watch: FileWatch,
 }
@@ -110,7 +109,6 @@ impl<'a, R: Reloadable, F: Fn() -> Request> Reloader<'a, R, F> {
             context,
             sections,
             state,
-            hash,
             config_watch,
             certificate_watch,
         }
@@ -171,8 +169,7 @@ impl<'a, R: Reloadable, F: Fn() -> Request> Reloader<'a, R, F> {
     }
 
     /// Notes and logs a configuration that was applied, and the keys that need a restart.
-    fn applied(&mut self, hash: Content, new: &Config) {
-        self.hash = hash;
+    fn applied(&self, hash: Content, new: &Config) {
         let pending = self.restart_needed(new);
         self.state.reloaded(hexadecimal(hash), pending.clone());
         match pending.as_slice() {

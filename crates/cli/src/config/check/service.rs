@@ -12,7 +12,7 @@ use crate::config::{
         dms::{Auth, Iam},
         rights::Rights,
         server::{QueueSpec, Quotas, Server, ServerAuth, ServerLimits},
-        values::{Secret, Span},
+        values::Span,
     },
     source::path::KeyPath,
 };
@@ -96,19 +96,14 @@ pub(super) fn check_server(config: &Config, checker: &mut Checker<'_>) {
     let path = KeyPath::dotted("server");
     let server = &config.server;
     let open = server.auth.is_none() && server.projects.iter().all(|project| project.auth.is_none());
-    if open && !server.listen.ip().is_loopback() {
-        let message = format!(
-            "`{}` can be reached from outside and server.auth is not set: set it, or listen on 127.0.0.1",
-            server.listen
-        );
-        checker.report(&path.child("listen"), message);
-    }
-    if let Some(listen) = server.mqs.as_ref().map(|mqs| mqs.listen).filter(|listen| open && !listen.ip().is_loopback())
-    {
-        let message = format!(
-            "`{listen}` can be reached from outside and server.auth is not set: set it, or listen on 127.0.0.1"
-        );
-        checker.report(&path.child("mqs").child("listen"), message);
+    let mqs = server.mqs.as_ref().map(|mqs| mqs.listen);
+    for (path, listen) in [(path.child("listen"), Some(server.listen)), (path.child("mqs").child("listen"), mqs)] {
+        if let Some(listen) = listen.filter(|listen| open && !listen.ip().is_loopback()) {
+            let message = format!(
+                "`{listen}` can be reached from outside and server.auth is not set: set it, or listen on 127.0.0.1"
+            );
+            checker.report(&path, message);
+        }
     }
     check_postgres(&path, server, checker);
     checker.require(&path, "project_id", &server.project_id);
@@ -148,16 +143,18 @@ fn check_postgres(path: &KeyPath, server: &Server, checker: &mut Checker<'_>) {
         checker.report(&path, "server.data_dir says where messages are kept, too: keep one of the two");
     }
     match &postgres.url {
-        Some(url) => check_connection((&path, &cluster), url, server, checker),
+        Some(_) => check_connection((&path, &cluster), server, checker),
         // A file that could not be read was reported.
         None if postgres.url_file.is_some() => {}
         None => checker.report(&path.child("url"), "is required and missing: set it or url_file"),
     }
 }
 
+/// The settings of PostgreSQL and of the cluster as the server takes them, with the default for `takeover_after`.
 #[cfg(feature = "postgres")]
-fn check_connection((path, cluster): (&KeyPath, &KeyPath), url: &Secret, server: &Server, checker: &mut Checker<'_>) {
-    let mut config = dms_server::PostgresConfig::new(url.expose().into());
+pub(crate) fn postgres_config(server: &Server) -> dms_server::PostgresConfig {
+    let url = server.postgres.as_ref().and_then(|postgres| postgres.url.as_ref());
+    let mut config = dms_server::PostgresConfig::new(url.map_or("", |url| url.expose()).into());
     if let Some(postgres) = &server.postgres {
         config.ca_file.clone_from(&postgres.ca_file);
         config.schema.clone_from(&postgres.schema);
@@ -165,7 +162,12 @@ fn check_connection((path, cluster): (&KeyPath, &KeyPath), url: &Secret, server:
     config.shards = server.cluster.shards;
     config.listen = server.cluster.listen;
     config.advertise.clone_from(&server.cluster.advertise);
-    match config.check() {
+    config
+}
+
+#[cfg(feature = "postgres")]
+fn check_connection((path, cluster): (&KeyPath, &KeyPath), server: &Server, checker: &mut Checker<'_>) {
+    match postgres_config(server).check() {
         Err(dms_server::PostgresError::Setting { setting, reason }) => {
             let section = if matches!(setting, "url" | "schema" | "ca_file") { path } else { cluster };
             checker.report(&section.child(setting), reason);
@@ -176,7 +178,7 @@ fn check_connection((path, cluster): (&KeyPath, &KeyPath), url: &Secret, server:
 }
 
 #[cfg(not(feature = "postgres"))]
-fn check_connection((path, _): (&KeyPath, &KeyPath), _: &Secret, _: &Server, checker: &mut Checker<'_>) {
+fn check_connection((path, _): (&KeyPath, &KeyPath), _: &Server, checker: &mut Checker<'_>) {
     checker.report(path, "this program was built without the feature `postgres`");
 }
 

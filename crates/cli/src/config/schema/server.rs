@@ -118,6 +118,12 @@ impl Server {
         self.admin.0.tls.as_ref().or(self.admin_tls.as_ref())
     }
 
+    /// The keys and users of a project: those of the server itself, unless an entry of `projects` has this id.
+    pub(crate) fn auth_of(&self, project_id: &str) -> Option<&ServerAuth> {
+        let further = self.projects.iter().find(|project| project.id == project_id);
+        further.map_or(self.auth.as_ref(), |project| project.auth.as_ref())
+    }
+
     /// Whether its queues outlive the process.
     pub(crate) fn is_durable(&self) -> bool {
         self.data_dir.is_some() || self.postgres.is_some()

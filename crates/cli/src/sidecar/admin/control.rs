@@ -53,10 +53,7 @@ pub(super) async fn log(State(admin): State<Arc<AdminState>>, RawQuery(query): R
 /// `POST /drain`: stop fetching for good and finish the messages in flight; answered when that is done or the grace period is
 /// over. The process keeps running until a signal. A `preStop` hook calls this.
 pub(super) async fn drain(State(admin): State<Arc<AdminState>>) -> Response {
-    // A reload starts no worker afterwards.
-    admin.parts.set_drained();
-    let workers = admin.parts.workers();
-    workers.iter().for_each(|watch| watch.throttle.worker().stop());
+    let workers = admin.parts.drain();
     let settled = join_all(workers.iter().map(|watch| watch.recorder.settled()));
     let drained = timeout(admin.runtime.shutdown_grace(), settled).await.is_ok();
     let status = if drained { StatusCode::OK } else { StatusCode::ACCEPTED };

@@ -109,9 +109,7 @@ fn with(builder: ClientBuilder, auth: &config::Auth, config: &Config) -> ClientB
 
 /// The first key that the embedded server itself lets in.
 fn own_key(config: &Config) -> Option<&config::AccessKey> {
-    let further = config.server.projects.iter().find(|project| project.id == config.dms.project_id);
-    let auth = further.map_or(config.server.auth.as_ref(), |project| project.auth.as_ref());
-    auth?.keys().next().filter(|key| key.secret_key.is_some())
+    config.server.auth_of(&config.dms.project_id)?.keys().next().filter(|key| key.secret_key.is_some())
 }
 
 fn with_own(builder: ClientBuilder, key: &config::AccessKey) -> ClientBuilder {

@@ -70,14 +70,11 @@ fn mqs(mqs: &config::Mqs) -> MqsConfig {
 
 #[cfg(feature = "postgres")]
 fn with_postgres(made: ServerConfig, server: &config::Server) -> ServerConfig {
-    let Some(postgres) = &server.postgres else { return made };
-    let mut to = dms_server::PostgresConfig::new(secret(postgres.url.as_ref()));
-    to.ca_file.clone_from(&postgres.ca_file);
-    to.schema.clone_from(&postgres.schema);
+    if server.postgres.is_none() {
+        return made;
+    }
+    let mut to = config::postgres_config(server);
     to.takeover_after = server.cluster.takeover_after.get();
-    to.shards = server.cluster.shards;
-    to.listen = server.cluster.listen;
-    to.advertise.clone_from(&server.cluster.advertise);
     made.postgres(to)
 }
 

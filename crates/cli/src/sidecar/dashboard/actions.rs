@@ -81,8 +81,7 @@ pub(super) async fn drain(State(pages): State<Pages>, Extension(visitor): Extens
     if form.filled("confirm") != Some("drain") {
         return ui.refused(ui.t.drain_help);
     }
-    pages.admin.parts.set_drained();
-    pages.admin.parts.workers().iter().for_each(|watch| watch.throttle.worker().stop());
+    pages.admin.parts.drain();
     pages.gate.record(&visitor, "drain", "all workers", Ok("begun"));
     see_other(&ui.url("/?notice=done"))
 }

@@ -31,7 +31,6 @@ impl Controls {
     pub(super) fn replace_publishers(&self, publishers: Vec<(PublisherKey, Option<PublisherEndpoint>)>) {
         let parts = &self.shared.parts;
         let before = parts.publishers();
-        let find = |key| before.iter().find(|running| running.key == key).map(Arc::clone);
         let (mut after, mut starting) = (Vec::new(), Vec::new());
         for (key, endpoint) in publishers {
             match endpoint {
@@ -40,7 +39,7 @@ impl Controls {
                     after.push(Arc::clone(&endpoint.running));
                     starting.push(endpoint);
                 }
-                None => after.extend(find(key)),
+                None => after.extend(parts.publisher(key)),
             }
         }
         parts.set_publishers(after.clone());
@@ -78,8 +77,8 @@ impl Controls {
 
     /// Changes the limits of workers that go on, stops others, and starts others. Returns when the stopped workers have drained.
     ///
-    /// A worker that reads the stream of a stopped one starts after that has drained, so the order of messages is kept. With
-    /// shared limits (`limited`) it waits for all of them, because each worker needs room there. All other workers start at once.
+    /// A worker with the name or the stream of a stopped one starts after that has drained: names are unique, and the order of messages
+    /// is kept. With shared limits (`limited`) it waits for all of them, because each worker needs room there. All other workers start at once.
     pub(super) async fn replace_workers(&self, workers: Vec<PreparedWorker>, limited: bool) {
         let parts = &self.shared.parts;
         let before = parts.workers();
@@ -92,7 +91,8 @@ impl Controls {
         for PreparedWorker { name, unit, limits } in workers {
             match unit {
                 Some(unit) => {
-                    let waits_for = stopped.iter().filter(|old| limited || old.has_stream_of(&unit.running));
+                    let waits_for =
+                        stopped.iter().filter(|old| limited || old.name == name || old.has_stream_of(&unit.running));
                     let waits_for: Vec<_> = waits_for.map(|old| old.ended.clone()).collect();
                     let is_paused = before.iter().any(|old| old.name == name && old.throttle.is_paused_by_operator());
                     starts.push(async move {
@@ -113,6 +113,10 @@ impl Controls {
 
     /// Starts a worker. One that an operator had paused stays paused.
     fn start(&self, unit: WorkerUnit, is_paused: bool) {
+        // An operator may have stopped all workers while the old ones drained.
+        if self.shared.parts.is_drained() {
+            return;
+        }
         let running = Arc::clone(&unit.running);
         running.begun.store(true, Relaxed);
         if is_paused {

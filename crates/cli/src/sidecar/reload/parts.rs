@@ -81,6 +81,10 @@ impl Parts {
         self.publishers.get()
     }
 
+    pub(crate) fn publisher(&self, key: PublisherKey) -> Option<Arc<RunningPublisher>> {
+        self.publishers.get().iter().find(|publisher| publisher.key == key).cloned()
+    }
+
     pub(crate) fn set_publishers(&self, publishers: Vec<Arc<RunningPublisher>>) {
         self.publishers.set(publishers);
     }
@@ -114,9 +118,12 @@ impl Parts {
         workers
     }
 
-    /// Notes that all workers were stopped for good.
-    pub(crate) fn set_drained(&self) {
+    /// Stops all workers for good, and returns them. A reload starts no worker afterwards.
+    pub(crate) fn drain(&self) -> Arc<Vec<Arc<RunningWorker>>> {
         self.drained.store(true, Relaxed);
+        let workers = self.workers();
+        workers.iter().for_each(|worker| worker.throttle.worker().stop());
+        workers
     }
 
     pub(crate) fn is_drained(&self) -> bool {
@@ -186,6 +193,11 @@ impl PublisherKey {
         let keys = publishers.iter().enumerate();
         keys.map(|(place, publisher)| Self { listen: publisher.listen, number: number(place, publisher.listen) })
             .collect()
+    }
+
+    /// The publisher with this key.
+    pub(crate) fn find(self, publishers: &[config::Publisher]) -> Option<&config::Publisher> {
+        Self::all(publishers).iter().position(|key| *key == self).and_then(|place| publishers.get(place))
     }
 }
 

@@ -29,11 +29,8 @@ pub(super) struct Plan {
 impl Plan {
     pub(super) fn between(old: &Config, new: &Config) -> Self {
         let other_variables = old.secret_variables != new.secret_variables;
-        let (old_keys, new_keys) = (PublisherKey::all(&old.publishers), PublisherKey::all(&new.publishers));
-        let publishers = new.publishers.iter().zip(new_keys).map(|(publisher, key)| {
-            let before = old_keys.iter().position(|known| *known == key).and_then(|place| old.publishers.get(place));
-            of_publisher(before, publisher)
-        });
+        let publishers = new.publishers.iter().zip(PublisherKey::all(&new.publishers));
+        let publishers = publishers.map(|(publisher, key)| of_publisher(key.find(&old.publishers), publisher));
         Self {
             workers: new.workers.iter().map(|worker| of_worker(&old.workers, worker, other_variables)).collect(),
             publishers: publishers.collect(),

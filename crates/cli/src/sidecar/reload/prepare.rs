@@ -1,7 +1,5 @@
 //! [`Prepared`]: everything of another configuration that can fail, done before anything changes.
 
-use std::sync::Arc;
-
 use crate::{
     config::{
         self, Config,
@@ -81,8 +79,7 @@ impl Prepared {
         let mut publishers = Vec::new();
         let keys = PublisherKey::all(&new.publishers);
         for (place, ((publisher, key), change)) in new.publishers.iter().zip(keys).zip(&plan.publishers).enumerate() {
-            let before = shared.parts.publishers().iter().find(|running| running.key == key).map(Arc::clone);
-            let endpoint = match (change, before) {
+            let endpoint = match (change, shared.parts.publisher(key)) {
                 (PartChange::Stays, _) => Ok(None),
                 (_, Some(before)) => PublisherEndpoint::successor(&before, publisher, shared).map(Some),
                 (_, None) => PublisherEndpoint::listen(publisher, (place, key), shared).await.map(Some),

@@ -39,14 +39,10 @@ pub(super) fn renew_apps(parts: &Parts, old: &Config, new: &Config) -> Vec<Strin
 /// Asks for other tokens at publishers that go on. Returns the keys that have changed.
 pub(super) fn renew_publishers(parts: &Parts, old: &Config, new: &Config) -> Vec<String> {
     let mut changed = Vec::new();
-    let running = parts.publishers();
-    let old_keys = PublisherKey::all(&old.publishers);
     for (place, (publisher, key)) in new.publishers.iter().zip(PublisherKey::all(&new.publishers)).enumerate() {
-        let before = old_keys.iter().position(|known| *known == key).and_then(|place| old.publishers.get(place));
-        let guard = running.iter().find(|running| running.key == key).map(|running| &running.guard);
-        if let (Some(before), Some(guard)) = (before, guard)
+        if let (Some(before), Some(running)) = (key.find(&old.publishers), parts.publisher(key))
             && before.token != publisher.token
-            && guard.renew(publisher.token.as_ref().map(Secret::expose))
+            && running.guard.renew(publisher.token.as_ref().map(Secret::expose))
         {
             changed.push(format!("publishers[{place}].token"));
         }

@@ -48,6 +48,19 @@ fn keys_change_while_the_server_runs() {
     assert!(!log.contains("planted") && !log.contains(second.trim()), "{log}");
 }
 
+/// A mistyped project must not change the keys of the server's own one.
+#[test]
+fn a_project_that_the_configuration_lacks_is_refused() {
+    let program = Program::new();
+    let keys = program.dir().join("keys.yaml").display().to_string();
+    program.run(&["key", "add", "OPERATOR", "--file", &keys]).ok();
+    let yaml = format!("server: {{project_id: shop, auth: {{access_keys_file: {keys}}}}}\n");
+    let config = program.file("server.yaml", &yaml);
+    program.run(&["key", "list", "-c", &config, "--project-id", "shop"]).ok();
+    let unknown = program.run(&["key", "list", "-c", &config, "--project-id", "typo"]).failed(2);
+    assert!(unknown.contains("no project typo"), "{unknown}");
+}
+
 #[test]
 fn keys_have_rights_and_no_list_shows_a_secret() {
     let program = Program::new();

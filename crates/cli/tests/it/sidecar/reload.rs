@@ -161,6 +161,22 @@ async fn workers_are_added_and_removed() {
     running.stop().await;
 }
 
+#[tokio::test]
+async fn a_worker_that_keeps_its_name_may_read_another_queue() {
+    let (mut orders, mut mails) = (App::start().await, App::start().await);
+    let named = |app: &App, queue: &str, group: &str| {
+        format!("{SERVER}workers:\n  - {{name: w, queue: {queue}, group: {group}, {}}}\n", http(app.address))
+    };
+    let mut running = Running::of(&named(&orders, "orders", "billing")).await;
+    send(&running, "orders", [1]).await;
+    assert_eq!(orders.next().await.body, 1);
+    running.reload(&named(&mails, "mails", "sender")).await.unwrap();
+    assert_eq!(status(&running).await.keys().collect::<Vec<_>>(), ["w"]);
+    send(&running, "mails", [2]).await;
+    assert_eq!(mails.next().await.body, 2);
+    running.stop().await;
+}
+
 /// Reloads that restart a worker a hundred times while messages arrive, next to one that is left alone.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hundred_reloads_under_load_lose_no_message_and_deliver_none_twice() {

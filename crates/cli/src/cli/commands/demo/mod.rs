@@ -112,20 +112,20 @@ pub(crate) async fn run(args: DemoArgs, context: &Context) -> Result<ExitCode, F
     // The failures of poison orders are part of the tour, and not worth a line each.
     logging::for_command(&context.global, context.colored(), "error");
     let orders = usize::try_from(args.orders).unwrap_or(usize::MAX);
-    let (keep, toured) = (args.keep(), AtomicBool::new(false));
+    let (keep, complete) = (args.keep(), AtomicBool::new(false));
     until_signal(async |stop| {
         tokio::select! {
-            () = stop.cancelled() => match toured.load(Relaxed) {
+            () = stop.cancelled() => match complete.load(Relaxed) {
                 true => Ok(ExitCode::SUCCESS),
                 false => Err(Failure::new("interrupted: the tour is incomplete")),
             },
-            ended = tour(orders, keep, &toured, context) => ended,
+            ended = tour(orders, keep, &complete, context) => ended,
         }
     })
     .await
 }
 
-async fn tour(orders: usize, keep: bool, toured: &AtomicBool, context: &Context) -> Result<ExitCode, Failure> {
+async fn tour(orders: usize, keep: bool, complete: &AtomicBool, context: &Context) -> Result<ExitCode, Failure> {
     let story = Story::new(context);
     let server = start_server(keep).await?;
     #[cfg(feature = "dashboard")]
@@ -144,7 +144,7 @@ async fn tour(orders: usize, keep: bool, toured: &AtomicBool, context: &Context)
 
     let summary = tour.ledger.summary(first.failed, redriven, first.received);
     story.summary(&summary)?;
-    toured.store(true, Relaxed);
+    complete.store(summary.is_complete(), Relaxed);
     #[cfg(feature = "dashboard")]
     if let Some(url) = dashboard.filter(|_| keep) {
         story.dashboard(&url);
