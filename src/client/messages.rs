@@ -448,8 +448,8 @@ pub(crate) fn check_message(message: &Message) -> Result<(), LimitError> {
 }
 
 /// Whether the service stores each of these messages once if they are sent again within `time`.
-pub(crate) fn are_deduplicated(messages: &[Message], time: Duration) -> bool {
-    messages.iter().all(|message| {
+pub(crate) fn are_deduplicated<'a>(messages: impl IntoIterator<Item = &'a Message>, time: Duration) -> bool {
+    messages.into_iter().all(|message| {
         let window = message.deduplication_window.unwrap_or(limits::DEDUPLICATION_WINDOW);
         message.deduplication_key.is_some() && window >= time
     })

@@ -17,9 +17,9 @@ use crate::{
 /// The time that the TCP connection to one address may take.
 const TCP_TIMEOUT: Duration = Duration::from_secs(2);
 /// The idle time after which a connection is probed.
-const KEEPALIVE: Duration = Duration::from_secs(10);
+pub(super) const KEEPALIVE: Duration = Duration::from_secs(10);
 /// The time between probes, and how many in a row stay without an answer before the connection counts as dead.
-const PROBES: (Duration, u32) = (Duration::from_secs(5), 3);
+pub(super) const PROBES: (Duration, u32) = (Duration::from_secs(5), 3);
 /// How long a host may leave data without an answer before the connection counts as dead.
 const UNANSWERED: Duration = Duration::from_secs(25);
 

@@ -82,8 +82,7 @@ impl Postgres {
     }
 
     async fn run(client: &Client, sql: &str, values: &[Value<'_>]) -> Result<Vec<Row>, PostgresError> {
-        let answer = timeout(STATEMENT_TIMEOUT, client.query_typed(sql, values)).await;
-        Ok(answer.map_err(|_| PostgresError::Timeout(STATEMENT_TIMEOUT))??)
+        in_time(client.query_typed(sql, values)).await
     }
 
     /// Creates the table with this name in SQL unless it exists. `definition` is run as one transaction, after the schema is created.
@@ -101,8 +100,7 @@ impl Postgres {
             "SELECT pg_advisory_xact_lock({CREATION_LOCK}); CREATE SCHEMA IF NOT EXISTS \"{schema}\"; {definition}"
         );
         let client = self.client().await?;
-        let created = timeout(STATEMENT_TIMEOUT, client.batch_execute(&sql)).await;
-        Ok(created.map_err(|_| PostgresError::Timeout(STATEMENT_TIMEOUT))??)
+        in_time(client.batch_execute(&sql)).await
     }
 
     /// The connection, opened if there is none.
@@ -177,4 +175,12 @@ impl fmt::Debug for Postgres {
         // The configuration contains the password.
         f.debug_struct("Postgres").field("schema", &self.0.schema).finish_non_exhaustive()
     }
+}
+
+/// A call of PostgreSQL. Its own limits do not help if it does not answer any more.
+pub(super) async fn in_time<T>(
+    call: impl Future<Output = Result<T, tokio_postgres::Error>>,
+) -> Result<T, PostgresError> {
+    let answer = timeout(STATEMENT_TIMEOUT, call).await;
+    Ok(answer.map_err(|_| PostgresError::Timeout(STATEMENT_TIMEOUT))??)
 }

@@ -6,7 +6,8 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_postgres::{Client as Database, Transaction, types::Type};
 
 use super::{
-    connection::{STATEMENT_TIMEOUT, Value},
+    builder::{KEEPALIVE, PROBES},
+    connection::{STATEMENT_TIMEOUT, Value, in_time},
     error::PostgresError,
     outbox::{Outbox, Pending},
 };
@@ -364,17 +365,14 @@ impl SendFailure {
 async fn limit_times(transaction: &Transaction<'_>, idle: Duration) -> Result<(), PostgresError> {
     let sql = format!(
         "SET LOCAL idle_in_transaction_session_timeout = {}; SET LOCAL statement_timeout = {}; \
-         SET LOCAL tcp_keepalives_idle = 10; SET LOCAL tcp_keepalives_interval = 5; SET LOCAL tcp_keepalives_count = 3",
+         SET LOCAL tcp_keepalives_idle = {}; SET LOCAL tcp_keepalives_interval = {}; SET LOCAL tcp_keepalives_count = {}",
         idle.as_millis(),
-        STATEMENT_TIMEOUT.as_millis()
+        STATEMENT_TIMEOUT.as_millis(),
+        KEEPALIVE.as_secs(),
+        PROBES.0.as_secs(),
+        PROBES.1
     );
     in_time(transaction.batch_execute(&sql)).await
-}
-
-/// A call of PostgreSQL. Its own limits do not help if it does not answer any more.
-async fn in_time<T>(call: impl Future<Output = Result<T, tokio_postgres::Error>>) -> Result<T, PostgresError> {
-    let answer = timeout(STATEMENT_TIMEOUT, call).await;
-    Ok(answer.map_err(|_| PostgresError::Timeout(STATEMENT_TIMEOUT))??)
 }
 
 /// Pauses of 0.2 s to 10 s, without end.

@@ -141,7 +141,7 @@ impl Delivery {
         loop {
             let Err(error) = self.send(batch, tally).await else { return Ok(()) };
             let pause = match &error {
-                SendError::Call(error) if self.may_repeat(error, self.is_deduplicated(batch)) => {
+                SendError::Call(error) if self.may_repeat(error, self.are_deduplicated(batch)) => {
                     // While the key is refused, only messages with enough time left wait for it.
                     let pause = error.retry_after().filter(|_| error.is_auth()).unwrap_or_default();
                     schedule.next_delay().map(|delay| delay.max(pause))
@@ -173,7 +173,7 @@ impl Delivery {
             Err(_) => RequestEnd::Failed,
         });
         let outcomes = answer?;
-        let deduplicated = are_deduplicated(&messages, self.delivery_timeout);
+        let deduplicated = self.are_deduplicated(batch);
         let mut last = None;
         for (entry, outcome) in std::mem::take(batch).into_iter().zip(outcomes) {
             match outcome {
@@ -188,8 +188,8 @@ impl Delivery {
     }
 
     /// Whether the service stores each message once, however often it is sent within the delivery timeout.
-    fn is_deduplicated(&self, batch: &[Entry]) -> bool {
-        batch.iter().all(|entry| are_deduplicated(std::slice::from_ref(&entry.message), self.delivery_timeout))
+    fn are_deduplicated(&self, batch: &[Entry]) -> bool {
+        are_deduplicated(batch.iter().map(|entry| &entry.message), self.delivery_timeout)
     }
 
     fn may_repeat(&self, error: &Error, deduplicated: bool) -> bool {
