@@ -21,7 +21,7 @@ import time
 import urllib.request
 
 from selenium import webdriver
-from selenium.common.exceptions import StaleElementReferenceException
+from selenium.common.exceptions import StaleElementReferenceException, WebDriverException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
@@ -161,22 +161,62 @@ class Browser:
     def all(self, css):
         return self.driver.find_elements(By.CSS_SELECTOR, css)
 
-    def text(self):
-        return self.one("main").text
+    def steady(self, action):
+        """What `action` returns. It is repeated if the page changed under it, as an element of the page before cannot be used."""
+        deadline = time.monotonic() + WAIT
+        while True:
+            try:
+                return action()
+            except StaleElementReferenceException:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)
+
+    def text(self, css="main"):
+        return self.steady(lambda: self.one(css).text)
+
+    def value(self, css):
+        return self.steady(lambda: self.one(css).get_attribute("value"))
 
     def click(self, css):
-        element = self.one(css)
-        self.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", element)
-        element.click()
+        def once():
+            element = self.one(css)
+            self.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", element)
+            element.click()
+
+        self.steady(once)
 
     def fill(self, css, value):
-        field = self.one(css)
-        field.clear()
-        field.send_keys(value)
+        def once():
+            field = self.one(css)
+            field.clear()
+            field.send_keys(value)
+
+        self.steady(once)
+
+    @contextlib.contextmanager
+    def leaving(self):
+        """What is done inside leads to another page: waits until that page is loaded."""
+        before = self.one("html")
+        yield
+
+        def another():
+            try:
+                before.is_enabled()
+                return False
+            except WebDriverException:
+                return self.driver.execute_script("return document.readyState") == "complete"
+
+        self.until("another page", another)
+
+    def submit(self, css):
+        """Sends the form that this field belongs to."""
+        with self.leaving():
+            self.one(css).submit()
 
     def until(self, what, condition):
         # An element may belong to the page before this one: then the condition is asked again.
-        wait = WebDriverWait(self.driver, WAIT, 0.2, ignored_exceptions=[StaleElementReferenceException])
+        wait = WebDriverWait(self.driver, WAIT, 0.2, ignored_exceptions=[WebDriverException])
         try:
             wait.until(lambda _: condition())
         except Exception as error:
@@ -186,12 +226,12 @@ class Browser:
         self.driver.get(self.server.ui + "/login")
         if "/login" in self.driver.current_url:
             self.fill("#token", token)
-            self.one("#token").submit()
+            self.submit("#token")
         self.until("logged in", lambda: self.all("nav.main"))
 
     def prefer(self, name, value):
-        self.click(f"button[name={name}]" + (f"[value='{value}']" if value else ""))
-        self.until("the page is loaded again", lambda: self.driver.execute_script("return document.readyState") == "complete")
+        with self.leaving():
+            self.click(f"button[name={name}]" + (f"[value='{value}']" if value else ""))
 
     def shoot(self, name, width=1280, height=None):
         if not self.screenshots:
@@ -209,23 +249,23 @@ def test_login_and_live_numbers(server, browser):
     browser.open("/queues")
     assert browser.driver.current_url.endswith("/login?next=%2Fui%2Fqueues"), browser.driver.current_url
     browser.fill("#token", "wrong")
-    browser.one("#token").submit()
+    browser.submit("#token")
     browser.until("the wrong token is refused", lambda: browser.all(".alert.bad"))
     browser.check()
     browser.log_in(TOKEN)
     queue, groups = server.ids("orders")
     browser.open("/")
     cell = f"[data-live='{groups['billing']}.ready']"
-    before = browser.one(cell).text
+    before = browser.text(cell)
     server.send(queue, [{"order": number} for number in range(30)])
-    browser.until("a live number moves", lambda: browser.one(cell).text not in ("", before))
+    browser.until("a live number moves", lambda: browser.text(cell) not in ("", before))
     browser.click("#pause")
-    frozen = browser.one(cell).text
+    frozen = browser.text(cell)
     server.send(queue, [{"order": number} for number in range(30, 40)])
     time.sleep(2.5)
-    assert browser.one(cell).text == frozen, "paused numbers moved"
+    assert browser.text(cell) == frozen, "paused numbers moved"
     browser.click("#pause")
-    browser.until("the numbers go on", lambda: browser.one(cell).text != frozen)
+    browser.until("the numbers go on", lambda: browser.text(cell) != frozen)
     browser.check()
 
 
@@ -255,7 +295,7 @@ def test_messages(server, browser):
     assert BIDI not in text
     browser.shoot("messages")
     browser.fill("#filter-pointer", f"/id={BIG}")
-    browser.one("#filter-pointer").submit()
+    browser.submit("#filter-pointer")
     browser.until("the filter finds one message", lambda: len(browser.all(".messages tbody tr")) == 1)
     assert "pointer=" in browser.driver.current_url
     browser.check()
@@ -295,14 +335,14 @@ def test_redrive_is_cancelled_and_resumed(server, browser):
     browser.until("the dry run", lambda: browser.all("#typed"))
     browser.check()
     browser.shoot("redrive")
-    expected = browser.one("input[name=expected]").get_attribute("value")
+    expected = browser.value("input[name=expected]")
     assert expected == "700", expected
     browser.fill("#typed", "699")
-    browser.one("#typed").submit()
+    browser.submit("#typed")
     browser.until("a wrong number is refused", lambda: browser.all(".alert.bad"))
-    browser.fill("#rate", "100")
+    browser.fill("#rate", "50")
     browser.fill("#typed", expected)
-    browser.one("#typed").submit()
+    browser.submit("#typed")
     browser.until("the job runs", lambda: "/jobs/" in browser.driver.current_url)
     job = browser.driver.current_url.rsplit("/", 1)[1]
     browser.until("it makes progress", lambda: dead(server) < 1030 - 50)
@@ -318,8 +358,8 @@ def test_redrive_is_cancelled_and_resumed(server, browser):
     time.sleep(1.5)
     assert dead(server) == left and left > 330, "a cancelled redrive went on"
     browser.open("/queues/orders/billing/dead/redrive")
-    browser.fill("#typed", browser.one("input[name=expected]").get_attribute("value"))
-    browser.one("#typed").submit()
+    browser.fill("#typed", browser.value("input[name=expected]"))
+    browser.submit("#typed")
     browser.until("everything is redriven", lambda: "done" in browser.text() and dead(server) == 0)
 
 
@@ -327,8 +367,8 @@ def test_discard_is_undone(server, browser):
     queue, groups = server.ids("orders")
     server.fail(queue, groups["billing"], 12, "poison")
     browser.open("/queues/orders/billing/dead/discard")
-    browser.fill("#typed", browser.one("input[name=expected]").get_attribute("value"))
-    browser.one("#typed").submit()
+    browser.fill("#typed", browser.value("input[name=expected]"))
+    browser.submit("#typed")
     browser.until("the discard waits", lambda: "begins in" in browser.text())
     browser.shoot("undo")
     browser.click("#job button.bad")
@@ -352,13 +392,13 @@ def test_queues_are_created_and_deleted(server, browser):
     browser.open("/queues")
     browser.fill("#new-name", "made-here")
     browser.fill("#new-group", "first")
-    browser.one("#new-name").submit()
+    browser.submit("#new-name")
     browser.until("it was created", lambda: "made-here" in browser.text())
     browser.check()
     browser.open("/queues/made-here")
     browser.check()
     browser.fill("#confirm-delete", "made-here")
-    browser.one("#confirm-delete").submit()
+    browser.submit("#confirm-delete")
     browser.until("it was deleted", lambda: "made-here" not in browser.text() and browser.driver.current_url.endswith("notice=done"))
 
 
@@ -430,7 +470,7 @@ def test_without_javascript(server, browser):
         browser.one("#token").send_keys(Keys.ENTER)
         browser.until("logged in", lambda: browser.all("nav.main"))
         browser.driver.get(server.ui + "/queues/orders/billing/dead/discard")
-        browser.fill("#typed", browser.one("input[name=expected]").get_attribute("value"))
+        browser.fill("#typed", browser.value("input[name=expected]"))
         browser.one("#typed").send_keys(Keys.ENTER)
         browser.until("the discard waits", lambda: "begins in" in browser.text())
         browser.one("#job button.bad").click()
@@ -470,11 +510,11 @@ admin: {listen: "127.0.0.1:0", dashboard: {actions: true}}
         browser.click("main form button")
         browser.until("it is paused", lambda: "notice=done" in browser.driver.current_url)
         browser.fill("#messages", "7")
-        browser.one("#messages").submit()
-        browser.until("another concurrency", lambda: browser.one("[data-live='orders.concurrency']").text == "7")
+        browser.submit("#messages")
+        browser.until("another concurrency", lambda: browser.text("[data-live='orders.concurrency']") == "7")
         browser.shoot("worker")
         browser.open("/")
-        browser.until("the state is paused", lambda: browser.one("[data-live='orders.state']").text == "paused")
+        browser.until("the state is paused", lambda: browser.text("[data-live='orders.state']") == "paused")
         browser.open("/activity")
         assert "concurrency" in browser.text() and "pause" in browser.text()
     finally:
