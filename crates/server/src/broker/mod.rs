@@ -61,7 +61,7 @@ mod storage;
 /// Every method may return [`BrokerError::Closed`], [`BrokerError::Store`] if the store failed, and [`BrokerError::Unavailable`] or
 /// [`BrokerError::Standby`] if another server may own the queue. Methods of a queue return [`BrokerError::QueueNotFound`] and
 /// [`BrokerError::BeingCreated`], methods of a group also [`BrokerError::GroupNotFound`]. After an error nothing has changed, except
-/// as [`BrokerError::Store`] says.
+/// as [`BrokerError::Store`] says, and after [`BrokerError::Unsure`].
 ///
 /// # Cancel safety
 /// A dropped call has taken effect as a whole or not at all. A dropped `lease` hands out nothing.

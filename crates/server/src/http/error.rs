@@ -175,6 +175,10 @@ impl From<BrokerError> for ApiError {
                 tracing::error!(error = %cause, "the store failed; the request was answered with an error");
                 codes::INTERNAL.because("The store failed; try again later.")
             }
+            BrokerError::Unsure(_) => {
+                tracing::warn!(%error, "a request was answered with an error");
+                codes::INTERNAL.because("It is not known whether the change was made.")
+            }
             BrokerError::Unavailable | BrokerError::Standby(_) => codes::NOT_SERVING.plain(),
             BrokerError::Closed => codes::STOPPING.plain(),
         }

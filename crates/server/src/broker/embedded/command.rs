@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use tokio::sync::oneshot;
-
 use crate::{
     broker::{
-        Appended, BrokerError, NewMessage, QueueChange, RetentionChange,
-        embedded::state::{label_filter::LabelFilter, lease::LeaseEnd},
+        Appended, NewMessage, QueueChange, RetentionChange,
+        embedded::{
+            reply::Reply,
+            state::{label_filter::LabelFilter, lease::LeaseEnd},
+        },
     },
     store::{CursorId, MessageOrigin, QueueRow, Settlement, StoredMessage, StreamId},
 };
@@ -111,6 +112,6 @@ pub(crate) struct Request {
     pub(crate) command: Command,
     /// Where the prepared change appends messages.
     pub(crate) appended: Appended,
-    /// Receives the outcome.
-    pub(crate) reply: oneshot::Sender<Result<Appended, BrokerError>>,
+    /// Takes the outcome.
+    pub(crate) reply: Reply,
 }

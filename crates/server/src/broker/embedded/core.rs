@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
+use tokio::sync::{Notify, Semaphore, mpsc};
 
 use crate::{
     broker::{
@@ -11,6 +11,7 @@ use crate::{
             command::{Command, Request},
             config::EmbeddedConfig,
             health::StoreHealth,
+            reply::{self, Pending},
             state::BrokerState,
         },
     },
@@ -103,10 +104,10 @@ impl Core {
 
     /// Puts a command into the queue of the committer. The result says how it went.
     pub(crate) fn submit(&self, command: Command) -> Pending {
-        let (reply, answer) = oneshot::channel();
-        // If the committer is gone the request is dropped, and `Pending` reports that the broker is closed.
+        let (reply, pending) = reply::channel();
+        // If the committer is gone, the request is dropped, and its `Reply` reports that the broker is closed.
         let _ = self.requests.send(Request { command, appended: Appended::default(), reply });
-        Pending(answer)
+        pending
     }
 
     /// Calls the store, on a blocking thread if it waits for a disk or a network.
@@ -141,21 +142,5 @@ impl Core {
             self.maintenance.notify_one();
         }
         found.map_err(|error| error.map_cause(|cause| Arc::new(AlreadyLogged(cause))))
-    }
-}
-
-/// A command under way. Dropping it does not withdraw the command.
-#[derive(Debug)]
-pub(crate) struct Pending(oneshot::Receiver<Result<Appended, BrokerError>>);
-
-impl Pending {
-    /// How the command went.
-    pub(crate) async fn outcome(self) -> Result<(), BrokerError> {
-        self.appended().await.map(drop)
-    }
-
-    /// How it went, and where it appended messages.
-    pub(crate) async fn appended(self) -> Result<Appended, BrokerError> {
-        self.0.await.unwrap_or(Err(BrokerError::Closed))
     }
 }

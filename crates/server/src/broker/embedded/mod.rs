@@ -15,6 +15,7 @@
 //! | `commit` | the committer: prepare, store, apply |
 //! | `state` | queues, streams, cursors, leases: plain values |
 //! | `background` | the timer, retention, maintenance, the heartbeat |
+//! | `reply` | the channel for the outcome of a command |
 //! | `core` | what all of them share |
 //! | `health` | whether the store works |
 //! | `config` | the options |
@@ -61,6 +62,7 @@ mod config;
 mod core;
 mod health;
 mod operations;
+mod reply;
 mod state;
 #[cfg(test)]
 pub(crate) mod tests;

@@ -17,6 +17,8 @@ use crate::{
 };
 use dms_protocol::queue::TagFilter;
 
+mod stopping;
+
 /// A store in memory that fails on demand.
 #[derive(Debug, Default)]
 pub(crate) struct FlakyStore {
@@ -32,6 +34,8 @@ pub(crate) struct FlakyStore {
     maintenance_due: AtomicBool,
     /// The number of messages that were read.
     rows: AtomicUsize,
+    /// What the next commit waits for.
+    hold: std::sync::Mutex<Option<stopping::Hold>>,
 }
 
 impl FlakyStore {
@@ -64,7 +68,7 @@ impl FlakyStore {
 
 impl Store for FlakyStore {
     fn blocks(&self) -> bool {
-        false
+        self.hold.lock().unwrap().is_some()
     }
 
     fn may_serve(&self) -> bool {
@@ -72,6 +76,10 @@ impl Store for FlakyStore {
     }
 
     fn commit(&self, records: &[Record]) -> Result<(), StoreError> {
+        let hold = self.hold.lock().unwrap().take();
+        if let Some(hold) = hold {
+            hold.wait();
+        }
         if self.commits_fail.load(Ordering::Relaxed) {
             return Err(StoreError::new("no space left on device"));
         }

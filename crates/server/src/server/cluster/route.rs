@@ -16,7 +16,7 @@ use super::{
     hop::client::HopError,
     seats::Seat,
 };
-use crate::broker::{AlreadyLogged, BrokerError};
+use crate::broker::BrokerError;
 
 /// The maximum wait for an owner of the shard.
 const OWNER_WAIT: Duration = Duration::from_secs(10);
@@ -25,24 +25,17 @@ const AGAIN: Duration = Duration::from_millis(25);
 /// How long another server may take for a call, beyond the time that the call itself may wait.
 const ANSWER: Duration = Duration::from_secs(30);
 
-/// The outcome of one attempt of a call.
-enum CallAttempt {
-    Replied(Result<Reply, BrokerError>),
-    /// The call was not made, or may be made again.
-    Again,
-}
-
 impl Shared {
     /// Makes a call at the owner of a shard.
     ///
     /// # Errors
     /// The errors of the broker there. [`BrokerError::Standby`] if no server owns the shard within `OWNER_WAIT`, and
-    /// [`BrokerError::Store`] if it is unknown whether the call was made.
+    /// [`BrokerError::Unsure`] if it is unknown whether the call was made, and making it twice would do harm.
     ///
     /// # Cancel safety
     /// As for [`Broker`](crate::broker::Broker).
     pub(super) async fn call(self: &Arc<Self>, shard: i32, call: Call) -> Result<Reply, BrokerError> {
-        let began = Instant::now();
+        let (began, is_repeatable) = (Instant::now(), call.is_repeatable());
         let mut deadline = began + OWNER_WAIT;
         let mut changes = self.seats.changes();
         loop {
@@ -50,23 +43,23 @@ impl Shared {
             changes.mark_unchanged();
             let seat = self.seats.of(shard);
             let Some(call) = remaining(&call, began.elapsed()) else { return Ok(Reply::Leased(Vec::new())) };
-            let (attempt, may_wait) = match &seat {
-                Seat::Local(broker) => (locally(call.make(broker).await), true),
+            let (made, may_wait) = match &seat {
+                Seat::Local(broker) => (call.make(broker).await, true),
                 Seat::Remote { address, epoch: _ } => {
                     (self.remotely(address, shard, call, &seat, &mut changes).await, true)
                 }
-                Seat::Nobody(_) => (CallAttempt::Again, self.is_reachable),
+                Seat::Nobody(_) => (Err(BrokerError::Unavailable), self.is_reachable),
             };
-            match attempt {
+            match made {
                 // A poll that ended because its shard moved goes on at the next owner.
-                CallAttempt::Replied(Ok(Reply::Leased(messages)))
+                Ok(Reply::Leased(messages))
                     if messages.is_empty() && !self.stop.is_cancelled() && self.seats.of(shard).differs(&seat) =>
                 {
                     deadline = deadline.max(Instant::now() + OWNER_WAIT);
                     continue;
                 }
-                CallAttempt::Replied(reply) => return reply,
-                CallAttempt::Again => {}
+                Err(error) if may_be_made_again(&error, is_repeatable) => {}
+                made => return made,
             }
             if self.stop.is_cancelled() {
                 return Err(BrokerError::Closed);
@@ -88,6 +81,8 @@ impl Shared {
         }
     }
 
+    /// # Errors
+    /// [`BrokerError::Unavailable`] if nothing was done, and [`BrokerError::Unsure`] if the answer is missing.
     async fn remotely(
         &self,
         address: &Arc<str>,
@@ -95,25 +90,25 @@ impl Shared {
         call: Call,
         seat: &Seat,
         changes: &mut watch::Receiver<u64>,
-    ) -> CallAttempt {
-        let (limit, is_repeatable) = (ANSWER + waits(&call), call.is_repeatable());
+    ) -> Result<Reply, BrokerError> {
+        let limit = ANSWER + waits(&call);
         let asked = tokio::select! {
             asked = self.hop.call(address, shard, call) => asked,
             // A server that has lost the shard may never answer.
             () = self.moved(shard, seat, changes) => Err(HopError::Broken),
             () = sleep(limit) => Err(HopError::Broken),
         };
-        match asked {
-            Ok(reply) => CallAttempt::Replied(Ok(reply)),
-            Err(HopError::Moved) => CallAttempt::Again,
-            Err(HopError::NotSent(error)) => {
+        asked.map_err(|error| match error {
+            HopError::Moved => BrokerError::Unavailable,
+            HopError::NotSent(error) => {
                 tracing::debug!(error, %address, shard, "the server that owns a shard cannot be reached; it is tried again");
-                CallAttempt::Again
+                BrokerError::Unavailable
             }
-            Err(HopError::Broken) if is_repeatable => CallAttempt::Again,
-            Err(HopError::Broken) => CallAttempt::Replied(Err(unsure(address))),
-            Err(HopError::Refused(error)) => CallAttempt::Replied(Err(error)),
-        }
+            HopError::Broken => {
+                BrokerError::Unsure(format!("the server at {address}, which owned the queue, did not answer").into())
+            }
+            HopError::Refused(error) => error,
+        })
     }
 
     async fn moved(&self, shard: i32, seat: &Seat, changes: &mut watch::Receiver<u64>) {
@@ -124,11 +119,13 @@ impl Shared {
     }
 }
 
-fn locally(made: Result<Reply, BrokerError>) -> CallAttempt {
-    match made {
+/// Whether a call that ended with an error may be made at the next owner.
+fn may_be_made_again(error: &BrokerError, is_repeatable: bool) -> bool {
+    match error {
         // Refused before anything was done, because the shard is given up.
-        Err(BrokerError::Closed | BrokerError::Unavailable | BrokerError::Standby(_)) => CallAttempt::Again,
-        made => CallAttempt::Replied(made),
+        BrokerError::Closed | BrokerError::Unavailable | BrokerError::Standby(_) => true,
+        BrokerError::Unsure(_) => is_repeatable,
+        _ => false,
     }
 }
 
@@ -152,8 +149,16 @@ fn remaining(call: &Call, elapsed: Duration) -> Option<Call> {
     Some(call)
 }
 
-fn unsure(address: &str) -> BrokerError {
-    let reason = format!("the server at {address} that owned the queue did not answer: the change may have been made");
-    tracing::warn!(reason, "a call to another server was answered with an error");
-    BrokerError::Store(Arc::new(AlreadyLogged(Arc::from(Box::from(reason)))))
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_that_may_have_been_made_is_not_made_again() {
+        let unsure = || BrokerError::Unsure("it was stopped".into());
+        assert!(!may_be_made_again(&unsure(), false), "it would be made twice");
+        assert!(may_be_made_again(&unsure(), true), "it does no harm");
+        assert!(may_be_made_again(&BrokerError::Closed, false), "nothing was done");
+        assert!(!may_be_made_again(&BrokerError::QueueNotFound, true), "that is the reply");
+    }
 }

@@ -149,8 +149,7 @@ fn answer(
     for request in requests {
         let logged = |error: StoreError| BrokerError::Store(Arc::new(AlreadyLogged(error.cause().clone())));
         // The caller may be gone. The change is made anyway.
-        let outcome = outcome.clone().map(|()| request.appended).map_err(logged);
-        let _ = request.reply.send(outcome);
+        request.reply.send(outcome.clone().map(|()| request.appended).map_err(logged));
     }
 }
 
@@ -167,6 +166,7 @@ fn prepare(core: &Core, group: Vec<Request>) -> (Vec<Request>, Arc<Vec<Record>>)
                 if is_send(&request) {
                     request.appended = preparer.appended(&more);
                 }
+                request.reply.begin();
                 records.extend(more);
                 accepted.push(request);
             }
@@ -177,7 +177,7 @@ fn prepare(core: &Core, group: Vec<Request>) -> (Vec<Request>, Arc<Vec<Record>>)
     // After the loop, because the preparer borrows the state.
     for (request, error) in refused {
         state.roll_back(&request.command);
-        let _ = request.reply.send(Err(error));
+        request.reply.send(Err(error));
     }
     (accepted, Arc::new(records))
 }

@@ -12,7 +12,8 @@ use crate::{
         BrokerError, GroupPath, MessageOrigin, Stream,
         embedded::{
             command::Command,
-            core::{Core, Pending},
+            core::Core,
+            reply::Pending,
             state::{
                 lease::{LeaseEnd, StopReason},
                 receipt::NewReceipts,

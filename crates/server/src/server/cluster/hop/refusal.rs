@@ -35,6 +35,8 @@ pub(super) enum Refusal {
     TooManyKeys(usize),
     /// The store failed; the text is for the log.
     Store(String),
+    /// The change may have been made; the text is for the log.
+    Unsure(String),
 }
 
 impl Refusal {
@@ -66,6 +68,7 @@ impl Refusal {
             BrokerError::TooMuchLeased(limit) => Self::TooMuchLeased(limit),
             BrokerError::TooManyKeys(limit) => Self::TooManyKeys(limit),
             BrokerError::Store(cause) => Self::Store(cause.to_string()),
+            BrokerError::Unsure(why) => Self::Unsure(why.into_owned()),
             BrokerError::Unavailable | BrokerError::Standby(_) | BrokerError::Closed => return None,
         })
     }
@@ -98,8 +101,24 @@ impl From<Refusal> for BrokerError {
             Refusal::TooManyPolls(limit) => Self::TooManyPolls(limit),
             Refusal::TooMuchLeased(limit) => Self::TooMuchLeased(limit),
             Refusal::TooManyKeys(limit) => Self::TooManyKeys(limit),
+            Refusal::Unsure(why) => Self::Unsure(why.into()),
             // The owner has logged it.
             Refusal::Store(text) => Self::Store(Arc::new(AlreadyLogged(Arc::from(Box::from(text))))),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The server that asked must not take an unknown outcome for "nothing was done", and make the call at the next owner.
+    #[test]
+    fn an_unknown_outcome_stays_unknown_at_the_server_that_asked() {
+        let refusal = Refusal::of(BrokerError::Unsure("it was stopped".into()));
+        let text = serde_json::to_string(&refusal).unwrap_or_default();
+        let read: Option<Refusal> = serde_json::from_str(&text).unwrap_or_default();
+        assert!(matches!(read.map(BrokerError::from), Some(BrokerError::Unsure(why)) if why == "it was stopped"));
+        assert!(Refusal::of(BrokerError::Closed).is_none(), "nothing was done");
     }
 }
