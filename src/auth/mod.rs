@@ -115,7 +115,8 @@ impl Authenticator {
     ) -> Result<Generation, AuthError> {
         match self {
             Self::Anonymous => {}
-            Self::Signer(key) => sign(key, request, Some(project))?,
+            // An API without projects has no header for one.
+            Self::Signer(key) => sign(key, request, Some(project).filter(|project| !project.as_str().is_empty()))?,
             Self::Token(token) => put_token(request, token)?,
             Self::Iam(iam) => {
                 let (token, generation) = iam.token().await?;

@@ -16,7 +16,7 @@ use crate::{
     retry::RetryPolicy,
     secret_url::SecretUrl,
     transport::{HttpOptions, HttpTransport, Transport},
-    wire::ApiVersion,
+    wire::{ApiVersion, Dialect},
 };
 
 /// Builds a [`Client`]. Without credentials its requests are unsigned.
@@ -42,6 +42,7 @@ pub struct ClientBuilder {
     no_credentials: Option<VendorCredentialsError>,
     security_token: Option<Secret>,
     api_version: ApiVersion,
+    dialect: Dialect,
     retry: RetryPolicy,
     timeout: Duration,
     transport: Option<Arc<dyn Transport>>,
@@ -65,6 +66,7 @@ impl ClientBuilder {
             no_credentials: None,
             security_token: None,
             api_version: ApiVersion::V2,
+            dialect: Dialect::Dms,
             retry: RetryPolicy::default(),
             timeout: Duration::from_secs(15),
             transport: None,
@@ -131,6 +133,22 @@ impl ClientBuilder {
         self
     }
 
+    /// The API to speak: that of DMS, which is the default, or that of ROMA Connect MQS.
+    ///
+    /// With [`Dialect::Mqs`] the SASL user and password are set as [`access_key`](Self::access_key), queues and groups are topics and
+    /// groups by their names, and the project id has no effect, because this API has no projects.
+    pub fn dialect(mut self, dialect: Dialect) -> Self {
+        self.dialect = dialect;
+        self
+    }
+
+    /// Accepts any certificate of the service; off by default. Then anybody on the way can read messages and send answers. Prefer
+    /// [`ca_file`](Self::ca_file).
+    pub fn insecure_skip_verify(mut self, on: bool) -> Self {
+        self.http.insecure_skip_verify = on;
+        self
+    }
+
     /// The delays and the number of tries of calls that are safe to repeat; four tries within about a second by
     /// default.
     pub fn retry(mut self, policy: RetryPolicy) -> Self {
@@ -181,6 +199,14 @@ impl ClientBuilder {
             return Err(setup(error.to_string()));
         }
         let credentials = self.check_credentials()?;
+        self.check_dialect(credentials.as_ref())?;
+        if endpoint.tls && self.http.insecure_skip_verify && self.transport.is_none() {
+            tracing::warn!(
+                endpoint = endpoint.base,
+                "insecure_skip_verify is on, so anybody on the way to the service can read and forge messages: name its certificate \
+                 authority in ca_file instead"
+            );
+        }
         let transport = match self.transport.take() {
             Some(transport) => transport,
             None => self.connect(&endpoint, credentials.as_ref())?,
@@ -192,8 +218,8 @@ impl ClientBuilder {
             Some(Credentials::Token(token)) => Authenticator::Token(token),
             Some(Credentials::Iam(iam)) => Authenticator::Iam(Arc::new(Iam::new(Arc::clone(&transport), iam))),
         };
-        let dialect = self.api_version.dialect();
-        let inner = Inner::new(transport, endpoint.base, endpoint.host, dialect, project, authenticator)
+        let wording = self.dialect.wording(self.api_version);
+        let inner = Inner::new(transport, endpoint.base, endpoint.host, wording, project, authenticator)
             .with_limits(self.retry, self.timeout);
         Ok(Client { inner: Arc::new(inner) })
     }
@@ -221,7 +247,26 @@ impl ClientBuilder {
         Ok(credentials)
     }
 
+    fn check_dialect(&self, credentials: Option<&Credentials>) -> Result<(), Error> {
+        if self.dialect == Dialect::Dms {
+            return Ok(());
+        }
+        if matches!(credentials, Some(Credentials::Token(_) | Credentials::Iam(_))) {
+            return Err(setup("ROMA Connect MQS knows no tokens: set its SASL user and password as access_key"));
+        }
+        if self.project_name.is_some() {
+            return Err(setup("ROMA Connect MQS has no projects: leave out project_name"));
+        }
+        match self.api_version {
+            ApiVersion::V2 => Ok(()),
+            ApiVersion::V1_0 => Err(setup("ROMA Connect MQS has one version of its API: leave out api_version")),
+        }
+    }
+
     fn project(&self, transport: &Arc<dyn Transport>, credentials: Option<&Credentials>) -> Result<Project, Error> {
+        if self.dialect == Dialect::Mqs {
+            return Ok(Project::Known(ProjectId::from("")));
+        }
         let given = self.project_id.as_str();
         if !given.is_empty() {
             let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';

@@ -34,18 +34,22 @@ use crate::{
     retry_after::RetryAfter,
     text::brief,
     transport::Transport,
-    wire::{Dialect, error::ErrorBody},
+    wire::{Dialect, Wording, error::ErrorBody},
 };
 
 /// The most bytes of an unreadable answer that an error shows.
 const EXCERPT: usize = 120;
+
+/// The refusal of a call that the API of MQS does not have.
+const NOT_IN_MQS: &str = "ROMA Connect MQS has no such call: its API produces, consumes and acknowledges; use the console of the service for \
+                          anything else";
 
 /// The state that all clones of a client share.
 pub(crate) struct Inner {
     transport: Arc<dyn Transport>,
     base: String,
     host: HeaderValue,
-    pub(super) dialect: &'static Dialect,
+    pub(super) wording: &'static Wording,
     project: Project,
     found_project: OnceCell<ProjectId>,
     credentials: Current<Credentials>,
@@ -164,7 +168,7 @@ impl Inner {
         transport: Arc<dyn Transport>,
         base: String,
         host: HeaderValue,
-        dialect: &'static Dialect,
+        wording: &'static Wording,
         project: Project,
         authenticator: Authenticator,
     ) -> Self {
@@ -172,7 +176,7 @@ impl Inner {
             transport,
             base,
             host,
-            dialect,
+            wording,
             project,
             found_project: OnceCell::new(),
             extensions: Announced::default(),
@@ -195,6 +199,9 @@ impl Inner {
         call: &Call<'_>,
         decode: impl Fn(&TimedAnswer) -> Result<T, Unreadable>,
     ) -> Result<T, Error> {
+        if self.wording.dialect == Dialect::Mqs && call.path.first() != Some(&"topic") {
+            return Err(Error::new(call.operation, Kind::Setup(NOT_IN_MQS.to_owned())));
+        }
         let mut tries = Tries::new(call.repeat, &self.retry, call.deadline, Instant::now());
         loop {
             let error = match self.try_once(call).await {
@@ -332,8 +339,11 @@ impl Inner {
 
     fn request(&self, call: &Call<'_>, project: &ProjectId) -> Result<Request<Bytes>, Error> {
         let mut uri = String::with_capacity(256);
-        for part in [self.base.as_str(), self.dialect.prefix, "/", project.as_str()] {
-            uri.push_str(part);
+        uri.push_str(&self.base);
+        uri.push_str(self.wording.prefix);
+        if self.wording.dialect == Dialect::Dms {
+            uri.push('/');
+            uri.push_str(project.as_str());
         }
         for part in call.path {
             // An empty segment or a `.` would name another resource than the caller meant.

@@ -65,7 +65,8 @@ impl fmt::Debug for PollId {
 impl Client {
     /// The extensions of the documented API that the last answer announced; none before the first answer.
     pub fn extensions(&self) -> Extensions {
-        self.inner.extensions.get()
+        // The API of MQS has none, whatever its headers say.
+        if self.speaks_mqs() { Extensions::NONE } else { self.inner.extensions.get() }
     }
 
     /// Ends waiting consume calls by their [ids](Self::consume_as). The service answers each at once, usually without

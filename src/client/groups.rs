@@ -118,6 +118,9 @@ impl Client {
     /// # Errors
     /// When there is none ([`is_not_found`](Error::is_not_found)); the text lists the existing groups.
     pub async fn find_group(&self, queue: &QueueId, name_or_id: &str) -> Result<ConsumerGroup, Error> {
+        if self.speaks_mqs() {
+            return self.topic_group(name_or_id);
+        }
         let mut groups = self.groups(queue).await?;
         let by_name = groups.iter().position(|group| group.name == name_or_id);
         match by_name.or_else(|| groups.iter().position(|group| group.id.as_str() == name_or_id)) {

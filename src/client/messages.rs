@@ -11,15 +11,16 @@ use super::{
     code::{Class, ErrorCode, classify},
     error::{Error, Kind, Refusal},
     extensions::PollId,
+    mqs,
     tries::Repeat,
 };
 use crate::{
     auth::encode,
-    limits::{self, ACK_WAIT_SECS, LimitError, MAX_MESSAGES, POLL_WAIT_SECS, whole_seconds},
+    limits::{self, LimitError, MAX_MESSAGES, whole_seconds},
     message::{AckHandle, AckLine, AckStatus, Message, MessageId, ReceivedMessage},
     queue::{QueueId, SourcePath, Stream, TagFilter, TagMode},
     wire::{
-        self,
+        self, Dialect,
         extensions::{EXTENSIONS, Extensions, POLL},
         messages::{DELIVERIES, Sent, WAITED},
         received::Received,
@@ -137,9 +138,17 @@ impl ConsumeOptions {
     /// # Errors
     /// When an option is outside its limits; the error names it.
     pub fn check(&self) -> Result<(), LimitError> {
+        self.check_for(Dialect::Dms)
+    }
+
+    fn check_for(&self, dialect: Dialect) -> Result<(), LimitError> {
         limits::in_range("max_messages", self.max_messages, &(1..=MAX_MESSAGES), "")?;
-        limits::in_range("poll_wait", whole_seconds(self.poll_wait), &POLL_WAIT_SECS, " s")?;
-        limits::in_range("ack_wait", whole_seconds(self.ack_wait), &ACK_WAIT_SECS, " s")?;
+        limits::in_range("poll_wait", whole_seconds(self.poll_wait), &dialect.poll_wait_secs(), " s")?;
+        limits::in_range("ack_wait", whole_seconds(self.ack_wait), &dialect.ack_wait_secs(), " s")?;
+        if dialect == Dialect::Mqs && !self.filter.is_empty() {
+            let allowed = "ROMA Connect MQS has no labels to filter by; filter in the handler".to_owned();
+            return Err(LimitError { what: "labels", value: self.filter.tags.join(", "), allowed });
+        }
         limits::labels(&self.filter.tags)
     }
 
@@ -210,7 +219,10 @@ impl Client {
         options: SendOptions,
     ) -> Result<Vec<SendOutcome>, Error> {
         const NAME: &str = "send";
-        check_messages(messages).map_err(|(index, error)| Error::new(NAME, Kind::Limit(index, error)))?;
+        self.check_messages(messages).map_err(|(index, error)| Error::new(NAME, Kind::Limit(index, error)))?;
+        if self.speaks_mqs() {
+            return self.produce(queue, messages, options).await;
+        }
         if let Some(index) = messages.iter().position(|message| message.deduplication_key.is_some()) {
             self.needs_deduplication(NAME, index).await?;
         }
@@ -222,7 +234,7 @@ impl Client {
         let path = ["queues", queue.as_str(), "messages"];
         let repeatable = options.allow_duplicates || are_deduplicated(messages, LONGEST_TRIES);
         let repeat = if repeatable { Repeat::Allowed } else { Repeat::Doubles };
-        let body = wire::messages::encode_send(self.inner.dialect, messages, options.return_ids);
+        let body = wire::messages::encode_send(self.inner.wording, messages, options.return_ids);
         let asks = long.map(|_| (EXTENSIONS, HeaderValue::from_static("long-delay")));
         let call = Call::new(NAME, Method::POST, &path, repeat).body(body)?.header(asks);
         let sent = self.fetch(call, |answer| Ok(wire::messages::decode_sent(answer)?)).await?;
@@ -275,7 +287,7 @@ impl Client {
     /// The exact size of a message within a send, in bytes.
     pub(crate) fn encoded_len(&self, message: &Message) -> usize {
         // Only attributes could fail to serialize, and they are JSON already.
-        wire::messages::encoded_len(self.inner.dialect, message).unwrap_or(usize::MAX)
+        wire::messages::encoded_len(self.inner.wording, message).unwrap_or(usize::MAX)
     }
 
     /// Leases the next messages or dead letters of a group (5.3.2, 5.3.4), and waits for a first one. Returns no
@@ -317,8 +329,12 @@ impl Client {
             Stream::Messages => ("consume", "messages"),
             Stream::DeadLetters => ("consume dead letters", "deadletters"),
         };
-        check_consume(source.stream, options).map_err(|error| Error::limit(name, error))?;
-        let path = ["queues", source.queue.as_str(), "groups", source.group.as_str(), last];
+        self.check_consume(source.stream, options).map_err(|error| Error::limit(name, error))?;
+        let (queue, group) = (source.queue.as_str(), source.group.as_str());
+        let path = match self.dialect() {
+            Dialect::Dms => ["queues", queue, "groups", group, last],
+            Dialect::Mqs => ["topic", queue, "group", group, last],
+        };
         let id = poll.filter(|_| self.extensions().end_poll()).and_then(PollId::header);
         let call = Call::new(name, Method::GET, &path, Repeat::Leases)
             .query(options.query())
@@ -327,7 +343,12 @@ impl Client {
             .wait(options.poll_wait);
         self.fetch_answer(call, |TimedAnswer { response, sent }| {
             let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
-            let read = wire::messages::decode_received(response.body(), header(DELIVERIES).unwrap_or_default())?;
+            let read = match self.dialect() {
+                Dialect::Dms => {
+                    wire::messages::decode_received(response.body(), header(DELIVERIES).unwrap_or_default())?
+                }
+                Dialect::Mqs => wire::mqs::decode_received(response.body())?,
+            };
             let Received { messages, cut_off } = read;
             if let Some(reason) = cut_off {
                 let delivered = messages.len();
@@ -402,13 +423,14 @@ impl Client {
     ) -> Result<Acked, Error> {
         let (queue, group) = (source.queue.as_str(), source.group.as_str());
         let (name, path): (_, &[&str]) = match source.stream {
+            Stream::Messages if self.speaks_mqs() => ("acknowledge", &["topic", queue, "group", group, "messages"]),
             Stream::Messages => ("acknowledge", &["queues", queue, "groups", group, "ack"]),
             Stream::DeadLetters => {
                 ("acknowledge dead letters", &["queues", queue, "groups", group, "deadletters", "ack"])
             }
         };
         check_lines(lines.clone()).map_err(|error| Error::limit(name, error))?;
-        let body = wire::messages::encode_ack(lines, self.extensions());
+        let body = wire::messages::encode_ack(self.dialect(), lines, self.extensions());
         let call = Call::new(name, Method::POST, path, Repeat::Allowed).body(Ok(body))?.deadline(deadline);
         self.fetch_answer(call, |TimedAnswer { response, sent }| {
             let (success, fail) = wire::messages::decode_acked(response.body())?;
@@ -423,16 +445,51 @@ fn check_lines<'a>(mut lines: impl ExactSizeIterator<Item = AckLine<'a>>) -> Res
     lines.try_for_each(|line| line.failure.map_or(Ok(()), |failure| limits::reason(&failure.reason)))
 }
 
-fn check_messages(messages: &[Message]) -> Result<(), (Option<usize>, LimitError)> {
-    limits::message_count(messages.len()).map_err(|error| (None, error))?;
-    for (index, message) in messages.iter().enumerate() {
-        check_message(message).map_err(|error| (Some(index), error))?;
+impl Client {
+    fn check_messages(&self, messages: &[Message]) -> Result<(), (Option<usize>, LimitError)> {
+        limits::message_count(messages.len()).map_err(|error| (None, error))?;
+        for (index, message) in messages.iter().enumerate() {
+            self.check_message(message).map_err(|error| (Some(index), error))?;
+        }
+        let bytes = messages.iter().map(|message| message.body.len()).sum();
+        let total = if self.speaks_mqs() { mqs::check_total(bytes) } else { limits::total_bytes(bytes) };
+        total.map_err(|error| (None, error))
     }
-    limits::total_bytes(messages.iter().map(|message| message.body.len()).sum()).map_err(|error| (None, error))
+
+    /// Checks one message against the limits of a single message, and against what the API can carry.
+    pub(crate) fn check_message(&self, message: &Message) -> Result<(), LimitError> {
+        if !self.speaks_mqs() {
+            return check_message(message);
+        }
+        check_body(message)?;
+        mqs::check_total(message.body.len())?;
+        mqs::check_message(message)
+    }
+
+    fn check_consume(&self, stream: Stream, options: &ConsumeOptions) -> Result<(), LimitError> {
+        options.check_for(self.dialect())?;
+        match (self.dialect(), stream) {
+            (Dialect::Dms, _) => check_dead_letters(stream, options),
+            (Dialect::Mqs, Stream::Messages) => Ok(()),
+            (Dialect::Mqs, Stream::DeadLetters) => Err(LimitError {
+                what: "source",
+                value: "dead letters".to_owned(),
+                allowed: "ROMA Connect MQS has none; park messages in another topic, and consume that".to_owned(),
+            }),
+        }
+    }
 }
 
 /// Checks one message against the limits of a single message.
 pub(crate) fn check_message(message: &Message) -> Result<(), LimitError> {
+    check_body(message)?;
+    limits::total_bytes(message.body.len())?;
+    limits::labels(&message.tags)?;
+    limits::deduplication(message.deduplication_key.as_deref(), message.deduplication_window)?;
+    limits::delay(message.delay)
+}
+
+fn check_body(message: &Message) -> Result<(), LimitError> {
     if let Some(fault) = message.body.fault() {
         let allowed = "a body that is one JSON value is needed".to_owned();
         return Err(LimitError {
@@ -441,10 +498,7 @@ pub(crate) fn check_message(message: &Message) -> Result<(), LimitError> {
             allowed,
         });
     }
-    limits::total_bytes(message.body.len())?;
-    limits::labels(&message.tags)?;
-    limits::deduplication(message.deduplication_key.as_deref(), message.deduplication_window)?;
-    limits::delay(message.delay)
+    Ok(())
 }
 
 /// Whether the service stores each of these messages once if they are sent again within `time`.
@@ -455,8 +509,7 @@ pub(crate) fn are_deduplicated<'a>(messages: impl IntoIterator<Item = &'a Messag
     })
 }
 
-fn check_consume(stream: Stream, options: &ConsumeOptions) -> Result<(), LimitError> {
-    options.check()?;
+fn check_dead_letters(stream: Stream, options: &ConsumeOptions) -> Result<(), LimitError> {
     if stream == Stream::DeadLetters && !options.filter.is_empty() {
         let value = options.filter.tags.len().to_string();
         let allowed = "dead letters carry none to filter by".to_owned();

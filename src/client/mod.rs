@@ -16,6 +16,7 @@ mod groups;
 mod key_guard;
 mod messages;
 mod messages_by_id;
+mod mqs;
 mod overview;
 pub(crate) mod permissions;
 mod queues;

@@ -17,7 +17,7 @@ use crate::{
 /// When the call fails for another reason.
 pub async fn may_send(client: &Client, queue: &QueueId) -> Result<bool, Error> {
     let path = ["queues", queue.as_str(), "messages"];
-    let body = wire::messages::encode_send(client.inner.dialect, &[], false);
+    let body = wire::messages::encode_send(client.inner.wording, &[], false);
     let call = Call::new("ask for the right to send", Method::POST, &path, Repeat::Harmless).body(body)?;
     is_permitted(client, call).await
 }
@@ -28,7 +28,7 @@ pub async fn may_send(client: &Client, queue: &QueueId) -> Result<bool, Error> {
 /// As [`may_send`].
 pub async fn may_consume(client: &Client, source: &SourcePath) -> Result<bool, Error> {
     let path = ["queues", source.queue.as_str(), "groups", source.group.as_str(), "ack"];
-    let body = wire::messages::encode_ack(std::iter::empty::<AckLine<'_>>(), client.extensions());
+    let body = wire::messages::encode_ack(client.dialect(), std::iter::empty::<AckLine<'_>>(), client.extensions());
     let call = Call::new("ask for the right to consume", Method::POST, &path, Repeat::Harmless).body(Ok(body))?;
     is_permitted(client, call).await
 }

@@ -67,11 +67,14 @@ impl Client {
         self.fetch(call, |answer| Ok(wire::queues::decode_queue(answer)?)).await
     }
 
-    /// Finds a queue by its name or id.
+    /// Finds a queue by its name or id. Over ROMA Connect MQS, which lists no topics, any name is found without a call.
     ///
     /// # Errors
     /// When there is none ([`is_not_found`](Error::is_not_found)); the text lists the existing queues.
     pub async fn find_queue(&self, name_or_id: &str) -> Result<Queue, Error> {
+        if self.speaks_mqs() {
+            return self.topic(name_or_id);
+        }
         let mut queues = self.queues().await?;
         let by_name = queues.iter().position(|queue| queue.name == name_or_id);
         match by_name.or_else(|| queues.iter().position(|queue| queue.id.as_str() == name_or_id)) {
@@ -107,7 +110,7 @@ impl Client {
     /// When the call fails.
     pub async fn quotas(&self) -> Result<Vec<Quota>, Error> {
         // V1.0 has one segment more.
-        let path: Vec<&str> = self.inner.dialect.quotas.split('/').collect();
+        let path: Vec<&str> = self.inner.wording.quotas.split('/').collect();
         let call = Call::new("show quotas", Method::GET, &path, Repeat::Harmless);
         self.fetch(call, |answer| Ok(wire::queues::decode_quotas(answer)?)).await
     }

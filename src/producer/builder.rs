@@ -16,6 +16,7 @@ use crate::{
     queue::{Queue, QueueId, QueueMode},
     retry::RetryPolicy,
     trace_context::TraceContext,
+    wire::Dialect,
 };
 
 /// Builds a [`Producer`].
@@ -148,6 +149,22 @@ impl ProducerBuilder {
         self
     }
 
+    /// Refuses what ROMA Connect MQS cannot do.
+    fn check_dialect(&self) -> Result<(), LimitError> {
+        let refuse = |what, value: &str, allowed: &str| {
+            Err(LimitError {
+                what,
+                value: value.to_owned(),
+                allowed: format!("ROMA Connect MQS {allowed}; leave it out"),
+            })
+        };
+        match self.client.dialect() {
+            Dialect::Mqs if self.options.return_ids => refuse("return_ids", "true", "returns no ids"),
+            Dialect::Mqs if self.trace.0.is_some() => refuse("trace_context", "set", "carries no attributes"),
+            _ => Ok(()),
+        }
+    }
+
     /// Calls `current` for each message that is accepted, and adds the trace context that it returns to the attributes,
     /// unless the message has one. Off by default.
     pub fn trace_context(mut self, current: impl Fn() -> Option<TraceContext> + Send + Sync + 'static) -> Self {
@@ -170,6 +187,7 @@ impl ProducerBuilder {
         limits::in_range("max_pending", self.max_bytes, &(MAX_BYTES..=1 << 30), " bytes")?;
         limits::seconds("linger", self.linger, &(0..=limits::MAX_LINGER.as_secs()))?;
         limits::seconds("delivery_timeout", self.delivery_timeout, &(0..=86_400))?;
+        self.check_dialect()?;
         let name = self.name.unwrap_or_else(|| self.queue.to_string());
         let counters = Arc::new(self.metrics.counters(&name));
         let delivery = Delivery {

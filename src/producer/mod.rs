@@ -36,7 +36,7 @@ pub use metrics::ProducerMetrics;
 use owner::Command;
 
 use crate::{
-    client::{Client, check_message},
+    client::Client,
     later::after,
     limits::{LimitError, MAX_BYTES},
     message::{Body, Message, MessageId},
@@ -250,7 +250,7 @@ impl Producer {
     /// The API reference bounds the size of a request (5.3.1) without saying what counts. Requests of several messages
     /// keep the bound as a whole; a message that is a body and nothing else may fill it alone.
     fn check(&self, message: &Message) -> Result<usize, LimitError> {
-        check_message(message)?;
+        self.client.check_message(message)?;
         let size = self.client.encoded_len(message);
         if size > MAX_ENCODED && !is_bare(message) {
             return Err(LimitError {

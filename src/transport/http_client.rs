@@ -54,11 +54,20 @@ pub struct HttpOptions {
     pub tls: bool,
     /// Whether the proxies of the environment (`HTTPS_PROXY` and others) are used; on by default.
     pub proxies: bool,
+    /// Whether any certificate is accepted; off by default. Then anybody on the way can read and forge answers.
+    pub insecure_skip_verify: bool,
 }
 
 impl Default for HttpOptions {
     fn default() -> Self {
-        Self { pool_size: 1_024, connect_timeout: Duration::from_secs(5), ca_file: None, tls: true, proxies: true }
+        Self {
+            pool_size: 1_024,
+            connect_timeout: Duration::from_secs(5),
+            ca_file: None,
+            tls: true,
+            proxies: true,
+            insecure_skip_verify: false,
+        }
     }
 }
 
@@ -95,6 +104,12 @@ impl HttpOptions {
     /// Whether the proxies of the environment (`HTTPS_PROXY` and others) are used; on by default.
     pub fn proxies(mut self, on: bool) -> Self {
         self.proxies = on;
+        self
+    }
+
+    /// Whether any certificate is accepted; off by default. Then anybody on the way can read and forge answers.
+    pub fn insecure_skip_verify(mut self, on: bool) -> Self {
+        self.insecure_skip_verify = on;
         self
     }
 }
@@ -136,6 +151,9 @@ impl HttpTransport {
             builder = builder.tls_certs_only(certificates(file).map_err(TransportError::not_sent)?);
         } else if !options.tls {
             builder = builder.tls_certs_only([]);
+        }
+        if options.insecure_skip_verify {
+            builder = builder.tls_danger_accept_invalid_certs(true);
         }
         if !options.proxies {
             builder = builder.no_proxy();

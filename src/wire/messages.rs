@@ -9,9 +9,9 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{
-    Dialect, error,
+    Dialect, Wording, error,
     extensions::Extensions,
-    number,
+    mqs, number,
     received::{self, Received},
     text,
 };
@@ -23,7 +23,7 @@ use crate::{
 
 /// The body of a send.
 pub(crate) fn encode_send(
-    dialect: &Dialect,
+    wording: &Wording,
     messages: &[Message],
     return_id: bool,
 ) -> Result<Vec<u8>, serde_json::Error> {
@@ -34,20 +34,23 @@ pub(crate) fn encode_send(
         if index > 0 {
             json.push(b',');
         }
-        encode_message(&mut json, dialect, message)?;
+        encode_message(&mut json, wording, message)?;
     }
     json.push(b']');
     if return_id {
-        json.extend_from_slice(format!(",\"{}\":true", dialect.return_id).as_bytes());
+        json.extend_from_slice(format!(",\"{}\":true", wording.return_id).as_bytes());
     }
     json.push(b'}');
     Ok(json)
 }
 
 /// The exact size of a message in a send, in bytes.
-pub(crate) fn encoded_len(dialect: &Dialect, message: &Message) -> Result<usize, serde_json::Error> {
+pub(crate) fn encoded_len(wording: &Wording, message: &Message) -> Result<usize, serde_json::Error> {
+    if wording.dialect == Dialect::Mqs {
+        return Ok(mqs::encoded_len(message));
+    }
     let mut count = Count(0);
-    encode_message(&mut count, dialect, message)?;
+    encode_message(&mut count, wording, message)?;
     Ok(count.0)
 }
 
@@ -65,7 +68,7 @@ impl Write for Count {
     }
 }
 
-fn encode_message(json: &mut impl Write, dialect: &Dialect, message: &Message) -> Result<(), serde_json::Error> {
+fn encode_message(json: &mut impl Write, wording: &Wording, message: &Message) -> Result<(), serde_json::Error> {
     let mut put = |bytes: &[u8]| json.write_all(bytes).map_err(serde_json::Error::io);
     put(b"{\"body\":")?;
     put(message.body.as_bytes())?;
@@ -78,7 +81,7 @@ fn encode_message(json: &mut impl Write, dialect: &Dialect, message: &Message) -
         put(&serde_json::to_vec(&message.tags)?)?;
     }
     if message.delay.as_millis() > 0 {
-        put(format!(",\"{}\":{}", dialect.delay_time, message.delay.as_millis()).as_bytes())?;
+        put(format!(",\"{}\":{}", wording.delay_time, message.delay.as_millis()).as_bytes())?;
     }
     if let Some(key) = &message.deduplication_key {
         put(b",\"deduplication_key\":")?;
@@ -178,9 +181,16 @@ const MAX_WORKER_BYTES: usize = 128;
 
 /// The body of an acknowledgement, in the order of the messages. It uses only the given extensions; without them, the
 /// first message that is not settled ends the list.
-pub(crate) fn encode_ack<'a>(acks: impl Iterator<Item = AckLine<'a>>, extensions: Extensions) -> Vec<u8> {
+pub(crate) fn encode_ack<'a>(
+    dialect: Dialect,
+    acks: impl Iterator<Item = AckLine<'a>>,
+    extensions: Extensions,
+) -> Vec<u8> {
     let mut json = Vec::with_capacity(1024);
-    json.extend_from_slice(b"{\"message\":[");
+    json.extend_from_slice(match dialect {
+        Dialect::Dms => b"{\"message\":[",
+        Dialect::Mqs => b"{\"messages\":[",
+    });
     for (index, AckLine { handle, status, failure }) in acks.enumerate() {
         let understood = match status {
             AckStatus::Release if !extensions.release() => AckStatus::Fail,
@@ -258,7 +268,7 @@ mod tests {
             .deduplication_key("a\"b")
             .deduplication_window(Duration::from_secs(60));
         let json = |version: ApiVersion, id| {
-            String::from_utf8(encode_send(version.dialect(), &[plain.clone(), full.clone()], id).unwrap()).unwrap()
+            String::from_utf8(encode_send(version.wording(), &[plain.clone(), full.clone()], id).unwrap()).unwrap()
         };
         assert_eq!(
             json(ApiVersion::V2, true),
@@ -269,7 +279,7 @@ mod tests {
             r#"{"messages":[{"body":"a\"b"},{"body":{"x": 1},"attributes":{"n":1},"tags":["blue"],"delayTime":6000,"deduplication_key":"a\"b","deduplication_window":60000}],"returnId":true}"#
         );
         assert!(!json(ApiVersion::V2, false).contains("return_id"));
-        let sizes = [&plain, &full].map(|message| encoded_len(ApiVersion::V2.dialect(), message).unwrap());
+        let sizes = [&plain, &full].map(|message| encoded_len(ApiVersion::V2.wording(), message).unwrap());
         assert_eq!(sizes[0] + sizes[1] + r#"{"messages":[,]}"#.len(), json(ApiVersion::V2, false).len());
     }
 
@@ -308,7 +318,7 @@ mod tests {
             AckLine::new(&back, AckStatus::Release),
         ];
         let text = |lines: &[AckLine<'_>], extensions| {
-            String::from_utf8(encode_ack(lines.iter().copied(), extensions)).unwrap()
+            String::from_utf8(encode_ack(Dialect::Dms, lines.iter().copied(), extensions)).unwrap()
         };
         assert_eq!(
             text(&lines, Extensions::ALL),
@@ -331,7 +341,7 @@ mod tests {
         let answer = Bytes::from(format!(r#"[{{"message":{message},"handler":"h"}}]"#));
         let received = decode_received(&answer, "").unwrap().messages.remove(0);
         let copy = Message { attributes: received.attributes, ..Message::new(received.body) };
-        let json = String::from_utf8(encode_send(ApiVersion::V2.dialect(), &[copy], false).unwrap()).unwrap();
+        let json = String::from_utf8(encode_send(ApiVersion::V2.wording(), &[copy], false).unwrap()).unwrap();
         assert_eq!(json, format!(r#"{{"messages":[{message}]}}"#));
     }
 
@@ -371,13 +381,13 @@ mod tests {
                 .attribute(name.clone(), value.clone())
                 .tag("t")
                 .delay(Duration::from_millis(delay));
-            let dialect = ApiVersion::V2.dialect();
-            let json = encode_send(dialect, std::slice::from_ref(&message), false).unwrap();
+            let wording = ApiVersion::V2.wording();
+            let json = encode_send(wording, std::slice::from_ref(&message), false).unwrap();
             let read: Value = serde_json::from_slice(&json).unwrap();
             prop_assert_eq!(&read["messages"][0]["body"], &Value::from(body));
             prop_assert_eq!(&read["messages"][0]["attributes"][&name], &Value::from(value));
             prop_assert_eq!(read["messages"][0]["delay_time"].as_u64().unwrap_or(0), delay);
-            prop_assert_eq!(encoded_len(dialect, &message).unwrap() + r#"{"messages":[]}"#.len(), json.len());
+            prop_assert_eq!(encoded_len(wording, &message).unwrap() + r#"{"messages":[]}"#.len(), json.len());
         }
     }
 }

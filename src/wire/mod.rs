@@ -2,19 +2,62 @@
 //!
 //! Answers are read tolerantly: unknown fields are ignored, and numbers may be text.
 
+use std::ops::RangeInclusive;
+
 use serde::{Deserialize, Deserializer, de::Error as _};
 use serde_json::Value;
+
+use crate::limits::{ACK_WAIT_SECS, MQS_ACK_WAIT_SECS, MQS_POLL_WAIT_SECS, POLL_WAIT_SECS};
 
 pub(crate) mod error;
 pub(crate) mod extensions;
 pub(crate) mod groups;
 pub(crate) mod messages;
+pub(crate) mod mqs;
 pub(crate) mod overview;
 pub(crate) mod queues;
 pub(crate) mod received;
 pub(crate) mod tags;
 mod v1;
 mod v2;
+
+/// The API that a client speaks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Dialect {
+    /// The API of the DMS queue service, in one of its versions. The default.
+    #[default]
+    Dms,
+    /// The REST API of ROMA Connect MQS: produce, consume and acknowledge, by the names of topics and groups. Messages have a body
+    /// and nothing else. There are no labels, delays and dead letters.
+    Mqs,
+}
+
+impl Dialect {
+    /// How long a batch may stay unacknowledged, in seconds.
+    pub(crate) fn ack_wait_secs(self) -> RangeInclusive<u64> {
+        match self {
+            Self::Dms => ACK_WAIT_SECS,
+            Self::Mqs => MQS_ACK_WAIT_SECS,
+        }
+    }
+
+    /// How long a consume call may wait for a first message, in seconds.
+    pub(crate) fn poll_wait_secs(self) -> RangeInclusive<u64> {
+        match self {
+            Self::Dms => POLL_WAIT_SECS,
+            Self::Mqs => MQS_POLL_WAIT_SECS,
+        }
+    }
+
+    /// The words of this API.
+    pub(crate) fn wording(self, version: ApiVersion) -> &'static Wording {
+        match self {
+            Self::Dms => version.wording(),
+            Self::Mqs => &mqs::WORDING,
+        }
+    }
+}
 
 /// The version of the API that a client uses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -27,9 +70,11 @@ pub enum ApiVersion {
     V1_0,
 }
 
-/// The differences between the versions.
+/// The differences between the versions, and between the APIs.
 #[derive(Debug)]
-pub(crate) struct Dialect {
+pub(crate) struct Wording {
+    /// The API.
+    pub(crate) dialect: Dialect,
     /// The first segment of every path.
     pub(crate) prefix: &'static str,
     /// The path of the quotas after the project.
@@ -41,10 +86,10 @@ pub(crate) struct Dialect {
 }
 
 impl ApiVersion {
-    pub(crate) fn dialect(self) -> &'static Dialect {
+    pub(crate) fn wording(self) -> &'static Wording {
         match self {
-            Self::V2 => &v2::DIALECT,
-            Self::V1_0 => &v1::DIALECT,
+            Self::V2 => &v2::WORDING,
+            Self::V1_0 => &v1::WORDING,
         }
     }
 }

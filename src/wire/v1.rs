@@ -1,6 +1,11 @@
 //! The particulars of V1.0 (API reference 7.1).
 
-use super::Dialect;
+use super::{Dialect, Wording};
 
-pub(super) const DIALECT: Dialect =
-    Dialect { prefix: "/v1.0", quotas: "quotas/dms", return_id: "returnId", delay_time: "delayTime" };
+pub(super) const WORDING: Wording = Wording {
+    dialect: Dialect::Dms,
+    prefix: "/v1.0",
+    quotas: "quotas/dms",
+    return_id: "returnId",
+    delay_time: "delayTime",
+};

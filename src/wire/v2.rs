@@ -1,6 +1,11 @@
 //! The particulars of V2 (API reference 5).
 
-use super::Dialect;
+use super::{Dialect, Wording};
 
-pub(super) const DIALECT: Dialect =
-    Dialect { prefix: "/v2", quotas: "quotas", return_id: "return_id", delay_time: "delay_time" };
+pub(super) const WORDING: Wording = Wording {
+    dialect: Dialect::Dms,
+    prefix: "/v2",
+    quotas: "quotas",
+    return_id: "return_id",
+    delay_time: "delay_time",
+};

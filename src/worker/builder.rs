@@ -7,6 +7,7 @@ use tower::Layer;
 use crate::{
     client::Client,
     queue::TagFilter,
+    wire::Dialect,
     worker::{
         failure::policy::{OnFailure, OnReject, OnUndecodable},
         fetch::rate_limit::Rate,
@@ -296,7 +297,8 @@ impl WorkerBuilder {
             return Err(missing("group"));
         }
         let Some(handler) = handler else { return Err(missing("handler")) };
-        let settings = Settings { name: name.unwrap_or_else(|| queue.clone()), ..settings }.with_defaults(chosen);
+        let (name, dialect) = (name.unwrap_or_else(|| queue.clone()), client.dialect());
+        let settings = Settings { name, dialect, ..settings }.with_defaults(chosen);
         settings.check()?;
         let handler = match handler {
             HandlerKind::Batch(_) if !layers.is_empty() => {
@@ -324,13 +326,17 @@ fn missing(setting: &str) -> InvalidSettings {
     InvalidSettings::one(setting, format!("is not set: use WorkerBuilder::{setting}"))
 }
 
-/// Checks settings as they are set, without a client. Defaults are not adapted to them.
+/// Checks settings as they are set, for a client of this API. Defaults are not adapted to them.
 ///
 /// # Errors
 /// Names every setting that cannot work.
-pub fn check_settings(set: impl FnOnce(WorkerBuilder) -> WorkerBuilder) -> Result<(), InvalidSettings> {
+pub fn check_settings(
+    dialect: Dialect,
+    set: impl FnOnce(WorkerBuilder) -> WorkerBuilder,
+) -> Result<(), InvalidSettings> {
     let WorkerBuilder { settings, chosen, .. } = set(WorkerBuilder::new(None));
     let settings = Settings {
+        dialect,
         concurrency: chosen.concurrency.unwrap_or(settings.concurrency),
         ack_wait: chosen.ack_wait.unwrap_or(settings.ack_wait),
         ..settings

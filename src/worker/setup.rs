@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::{
     client::{Client, Error},
     queue::{Queue, QueueMode},
+    wire::Dialect,
     worker::{
         control::Control,
         error::WorkerError,
@@ -100,7 +101,8 @@ impl Setup {
             on_reject: settings.on_reject.clone(),
             on_undecodable: settings.on_undecodable.clone(),
             parking: ParkingQueues::new(targets.parking),
-            delays: !fifo && !mode.is_kafka() && !settings.dead_letters,
+            delays: !fifo && !mode.is_kafka() && !settings.dead_letters && settings.dialect == Dialect::Dms,
+            wraps: settings.dialect == Dialect::Mqs,
             dead_letters: targets.queue.dead_letters == Some(true) && !settings.dead_letters,
             of_dead_letters: settings.dead_letters,
             worker: settings.name.clone(),

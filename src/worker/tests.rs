@@ -318,6 +318,7 @@ impl Running {
         let control = Control::new("q".into(), "g".into(), &settings);
         let source: Arc<dyn Source> = script.clone();
         let failure = FailurePolicy {
+            wraps: false,
             on_failure: settings.on_failure.clone(),
             on_reject: settings.on_reject.clone(),
             on_undecodable: settings.on_undecodable.clone(),

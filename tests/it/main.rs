@@ -12,6 +12,7 @@ mod key_stores;
 mod layers;
 mod log;
 mod longest_durations;
+mod mqs;
 mod outbox;
 mod pki;
 mod producer;

@@ -79,9 +79,9 @@ MUTATIONS = [
              "    let answer = context.source.acknowledge(&acks, lease.ends_at()).instrument(span.clone()).await;",
              "Once", 0),
     Mutation("no-margin", "src/worker/settlement/lease.rs",
-             "let margin = (round_trip * 2).max(MIN_MARGIN).min(ack_wait / 2);",
+             "let margin = (round_trip * 2).max(least_margin(ack_wait)).min(ack_wait / 2);",
              'let margin = if crate::mutated("no-margin") { Duration::ZERO } '
-             "else { (round_trip * 2).max(MIN_MARGIN).min(ack_wait / 2) };",
+             "else { (round_trip * 2).max(least_margin(ack_wait)).min(ack_wait / 2) };",
              "Deadline", 0),
     Mutation("lease-from-receipt", "src/worker/settlement/lease.rs",
              "let Self { sent, waited } = self;",

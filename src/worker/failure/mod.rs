@@ -12,7 +12,7 @@ use crate::{
     client::Error,
     clock,
     limits::MAX_DELAY,
-    message::{Attributes, FailureReport, Message, ReceivedMessage},
+    message::{Attributes, Body, FailureReport, Message, ReceivedMessage},
     worker::{
         attributes::{
             self, ATTEMPTS, DEFERRED, ERROR, FIRST_FAILURE, LAST_FAILURE, ORIGIN, REASON, UNDECODABLE, WORKER,
@@ -48,6 +48,8 @@ pub(crate) struct FailurePolicy {
     pub(crate) parking: ParkingQueues,
     /// Whether the queue accepts delayed messages without losing its order.
     pub(crate) delays: bool,
+    /// Whether parked copies carry their history in the body, because the service has no attributes.
+    pub(crate) wraps: bool,
     /// Whether a message that fails for good becomes a dead letter.
     pub(crate) dead_letters: bool,
     /// Whether the worker consumes dead letters.
@@ -137,7 +139,7 @@ impl FailurePolicy {
             Decision::Defer { delay } => self.source.forward(None, deferred_copy(message).delay(delay)).await,
             Decision::Park { name } => {
                 let copy = self.copy(message, outcome).attribute(ATTEMPTS, attempts(message));
-                self.park(name, copy).await
+                self.park(name, if self.wraps { wrapped(&copy) } else { copy }).await
             }
         };
         match sent {
@@ -254,6 +256,13 @@ fn deferred_copy(message: &ReceivedMessage) -> Message {
         0 => copy,
         failed => copy.attribute(ATTEMPTS, failed),
     }
+}
+
+/// A message whose body has the body and the attributes of another one, for a service without attributes.
+fn wrapped(copy: &Message) -> Message {
+    let text = [r#"{"body":"#, copy.body.as_str(), r#","attributes":"#, &copy.attributes.to_json(), "}"].concat();
+    // Both parts are JSON.
+    Message::new(Body::trusted(text.into()))
 }
 
 /// The number of attempts of a message, including this one.

@@ -11,8 +11,9 @@ use std::time::Duration;
 use dms_protocol::internal::duration;
 
 use crate::{
-    limits::{self, ACK_WAIT_SECS, MAX_CONCURRENCY, MAX_DELAY, MAX_LABELS, POLL_WAIT_SECS, whole_seconds},
+    limits::{self, ACK_WAIT_SECS, MAX_CONCURRENCY, MAX_DELAY, MAX_LABELS, whole_seconds},
     queue::TagFilter,
+    wire::Dialect,
     worker::{
         failure::policy::{OnFailure, OnReject, OnUndecodable, Republish},
         fetch::rate_limit::Rate,
@@ -29,6 +30,8 @@ use crate::{
 /// The settings of a worker.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
+    /// The API that the client speaks.
+    pub(crate) dialect: Dialect,
     pub(crate) name: String,
     pub(crate) concurrency: usize,
     pub(crate) weight: u32,
@@ -55,6 +58,7 @@ pub(crate) struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
+            dialect: Dialect::Dms,
             name: String::new(),
             concurrency: defaults::CONCURRENCY,
             weight: defaults::WEIGHT,
@@ -90,12 +94,15 @@ impl Settings {
         checks.limit("concurrency", concurrency);
         checks.limit("weight", limits::in_range("weight", self.weight, &(1..=1_000), ""));
         checks.limit("max_messages", self.max_messages.check());
-        checks.whole_seconds("poll_wait", self.poll_wait, &POLL_WAIT_SECS);
+        checks.whole_seconds("poll_wait", self.poll_wait, &self.dialect.poll_wait_secs());
         if let AckWait::Fixed(wait) = self.ack_wait {
-            checks.whole_seconds("ack_wait", wait, &ACK_WAIT_SECS);
+            checks.whole_seconds("ack_wait", wait, &self.dialect.ack_wait_secs());
         }
         if let Some(pollers) = self.pollers {
             checks.limit("pollers", limits::in_range("pollers", pollers, &(1..=limits::MAX_POLLERS), ""));
+        }
+        if self.dialect == Dialect::Mqs {
+            self.check_mqs(&mut checks);
         }
         self.check_labels(&mut checks);
         self.check_times(&mut checks);
@@ -103,6 +110,25 @@ impl Settings {
             self.check_republish(republish, &mut checks);
         }
         checks.finish()
+    }
+
+    /// Refuses what ROMA Connect MQS cannot do, because its messages are bodies and nothing else.
+    fn check_mqs(&self, checks: &mut SettingChecks) {
+        if !self.filter.is_empty() {
+            checks.rule("tags", "ROMA Connect MQS has no labels: leave it out, and filter in the handler");
+        }
+        if self.dead_letters {
+            let problem =
+                "ROMA Connect MQS has no dead letters: let on_reject park messages in a topic, and consume that";
+            checks.rule("dead_letters", problem);
+        }
+        if matches!(self.on_failure, OnFailure::Republish(_)) {
+            let problem = "needs delays and attributes, which ROMA Connect MQS does not have: use redeliver";
+            checks.rule("republish", problem);
+        }
+        if self.unique_attribute.is_some() {
+            checks.rule("unique_attribute", "ROMA Connect MQS has no attributes: leave it out");
+        }
     }
 
     fn check_labels(&self, checks: &mut SettingChecks) {
@@ -302,6 +328,32 @@ mod tests {
         let linger = Settings { batching, concurrency: 100, ..Settings::default() };
         assert_eq!(refused(&linger), ["collect.linger"]);
         assert_eq!(AckWait::Auto.lease(None, Some(max)), Duration::from_secs(300));
+    }
+
+    #[test]
+    fn what_mqs_cannot_do_is_refused_with_the_alternative() {
+        let mqs = || Settings { dialect: Dialect::Mqs, ..Settings::default() };
+        assert_eq!(mqs().check(), Ok(()));
+        let settings = Settings {
+            filter: TagFilter { tags: vec!["a".to_owned()], ..TagFilter::default() },
+            dead_letters: true,
+            on_failure: OnFailure::Republish(crate::worker::Republish::default()),
+            unique_attribute: Some("id".to_owned()),
+            poll_wait: Duration::from_secs(31),
+            ack_wait: Duration::ZERO.into(),
+            ..mqs()
+        };
+        let names = refused(&settings);
+        for name in ["tags", "dead_letters", "republish", "unique_attribute", "poll_wait", "ack_wait"] {
+            assert!(names.iter().any(|refused| refused == name), "{name} is not in {names:?}");
+        }
+        let error = settings.check().unwrap_err().to_string();
+        assert!(error.contains("whole seconds from 1s to 300s") && error.contains("park"), "{error}");
+        for seconds in [1, 300] {
+            let settings =
+                Settings { ack_wait: Duration::from_secs(seconds).into(), poll_wait: Duration::from_secs(30), ..mqs() };
+            assert_eq!(settings.check(), Ok(()), "{seconds} s");
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@ use crate::{
     client::Extensions,
     limits::{MAX_BYTES, MAX_MESSAGES},
     text::brief,
+    wire::Dialect,
     worker::{
         failure::policy::{OnFailure, OnReject, OnUndecodable},
         settings::{
@@ -159,6 +160,10 @@ impl Settings {
             ),
             Some(true) if extensions.reject() => return Vec::new(),
             Some(true) => return self.failing_to_reject(queue, max_consume_count),
+            _ if self.dialect == Dialect::Mqs => format!(
+                "{settings}: ROMA Connect MQS has no dead letters, so a rejected message of topic {queue} is redelivered again and again, at \
+                 growing intervals; set on_reject to park or discard"
+            ),
             Some(false) => format!(
                 "{settings}: queue {queue} has no dead letters, so a rejected message is redelivered again and again, at growing \
                  intervals; {REMEDY}"

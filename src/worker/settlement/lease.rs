@@ -52,7 +52,7 @@ impl Lease {
     /// A lease of `ack_wait` for messages that arrived at `received`, if acknowledgements take at most `round_trip`.
     pub(crate) fn new(begin: LeaseBegin, received: Instant, ack_wait: Duration, round_trip: Duration) -> Self {
         // A slow network must not use up the whole lease, so at least half of it stays for the handlers.
-        let margin = (round_trip * 2).max(MIN_MARGIN).min(ack_wait / 2);
+        let margin = (round_trip * 2).max(least_margin(ack_wait)).min(ack_wait / 2);
         let begun = begin.earliest(received, margin);
         Self { received, stop_at: begun + (ack_wait - margin), ends_at: begun + (ack_wait - margin / 2) }
     }
@@ -75,7 +75,13 @@ impl Lease {
 
 /// The longest time that a handler can have, with the least margin. A handler timeout must be below it.
 pub(crate) fn handler_budget(ack_wait: Duration) -> Duration {
-    ack_wait.saturating_sub(MIN_MARGIN)
+    ack_wait.saturating_sub(least_margin(ack_wait))
+}
+
+/// A lease of a few seconds, which only ROMA Connect MQS grants, has a shorter margin. The margin may be taken off twice, once for a
+/// late reply, and handlers need time then, too.
+fn least_margin(ack_wait: Duration) -> Duration {
+    MIN_MARGIN.min(ack_wait / 4)
 }
 
 #[cfg(test)]
@@ -100,6 +106,20 @@ mod tests {
         assert_eq!(lease.stop_at() - now, handler_budget(ACK_WAIT));
         assert!(lease.notice_at() < lease.stop_at() && lease.stop_at() < lease.ends_at());
         assert!(lease.ends_at() - now < ACK_WAIT);
+    }
+
+    /// After a long poll, even the shortest lease leaves half of its time.
+    #[tokio::test(start_paused = true)]
+    async fn a_short_lease_leaves_time_for_handlers() {
+        let sent = Instant::now();
+        tokio::time::advance(SECOND * 15).await;
+        let received = Instant::now();
+        for seconds in [1, 2, 3] {
+            let ack_wait = SECOND * seconds;
+            let lease = Lease::new(LeaseBegin { sent, waited: None }, received, ack_wait, Duration::ZERO);
+            assert!(lease.stop_at() - received >= ack_wait / 2, "{seconds} s");
+            assert!(lease.stop_at() < lease.ends_at() && lease.ends_at() - received < ack_wait, "{seconds} s");
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -10,6 +10,7 @@ use crate::config::schema::{
 };
 use dms_protocol::queue::TagFilter;
 use dms_worker::{
+    Dialect,
     client::Client,
     internal::check_settings,
     layers::Retry,
@@ -49,8 +50,8 @@ fn program_timeout(command: &CommandHandler) -> Option<Duration> {
 }
 
 /// The settings that cannot work, by the names of the library.
-pub(crate) fn invalid_settings(worker: &keys::Worker) -> Vec<InvalidSetting> {
-    let checked = check_settings(|builder| {
+pub(crate) fn invalid_settings(worker: &keys::Worker, dialect: Dialect) -> Vec<InvalidSetting> {
+    let checked = check_settings(dialect, |builder| {
         // The sidecar enforces the timeout of most handlers, and the worker enforces the others. It has to fit into the lease.
         let builder = settings(builder, worker).handler_timeout(worker.handler.timeout().map(Span::get));
         match worker.handler.http.as_ref().and_then(|http| http.batch) {

@@ -7,16 +7,23 @@ pub(crate) mod checker;
 mod credentials;
 pub(crate) mod key_store;
 mod listeners;
+mod mqs;
 mod outboxes;
 pub(crate) mod service;
 mod workers;
 
-use crate::config::{check::checker::Checker, schema::config::Config};
+use crate::config::{
+    check::checker::Checker,
+    schema::{config::Config, dms::Dialect},
+};
 
 /// Finds everything that cannot work.
 pub(crate) fn check(config: &Config, checker: &mut Checker<'_>) {
     credentials::check(checker);
     service::check_dms(config, checker);
+    if config.dms.dialect == Dialect::Mqs {
+        mqs::check(config, checker);
+    }
     service::check_server(config, checker);
     workers::check(config, checker);
     outboxes::check(config, checker);

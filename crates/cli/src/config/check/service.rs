@@ -30,6 +30,10 @@ pub(super) fn check_dms(config: &Config, checker: &mut Checker<'_>) {
         checker.report(&path.child("endpoint"), message);
     }
     checker.above_zero(&path.child("connect_timeout"), dms.connect_timeout);
+    if dms.insecure_skip_verify && dms.ca_file.is_some() {
+        let message = "`true` makes ca_file useless, because every certificate is accepted: keep one of the two";
+        checker.report(&path.child("insecure_skip_verify"), message);
+    }
     if let Some(file) = &dms.ca_file {
         checker.readable(&path.child("ca_file"), file);
     }

@@ -6,10 +6,12 @@ use crate::config::{
     check::{
         checker::Checker,
         key_store::{self, UnusableStore},
+        mqs,
     },
     schema::{
         config::Config,
         deduplicate::KeyStore,
+        dms::Dialect,
         handler::{BodyFormat, CommandHandler, HttpHandler, TextBodies},
         server::QueueSpec,
         worker::{OnFailure, OnReject, Ordering, Republish, Source, Then, Worker},
@@ -34,7 +36,10 @@ pub(super) fn check(config: &Config, checker: &mut Checker<'_>) {
             checker.report(&path.child("name"), message);
         }
         check_names(&path, worker, checker);
-        check_settings(&path, worker, checker);
+        check_settings(&path, worker, config.dms.dialect, checker);
+        if config.dms.dialect == Dialect::Mqs {
+            mqs::check_worker(&path, worker, checker);
+        }
         check_handler(&path, worker, checker);
         check_deduplicate(&path.child("deduplicate"), worker, checker);
         check_failures(&path, worker, known_queue(config, &worker.queue), checker);
@@ -72,8 +77,8 @@ fn check_names(path: &KeyPath, worker: &Worker, checker: &mut Checker<'_>) {
 }
 
 /// The rules of the library, which it states for its own names.
-fn check_settings(path: &KeyPath, worker: &Worker, checker: &mut Checker<'_>) {
-    for invalid in invalid_settings(worker) {
+fn check_settings(path: &KeyPath, worker: &Worker, dialect: Dialect, checker: &mut Checker<'_>) {
+    for invalid in invalid_settings(worker, dialect.into()) {
         let message = match invalid.value() {
             Some(value) => format!("`{value}` {}", invalid.problem()),
             None => invalid.problem().to_owned(),
@@ -106,6 +111,7 @@ fn key_of(worker_path: &KeyPath, worker: &Worker, setting: &str) -> KeyPath {
         "handler_timeout" => below(&["handler", "command", "timeout"]),
         "collect.max_messages" => collect("max_messages"),
         "collect.linger" => collect("linger"),
+        "dead_letters" => below(&["source"]),
         "republish" => republish(&[]),
         "republish.max_attempts" => republish(&["max_attempts"]),
         "republish.first_delay" => republish(&["backoff"]),

@@ -14,15 +14,19 @@ use dms_protocol::internal::secret_url::SecretUrl;
 pub struct Dms {
     /// `embedded` for a server in this process (the default), or an `http://` or `https://` address.
     pub endpoint: SecretUrl,
-    /// The version of the API; `v2` by default.
+    /// The API of the service: `dms`, or `mqs` for ROMA Connect MQS; `dms` by default.
+    pub dialect: Dialect,
+    /// The version of the API; `v2` by default. MQS has one.
     pub api_version: ApiVersion,
-    /// The project in every path; `local` by default.
+    /// The project in every path; `local` by default. MQS has none, so it has no effect there.
     pub project_id: String,
     /// The credentials; none by default: the vendor's environment variables and credentials file are looked at, and
     /// where they say nothing requests are unsigned.
     pub auth: Option<Auth>,
     /// PEM certificates trusted instead of the system's; none by default.
     pub ca_file: Option<PathBuf>,
+    /// Whether any certificate of the service is accepted; false by default. Then anybody on the way can read and forge messages.
+    pub insecure_skip_verify: bool,
     /// How long a connection may take to come about; 5 s by default.
     pub connect_timeout: Span,
 }
@@ -34,10 +38,12 @@ impl Default for Dms {
     fn default() -> Self {
         Self {
             endpoint: EMBEDDED.into(),
+            dialect: Dialect::default(),
             api_version: ApiVersion::default(),
             project_id: "local".to_owned(),
             auth: None,
             ca_file: None,
+            insecure_skip_verify: false,
             connect_timeout: Span::secs(5),
         }
     }
@@ -47,6 +53,26 @@ impl Dms {
     /// Whether the service is the server in the same process.
     pub fn is_embedded(&self) -> bool {
         self.endpoint.expose() == EMBEDDED
+    }
+}
+
+/// The API of the service.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Dialect {
+    /// The API of the DMS queue service, the default.
+    #[default]
+    Dms,
+    /// The REST API of ROMA Connect MQS.
+    Mqs,
+}
+
+impl From<Dialect> for dms_worker::Dialect {
+    fn from(dialect: Dialect) -> Self {
+        match dialect {
+            Dialect::Dms => Self::Dms,
+            Dialect::Mqs => Self::Mqs,
+        }
     }
 }
 

@@ -20,7 +20,8 @@ use dms_worker::{
 pub(crate) fn to_service(config: &Config) -> Result<Client, Error> {
     let builder = Client::builder(endpoint(config), project(config));
     let alone = config.dms.auth.is_none() && (!config.dms.is_embedded() || own_key(config).is_none());
-    if alone && has_vendor_key() {
+    // The vendor's variables hold a key of the cloud, and MQS asks for the one of an integration application.
+    if alone && config.dms.dialect == config::Dialect::Dms && has_vendor_key() {
         return settings(builder.credentials_from_env(), config).build();
     }
     authorized(builder, config)
@@ -75,6 +76,7 @@ fn settings(builder: ClientBuilder, config: &Config) -> ClientBuilder {
         config::ApiVersion::V2 => ApiVersion::V2,
         config::ApiVersion::V1 => ApiVersion::V1_0,
     };
+    let builder = builder.dialect(config.dms.dialect.into()).insecure_skip_verify(config.dms.insecure_skip_verify);
     let mut builder = builder.api_version(version).connect_timeout(config.dms.connect_timeout.into());
     if let Some(file) = &config.dms.ca_file {
         builder = builder.ca_file(file);

@@ -76,6 +76,7 @@ use dms_server::{
     },
 };
 use dms_worker::{
+    Dialect,
     client::{Client, Error},
     producer::{Producer, ProducerBuilder, ProducerMetrics, SendError, TrySendError},
     runtime::RuntimeHandle,
@@ -289,6 +290,8 @@ async fn publish(intake: Arc<Intake>, connection: Arc<ConnectionState>, headers:
         Err(answer) => return answer.into(),
     };
     let (messages, single) = match read(&headers, &request.bytes) {
+        // ROMA Connect MQS has no attributes for a trace context.
+        Ok(read) if intake.client.dialect() == Dialect::Mqs => read,
         Ok((messages, single)) => (traced(&headers, messages), single),
         Err(reason) => return PublishAnswer::malformed(reason).into(),
     };
@@ -380,7 +383,7 @@ impl Intake {
                 .linger(self.settings.linger.get())
                 .max_pending(self.settings.max_pending, 64 * 1024 * 1024)
                 .ordered(ordered)
-                .return_ids(true);
+                .return_ids(self.client.dialect() == Dialect::Dms);
             let producer = producer.build().map_err(|error| Error::limit("publish", error))?;
             self.runtime.add_producer(self.producer_name.clone(), producer.clone());
             Ok(producer)

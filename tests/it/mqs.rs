@@ -1,0 +1,273 @@
+//! The client, the producer and the worker over ROMA Connect MQS: the documents of its developer guide (pages 3012 to 3014)
+//! against a script, and this project's server at the other end.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::{Duration, SystemTime},
+};
+
+use dms_server::{MqsConfig, Project, Server, ServerConfig, clock::Clock};
+use dms_worker::{
+    ApiVersion, Client, ClientBuilder, Dialect, Producer, SendOptions,
+    client::ConsumeOptions,
+    message::{AckHandle, AckStatus, Message},
+    queue::{NewQueue, QueueId, SourcePath, TagFilter},
+    transport::InProcess,
+    worker::{Delivery, HandlerError, MaxMessages, OnFailure, OnReject, Republish, Worker, handler_fn},
+};
+use serde_json::{Value, json};
+
+use crate::script::{Play, Script};
+
+fn topic() -> QueueId {
+    QueueId::from("T")
+}
+
+fn source() -> SourcePath {
+    SourcePath::messages("T", "G")
+}
+
+fn mqs(script: &Script) -> Client {
+    script.builder().dialect(Dialect::Mqs).build().unwrap()
+}
+
+/// The documented request and answer of each call.
+#[tokio::test]
+async fn the_documented_calls_are_made() {
+    let produced = r#"[{"state":"success","id":"1"},{"state":"success","id":"2"}]"#;
+    let consumed = r#"[{"handler":"NCMxMDAjMTgjMA==","message":{"content":"ImhlbGxvIGh1YXdlaWNsb3VkLTIi"}}]"#;
+    let script = Script::new([
+        Play::Answer(200, produced),
+        Play::Answer(200, consumed),
+        Play::Answer(200, r#"{"success":1,"fail":0}"#),
+    ]);
+    let client = mqs(&script);
+    let sent = client.send(&topic(), &[Message::text("hello roma-1"), Message::text("hello roma-2")]).await.unwrap();
+    assert!(sent.len() == 2 && sent.iter().all(|outcome| matches!(outcome, Ok(None))), "{sent:?}");
+    let options = ConsumeOptions::new().ack_wait(Duration::from_secs(15));
+    let received = client.consume(&source(), &options).await.unwrap();
+    assert_eq!(received[0].body.as_str(), r#""hello huaweicloud-2""#);
+    let acks = [(received[0].handle.clone(), AckStatus::Success)];
+    let outcome = client.acknowledge(&source(), &acks).await.unwrap();
+    assert_eq!((outcome.success, outcome.fail), (1, 0));
+    assert_eq!(
+        script.requests(),
+        [
+            r#"POST /v1/topic/T/messages {"messages":[{"content":"hello roma-1","id":"1"},{"content":"hello roma-2","id":"2"}]}"#,
+            "GET /v1/topic/T/group/G/messages?max_msgs=10&time_wait=3&ack_wait=15",
+            r#"POST /v1/topic/T/group/G/messages {"messages":[{"handler":"NCMxMDAjMTgjMA==","status":"success"}]}"#,
+        ]
+    );
+}
+
+/// One message of a request may fail. It was not stored, and may be sent again.
+#[tokio::test]
+async fn a_message_that_was_not_stored_is_an_error_of_its_own() {
+    let script = Script::new([Play::Answer(200, r#"[{"state":"fail","id":"1"},{"state":"success","id":"2"}]"#)]);
+    let sent = mqs(&script).send(&topic(), &[Message::text("a"), Message::text("b")]).await.unwrap();
+    let error = sent[0].as_ref().unwrap_err();
+    assert!(error.is_retryable() && error.to_string().contains("state: fail"), "{error}");
+    assert!(sent[1].is_ok());
+}
+
+/// The documents name no codes, so errors are judged by their status.
+#[tokio::test(start_paused = true)]
+async fn unknown_errors_are_judged_by_their_status() {
+    let body = r#"{"error_code":"MQS.0001","error_msg":"busy","request_id":"r-1"}"#;
+    let script = Script::new([Play::Answer(503, body), Play::Answer(200, "[]"), Play::Answer(403, body)]);
+    let client = mqs(&script);
+    assert!(client.consume(&source(), &ConsumeOptions::new()).await.is_ok_and(|received| received.is_empty()));
+    let error = client.consume(&source(), &ConsumeOptions::new()).await.unwrap_err();
+    assert!(!error.is_retryable() && error.to_string().contains("busy"), "{error}");
+}
+
+/// What MQS would lose is refused before anything is sent, with the alternative.
+#[tokio::test]
+async fn what_mqs_cannot_carry_is_refused() {
+    let script = Script::new([]);
+    let client = mqs(&script);
+    for (message, expected) in [
+        (Message::text("a").attribute("n", 1), "attributes"),
+        (Message::text("a").tag("red"), "labels"),
+        (Message::text("a").delay(Duration::from_secs(1)), "delay"),
+    ] {
+        let error = client.send(&topic(), &[message]).await.unwrap_err().to_string();
+        assert!(error.contains(expected) && error.contains("ROMA Connect MQS"), "{error}");
+    }
+    let error =
+        client.send_with(&topic(), &[Message::text("a")], SendOptions::new().return_ids(true)).await.unwrap_err();
+    assert!(error.to_string().contains("return_ids"), "{error}");
+    let labels = TagFilter { tags: vec!["red".to_owned()], ..TagFilter::default() };
+    for (source, options) in [
+        (source(), ConsumeOptions::new().filter(labels)),
+        (SourcePath::dead_letters("T", "G"), ConsumeOptions::new()),
+        (source(), ConsumeOptions::new().poll_wait(Duration::from_secs(31))),
+        (source(), ConsumeOptions::new().ack_wait(Duration::ZERO)),
+    ] {
+        client.consume(&source, &options).await.unwrap_err();
+    }
+    for error in [
+        client.queues().await.unwrap_err(),
+        client.create_queue(NewQueue::new("q")).await.unwrap_err(),
+        client.groups(&topic()).await.unwrap_err(),
+        client.quotas().await.unwrap_err(),
+    ] {
+        assert!(error.to_string().contains("has no such call") && !error.is_retryable(), "{error}");
+    }
+    assert_eq!(script.requests(), [""; 0], "nothing was sent");
+}
+
+/// Extensions of this project's server are neither asked for nor believed.
+#[tokio::test]
+async fn a_failure_is_plain() {
+    let script = Script::new([
+        Play::With(200, "[]", "x-dms-extensions", "release, reject, reason, message-id, end-poll"),
+        Play::Answer(200, r#"{"success":0,"fail":1}"#),
+    ]);
+    let client = mqs(&script);
+    client.consume(&source(), &ConsumeOptions::new()).await.unwrap();
+    client.acknowledge(&source(), &[(AckHandle::new("h"), AckStatus::Reject)]).await.unwrap();
+    assert!(
+        script.requests()[1].ends_with(r#"{"messages":[{"handler":"h","status":"fail"}]}"#),
+        "{:?}",
+        script.requests()
+    );
+}
+
+#[test]
+fn settings_that_mqs_does_not_have_are_refused() {
+    let builder = || Client::builder("https://mqs.test:9292", "").dialect(Dialect::Mqs);
+    assert_eq!(builder().access_key("user", "password").build().unwrap().dialect(), Dialect::Mqs);
+    let refused = |builder: ClientBuilder| builder.build().unwrap_err().to_string();
+    for (builder, expected) in [
+        (builder().token("t"), "SASL user and password"),
+        (builder().api_version(ApiVersion::V1_0), "leave out api_version"),
+        (builder().access_key("a", "s").project_name("p", "https://iam.test"), "has no projects"),
+    ] {
+        let error = refused(builder);
+        assert!(error.contains(expected), "{error}");
+    }
+}
+
+async fn server() -> (Server, Client) {
+    let clock = Clock::following_tokio(SystemTime::now());
+    let project = Project::new("p1").access_key("sasl-user", "sasl-password");
+    let config = ServerConfig::default().projects(vec![project]).clock(clock).mqs(MqsConfig::new());
+    let server = Server::bind(config).await.unwrap();
+    let transport = Arc::new(InProcess::new(server.mqs_service().unwrap()));
+    let client = Client::builder("http://mqs.test", "").dialect(Dialect::Mqs).transport(transport);
+    let client = client.access_key("sasl-user", "sasl-password").build().unwrap();
+    (server, client)
+}
+
+/// A message that is rejected goes to the parking topic, with its history in the body. The others are handled once, in the leases
+/// of MQS, and none is lost.
+#[tokio::test(start_paused = true)]
+async fn a_worker_runs_over_the_dialect() {
+    let (server, client) = server().await;
+    let producer = Producer::builder(client.clone(), "orders").build().unwrap();
+    for number in 0..50 {
+        producer.send(Message::json(&number).unwrap()).await.unwrap();
+    }
+    let seen: Arc<Mutex<Vec<u64>>> = Arc::default();
+    let handler = {
+        let seen = Arc::clone(&seen);
+        handler_fn(move |delivery: Delivery| {
+            let seen = Arc::clone(&seen);
+            async move {
+                let number: u64 = delivery.json()?;
+                if number == 7 {
+                    return Err(HandlerError::reject("seven"));
+                }
+                seen.lock().unwrap().push(number);
+                Ok(())
+            }
+        })
+    };
+    let worker = Worker::builder(client.clone())
+        .queue("orders")
+        .group("billing")
+        .handler(handler)
+        .ack_wait(Duration::from_secs(1))
+        .poll_wait(Duration::from_secs(5))
+        .on_reject(OnReject::Park("parked".to_owned()))
+        .build()
+        .unwrap();
+    let handle = worker.handle();
+    let running = tokio::spawn(worker.run(std::future::pending()));
+    while seen.lock().unwrap().len() < 49 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let parked = client.consume(&SourcePath::messages("parked", "ops"), &ConsumeOptions::new()).await.unwrap();
+    let parked: Value = parked[0].body.parse().unwrap();
+    assert_eq!((&parked["body"], &parked["attributes"]["dms-reason"]), (&json!(7), &json!("rejected")));
+    assert!(parked["attributes"]["dms-error"].as_str().is_some_and(|error| error.contains("seven")), "{parked}");
+    handle.stop();
+    running.await.unwrap().unwrap();
+    let mut handled = std::mem::take(&mut *seen.lock().unwrap());
+    handled.sort_unstable();
+    handled.dedup();
+    assert_eq!(handled.len(), 49, "each of the others was handled");
+    let left = client.consume(&SourcePath::messages("orders", "billing"), &ConsumeOptions::new()).await.unwrap();
+    assert_eq!(left.len(), 0, "everything was acknowledged");
+    server.close().await;
+}
+
+/// A failed message is redelivered until it succeeds, and its neighbours with it at most once more.
+#[tokio::test(start_paused = true)]
+async fn a_failure_is_redelivered_over_the_dialect() {
+    let (server, client) = server().await;
+    for number in 0..5 {
+        client.send(&QueueId::from("t"), &[Message::json(&number).unwrap()]).await.unwrap();
+    }
+    let calls: Arc<Mutex<Vec<u64>>> = Arc::default();
+    let handler = {
+        let calls = Arc::clone(&calls);
+        handler_fn(move |delivery: Delivery| {
+            let calls = Arc::clone(&calls);
+            async move {
+                let number: u64 = delivery.json()?;
+                let failures = {
+                    let mut calls = calls.lock().unwrap();
+                    calls.push(number);
+                    calls.iter().filter(|call| **call == number).count()
+                };
+                if number == 2 && failures < 4 { Err(HandlerError::retry("not yet")) } else { Ok(()) }
+            }
+        })
+    };
+    let worker = Worker::builder(client.clone()).queue("t").group("g").handler(handler);
+    let worker = worker.max_messages(MaxMessages::Fixed(5)).poll_wait(Duration::from_secs(1)).build().unwrap();
+    let handle = worker.handle();
+    let running = tokio::spawn(worker.run(std::future::pending()));
+    while calls.lock().unwrap().iter().filter(|call| **call == 2).count() < 4 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    handle.stop();
+    running.await.unwrap().unwrap();
+    let left = client.consume(&SourcePath::messages("t", "g"), &ConsumeOptions::new()).await.unwrap();
+    assert_eq!(left.len(), 0, "everything was acknowledged");
+    server.close().await;
+}
+
+#[test]
+fn a_worker_refuses_what_mqs_cannot_do() {
+    let client = Client::builder("http://mqs.test", "").dialect(Dialect::Mqs).build().unwrap();
+    let builder = || {
+        let handler = handler_fn(|| async { Ok(()) });
+        Worker::builder(client.clone()).queue("t").group("g").handler(handler)
+    };
+    let labels = TagFilter { tags: vec!["red".to_owned()], ..TagFilter::default() };
+    for (builder, setting) in [
+        (builder().tags(labels), "tags"),
+        (builder().dead_letters(), "dead_letters"),
+        (builder().on_failure(OnFailure::Republish(Republish::default())), "republish"),
+        (builder().unique_attribute("id"), "unique_attribute"),
+        (builder().ack_wait(Duration::from_secs(301)), "ack_wait"),
+    ] {
+        let refused = builder.build().unwrap_err();
+        assert_eq!(refused.all().iter().map(|one| one.setting()).collect::<Vec<_>>(), [setting], "{refused}");
+    }
+    builder().ack_wait(Duration::from_secs(1)).build().unwrap();
+}
