@@ -376,6 +376,47 @@ def test_discard_is_undone(server, browser):
     assert dead(server) == 12
 
 
+def test_a_dead_letter_is_edited(server, browser):
+    """Without a script: the copy goes to the group, and the original stays beside it."""
+    queue = server.call("POST", "/queues", {"name": "letters", "redrive_policy": "enable", "max_consume_count": 1})["id"]
+    server.call("POST", f"/queues/{queue}/groups", {"groups": [{"name": "editor"}]})
+    queue, groups = server.ids("letters")
+    server.send(queue, [{"order": BIG, "mail": "ann@exampel.org"}], attributes={"n": BIG})
+    server.fail(queue, groups["editor"], 1, "no such host: exampel.org")
+    browser.driver.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
+    try:
+        browser.driver.get(server.ui + "/queues/letters/editor/dead")
+        with browser.leaving():
+            browser.click(".messages tbody a")
+        with browser.leaving():
+            browser.click(".standing a.button")
+        edit = browser.driver.current_url.removeprefix(server.ui)
+        body = browser.value("#edit-body")
+        assert str(BIG) in body and str(BIG) in browser.value("#edit-attributes"), body
+        browser.fill("#edit-body", "{no json")
+        browser.submit("#edit-body")
+        assert browser.value("#edit-body") == "{no json" and browser.all(".alert.bad")
+        browser.fill("#edit-body", body.replace("exampel", "example"))
+    finally:
+        browser.driver.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
+    browser.open(edit)
+    browser.check()
+    browser.fill("#edit-body", body.replace("exampel", "example"))
+    browser.shoot("edit")
+    browser.submit("#edit-body")
+    text = browser.text()
+    assert "ann@example.org" in text and "ann@exampel.org" in text, text
+    assert text.count(f'"order": {BIG}') >= 2 and "failed: no such host" in text, text
+    browser.check()
+    browser.shoot("edited")
+    browser.open("/activity")
+    assert browser.text().count("an edited copy was sent") == 1
+    taken = server.call("GET", f"/queues/{queue}/groups/{groups['editor']}/messages?max_msgs=10&ack_wait=15&time_wait=3")
+    assert [entry["message"]["body"] for entry in taken] == [{"order": BIG, "mail": "ann@example.org"}], taken
+    acks = [{"handler": entry["handler"], "status": "success"} for entry in taken]
+    server.call("POST", f"/queues/{queue}/groups/{groups['editor']}/ack", {"message": acks})
+
+
 def test_send(server, browser):
     browser.open("/send")
     browser.fill("#send-body", '{"id": 12345678901234567890}')
@@ -525,7 +566,8 @@ admin: {listen: "127.0.0.1:0", dashboard: {actions: true}}
 
 
 TESTS = [
-    test_login_and_live_numbers, test_charts, test_messages, test_redrive_is_cancelled_and_resumed, test_discard_is_undone, test_send,
+    test_login_and_live_numbers, test_charts, test_messages, test_redrive_is_cancelled_and_resumed, test_discard_is_undone, test_a_dead_letter_is_edited,
+    test_send,
     test_queues_are_created_and_deleted, test_keyboard, test_every_page_in_every_language_theme_and_width,
     test_the_read_token_sees_no_bodies_and_no_buttons, test_without_javascript, test_worker_pages,
 ]

@@ -45,6 +45,8 @@ pub(crate) const REJECTED: &str = "rejected";
 pub(crate) const LEASE_EXPIRED: &str = "lease_expired";
 /// The reason if an earlier message of the batch failed and that counts (`failure_counting: batch`).
 pub(crate) const BATCH_FAILED: &str = "batch_failed";
+/// The reason of a dead letter that is kept as the original of a copy, which was edited and sent again.
+pub(crate) const EDITED: &str = "edited";
 
 /// The reasons that are counted by name.
 const KNOWN: [&str; 9] = [

@@ -217,6 +217,22 @@ pub trait Broker: Sealed + fmt::Debug + Send + Sync + 'static {
         Err(BrokerError::NotOffered("retrying dead letters".into()))
     }
 
+    /// Delivers an edited copy of a dead letter to its group, as [`Broker::retry_dead_letter`] does. The original is kept beside it: it
+    /// stays a dead letter, at a new place, with the reason `edited`. Both have this id. The delay, the labels and the deduplication
+    /// key of `copy` are not used.
+    ///
+    /// # Errors
+    /// [`BrokerError::NotAvailable`] if it is leased, settled or damaged.
+    async fn edit_dead_letter(
+        &self,
+        _path: &GroupPath,
+        _sequence: u64,
+        _id: MessageOrigin,
+        _copy: NewMessage,
+    ) -> Result<(), BrokerError> {
+        Err(BrokerError::NotAvailable("this broker does not edit dead letters".into()))
+    }
+
     /// Settles a message or a dead letter of a group, as if it were acknowledged with success.
     ///
     /// # Errors

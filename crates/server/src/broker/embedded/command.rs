@@ -22,11 +22,13 @@ pub(crate) enum Command {
     /// Leases end. Each of them is marked as ending.
     EndLeases(Vec<(CursorId, u64, LeaseEnd)>),
     /// A dead letter goes back to its group: a message for that group alone enters the queue, and the lease of the dead letter ends.
+    /// If it was edited, its original is a dead letter again, at a new place.
     Retry {
         stream: StreamId,
         group: CursorId,
         message: Arc<StoredMessage>,
         origin: MessageOrigin,
+        original: Option<Arc<StoredMessage>>,
         end: (CursorId, u64, LeaseEnd),
     },
     /// A cursor skipped many messages.
@@ -98,7 +100,9 @@ impl Command {
     pub(crate) fn bytes(&self) -> usize {
         match self {
             Self::Append(_, messages) => messages.iter().map(|message| message.json.len()).sum(),
-            Self::Retry { message, .. } => message.json.len(),
+            Self::Retry { message, original, .. } => {
+                message.json.len() + original.as_ref().map_or(0, |original| original.json.len())
+            }
             Self::EndDelays { due, .. } => due.iter().map(|message| message.json.len()).sum(),
             _ => 0,
         }

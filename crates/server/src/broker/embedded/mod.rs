@@ -420,6 +420,16 @@ impl Broker for EmbeddedBroker {
         operations::resolve::resolve(&self.core, path, Stream::DeadLetters, sequence, Resolve::Retry(id)).await
     }
 
+    async fn edit_dead_letter(
+        &self,
+        path: &GroupPath,
+        sequence: u64,
+        id: MessageOrigin,
+        copy: NewMessage,
+    ) -> Result<(), BrokerError> {
+        operations::resolve::resolve(&self.core, path, Stream::DeadLetters, sequence, Resolve::Edit(id, copy)).await
+    }
+
     async fn discard_message(&self, path: &GroupPath, stream: Stream, sequence: u64) -> Result<(), BrokerError> {
         operations::resolve::resolve(&self.core, path, stream, sequence, Resolve::Discard).await
     }

@@ -229,6 +229,7 @@ pub fn notice(ui: &Ui<'_>, query: &Form) -> Markup {
         Some("done") => ("good", ui.t.notice_done),
         Some("retried") => ("good", ui.t.notice_retried),
         Some("discarded") => ("good", ui.t.notice_discarded),
+        Some("edited") => ("good", ui.t.notice_edited),
         Some("not-available") => ("bad", ui.t.notice_not_available),
         _ => return html! {},
     };

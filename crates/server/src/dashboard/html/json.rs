@@ -51,6 +51,24 @@ pub(crate) fn pretty(json: &str) -> (String, bool) {
     (text, true)
 }
 
+/// JSON text without white space between its tokens, which are copied.
+pub(crate) fn compact(json: &str) -> String {
+    let mut text = String::with_capacity(json.len());
+    let (mut in_string, mut escaped) = (false, false);
+    for letter in json.chars() {
+        if in_string {
+            in_string = escaped || letter != '"';
+            escaped = !escaped && letter == '\\';
+        } else if letter.is_ascii_whitespace() {
+            continue;
+        } else {
+            in_string = letter == '"';
+        }
+        text.push(letter);
+    }
+    text
+}
+
 fn new_line(text: &mut String, depth: usize) {
     text.push('\n');
     (0..depth.min(MAX_INDENT)).for_each(|_| text.push_str("  "));

@@ -54,6 +54,8 @@ struct Survey {
     count: u64,
     /// The number that consumers hold.
     leased: u64,
+    /// The number that a redrive leaves, because an edited copy was sent.
+    spared: u64,
     /// The last sequence number that matches.
     last: u64,
     rows: Vec<Peeked>,
@@ -67,6 +69,7 @@ impl Pages {
         let _place = self.dashboard.peeks.acquire().await;
         let path = found.path();
         let scan = Scan::step(&*self.app.broker, &path, Stream::DeadLetters, from, filter, |message| {
+            survey.spared += u64::from(filter.spares(&message));
             survey.add(message);
             Seen::More
         });
@@ -76,6 +79,14 @@ impl Pages {
 }
 
 impl Survey {
+    /// The number that a job would be for.
+    fn count_for(&self, kind: Kind) -> u64 {
+        match kind {
+            Kind::Redrive => self.count.saturating_sub(self.spared),
+            Kind::Discard => self.count,
+        }
+    }
+
     fn add(&mut self, message: Peeked) {
         self.count += 1;
         self.leased += u64::from(message.state != PeekState::Available);
@@ -156,15 +167,15 @@ fn causes(ui: &Ui<'_>, url: &str, survey: &Survey, filter: &Filter) -> Markup {
 /// Links to the dry run, the discard, and the export of everything that matches.
 fn actions(ui: &Ui<'_>, url: &str, filter: &Filter, survey: &Survey) -> Markup {
     let (t, query) = (ui.t, filter.query());
-    let count = match survey.scan.next {
-        None => number(survey.count),
-        Some(_) => format!("{}+", number(survey.count)),
+    let count = |kind| {
+        let count = number(survey.count_for(kind));
+        if survey.scan.next.is_none() { count } else { format!("{count}+") }
     };
     html! {
         p.actions {
             @if ui.visitor.acts() {
-                a.button.primary href=(format!("{url}/redrive?{query}")) { (fill(t.redrive_count, &[&count])) }
-                " " a.button.bad href=(format!("{url}/discard?{query}")) { (fill(t.discard_count, &[&count])) } " "
+                a.button.primary href=(format!("{url}/redrive?{query}")) { (fill(t.redrive_count, &[&count(Kind::Redrive)])) }
+                " " a.button.bad href=(format!("{url}/discard?{query}")) { (fill(t.discard_count, &[&count(Kind::Discard)])) } " "
             }
             @if ui.visitor.sees_bodies() { a.button href=(format!("{url}/export?{query}")) { (t.export) } }
         }
@@ -199,6 +210,7 @@ impl Pages {
             let further = self.survey(found, filter, next).await?;
             all.count += further.count;
             all.leased += further.leased;
+            all.spared += further.spared;
             all.last = all.last.max(further.last);
             all.scan.next = further.scan.next;
         }
@@ -209,7 +221,8 @@ impl Pages {
 /// What a job would do. The number has to be typed, so that nobody acts on more than they think.
 fn confirmation(ui: &Ui<'_>, found: &Found, filter: &Filter, survey: &Survey, kind: Kind, wrong: bool) -> Response {
     let (t, url) = (ui.t, ui.url(&format!("{}/dead", base(found))));
-    let free = survey.count.saturating_sub(survey.leased);
+    let count = survey.count_for(kind);
+    let free = count.saturating_sub(survey.leased);
     let (title, text, action) = match kind {
         Kind::Redrive => (t.redrive, fill(t.would_redrive, &[&number(free), &found.label()]), "redrive"),
         Kind::Discard => (t.discard, fill(t.would_discard, &[&number(free), &found.label()]), "discard"),
@@ -217,6 +230,7 @@ fn confirmation(ui: &Ui<'_>, found: &Found, filter: &Filter, survey: &Survey, ki
     let body = html! {
         h1 { (title) }
         p.lead { (text) }
+        @if count < survey.count { p { (fill(t.edited_stay, &[&number(survey.spared)])) } }
         @if survey.leased > 0 { p { (fill(t.held_by_consumers, &[&number(survey.leased)])) } }
         p.muted { (t.filter) ": " code { (foreign(&filter.describe())) } }
         p { @if kind == Kind::Redrive { (t.redrive_explained) } @else { (t.discard_explained) } }
@@ -228,12 +242,12 @@ fn confirmation(ui: &Ui<'_>, found: &Found, filter: &Filter, survey: &Survey, ki
             form.confirm method="post" action=(format!("{url}/{action}")) {
                 @for (name, value) in filter.fields() { input type="hidden" name=(name) value=(value); }
                 input type="hidden" name="up_to" value=(survey.last);
-                input type="hidden" name="expected" value=(survey.count);
+                input type="hidden" name="expected" value=(count);
                 @if kind == Kind::Redrive {
                     label for="rate" { (t.rate_limit) }
                     input #rate name="rate" type="number" min="0" max="100000" value="0";
                 }
-                label for="typed" { (fill(t.type_number, &[&survey.count.to_string()])) }
+                label for="typed" { (fill(t.type_number, &[&count.to_string()])) }
                 input #typed name="typed" required inputmode="numeric" autocomplete="off" autofocus;
                 div.buttons {
                     button type="submit" class=(if kind == Kind::Redrive { "primary" } else { "bad" }) { (title) }

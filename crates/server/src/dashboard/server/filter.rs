@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::{
-    broker::{PeekState, Peeked},
+    broker::{PeekState, Peeked, ack_status::EDITED},
     dashboard::form::Form,
 };
 
@@ -85,6 +85,11 @@ impl Filter {
     /// Whether it needs bodies or attributes, which a reader may not see.
     pub(super) fn needs_bodies(&self) -> bool {
         !self.attribute.is_empty() || !self.pointer.is_empty() || !self.text.is_empty()
+    }
+
+    /// Whether a redrive leaves this dead letter where it is: the original of an edited copy, unless the filter asks for these.
+    pub(super) fn spares(&self, message: &Peeked) -> bool {
+        cause(message).0 == EDITED && self.reason != EDITED
     }
 
     /// Whether a message meets all conditions.

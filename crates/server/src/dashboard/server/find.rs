@@ -33,6 +33,13 @@ impl Found {
     }
 }
 
+/// The place of a dead letter.
+#[derive(Clone, Debug)]
+pub(super) struct DeadLetterPlace {
+    pub(super) found: Found,
+    pub(super) sequence: u64,
+}
+
 /// A parameter of a path.
 pub(super) fn param<'a>(params: &'a RawPathParams, name: &str) -> &'a str {
     params.iter().find(|(key, _)| *key == name).map_or("", |(_, value)| value)

@@ -6,7 +6,9 @@ use axum::{body::Body, extract::State, response::Response};
 use maud::{Markup, html};
 
 use crate::{
-    broker::{BrokerError, FoundIn, FoundPlace, GroupPath, GroupStanding, MessageOrigin, Standing, Stream},
+    broker::{
+        BrokerError, FoundIn, FoundPlace, GroupPath, GroupStanding, MessageOrigin, Standing, Stream, ack_status::EDITED,
+    },
     dashboard::{
         form::Form,
         html::{
@@ -131,6 +133,7 @@ pub(super) fn reason(reason: &str, t: &Texts) -> &'static str {
         "republish_exhausted" => t.reason_republish_exhausted,
         "lease_expired" => t.reason_lease_expired,
         "batch_failed" => t.reason_batch_failed,
+        EDITED => t.reason_edited,
         _ => t.reason_other,
     }
 }
@@ -160,7 +163,10 @@ fn standing(ui: &Ui<'_>, found: &FoundPlace, group: &GroupStanding, id: MessageO
             span.chip.(class) { (text) }
             @if group.failures > 0 { " " span.muted { (fill(t.failures_so_far, &[&group.failures.to_string()])) } }
             @if ui.visitor.acts() && group.standing == Standing::Available {
-                @if is_dead { " " (form("retry", t.redrive_this, "primary")) }
+                @if is_dead {
+                    @let page = format!("/queues/{}/{}/dead/{}/edit", found.queue, group.group, found.sequence);
+                    " " (form("retry", t.redrive_this, "primary")) " " a.button href=(ui.url(&page)) { (t.edit_this) }
+                }
                 " " (form("discard", t.discard_this, "bad"))
             }
         }

@@ -5,7 +5,7 @@
 //! | `overview`, `figures` | problems, rates, and the numbers of all groups |
 //! | `queues`, `group` | creating and deleting; one group with its charts |
 //! | `messages`, `message`, `send` | looking at messages, one message, sending one |
-//! | `dead_overview`, `dead`, `export` | dead letters by reason, and as a file |
+//! | `dead_overview`, `dead`, `edit`, `export` | dead letters by reason, edited and sent again, and as a file |
 //! | `jobs`, `job_pages` | redrives and discards in the background |
 //! | `storage` | the store, and what was done through the dashboard |
 //! | `history`, `events` | samples of the last day, and live numbers |
@@ -14,6 +14,7 @@
 
 mod dead;
 mod dead_overview;
+mod edit;
 mod events;
 mod export;
 mod figures;
@@ -115,6 +116,7 @@ pub(crate) fn router(app: &Arc<AppState>, dashboard: &Arc<Dashboard>) -> Router 
         .route("/ui/queues/{queue}/{group}/dead/redrive", get(dead::dry_run).post(dead::redrive))
         .route("/ui/queues/{queue}/{group}/dead/discard", get(dead::prepare_discard).post(dead::discard))
         .route("/ui/queues/{queue}/{group}/dead/export", get(dead::export))
+        .route("/ui/queues/{queue}/{group}/dead/{sequence}/edit", get(edit::show).post(edit::send))
         .route("/ui/find", get(message::find))
         .route("/ui/messages/{id}", get(message::show))
         .route("/ui/messages/{id}/retry", post(message::retry))

@@ -17,7 +17,7 @@ use crate::{
         html::frame::Ui,
         server::{
             MAX_FORM, Pages,
-            find::{self, Found, param},
+            find::{self, DeadLetterPlace, Found, param},
             jobs::Job,
         },
     },
@@ -57,6 +57,13 @@ impl Target for QueueOverview {
 impl Target for Found {
     fn find(pages: &Pages, params: &RawPathParams, form: &Form) -> Option<Self> {
         find::group(&pages.app, params, form)
+    }
+}
+
+impl Target for DeadLetterPlace {
+    fn find(pages: &Pages, params: &RawPathParams, form: &Form) -> Option<Self> {
+        let sequence = param(params, "sequence").parse().ok()?;
+        find::group(&pages.app, params, form).map(|found| Self { found, sequence })
     }
 }
 

@@ -19,7 +19,7 @@ use crate::{
 use dms_protocol::limits::MAX_DELAY;
 
 /// The maximum size of the form, in bytes: the largest body, with each byte percent-encoded, and the other fields.
-const MAX_SEND_FORM: usize = 2 << 20;
+pub(super) const MAX_SEND_FORM: usize = 2 << 20;
 /// The maximum number of copies.
 const MAX_COPIES: u64 = 10;
 
@@ -115,6 +115,11 @@ impl Pages {
     }
 }
 
+/// Checks that a text is one JSON value.
+pub(super) fn check_json(text: &str) -> Result<(), serde_json::Error> {
+    serde_json::from_str::<&RawValue>(text).map(drop)
+}
+
 /// The message of a form as the API takes it. A body that is no JSON is sent as a string.
 fn message(form: &Form) -> Result<String, ApiError> {
     let body = form.first("body").unwrap_or_default();
@@ -124,7 +129,7 @@ fn message(form: &Form) -> Result<String, ApiError> {
     };
     let attributes = form.filled("attributes").unwrap_or("{}");
     // Text that is no JSON must not end the object around it.
-    serde_json::from_str::<&RawValue>(attributes)
+    check_json(attributes)
         .map_err(|error| crate::http::codes::REQUEST_FORMAT.because(format!("the attributes are no JSON: {error}")))?;
     let labels = form.filled("labels").unwrap_or_default();
     let labels: Vec<_> = labels.split([',', ' ']).map(str::trim).filter(|label| !label.is_empty()).collect();

@@ -291,4 +291,13 @@ pub(super) const TEXTS: Texts = Texts {
     outcome_redelivered: "received once more, after one of the cases above or a crash",
     outcome_dead_lettered: "became dead letters",
     outcome_failed_polls: "the service did not answer a poll, or refused it",
+    edit_this: "Edit …",
+    edit_title: "Edit and send again",
+    edit_help: "The edited copy is delivered to this group alone, with the same id. The original is kept beside it: it stays a dead letter, with the reason edited, and no redrive sends it unless you ask for that reason.",
+    edit_send: "Send the edited copy",
+    original: "The original",
+    reason_edited: "the original of a copy that was edited and sent again; the error says why it died",
+    notice_edited: "The edited copy was delivered to its group. The original is kept as a dead letter.",
+    edited_stay: "{} more match and are originals of edited copies: they stay.",
+    body_is_no_json: "The body is no JSON: {}. Text has to be in double quotes.",
 };

@@ -141,6 +141,7 @@ texts! {
     setting value configuration_page configuration_help outcome_done outcome_failed outcome_timed_out outcome_panicked
     outcome_rejected outcome_deferred outcome_released outcome_late outcome_redelivered outcome_dead_lettered
     outcome_failed_polls
+    edit_this edit_title edit_help edit_send original reason_edited notice_edited edited_stay body_is_no_json
 }
 
 #[cfg(test)]

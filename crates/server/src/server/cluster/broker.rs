@@ -306,6 +306,17 @@ impl Broker for ClusterBroker {
         reply!(self.at(&path.queue, call).await?, Reply::Done => ())
     }
 
+    async fn edit_dead_letter(
+        &self,
+        path: &GroupPath,
+        sequence: u64,
+        id: MessageOrigin,
+        copy: NewMessage,
+    ) -> Result<(), BrokerError> {
+        let call = Call::EditDeadLetter { path: path.clone(), sequence, id, copy: Box::new(copy.into()) };
+        reply!(self.at(&path.queue, call).await?, Reply::Done => ())
+    }
+
     async fn discard_message(&self, path: &GroupPath, stream: Stream, sequence: u64) -> Result<(), BrokerError> {
         let call = Call::Discard { path: path.clone(), stream: stream.into(), sequence };
         reply!(self.at(&path.queue, call).await?, Reply::Done => ())

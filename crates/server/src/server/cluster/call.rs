@@ -106,6 +106,12 @@ pub(super) enum Call {
         sequence: u64,
         id: MessageOrigin,
     },
+    EditDeadLetter {
+        path: GroupPath,
+        sequence: u64,
+        id: MessageOrigin,
+        copy: Box<SentShape>,
+    },
     Discard {
         path: GroupPath,
         stream: StreamShape,
@@ -188,6 +194,7 @@ impl Call {
     pub(super) fn payloads(&mut self) -> Vec<&mut Bytes> {
         match self {
             Self::Append { messages, .. } => messages.iter_mut().map(|message| &mut message.json).collect(),
+            Self::EditDeadLetter { copy, .. } => vec![&mut copy.json],
             _ => Vec::new(),
         }
     }
@@ -241,6 +248,9 @@ impl Call {
                 Reply::Found(broker.find_message(&project, &queues, id).await?.into())
             }
             Self::RetryDeadLetter { path, sequence, id } => done(broker.retry_dead_letter(&path, sequence, id).await?),
+            Self::EditDeadLetter { path, sequence, id, copy } => {
+                done(broker.edit_dead_letter(&path, sequence, id, (*copy).into()).await?)
+            }
             Self::Discard { path, stream, sequence } => {
                 done(broker.discard_message(&path, stream.into(), sequence).await?)
             }

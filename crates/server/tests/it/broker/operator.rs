@@ -107,6 +107,36 @@ async fn a_retried_dead_letter_goes_back_to_its_group_alone() {
     .await;
 }
 
+/// The copy is what the group gets, alone and with the same id; the original is a dead letter still, and did not die once more.
+#[tokio::test(start_paused = true)]
+async fn an_edited_dead_letter_keeps_its_original_beside_it() {
+    on_each_durable_store(queue(), async |s, reopen| {
+        let ids = dead(&s, &["a", "b"]).await;
+        let others = s.lease(1, Stream::Messages, take(10)).await.unwrap();
+        s.broker.ack(&s.group(1), Stream::Messages, all_done(&others)).await.unwrap();
+        let (place, died) = (place_of_dead(&s, ids[0]).await, s.broker.stats());
+        let copy = || message("mended", &["unused"], Duration::ZERO);
+        s.broker.edit_dead_letter(&s.group(0), place, ids[0], copy()).await.unwrap();
+        let again = s.broker.edit_dead_letter(&s.group(0), place, ids[0], copy()).await;
+        assert!(matches!(again, Err(BrokerError::NotAvailable(_))), "{again:?}");
+        let now = s.broker.stats();
+        assert_eq!((now.dead_letters, now.dead_letter_reasons), (died.dead_letters, died.dead_letter_reasons));
+        assert_eq!(s.counters(0).await.available_dead_letters, Some(2));
+
+        let s = reopen.crash(s).await;
+        let batch = s.take(10).await;
+        assert_eq!((texts(&batch), batch[0].id(&s.group(0), Stream::Messages)), (vec!["mended".to_owned()], ids[0]));
+        assert_eq!(texts(&s.lease(1, Stream::Messages, take(10)).await.unwrap()), [""; 0], "the other group is done");
+        let kept = s.take_dead(10).await;
+        assert_eq!(texts(&kept), ["b", "a"]);
+        assert_eq!(kept[1].id(&s.group(0), Stream::DeadLetters), ids[0]);
+        let info = kept[1].dead_letter.as_deref().unwrap();
+        assert_eq!((info.reason.as_str(), info.error.as_deref(), info.attempts), ("edited", Some("failed"), 1));
+        s.broker.close().await;
+    })
+    .await;
+}
+
 /// A dead letter has no labels, but its group wants it all the same.
 #[tokio::test(start_paused = true)]
 async fn a_label_rule_does_not_keep_a_retried_dead_letter_out() {

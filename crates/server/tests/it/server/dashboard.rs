@@ -78,7 +78,7 @@ fn open(actions: bool) -> ServerConfig {
 }
 
 /// The paths of all pages that read.
-const PAGES: [&str; 17] = [
+const PAGES: [&str; 18] = [
     "/ui",
     "/ui/",
     "/ui/queues",
@@ -96,9 +96,10 @@ const PAGES: [&str; 17] = [
     "/ui/storage",
     "/ui/activity",
     "/ui/messages/not-an-id",
+    "/ui/queues/orders/billing/dead/1/edit?there-is=not-an-id",
 ];
 /// The paths of everything that changes something.
-const ACTIONS: [&str; 13] = [
+const ACTIONS: [&str; 14] = [
     "/ui/queues",
     "/ui/queues/orders/groups",
     "/ui/queues/orders/purge",
@@ -107,6 +108,7 @@ const ACTIONS: [&str; 13] = [
     "/ui/queues/orders/billing/delete",
     "/ui/queues/orders/billing/dead/redrive",
     "/ui/queues/orders/billing/dead/discard",
+    "/ui/queues/orders/billing/dead/1/edit",
     "/ui/messages/not-an-id/retry",
     "/ui/messages/not-an-id/discard",
     "/ui/jobs/1/cancel",
@@ -342,13 +344,7 @@ async fn pages_have_nothing_inline() {
 /// A dead letter on its way through the pages: shown, dry run, redriven by a job, and an activity for each step.
 #[tokio::test]
 async fn dead_letters_are_redriven_by_a_job_over_all_that_match() {
-    let server = Server::bind(open(true)).await.unwrap();
-    let (broker, url) = (Arc::clone(server.broker()), server.admin_url().unwrap());
-    tokio::spawn(server.run(std::future::pending()));
-    let (client, _stop) =
-        (Client::builder().no_proxy().redirect(Policy::none()).build().unwrap(), oneshot::channel().0);
-    let running = Running { server: url, client, _stop };
-    let path = dead_letters(&*broker, 30).await;
+    let (running, broker, path) = with_dead_letters(open(true), 30).await;
     let page = format!("/ui/queues/{}/{}/dead", path.queue, path.group);
     let shown = running.get(&page).await.text().await.unwrap();
     assert!(shown.contains("no such account") && shown.contains("Redrive 30"), "{shown}");
@@ -372,6 +368,75 @@ async fn dead_letters_are_redriven_by_a_job_over_all_that_match() {
     assert_eq!((group.available_messages, group.available_dead_letters), (30, Some(0)));
     let activity = running.get("/ui/activity").await.text().await.unwrap();
     assert!(activity.contains("begun: 30 dead letters") && activity.contains("30 of 30"), "{activity}");
+}
+
+/// The pages of a server with dead letters, for three callers.
+async fn with_dead_letters(config: ServerConfig, count: usize) -> (Running, Arc<dyn Broker>, GroupPath) {
+    let server = Server::bind(config).await.unwrap();
+    let (broker, url) = (Arc::clone(server.broker()), server.admin_url().unwrap());
+    tokio::spawn(server.run(std::future::pending()));
+    let (client, _stop) =
+        (Client::builder().no_proxy().redirect(Policy::none()).build().unwrap(), oneshot::channel().0);
+    let path = dead_letters(&*broker, count).await;
+    (Running { server: url, client, _stop }, broker, path)
+}
+
+/// Numbers stay as they were written, the original is kept beside the copy, and a redrive leaves it.
+#[tokio::test]
+async fn a_dead_letter_is_edited_and_sent_again() {
+    let (server, broker, path) = with_dead_letters(open(true), 2).await;
+    let dead = format!("/ui/queues/{}/{}/dead", path.queue, path.group);
+    let message = broker.peek(&path, Stream::DeadLetters, 1, 1).await.unwrap().remove(0);
+    let page = format!("{dead}/{}/edit", message.sequence);
+    let shown = server.get(&page).await.text().await.unwrap();
+    assert!(shown.contains("&quot;order&quot;: 1") && shown.contains("no such account"), "{shown}");
+    let id = message.id.to_string();
+    let edit = async |id: &str, body: &str, attributes: &str| {
+        server.post(&page, &[("id", id), ("body", body), ("attributes", attributes)]).await
+    };
+    for (body, attributes) in [("no json", "{}"), ("1}],\"x\":[{", "{}"), ("1", "[]"), ("1", "{}},{\"body\":2")] {
+        let refused = edit(&id, body, attributes).await;
+        assert_eq!(refused.status(), 200, "{body}");
+        let text = refused.text().await.unwrap();
+        assert!(text.contains("alert bad") && text.contains("</textarea>"), "{body}: {text}");
+    }
+    let other = edit("m_RjkDiiQaIPJBFSAAAAAAAR", "1", "{}").await;
+    assert!(other.headers()["location"].to_str().unwrap().ends_with("not-available"), "{other:?}");
+    let body = "{\r\n  \"order\": 12345678901234567890,\r\n  \"price\": 1.10, \"s\": \"a  b\"}";
+    let sent = edit(&id, body, "{\"n\": 98765432109876543210}").await;
+    assert_eq!(sent.headers()["location"], format!("/ui/messages/{id}?notice=edited"));
+    let copy = broker.peek(&path, Stream::Messages, 1, 10).await.unwrap();
+    let expected =
+        r#"{"body":{"order":12345678901234567890,"price":1.10,"s":"a  b"},"attributes":{"n":98765432109876543210}}"#;
+    assert_eq!(copy.iter().map(|copy| (&*copy.json, copy.id)).collect::<Vec<_>>(), [(expected.as_bytes(), message.id)]);
+    let both = server.get(&format!("/ui/messages/{id}")).await.text().await.unwrap();
+    for expected in ["12345678901234567890", "&quot;order&quot;: 1\n", "failed: no such account", "edited"] {
+        assert!(both.contains(expected), "{expected}: {both}");
+    }
+    let kept = server.get(&dead).await.text().await.unwrap();
+    assert!(kept.contains("Redrive 1 ") && kept.contains("Discard 2 "), "{kept}");
+    let dry = server.get(&format!("{dead}/redrive")).await.text().await.unwrap();
+    assert!(dry.contains("1 dead letters would go back") && dry.contains("1 more match"), "{dry}");
+    let asked = server.get(&format!("{dead}/redrive?reason=edited")).await.text().await.unwrap();
+    assert!(asked.contains("1 dead letters would go back") && !asked.contains("1 more match"), "{asked}");
+    let activity = server.get("/ui/activity").await.text().await.unwrap();
+    assert_eq!(activity.matches("an edited copy was sent").count(), 1, "{activity}");
+    assert!(!activity.contains("1234567890"), "a body is in the activities");
+}
+
+#[tokio::test]
+async fn the_read_token_neither_edits_nor_sees_what_would_be_edited() {
+    let (server, broker, path) = with_dead_letters(guarded(), 1).await;
+    let page = format!("/ui/queues/{}/{}/dead/1/edit", path.queue, path.group);
+    let reader = server.log_in(READ_TOKEN).await;
+    let shown = server.browse(Method::GET, &page).header("Cookie", &reader).send().await.unwrap();
+    let shown = shown.text().await.unwrap();
+    assert!(!shown.contains("order&quot;") && !shown.contains("<textarea"), "{shown}");
+    let id = broker.peek(&path, Stream::DeadLetters, 1, 1).await.unwrap().remove(0).id.to_string();
+    let edit =
+        server.browse(Method::POST, &page).header("Cookie", &reader).body(encoded(&[("id", &id), ("body", "1")]));
+    assert_eq!(edit.send().await.unwrap().status(), 403);
+    assert!(broker.peek(&path, Stream::Messages, 1, 1).await.unwrap().is_empty());
 }
 
 /// Makes dead letters in the first queue of a broker, whose messages may fail once, and gives the path of their group.

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use crate::{
     broker::{
         RetentionPolicy,
+        ack_status::EDITED,
         embedded::{
             command::Command,
             config::{EffectiveRetention, EmbeddedConfig},
@@ -62,7 +63,8 @@ impl BrokerState {
                 }
             }
             Record::Appended(number, message) => {
-                if let Some(info) = &message.dead_letter {
+                // The original of an edited copy did not die once more.
+                if let Some(info) = message.dead_letter.as_ref().filter(|info| info.reason != EDITED) {
                     self.dead_letter_reasons.add(&info.reason);
                     self.log_dead_letter(*number, message, info);
                 }

@@ -60,9 +60,14 @@ impl<'a> Preparer<'a> {
         match command {
             Command::Append(queue, messages) => self.append(queue, messages),
             Command::EndLeases(leases) => self.end(leases),
-            Command::Retry { stream, group, message, origin, end } => {
+            Command::Retry { stream, group, message, origin, original, end } => {
                 let mut records = self.end(std::slice::from_ref(end))?;
                 records.push(self.retried(*stream, *group, message, *origin));
+                if let Some((original, cursor)) = original.as_ref().zip(self.state.cursors.get(&end.0)) {
+                    let (seq, entered_ms) = self.place(cursor.stream);
+                    let kept = StoredMessage { seq, entered_ms, ..StoredMessage::clone(original) };
+                    records.push(Record::Appended(cursor.stream, Arc::new(kept)));
+                }
                 Ok(records)
             }
             Command::Skip(cursor, settlement) => Ok(match self.state.cursors.get(cursor) {

@@ -9,7 +9,8 @@ use tokio::time::Instant;
 
 use crate::{
     broker::{
-        BrokerError, GroupPath, MessageOrigin, Stream,
+        BrokerError, GroupPath, MessageOrigin, NewMessage, Stream,
+        ack_status::EDITED,
         embedded::{
             command::Command,
             core::Core,
@@ -22,15 +23,20 @@ use crate::{
     },
     store::{CursorId, StoreError, StoredMessage},
 };
+use dms_protocol::{internal::text::cut, message::DeadLetterInfo};
 
 /// How long the message may stay leased if its change cannot be stored.
 const LEASE: Duration = Duration::from_secs(30);
+/// The maximum length of the error that is kept with a dead letter, in bytes.
+const MAX_ERROR: usize = 1_024;
 
 /// The operation on a message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Resolve {
     /// A dead letter is delivered to its group again, as a new message with the same id. Other groups do not get it.
     Retry(MessageOrigin),
+    /// The same with another content. The dead letter as it was is kept beside it.
+    Edit(MessageOrigin, NewMessage),
     /// The message is settled for the group.
     Discard,
 }
@@ -100,9 +106,36 @@ fn begin(
         (number, lease, LeaseEnd::Acknowledged { settled: 1, rejected: Vec::new(), stop: StopReason::Failed(None) });
     let command = match what {
         Resolve::Discard => Command::EndLeases(vec![end]),
-        Resolve::Retry(origin) => Command::Retry { stream: target, group, message: message.clone(), origin, end },
+        Resolve::Retry(origin) => {
+            Command::Retry { stream: target, group, message: message.clone(), origin, original: None, end }
+        }
+        Resolve::Edit(origin, copy) => {
+            let edited =
+                StoredMessage { json: copy.json, body_bytes: copy.body_bytes, ..StoredMessage::clone(message) };
+            let original = StoredMessage {
+                dead_letter: Some(Arc::new(edited_from(message))),
+                origin: Some(origin),
+                ..StoredMessage::clone(message)
+            };
+            let (message, original) = (Arc::new(edited), Some(Arc::new(original)));
+            Command::Retry { stream: target, group, message, origin, original, end }
+        }
     };
     Ok((core.submit(command), (number, lease)))
+}
+
+/// What is kept with the original of an edited copy: as before, but for the reason, which the error then names.
+fn edited_from(message: &StoredMessage) -> DeadLetterInfo {
+    let mut info = message.dead_letter.as_deref().cloned().unwrap_or_default();
+    if info.reason != EDITED {
+        let before = match &info.error {
+            Some(error) => format!("{}: {error}", info.reason),
+            None => info.reason.clone(),
+        };
+        info.error = Some(cut(&before, MAX_ERROR).to_owned()).filter(|before| !before.is_empty());
+        EDITED.clone_into(&mut info.reason);
+    }
+    info
 }
 
 impl Core {

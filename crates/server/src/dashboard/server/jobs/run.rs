@@ -115,7 +115,9 @@ impl Job {
             if message.sequence > up_to {
                 return Seen::Enough;
             }
-            messages.push(message);
+            if self.order.kind == Kind::Discard || !self.order.filter.spares(&message) {
+                messages.push(message);
+            }
             if messages.len() < BATCH { Seen::More } else { Seen::Enough }
         });
         let next = scan.await?.next.filter(|next| *next <= up_to);
