@@ -67,3 +67,10 @@ fn idempotence() {
     let printed = run("idempotence");
     assert!(printed.contains("of 100 orders") && printed.contains("each order is charged once"), "{printed}");
 }
+
+#[test]
+fn axum_publisher() {
+    let printed = run("axum_publisher");
+    assert!(printed.contains("202 Accepted: ") && printed.contains("400 Bad Request: expected "), "{printed}");
+    assert!(printed.contains("1 sent, 0 failed"), "{printed}");
+}

@@ -179,7 +179,7 @@ fn every_statement_names_its_test() {
     let mut named = 0;
     let faults = rows("docs/storage.md", "Faults that are survived");
     assert!(faults.len() > 10, "{}", faults.len());
-    for row in rows("docs/worker.md", "What happens when…").into_iter().chain(faults) {
+    for row in rows("docs/what-happens-when.md", "What happens when…").into_iter().chain(faults) {
         for tests in row[2].split("; ") {
             let (path, names) = tests.split_once(' ').unwrap_or_else(|| panic!("{tests}"));
             let text = file(path);
