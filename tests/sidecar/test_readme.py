@@ -72,18 +72,6 @@ class FirstSteps(Case):
     def test_with_node(self):
         self.walk("node", TOP / "examples/sidecar/app.js")
 
-    def test_the_readmes_show_the_files(self):
-        for readme in ["README.md", "README.zh-CN.md"]:
-            text = (TOP / readme).read_text()
-            for name in ["config.yaml", "app.py"]:
-                block = re.search(rf"```\w+\n# examples/sidecar/{re.escape(name)}\n(.*?)```", text, re.DOTALL).group(1)
-                self.assertEqual(code(block), code((TOP / "examples/sidecar" / name).read_text()), f"{readme} {name}")
-
-
-def code(text):
-    """The lines without comments."""
-    return [line for line in (re.sub(r"\s*(^|\s)#.*", "", line) for line in text.splitlines()) if line]
-
 
 def free_ports(count):
     sockets = [socket.socket() for _ in range(count)]

@@ -3,7 +3,7 @@
 mod alerts;
 mod client;
 mod contexts;
-mod dashboard;
+pub(crate) mod dashboard;
 mod data;
 mod deploy;
 mod deploy_health;
@@ -12,7 +12,7 @@ mod documented;
 mod errors;
 mod findings;
 mod help;
-mod hints;
+pub(crate) mod hints;
 mod keys;
 mod log_lines;
 mod online;

@@ -88,6 +88,9 @@ impl Page {
 
     /// The texts in backticks outside of blocks.
     fn inline(&self) -> Vec<String> {
-        self.prose().lines().flat_map(|line| line.split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>()).collect()
+        self.prose()
+            .lines()
+            .flat_map(|line| line.split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>())
+            .collect()
     }
 }

@@ -16,6 +16,8 @@ mod descriptors;
 mod examples;
 #[cfg(all(feature = "postgres", target_os = "linux"))]
 mod failover;
+#[cfg(unix)]
+mod guide;
 mod kill;
 mod listeners;
 mod observability;

@@ -31,7 +31,7 @@ fn expressions(dashboard: &Value) -> Vec<String> {
 }
 
 /// The metrics' names in a text.
-pub(super) fn names(text: &str) -> BTreeSet<String> {
+pub(crate) fn names(text: &str) -> BTreeSet<String> {
     let word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
     let words = text.split(|c| !word(c)).filter(|word| {
         ["dms_worker_", "dms_producer_", "dms_server_", "dms_connections"].iter().any(|start| word.starts_with(start))
@@ -47,7 +47,7 @@ fn registered(name: &str) -> &str {
 
 /// Panics unless the program has a metric of this name, and the documentation too.
 #[track_caller]
-pub(super) fn assert_known(name: &str) {
+pub(crate) fn assert_known(name: &str) {
     let short = registered(name);
     let known = match (short.strip_prefix("dms_worker_"), short.strip_prefix("dms_producer_")) {
         (Some(worker), _) => [WORKERS, CONFIGURATION]

@@ -136,38 +136,49 @@ fn has_key(schema: &Value, root: &Value, path: &[&str]) -> bool {
             .any(|way| schema[way].as_array().is_some_and(|ways| ways.iter().any(|schema| has_key(schema, root, path))))
 }
 
-#[test]
-fn every_command_option_and_key_that_a_text_names_exists() {
-    let program = Program::new();
-    let helps = helps(&program);
-    let known: BTreeSet<&str> = helps.values().flat_map(|help| options(help)).collect();
-    let schema: Value = serde_json::from_str(&program.run(&["config", "schema"]).ok()).unwrap();
-    let mut wrong = BTreeSet::new();
-    let mut seen = [0; 3];
-    let mut check = |place: &str, text: &str| {
+/// The commands, options and keys of the program.
+pub(crate) struct Known {
+    helps: BTreeMap<String, String>,
+    options: BTreeSet<String>,
+    schema: Value,
+}
+
+impl Known {
+    pub(crate) fn new() -> Self {
+        let program = Program::new();
+        let helps = helps(&program);
+        let options = helps.values().flat_map(|help| options(help)).map(str::to_owned).collect();
+        let schema = serde_json::from_str(&program.run(&["config", "schema"]).ok()).unwrap();
+        Self { helps, options, schema }
+    }
+
+    pub(crate) fn has_option(&self, option: &str) -> bool {
+        self.options.contains(option)
+    }
+
+    /// The commands that a text names, each with the mistake in it. A text that has no command in backticks may be a sentence.
+    pub(crate) fn commands(&self, text: &str) -> Vec<(String, Option<String>)> {
+        let mut found = Vec::new();
         for words in commands(text) {
             let mut words_left = words.split_whitespace();
             let first = words_left.next().unwrap_or_default();
             let second = words_left.next().map(|second| format!("{first} {second}"));
-            let help = second.and_then(|second| helps.get(&second)).or_else(|| helps.get(first));
-            let Some(help) = help else {
-                // A sentence about the program.
-                if text.contains(&format!("`dms-worker {first}")) {
-                    wrong.insert(format!("{place}: no command: dms-worker {words}"));
-                }
-                continue;
+            let help = second.and_then(|second| self.helps.get(&second)).or_else(|| self.helps.get(first));
+            let mistake = match help {
+                None if !text.contains(&format!("`dms-worker {first}")) => continue,
+                None => Some("no command".to_owned()),
+                Some(help) => options(&words)
+                    .find(|option| !options(help).any(|known| known == *option))
+                    .map(|option| format!("no option --{option}")),
             };
-            seen[0] += 1;
-            for option in options(&words).filter(|option| !options(help).any(|known| known == *option)) {
-                wrong.insert(format!("{place}: no option --{option}: dms-worker {words}"));
-            }
+            found.push((words, mistake));
         }
-        for option in options(text) {
-            seen[1] += 1;
-            if !known.contains(option) && !FOREIGN_OPTIONS.contains(&option) {
-                wrong.insert(format!("{place}: no option --{option}: {text}"));
-            }
-        }
+        found
+    }
+
+    /// The keys that a text names, and whether the configuration has them.
+    pub(crate) fn keys(&self, text: &str) -> Vec<(String, bool)> {
+        let mut found = Vec::new();
         for section in SECTIONS {
             for key in parts(text, section, |c| c.is_ascii_lowercase() || "_.[]".contains(c)) {
                 // A sentence ends behind it, or `[config: dms.endpoint]`.
@@ -179,16 +190,40 @@ fn every_command_option_and_key_that_a_text_names_exists() {
                 if is_part || !rest.starts_with(['.', '[']) || NO_KEYS.contains(&key.as_str()) {
                     continue;
                 }
-                seen[2] += 1;
                 let path = key.replace("[]", ".[]");
                 let path: Vec<_> = path.split('.').filter(|step| !step.is_empty()).collect();
-                if !has_key(&schema, &schema, &path) {
-                    wrong.insert(format!("{place}: no key {key}: {text}"));
-                }
+                let is_known = has_key(&self.schema, &self.schema, &path);
+                found.push((key, is_known));
+            }
+        }
+        found
+    }
+}
+
+#[test]
+fn every_command_option_and_key_that_a_text_names_exists() {
+    let known = Known::new();
+    let mut wrong = BTreeSet::new();
+    let mut seen = [0; 3];
+    let mut check = |place: &str, text: &str| {
+        for (words, mistake) in known.commands(text) {
+            seen[0] += 1;
+            wrong.extend(mistake.map(|mistake| format!("{place}: {mistake}: dms-worker {words}")));
+        }
+        for option in options(text) {
+            seen[1] += 1;
+            if !known.has_option(option) && !FOREIGN_OPTIONS.contains(&option) {
+                wrong.insert(format!("{place}: no option --{option}: {text}"));
+            }
+        }
+        for (key, is_known) in known.keys(text) {
+            seen[2] += 1;
+            if !is_known {
+                wrong.insert(format!("{place}: no key {key}: {text}"));
             }
         }
     };
-    for (words, help) in &helps {
+    for (words, help) in &known.helps {
         check(&format!("help of {words}"), help);
     }
     for file in sources() {

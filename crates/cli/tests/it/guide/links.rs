@@ -27,7 +27,8 @@ fn broken(path: &str, text: &str) -> Vec<String> {
     let is_broken = |link: &&str| {
         let (file, anchor) = link.split_once('#').map_or((*link, None), |(file, anchor)| (file, Some(anchor)));
         let file = if file.is_empty() { root().join(path) } else { folder.join(file) };
-        let anchor_is_there = || anchor.is_none_or(|anchor| anchors(&std::fs::read_to_string(&file).unwrap()).contains(anchor));
+        let anchor_is_there =
+            || anchor.is_none_or(|anchor| anchors(&std::fs::read_to_string(&file).unwrap()).contains(anchor));
         !file.exists() || !anchor_is_there()
     };
     local.filter(is_broken).map(|link| format!("{path}: {link}")).collect()
@@ -45,7 +46,8 @@ fn every_link_leads_to_a_heading_of_a_file() {
 #[test]
 fn every_page_of_the_guide_is_in_its_table_of_contents() {
     let summary = page("docs/SUMMARY.md").text;
-    let listed: BTreeSet<_> = summary.split("](").skip(1).map(|rest| format!("docs/{}", rest.split(')').next().unwrap())).collect();
+    let listed: BTreeSet<_> =
+        summary.split("](").skip(1).map(|rest| format!("docs/{}", rest.split(')').next().unwrap())).collect();
     let pages: BTreeSet<_> = markdown("docs").into_iter().filter(|path| path != "docs/SUMMARY.md").collect();
     assert_eq!(listed, pages);
 }

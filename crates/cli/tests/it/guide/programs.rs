@@ -26,9 +26,14 @@ fn every_program_is_a_part_of_the_file_that_it_names() {
     let mut compared = 0;
     for block in pages().iter().flat_map(super::Page::blocks) {
         let Some(name) = file(&block) else { continue };
-        let text = fs::read_to_string(root().join(&name)).unwrap_or_else(|_| panic!("{}: {name} is missing", block.place));
+        let text =
+            fs::read_to_string(root().join(&name)).unwrap_or_else(|_| panic!("{}: {name} is missing", block.place));
         let (part, whole) = (code(&block.text), code(&text));
-        assert!(!part.is_empty() && whole.windows(part.len()).any(|lines| lines == part), "{} differs from {name}", block.place);
+        assert!(
+            !part.is_empty() && whole.windows(part.len()).any(|lines| lines == part),
+            "{} differs from {name}",
+            block.place
+        );
         compared += 1;
     }
     assert!(compared > 20, "{compared}");

@@ -1,0 +1,65 @@
+//! Codes of errors, metrics and addresses that the guide names are those of the program.
+
+use std::collections::BTreeSet;
+
+use super::{page, pages};
+use crate::cli::dashboard::{assert_known, names};
+
+#[test]
+fn every_metric_of_the_guide_is_registered() {
+    let mut seen = BTreeSet::new();
+    for page in pages() {
+        // A name that ends so stands for several; `dms_worker_cli` is a package.
+        let named = names(&page.text).into_iter().filter(|name| !name.ends_with('_') && name != "dms_worker_cli");
+        seen.extend(named.inspect(|name| assert_known(name)));
+    }
+    assert!(seen.len() > 40, "{seen:?}");
+}
+
+/// `docs/api.md` has the table of all codes, which a test of the server compares with the code.
+#[test]
+fn every_error_code_of_the_guide_is_in_the_table_of_codes() {
+    let api = page("docs/api.md").text;
+    let table = api.split_once("## Error codes").unwrap().1;
+    let mut seen = 0;
+    for page in pages().into_iter().filter(|page| page.path != "docs/api.md") {
+        for start in ["DMS.1", "DMS.0", "APIGW.", "IAM."] {
+            for (at, _) in page.text.match_indices(start) {
+                let code: String =
+                    page.text[at..].chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '.').collect();
+                let code = code.trim_end_matches('.');
+                if code.ends_with(|c: char| c.is_ascii_digit()) {
+                    assert!(table.contains(&format!("| {code} |")), "{}: {code}", page.path);
+                    seen += 1;
+                }
+            }
+        }
+    }
+    assert!(seen > 10, "{seen}");
+}
+
+/// `$ADMIN/readyz` and `POST /pause`: what the guide asks of the admin addresses.
+#[test]
+fn every_admin_path_of_the_guide_is_documented() {
+    let operations = page("docs/operations.md").text;
+    let mut seen = BTreeSet::new();
+    for page in pages() {
+        let after = |start: &str| {
+            page.text
+                .split(start)
+                .skip(1)
+                .map(|rest| {
+                    let path: String = rest.chars().take_while(|c| c.is_ascii_lowercase()).collect();
+                    format!("/{path}")
+                })
+                .collect::<Vec<_>>()
+        };
+        let asked = ["$ADMIN/", "127.0.0.1:9401/", "127.0.0.1:9402/"].iter().flat_map(|start| after(start));
+        for path in asked.filter(|path| path != "/" && path != "/ui") {
+            let is_there = ["GET", "POST"].iter().any(|method| operations.contains(&format!("`{method} {path}")));
+            assert!(is_there, "{}: {path}", page.path);
+            seen.insert(path);
+        }
+    }
+    assert!(seen.len() >= 4, "{seen:?}");
+}
