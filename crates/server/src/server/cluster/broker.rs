@@ -14,6 +14,7 @@ use tokio::time::timeout;
 use super::{
     ClusterBroker,
     call::{Call, Reply},
+    hop::client::HopError,
 };
 use crate::{
     broker::{
@@ -373,9 +374,20 @@ impl Broker for ClusterBroker {
         let cluster = member.views().borrow().clone();
         let others = cluster.members.iter().filter(|peer| peer.id != member.id && !peer.is_silent);
         let end = async |address: &str| {
-            let call = Call::EndPolls { project: project.clone(), names: names.to_vec() };
-            // No shard is asked, so none is named.
-            match timeout(END_POLLS_WITHIN, self.shared.hop.call(&address.into(), -1, call)).await {
+            let address = address.into();
+            let ask = async || {
+                let call = Call::EndPolls { project: project.clone(), names: names.to_vec() };
+                // No shard is asked, so none is named.
+                self.shared.hop.connect(&address).await?.call(-1, call).await
+            };
+            let end = async {
+                match ask().await {
+                    // The connection was not open any more; the server there may be.
+                    Err(HopError::Broken | HopError::NotSent(_)) => ask().await,
+                    ended => ended,
+                }
+            };
+            match timeout(END_POLLS_WITHIN, end).await {
                 Ok(Ok(Reply::Ended(ended))) => ended,
                 // The calls end by themselves when their time is over.
                 _ => 0,

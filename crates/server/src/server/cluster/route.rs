@@ -91,12 +91,22 @@ impl Shared {
         seat: &Seat,
         changes: &mut watch::Receiver<u64>,
     ) -> Result<Reply, BrokerError> {
-        let limit = ANSWER + waits(&call);
-        let asked = tokio::select! {
-            asked = self.hop.call(address, shard, call) => asked,
-            // A server that has lost the shard may never answer.
-            () = self.moved(shard, seat, changes) => Err(HopError::Broken),
-            () = sleep(limit) => Err(HopError::Broken),
+        let connected = tokio::select! {
+            connected = self.hop.connect(address) => connected,
+            // Nothing was sent, so the next owner is asked instead.
+            () = self.moved(shard, seat, changes) => Err(HopError::Moved),
+        };
+        let asked = match connected {
+            Ok(connection) => {
+                let limit = ANSWER + waits(&call);
+                tokio::select! {
+                    asked = connection.call(shard, call) => asked,
+                    // A server that has lost the shard may never answer.
+                    () = self.moved(shard, seat, changes) => Err(HopError::Broken),
+                    () = sleep(limit) => Err(HopError::Broken),
+                }
+            }
+            Err(error) => Err(error),
         };
         asked.map_err(|error| match error {
             HopError::Moved => BrokerError::Unavailable,

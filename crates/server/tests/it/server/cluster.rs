@@ -28,8 +28,39 @@ fn schema() -> String {
     format!("dms_{}", uuid::Uuid::new_v4().simple())
 }
 
+/// Servers on the tables of one schema.
+struct Cluster {
+    servers: Vec<Api>,
+    schema: String,
+}
+
+impl std::ops::Deref for Cluster {
+    type Target = Vec<Api>;
+
+    fn deref(&self) -> &Vec<Api> {
+        &self.servers
+    }
+}
+
+impl Cluster {
+    /// Ends the last server as a crash does. A crash takes no time, so this waits until nothing of the server works any more: a change
+    /// that reached it before has an unknown outcome.
+    async fn crash(&mut self, server: &PgServer) {
+        let sql = format!(
+            "SELECT count(DISTINCT application_name) FROM pg_stat_activity JOIN {}.member ON application_name = 'dms/' || id",
+            self.schema
+        );
+        drop(self.servers.pop());
+        let began = Instant::now();
+        while server.psql("postgres", &sql).unwrap().pop().unwrap() != self.servers.len().to_string() {
+            assert!(began.elapsed() < Duration::from_secs(20), "a dropped server goes on");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
 /// Three servers of which each owns a shard at least.
-async fn three(server: &PgServer, quotas: Quotas) -> Vec<Api> {
+async fn three(server: &PgServer, quotas: Quotas) -> Cluster {
     let schema = schema();
     let servers = join_all((0..3).map(|_| Api::with(settings(server, &schema, quotas)))).await;
     let sql = format!("SELECT count(DISTINCT owner) FROM {schema}.shard");
@@ -38,7 +69,7 @@ async fn three(server: &PgServer, quotas: Quotas) -> Vec<Api> {
         assert!(began.elapsed() < Duration::from_secs(20), "the shards are not spread");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    servers
+    Cluster { servers, schema }
 }
 
 const MANY: Quotas = Quotas { queues: 100, groups_per_queue: 3, tags_per_queue: 20 };
@@ -78,7 +109,7 @@ async fn each_server_answers_for_every_queue() {
         listed["queues"].as_array().unwrap().iter().map(|queue| queue["name"].as_str().unwrap().to_owned()).collect()
     };
     let mut lists = Vec::new();
-    for api in &servers {
+    for api in servers.iter() {
         lists.push(list(api.get("/queues").await.expect(200)));
     }
     assert_eq!(lists[0].len(), 8);
@@ -106,7 +137,7 @@ async fn a_poll_waits_at_the_owner_and_leases_nothing_when_its_caller_leaves() {
     let servers = three(server, MANY).await;
     for number in 0..4 {
         let (queue, group) = make(&servers[0], &format!("queue-{number}")).await;
-        for poller in &servers {
+        for poller in servers.iter() {
             let poll = format!("{group}/messages?time_wait=20");
             let left = tokio::time::timeout(Duration::from_millis(300), poller.get(&poll)).await;
             assert!(left.is_err(), "a poll of an empty queue waits");
@@ -144,7 +175,7 @@ async fn requests_go_on_while_a_server_stops_in_order_and_after_another_one_cras
     for number in 0..8 {
         made.push(make(&servers[0], &format!("queue-{number}")).await);
     }
-    let leaving = servers.pop().unwrap();
+    let leaving = servers.servers.pop().unwrap();
     let closed = async {
         leaving.server.close().await;
         drop(leaving);
@@ -157,7 +188,7 @@ async fn requests_go_on_while_a_server_stops_in_order_and_after_another_one_cras
         }
     };
     tokio::join!(closed, sent);
-    drop(servers.pop());
+    servers.crash(server).await;
     // Each call waits until the shards of the dead server are taken over.
     for (queue, group) in &made {
         let leased = servers[0].get(&format!("{group}/messages?max_msgs=10")).await.expect(200);
@@ -165,6 +196,35 @@ async fn requests_go_on_while_a_server_stops_in_order_and_after_another_one_cras
         ack(&servers[0], group, &leased).await;
         send(&servers[0], queue, "still here").await;
     }
+}
+
+/// The owner that PostgreSQL names accepts connections and never answers. A send that could not reach it was not made, and is made
+/// by the next owner.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_send_that_did_not_reach_the_owner_is_made_by_the_next_one() {
+    let Some(server) = PgServer::shared() else { return };
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let schema = schema();
+    let mut config = settings(server, &schema, MANY);
+    config.postgres.as_mut().unwrap().shards = Some(1);
+    let api = Api::with(config).await;
+    let (queue, group) = make(&api, "orders").await;
+    let sql = format!(
+        "SET search_path = {schema}; BEGIN; DELETE FROM member; INSERT INTO member VALUES ('silent', 'silent', 'http://{}', 1); \
+         UPDATE shard SET owner = 'silent', epoch = epoch + 1; COMMIT",
+        silent.local_addr().unwrap()
+    );
+    server.psql("postgres", &sql).unwrap();
+    let began = Instant::now();
+    // The server that is still there notices that it was declared dead, and registers again.
+    let registered = format!("SELECT count(*) FROM {schema}.member");
+    while server.psql("postgres", &registered).unwrap().pop().unwrap() != "2" {
+        assert!(began.elapsed() < Duration::from_secs(20), "it does not register again");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    send(&api, &queue, "once").await;
+    let leased = api.get(&format!("{group}/messages?max_msgs=10")).await.expect(200);
+    assert_eq!(bodies(&leased), ["once"]);
 }
 
 /// Keys are stored with the messages of a shard, so the next owner knows them.
@@ -188,7 +248,7 @@ async fn a_deduplication_key_counts_at_every_server_and_after_one_crashed() {
         assert!(sent.iter().all(|(id, _)| *id == sent[0].0), "{sent:?}");
         ids.push(sent[0].0.clone());
     }
-    drop(servers.pop());
+    servers.crash(server).await;
     for ((queue, group), id) in made.iter().zip(ids) {
         assert_eq!(send(&servers[0], queue).await, (id, true));
         let leased = servers[0].get(&format!("{group}/messages?max_msgs=10")).await.expect(200);
@@ -312,7 +372,7 @@ async fn leases_pass_to_the_next_owner_when_a_server_stops_in_order() {
     }
     // The first servers stop one after the other; the last one owns everything then.
     for _ in 0..2 {
-        let stopping = servers.remove(0);
+        let stopping = servers.servers.remove(0);
         stopping.server.close().await;
     }
     let left = &servers[0];

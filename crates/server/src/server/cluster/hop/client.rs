@@ -18,7 +18,7 @@ use tokio::{
         tcp::{OwnedReadHalf, OwnedWriteHalf},
     },
     sync::{Mutex as AsyncMutex, mpsc, oneshot},
-    time::timeout,
+    time::{Instant, timeout},
 };
 use tokio_util::task::AbortOnDropHandle;
 
@@ -51,8 +51,15 @@ pub(in crate::server::cluster) enum HopError {
     Refused(BrokerError),
 }
 
-/// Where the connection to a server is kept, locked while it is made.
-type Place = Arc<AsyncMutex<Option<Arc<Connection>>>>;
+/// The connection to a server, locked while it is made.
+type Place = Arc<AsyncMutex<Connecting>>;
+
+#[derive(Debug, Default)]
+struct Connecting {
+    open: Option<Arc<Connection>>,
+    /// When connecting failed last, and why.
+    failed: Option<(Instant, String)>,
+}
 
 /// The connections to other servers.
 #[derive(Debug)]
@@ -66,32 +73,13 @@ impl HopClient {
         Self { secret, connections: Mutex::default() }
     }
 
-    /// Makes a call at the server at an address.
+    /// The connection to the server at an address, made if there is none. Nothing is asked yet, so a call can still be made at
+    /// another server.
     ///
-    /// # Cancel safety
-    /// Dropping the future drops the call there: a `lease` hands out nothing then.
-    pub(in crate::server::cluster) async fn call(
-        &self,
-        address: &Arc<str>,
-        shard: i32,
-        mut call: Call,
-    ) -> Result<Reply, HopError> {
-        let connection = self.connection(address).await.map_err(|error| HopError::NotSent(error.to_string()))?;
-        let payloads = call.payloads().into_iter().map(std::mem::take).collect();
-        let json =
-            serde_json::to_vec(&CallRequest { shard, call }).map_err(|error| HopError::NotSent(error.to_string()))?;
-        let (waiting, answer) = connection.send(json, payloads)?;
-        let answered = answer.await;
-        drop(waiting);
-        match answered {
-            Ok(CallResponse::Done(reply)) => Ok(reply),
-            Ok(CallResponse::Moved) => Err(HopError::Moved),
-            Ok(CallResponse::Refused(refusal)) => Err(HopError::Refused(refusal.into())),
-            Err(_) => Err(HopError::Broken),
-        }
-    }
-
-    async fn connection(&self, address: &Arc<str>) -> io::Result<Arc<Connection>> {
+    /// # Errors
+    /// [`HopError::NotSent`].
+    pub(in crate::server::cluster) async fn connect(&self, address: &Arc<str>) -> Result<Arc<Connection>, HopError> {
+        let asked = Instant::now();
         // All connections are locked for a moment only. The place of this one stays locked while it is made, so that calls at the
         // same time share it.
         let place = {
@@ -99,13 +87,24 @@ impl HopClient {
             connections.entry(Arc::clone(address)).or_default().clone()
         };
         let mut place = place.lock().await;
-        if let Some(open) = place.as_ref().filter(|open| !open.out.is_closed()) {
+        if let Some(open) = place.open.as_ref().filter(|open| !open.out.is_closed()) {
             return Ok(open.clone());
         }
-        let made = timeout(CONNECT_TIMEOUT, Connection::open(address, &self.secret)).await;
-        let made = Arc::new(made.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?);
-        *place = Some(made.clone());
-        Ok(made)
+        // Calls share a failure, too: if each of them tried for itself, the last of many would wait for all the others.
+        if let Some((_, why)) = place.failed.as_ref().filter(|(when, _)| *when >= asked) {
+            return Err(HopError::NotSent(why.clone()));
+        }
+        match timeout(CONNECT_TIMEOUT, Connection::open(address, &self.secret)).await {
+            Ok(Ok(made)) => Ok(place.open.insert(Arc::new(made)).clone()),
+            failed => {
+                let why = match failed {
+                    Ok(Err(error)) => error.to_string(),
+                    _ => format!("no connection within {} s", CONNECT_TIMEOUT.as_secs()),
+                };
+                place.failed = Some((Instant::now(), why.clone()));
+                Err(HopError::NotSent(why))
+            }
+        }
     }
 }
 
@@ -113,7 +112,7 @@ type Pending = Mutex<HashMap<u64, oneshot::Sender<CallResponse>>>;
 
 /// An open connection.
 #[derive(Debug)]
-struct Connection {
+pub(in crate::server::cluster) struct Connection {
     out: mpsc::UnboundedSender<Frame>,
     pending: Arc<Pending>,
     next: AtomicU64,
@@ -144,6 +143,29 @@ impl Connection {
         let pending = Arc::new(Pending::default());
         let task = tokio::spawn(run(stream, frames, pending.clone()));
         Ok(Self { out, pending, next: AtomicU64::new(1), _task: AbortOnDropHandle::new(task) })
+    }
+
+    /// Makes a call.
+    ///
+    /// # Cancel safety
+    /// Dropping the future drops the call there: a `lease` hands out nothing then.
+    pub(in crate::server::cluster) async fn call(
+        self: &Arc<Self>,
+        shard: i32,
+        mut call: Call,
+    ) -> Result<Reply, HopError> {
+        let payloads = call.payloads().into_iter().map(std::mem::take).collect();
+        let json =
+            serde_json::to_vec(&CallRequest { shard, call }).map_err(|error| HopError::NotSent(error.to_string()))?;
+        let (waiting, answer) = self.send(json, payloads)?;
+        let answered = answer.await;
+        drop(waiting);
+        match answered {
+            Ok(CallResponse::Done(reply)) => Ok(reply),
+            Ok(CallResponse::Moved) => Err(HopError::Moved),
+            Ok(CallResponse::Refused(refusal)) => Err(HopError::Refused(refusal.into())),
+            Err(_) => Err(HopError::Broken),
+        }
     }
 
     fn send(
