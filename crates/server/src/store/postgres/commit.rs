@@ -25,10 +25,11 @@ use crate::store::{
     postgres::{
         PgStore, big,
         connect::Session,
+        current::{COMMITS_ARE_GONE, Standing},
         duty::{Duty, Moment},
         error::{PostgresError, describe},
         journal::{self, Appended, Change},
-        member, released,
+        released,
         schema::make_chunk_table,
         slots::{self, Slot},
     },
@@ -41,9 +42,8 @@ const RUN_BYTES: usize = 7_900;
 pub(crate) const TRY_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a commit that was not sent yet looks for a server that takes writes.
 const SEARCH: Duration = Duration::from_secs(5);
-const COMMITS_ARE_GONE: &str = "PostgreSQL has lost commits that were answered";
 /// The time between two tries, doubled each time up to the second.
-const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+pub(super) const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
 /// A commit as it is sent, as often as it has to be.
 #[derive(Debug)]
@@ -346,15 +346,16 @@ impl PgStore {
                 }
             };
             match self.compared(&session, batch.commit_no).await {
-                CommitAttempt::Done => {}
-                CommitAttempt::Fenced => {
+                Standing::Current => {}
+                Standing::Gone => return Err(self.lose(COMMITS_ARE_GONE)),
+                Standing::Fenced => {
                     self.duty.lose();
-                    return Err(StoreError::lost(COMMITS_ARE_GONE));
+                    return Err(self.lost());
                 }
-                _ if !is_unsure && began.elapsed() >= SEARCH => {
-                    return Err(StoreError::new("PostgreSQL did not say which commits it has"));
+                Standing::Stale(reason) if !is_unsure && began.elapsed() >= SEARCH => {
+                    return Err(StoreError::new(format!("no PostgreSQL server has the latest commits: {reason}")));
                 }
-                _ => {
+                Standing::Stale(_) => {
                     self.commits.give_up(&session).await;
                     pause(&mut wait).await;
                     continue;
@@ -404,34 +405,11 @@ impl PgStore {
 
     /// Checks once for each session that PostgreSQL has all confirmed commits. After an asynchronous failover or a restore it lacks
     /// the last ones. Another commit would then leave a gap in the journal, and no server could open the shard.
-    async fn compared(&self, session: &Session, commit_no: u64) -> CommitAttempt {
-        if session.is_compared.load(Ordering::Relaxed) {
-            return CommitAttempt::Done;
+    async fn compared(&self, session: &Session, commit_no: u64) -> Standing {
+        if session.seen.load(Ordering::Relaxed) >= 0 {
+            return Standing::Current;
         }
-        let asked = "SELECT GREATEST((SELECT commit_no FROM image WHERE shard = $1), \
-                     (SELECT max(commit_no) FROM journal WHERE shard = $1))";
-        let last = async {
-            let rows = session.query(asked, &[&self.duty.shard]).await?;
-            rows.first().map(|row| row.try_get::<_, i64>(0)).transpose()
-        };
-        match timeout(self.try_timeout, last).await {
-            Ok(Ok(Some(last))) if last.saturating_add(1) < big(commit_no) => {
-                tracing::error!(
-                    shard = self.duty.shard,
-                    last,
-                    answered = commit_no - 1,
-                    "PostgreSQL has lost commits that were answered, by an asynchronous failover or a restore; this server gives \
-                     the shard up and opens it as PostgreSQL has it now"
-                );
-                CommitAttempt::Fenced
-            }
-            Ok(Ok(_)) => {
-                session.is_compared.store(true, Ordering::Relaxed);
-                CommitAttempt::Done
-            }
-            Ok(Err(error)) => CommitAttempt::Unsure(describe(&error)),
-            Err(_) => CommitAttempt::Unsure(format!("PostgreSQL did not answer within {:?}", self.try_timeout)),
-        }
+        self.standing(session, commit_no - 1).await
     }
 
     async fn try_once(&self, session: &Session, batch: &Batch<'_>, sql: &str) -> CommitAttempt {
@@ -446,22 +424,7 @@ impl PgStore {
             Ok(Ok((false, _))) => CommitAttempt::Fenced,
             Ok(Err(error)) if error.code() == Some(&SqlState::UNDEFINED_TABLE) => CommitAttempt::NoTable,
             Ok(Err(error)) => judge(&error),
-            Err(_) => CommitAttempt::Unsure(format!("PostgreSQL did not answer within {:?}", self.try_timeout)),
-        }
-    }
-
-    /// Waits until all visible commits are replicated. PostgreSQL's log is one sequence: once a later write is answered, every earlier
-    /// one is replicated, too.
-    async fn confirm(&self, session: &Session) -> Result<(), String> {
-        let warnings = session.warnings();
-        let written = timeout(self.try_timeout, member::beat(session, &self.member.id)).await;
-        match written {
-            _ if session.warnings() != warnings => Err("PostgreSQL warned of a missing standby".to_owned()),
-            Ok(Ok(true)) => Ok(()),
-            // A row that is not there is no write.
-            Ok(Ok(false)) => Err("this server is not registered any more".to_owned()),
-            Ok(Err(error)) => Err(describe(&error)),
-            Err(_) => Err(format!("PostgreSQL did not answer within {:?}", self.try_timeout)),
+            Err(_) => CommitAttempt::Unsure(self.no_answer()),
         }
     }
 

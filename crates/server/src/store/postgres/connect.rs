@@ -6,7 +6,7 @@ use std::{
     future::poll_fn,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -167,8 +167,8 @@ pub(crate) struct Session {
     host: usize,
     /// Which server it is: its address and when it was started.
     pub(crate) server: String,
-    /// Whether the server was seen to have all commits that were answered.
-    pub(crate) is_compared: AtomicBool,
+    /// The last commit of the shard that the server was seen to have; -1 before it was asked.
+    pub(crate) seen: AtomicI64,
 }
 
 impl Session {
@@ -198,7 +198,7 @@ impl Session {
             statements: Mutex::default(),
             host,
             server: String::new(),
-            is_compared: AtomicBool::new(false),
+            seen: AtomicI64::new(-1),
         }
     }
 

@@ -16,6 +16,7 @@
 //! | `slots` | which table a message is in |
 //! | `images` | everything except messages, in memory |
 //! | `open` | reading all of that after a take-over |
+//! | `current` | whether a server has the latest commits, and reading from one that has |
 //! | `read` | finding messages |
 //! | `maintenance` | writing images, and making and dropping tables |
 
@@ -32,6 +33,7 @@ pub(crate) use self::config::authority;
 use self::{
     commit::Batch,
     connect::Link,
+    current::Proof,
     duty::{Duty, Moment},
     images::Images,
     journal::Change,
@@ -51,6 +53,7 @@ pub(crate) mod cluster_view;
 mod commit;
 mod config;
 mod connect;
+mod current;
 pub(crate) mod duty;
 mod error;
 mod images;
@@ -297,17 +300,14 @@ impl Store for PgStore {
     }
 
     fn probe_reads(&self) -> Result<bool, StoreError> {
-        self.query("SELECT 1", &[]).map(|_| true)
+        self.query(Proof::Connection, "SELECT 1", &[]).map(|_| true)
     }
 
     fn probe(&self) -> Result<(), StoreError> {
         let owned = "SELECT 1 FROM shard WHERE id = $1 AND epoch = $2";
-        match self.query(owned, &[&self.duty.shard, &self.duty.epoch])?.is_empty() {
+        match self.query(Proof::Connection, owned, &[&self.duty.shard, &self.duty.epoch])?.is_empty() {
             false => Ok(()),
-            true => {
-                self.duty.lose();
-                Err(StoreError::lost(PostgresError::NotOwner))
-            }
+            true => Err(self.lose(PostgresError::NotOwner)),
         }
     }
 

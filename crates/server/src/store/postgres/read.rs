@@ -3,8 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use bytes::Bytes;
-use tokio::time::timeout;
-use tokio_postgres::{Row, types::ToSql};
+use tokio_postgres::Row;
 
 use crate::store::{
     Damaged, ReadBatch, ReadLimit, StoreError, StoredMessage, StreamId,
@@ -12,7 +11,7 @@ use crate::store::{
     postgres::{
         PgStore, big,
         commit::failure,
-        connect::Session,
+        current::Proof,
         slots::{self, Slot},
     },
     run::{self, RunContent},
@@ -26,8 +25,6 @@ const MAX_BYTES: usize = 8 * 1024 * 1024;
 const MAX_PLACES: usize = 256;
 /// The number of damaged messages that ends a read.
 const MAX_DAMAGED: usize = 1_024;
-/// How long a query may take.
-const TIMEOUT: std::time::Duration = std::time::Duration::from_secs(15);
 
 /// A row of messages.
 struct Chunk {
@@ -43,13 +40,35 @@ impl PgStore {
         if self.is_delay_queue(stream) {
             return self.read_delayed(stream, from, limit);
         }
+        self.at_a_current_server(|proof| self.gather_from(stream, from, limit, proof))
+    }
+
+    /// Reads, and where something seems to be missing, again: an old primary lacks messages that are not damaged.
+    fn at_a_current_server(
+        &self,
+        read: impl Fn(Proof) -> Result<(ReadBatch, bool), StoreError>,
+    ) -> Result<ReadBatch, StoreError> {
+        match read(Proof::Connection)? {
+            (found, false) => Ok(found),
+            (_, true) => read(Proof::Latest).map(|(found, _)| found),
+        }
+    }
+
+    /// Messages of a stream from a place on, and whether some of them are missing.
+    fn gather_from(
+        &self,
+        stream: StreamId,
+        from: u64,
+        limit: ReadLimit,
+        proof: Proof,
+    ) -> Result<(ReadBatch, bool), StoreError> {
         let mut gathered = Gathered::new(limit);
-        let Some((slots, from, end)) = self.where_is(stream, from) else { return Ok(gathered.until(u64::MAX)) };
+        let Some((slots, from, end)) = self.where_is(stream, from) else { return Ok(gathered.end(u64::MAX)) };
         let mut next = from;
         for slot in slots {
             loop {
                 let rows = limit.messages.saturating_sub(gathered.found.messages.len()).clamp(1, MAX_ROWS);
-                let chunks = self.chunks_from(slot, stream, next, (rows, limit.bytes.min(MAX_BYTES)))?;
+                let chunks = self.chunks_from(slot, stream, next, (rows, limit.bytes.min(MAX_BYTES)), proof)?;
                 // This table has nothing later. The next one continues.
                 if chunks.last().is_none_or(|last| last.run.end() <= next) {
                     break;
@@ -57,17 +76,17 @@ impl PgStore {
                 for chunk in chunks {
                     gathered.add_missing(self, stream, next..chunk.run.first);
                     if let Err(place) = gathered.add_chunk(&self.content_of(&chunk, slot), next..end) {
-                        return Ok(gathered.until(place));
+                        return Ok(gathered.end(place));
                     }
                     next = next.max(chunk.run.end());
                 }
                 if gathered.is_full() {
-                    return Ok(gathered.until(next));
+                    return Ok(gathered.end(next));
                 }
             }
         }
         gathered.add_missing(self, stream, next..end);
-        Ok(gathered.until(u64::MAX))
+        Ok(gathered.end(u64::MAX))
     }
 
     /// The slots that have messages of a stream from a place on, the first place that is there, and the end of the stream.
@@ -84,6 +103,7 @@ impl PgStore {
         stream: StreamId,
         from: u64,
         (rows, bytes): (usize, usize),
+        proof: Proof,
     ) -> Result<Vec<Chunk>, StoreError> {
         let table = slots::table(self.shard(), slot);
         // The limit of bytes is applied in PostgreSQL, so that large messages beyond it are not sent.
@@ -95,29 +115,46 @@ impl PgStore {
         );
         let (stream_no, from, rows, bytes) =
             (i64::from(stream.0), big(from), big(rows as u64), big(bytes.max(1) as u64));
-        let found = self.query(&sql, &[&self.duty.shard, &stream_no, &from, &rows, &bytes])?;
+        let found = self.query(proof, &sql, &[&self.duty.shard, &stream_no, &from, &rows, &bytes])?;
         found.iter().map(|row| chunk(stream, row)).collect()
     }
 
     /// See [`Store::read_these`](crate::store::Store::read_these).
     pub(crate) fn read_places(&self, stream: StreamId, seqs: &[u64], bytes: usize) -> Result<ReadBatch, StoreError> {
-        let mut gathered = Gathered::new(ReadLimit { messages: seqs.len(), bytes });
+        let limit = ReadLimit { messages: seqs.len(), bytes };
         if self.is_delay_queue(stream) {
-            return self.delayed_places(stream, seqs, gathered);
+            return self.delayed_places(stream, seqs, Gathered::new(limit));
         }
+        self.at_a_current_server(|proof| self.gather_places(stream, seqs, limit, proof))
+    }
+
+    /// These messages of a stream, and whether some of them are missing.
+    fn gather_places(
+        &self,
+        stream: StreamId,
+        seqs: &[u64],
+        limit: ReadLimit,
+        proof: Proof,
+    ) -> Result<(ReadBatch, bool), StoreError> {
+        let mut gathered = Gathered::new(limit);
         for (slot, places) in self.by_slot(stream, seqs) {
             for places in places.chunks(MAX_PLACES) {
-                for chunk in self.chunks_with(slot, stream, places)? {
+                let mut left: BTreeSet<u64> = places.iter().copied().collect();
+                for chunk in self.chunks_with(slot, stream, places, proof)? {
+                    left.retain(|place| !(chunk.run.first..chunk.run.end()).contains(place));
                     let mut content = self.content_of(&chunk, slot);
                     content.messages.retain(|message| places.binary_search(&message.seq).is_ok());
                     content.damaged.retain(|damaged| places.binary_search(&damaged.seq).is_ok());
                     if let Err(place) = gathered.add_chunk(&content, 0..u64::MAX) {
-                        return Ok(gathered.until(place));
+                        return Ok(gathered.end(place));
                     }
                 }
+                // Some may have expired meanwhile.
+                let low = self.lock().images.streams.get(&stream).map_or(u64::MAX, |image| image.low);
+                left.range(low..).for_each(|place| gathered.add_missing(self, stream, *place..*place + 1));
             }
         }
-        Ok(gathered.until(u64::MAX))
+        Ok(gathered.end(u64::MAX))
     }
 
     /// Places that are there, by the slots that have them.
@@ -135,7 +172,13 @@ impl PgStore {
         found
     }
 
-    fn chunks_with(&self, slot: Slot, stream: StreamId, places: &[u64]) -> Result<Vec<Chunk>, StoreError> {
+    fn chunks_with(
+        &self,
+        slot: Slot,
+        stream: StreamId,
+        places: &[u64],
+        proof: Proof,
+    ) -> Result<Vec<Chunk>, StoreError> {
         let table = slots::table(self.shard(), slot);
         let sql = format!(
             "SELECT first, n, newest_ms, payload FROM {table} WHERE shard = $1 AND stream = $2 AND first IN (SELECT \
@@ -143,7 +186,7 @@ impl PgStore {
              FROM unnest($3::bigint[]) t(place)) ORDER BY first"
         );
         let places: Vec<i64> = places.iter().map(|place| big(*place)).collect();
-        let found = self.query(&sql, &[&self.duty.shard, &i64::from(stream.0), &places])?;
+        let found = self.query(proof, &sql, &[&self.duty.shard, &i64::from(stream.0), &places])?;
         found.iter().map(|row| chunk(stream, row)).collect()
     }
 
@@ -190,7 +233,7 @@ impl PgStore {
              WHERE shard = $1 AND stream = $2 AND first >= coalesce((SELECT first FROM {table} WHERE shard = $1 AND stream = $2 \
              AND first <= $3 ORDER BY first DESC LIMIT 1), $3) ORDER BY first LIMIT 16"
         );
-        let found = self.query(&sql, &[&self.duty.shard, &i64::from(stream.0), &big(from)])?;
+        let found = self.query(Proof::Connection, &sql, &[&self.duty.shard, &i64::from(stream.0), &big(from)])?;
         found.iter().map(|row| chunk(stream, row)).collect()
     }
 
@@ -211,7 +254,8 @@ impl PgStore {
         let skip: Vec<i64> = skip.iter().map(|seq| big(*seq)).collect();
         let (rows, bytes) =
             (big(limit.messages.clamp(1, MAX_ROWS) as u64), big(limit.bytes.clamp(1, MAX_BYTES) as u64));
-        let found = self.query(sql, &[&self.duty.shard, &i64::from(queue.0), &skip, &rows, &bytes])?;
+        // An old primary still has messages whose delay has ended: they would enter the stream twice.
+        let found = self.query(Proof::Latest, sql, &[&self.duty.shard, &i64::from(queue.0), &skip, &rows, &bytes])?;
         let mut gathered = Gathered::new(limit);
         for row in &found {
             if gathered.add_chunk(&self.delayed_content(queue, row)?, 0..u64::MAX).is_err() {
@@ -228,7 +272,11 @@ impl PgStore {
         let mut next = from;
         loop {
             let rows = limit.messages.clamp(1, 64);
-            let found = self.query(sql, &[&self.duty.shard, &i64::from(queue.0), &big(next), &big(rows as u64)])?;
+            let found = self.query(
+                Proof::Latest,
+                sql,
+                &[&self.duty.shard, &i64::from(queue.0), &big(next), &big(rows as u64)],
+            )?;
             for row in &found {
                 if let Err(place) = gathered.add_chunk(&self.delayed_content(queue, row)?, 0..u64::MAX) {
                     return Ok(gathered.until(place));
@@ -249,7 +297,7 @@ impl PgStore {
             "SELECT seq, due_ms, payload FROM parked WHERE shard = $1 AND lot = $2 AND seq = ANY ($3) ORDER BY seq";
         for places in seqs.chunks(16) {
             let places: Vec<i64> = places.iter().map(|place| big(*place)).collect();
-            for row in &self.query(sql, &[&self.duty.shard, &i64::from(queue.0), &places])? {
+            for row in &self.query(Proof::Latest, sql, &[&self.duty.shard, &i64::from(queue.0), &places])? {
                 if let Err(place) = gathered.add_chunk(&self.delayed_content(queue, row)?, 0..u64::MAX) {
                     return Ok(gathered.until(place));
                 }
@@ -288,42 +336,6 @@ impl PgStore {
         }
         Content { messages: content.messages, damaged }
     }
-
-    /// Asks for rows on the connection for reads.
-    pub(crate) fn query(&self, sql: &str, values: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, StoreError> {
-        self.check_open()?;
-        self.runtime().block_on(async {
-            let session = self.reader().await?;
-            match timeout(TIMEOUT, session.query(sql, values)).await {
-                Ok(Ok(rows)) => Ok(rows),
-                Ok(Err(error)) => {
-                    self.reads.give_up(&session).await;
-                    Err(failure(&error))
-                }
-                Err(_) => {
-                    // It is still busy with the query.
-                    self.reads.give_up(&session).await;
-                    Err(StoreError::new(format!("PostgreSQL did not answer a read within {} s", TIMEOUT.as_secs())))
-                }
-            }
-        })
-    }
-}
-
-impl PgStore {
-    /// The connection for reads, to the very server that commits go to. After a failover the old primary may still answer, and does
-    /// not know the latest commits.
-    async fn reader(&self) -> Result<Arc<Session>, StoreError> {
-        let writer = self.commits.get().await.map_err(StoreError::new)?;
-        for _ in 0..2 {
-            let reader = self.reads.get().await.map_err(StoreError::new)?;
-            if reader.server == writer.server {
-                return Ok(reader);
-            }
-            self.reads.give_up(&reader).await;
-        }
-        Err(StoreError::new("PostgreSQL's primary is changing"))
-    }
 }
 
 /// The messages of a row.
@@ -336,15 +348,22 @@ struct Content {
 struct Gathered {
     found: ReadBatch,
     limit: ReadLimit,
+    /// Whether messages are missing.
+    has_gap: bool,
 }
 
 impl Gathered {
     fn new(limit: ReadLimit) -> Self {
-        Self { found: ReadBatch::default(), limit }
+        Self { found: ReadBatch::default(), limit, has_gap: false }
     }
 
     fn until(self, until: u64) -> ReadBatch {
         ReadBatch { until, ..self.found }
+    }
+
+    fn end(self, until: u64) -> (ReadBatch, bool) {
+        let has_gap = self.has_gap;
+        (self.until(until), has_gap)
     }
 
     /// Adds messages that should exist and are missing, as damaged ones.
@@ -352,6 +371,7 @@ impl Gathered {
         if places.is_empty() {
             return;
         }
+        self.has_gap = true;
         let file: Arc<str> = format!("schema {}, stream {}", store.schema(), stream.0).into();
         let reason: Arc<str> = "no chunk table has its row".into();
         self.found.damaged.extend(places.take(MAX_DAMAGED).map(|seq| Damaged {

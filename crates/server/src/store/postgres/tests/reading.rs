@@ -1,7 +1,9 @@
 //! Messages that are damaged, large, or in tables that go.
 
+use std::{collections::BTreeSet, thread};
+
 use super::{super::slots::SLOT_MS, *};
-use crate::store::Store;
+use crate::store::{ReadBatch, Store, StoreError};
 
 #[test]
 fn a_damaged_message_is_reported_and_its_neighbours_are_read() {
@@ -34,6 +36,9 @@ fn messages_that_are_missing_are_reported_and_not_passed_over() {
     let found = owning.store.read(STREAM, 1, ALL).unwrap();
     assert_eq!(found.messages.iter().map(|message| message.seq).collect::<Vec<_>>(), [1, 3, 4]);
     assert_eq!(found.damaged.iter().map(|damaged| damaged.seq).collect::<Vec<_>>(), [2]);
+    let these = owning.store.read_these(STREAM, &[2, 3], usize::MAX).unwrap();
+    assert_eq!(these.messages.iter().map(|message| message.seq).collect::<Vec<_>>(), [3]);
+    assert_eq!(these.damaged.iter().map(|damaged| damaged.seq).collect::<Vec<_>>(), [2]);
     delete(4);
     assert_eq!(owning.store.read(STREAM, 1, ALL).unwrap().damaged.len(), 2);
     owning.node.member.freeze();
@@ -42,6 +47,60 @@ fn messages_that_are_missing_are_reported_and_not_passed_over() {
     let duty = next.runtime.block_on(next.member.take(&view)).unwrap().unwrap();
     let refused = next.runtime.block_on(PgStore::open(&next.member, &duty)).unwrap_err().to_string();
     assert!(refused.contains("message 4 of stream 1"), "{refused}");
+}
+
+/// A primary that was paused while another one took its place: it lacks the latest commits, and answers reads but no writes.
+#[test]
+fn an_old_primary_that_answers_reads_sets_nothing_aside() {
+    let Some(server) = PgServer::shared() else { return };
+    let (config, owning) = owning(server);
+    owning.store.commit(&[appended(1)]).unwrap();
+    assert_eq!(owning.store.read(STREAM, 1, ALL).unwrap().messages.len(), 1, "the connection is proven, so far");
+    (2..=3).for_each(|seq| owning.store.commit(&[appended(seq)]).unwrap());
+    owning.store.commit(&[Record::Delayed(StreamId(2), message(1, 100, 1))]).unwrap();
+    let sql = |sql: &str| server.psql("postgres", &format!("SET search_path = {}; {sql}", config.schema)).unwrap();
+    sql("CREATE TABLE kept AS SELECT * FROM chunk_0_0; CREATE TABLE commits AS SELECT * FROM journal");
+    sql("DELETE FROM chunk_0_0 WHERE first > 1; DELETE FROM journal WHERE commit_no > 2");
+    // Its standby has left it: nothing that is written there is answered.
+    let hold = format!("BEGIN; LOCK TABLE {}.member IN EXCLUSIVE MODE; SELECT pg_sleep(60)", config.schema);
+    let writes = thread::spawn(move || PgServer::shared().unwrap().psql("postgres", &hold));
+    let locked =
+        "SELECT count(*) FROM pg_locks WHERE relation = 'member'::regclass AND mode = 'ExclusiveLock' AND granted";
+    while sql(locked).pop().unwrap() != "1" {
+        thread::sleep(Duration::from_millis(10));
+    }
+    let reads: [&dyn Fn() -> Result<ReadBatch, StoreError>; 3] =
+        [&|| owning.store.read(STREAM, 1, ALL), &|| owning.store.read_these(STREAM, &[2, 3], usize::MAX), &|| {
+            owning.store.first_due(StreamId(2), ALL, &BTreeSet::new())
+        }];
+    for read in reads {
+        let refused = read();
+        assert!(matches!(refused, Err(StoreError::Failed(_))), "{refused:?}");
+    }
+    sql(
+        "DELETE FROM chunk_0_0; INSERT INTO chunk_0_0 SELECT * FROM kept; DELETE FROM journal; INSERT INTO journal SELECT * FROM commits",
+    );
+    for (read, count) in reads.into_iter().zip([3, 2, 1]) {
+        let found = read().unwrap();
+        assert_eq!((found.messages.len(), found.damaged.len()), (count, 0));
+    }
+    let lock = "relation = 'member'::regclass AND mode = 'ExclusiveLock'";
+    sql(&format!("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE {lock}"));
+    assert!(writes.join().unwrap().is_err(), "it held the lock until now");
+}
+
+/// What was lost for good is found by a read, too: a queue to which nobody sends would not be served otherwise.
+#[test]
+fn a_read_that_finds_answered_commits_gone_gives_the_shard_up() {
+    let Some(server) = PgServer::shared() else { return };
+    let (config, owning) = owning(server);
+    (1..=3).for_each(|seq| owning.store.commit(&[appended(seq)]).unwrap());
+    let schema = &config.schema;
+    server.psql("postgres", &format!("DELETE FROM {schema}.journal WHERE commit_no > 2")).unwrap();
+    server.psql("postgres", &format!("DELETE FROM {schema}.chunk_0_0 WHERE first > 1")).unwrap();
+    let lost = owning.store.read(STREAM, 1, ALL);
+    assert!(matches!(lost, Err(StoreError::Lost(_))), "{lost:?}");
+    assert!(!owning.store.may_serve());
 }
 
 #[test]

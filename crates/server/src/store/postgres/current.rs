@@ -1,0 +1,176 @@
+//! Whether the server at the other end of a connection has every commit that was answered.
+//!
+//! After a failover the old primary may go on answering until Patroni stops it, for example when it was paused and continues. It
+//! takes connections, says that it takes writes, and lacks the latest commits. Its writes are never answered, because its standby
+//! has left it, but its reads are. A message that it lacks is not damaged, and a shard that it lacks is not lost.
+
+use std::{sync::Arc, sync::atomic::Ordering, time::Duration};
+
+use tokio::time::{Instant, sleep, timeout};
+use tokio_postgres::{Row, types::ToSql};
+
+use crate::store::{
+    StoreError,
+    postgres::{
+        PgStore, big,
+        commit::{RETRY, failure},
+        connect::Session,
+        error::{PostgresError, describe},
+        member,
+    },
+};
+
+/// How long a query may take.
+const TIMEOUT: Duration = Duration::from_secs(15);
+pub(super) const COMMITS_ARE_GONE: &str = "PostgreSQL has lost commits that were answered";
+
+/// What a server is to this owner of a shard.
+pub(super) enum Standing {
+    /// It has every commit that was answered.
+    Current,
+    /// It lacks some and confirms no writes, or does not answer: look for another one.
+    Stale(String),
+    /// It lacks some and confirms writes, so no other server has them either.
+    Gone,
+    /// Another server owns the shard there.
+    Fenced,
+}
+
+/// What a read relies on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Proof {
+    /// The server was current when the connection was first used.
+    Connection,
+    /// The server has all commits that were answered until now.
+    Latest,
+}
+
+impl PgStore {
+    /// Judges a server by what it has of the shard, where commits up to `known` were answered.
+    pub(super) async fn standing(&self, session: &Session, known: u64) -> Standing {
+        let asked = "SELECT (SELECT epoch FROM shard WHERE id = $1), GREATEST((SELECT commit_no FROM image WHERE shard = $1), \
+                     (SELECT max(commit_no) FROM journal WHERE shard = $1))";
+        let found = async {
+            let row = session.query(asked, &[&self.duty.shard]).await?.pop();
+            row.map(|row| {
+                Ok::<_, tokio_postgres::Error>((row.try_get::<_, Option<i64>>(0)?, row.try_get::<_, Option<i64>>(1)?))
+            })
+            .transpose()
+        };
+        let (epoch, last) = match timeout(self.try_timeout, found).await {
+            Ok(Ok(found)) => found.unwrap_or_default(),
+            Ok(Err(error)) => return Standing::Stale(describe(&error)),
+            Err(_) => return Standing::Stale(self.no_answer()),
+        };
+        let (epoch, last) = (epoch.unwrap_or(-1), last.unwrap_or(-1));
+        // Epochs only grow, so a smaller one is that of a server which lacks the take-over.
+        if epoch > self.duty.epoch {
+            return Standing::Fenced;
+        }
+        if epoch == self.duty.epoch && last >= big(known) {
+            session.seen.fetch_max(last, Ordering::Relaxed);
+            return Standing::Current;
+        }
+        match self.confirm(session).await {
+            Ok(()) => {
+                tracing::error!(
+                    shard = self.duty.shard,
+                    last,
+                    answered = known,
+                    "PostgreSQL has lost commits that were answered, by an asynchronous failover or a restore; this server gives \
+                     the shard up and opens it as PostgreSQL has it now"
+                );
+                Standing::Gone
+            }
+            Err(reason) => {
+                tracing::debug!(shard = self.duty.shard, last, answered = known, reason, "an old primary answered");
+                Standing::Stale(reason)
+            }
+        }
+    }
+
+    /// Waits until all visible commits are replicated. PostgreSQL's log is one sequence: once a later write is answered, every earlier
+    /// one is replicated, too.
+    pub(super) async fn confirm(&self, session: &Session) -> Result<(), String> {
+        let warnings = session.warnings();
+        let written = timeout(self.try_timeout, member::beat(session, &self.member.id)).await;
+        match written {
+            _ if session.warnings() != warnings => Err("PostgreSQL warned of a missing standby".to_owned()),
+            Ok(Ok(true)) => Ok(()),
+            // A row that is not there is no write.
+            Ok(Ok(false)) => Err("this server is not registered any more".to_owned()),
+            Ok(Err(error)) => Err(describe(&error)),
+            Err(_) => Err(self.no_answer()),
+        }
+    }
+
+    pub(super) fn no_answer(&self) -> String {
+        format!("PostgreSQL did not answer within {:?}", self.try_timeout)
+    }
+
+    /// Asks for rows on the connection for reads.
+    pub(super) fn query(
+        &self,
+        proof: Proof,
+        sql: &str,
+        values: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<Row>, StoreError> {
+        self.check_open()?;
+        self.runtime().block_on(async {
+            let session = self.reader(proof).await?;
+            match timeout(TIMEOUT, session.query(sql, values)).await {
+                Ok(Ok(rows)) => Ok(rows),
+                Ok(Err(error)) => {
+                    self.reads.give_up(&session).await;
+                    Err(failure(&error))
+                }
+                Err(_) => {
+                    // It is still busy with the query.
+                    self.reads.give_up(&session).await;
+                    Err(StoreError::new(format!("PostgreSQL did not answer a read within {} s", TIMEOUT.as_secs())))
+                }
+            }
+        })
+    }
+
+    /// The connection for reads, to the very server that commits go to.
+    async fn reader(&self, proof: Proof) -> Result<Arc<Session>, StoreError> {
+        let (began, mut wait) = (Instant::now(), RETRY.0);
+        loop {
+            let writer = self.commits.get().await.map_err(StoreError::new)?;
+            let reader = self.reads.get().await.map_err(StoreError::new)?;
+            let known = self.lock().images.commit_no;
+            let needed = match proof {
+                Proof::Connection => 0,
+                Proof::Latest => big(known),
+            };
+            let standing = match reader.server == writer.server {
+                false => Standing::Stale("commits go to another server".to_owned()),
+                true if reader.seen.load(Ordering::Relaxed) >= needed => return Ok(reader),
+                true => self.standing(&reader, known).await,
+            };
+            let reason = match standing {
+                Standing::Current => return Ok(reader),
+                Standing::Gone => return Err(self.lose(COMMITS_ARE_GONE)),
+                Standing::Fenced => return Err(self.lose(PostgresError::NotOwner)),
+                Standing::Stale(reason) => reason,
+            };
+            self.reads.give_up(&reader).await;
+            // A commit that is under way keeps its connection.
+            if reader.server == writer.server {
+                self.commits.give_up(&writer).await;
+            }
+            if began.elapsed() >= self.try_timeout {
+                return Err(StoreError::new(format!("PostgreSQL's primary is changing: {reason}")));
+            }
+            sleep(wait).await;
+            wait = (wait * 2).min(RETRY.1);
+        }
+    }
+
+    /// Notes that another server owns the shard, or has to open it.
+    pub(super) fn lose(&self, why: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> StoreError {
+        self.duty.lose();
+        StoreError::lost(why)
+    }
+}
