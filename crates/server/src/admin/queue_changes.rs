@@ -74,20 +74,14 @@ async fn purge_named(app: &AppState, params: &RawPathParams, query: &Query) -> R
 async fn update_named(app: &AppState, params: &RawPathParams, query: &Query) -> Result<UpdatedView, ApiError> {
     query.only(&["project", "retention_ms", "delete_when_settled", "description", "max_consume_count"])?;
     let before = named(app, params, query).await?;
-    let (retention, change) = (retention_change(query)?, queue_change(query)?);
-    let (changes_retention, changes_queue) =
-        (retention != RetentionChange::default(), change != QueueChange::default());
-    if !changes_retention && !changes_queue {
+    let change = queue_change(query)?;
+    let changes_retention = change.retention != RetentionChange::default();
+    if change == QueueChange::default() {
         let text = "retention_ms, delete_when_settled, description or max_consume_count is needed.";
         return Err(codes::URL_PARAMETER.because(text));
     }
-    // First the change that may be refused because of dead letters, so that a refusal changes nothing.
-    if changes_queue {
-        app.broker.change_queue(&before.project, &before.queue.id, change).await?;
-    }
-    if changes_retention {
-        app.broker.change_retention(&before.project, &before.queue.id, retention).await?;
-    }
+    // As one change, so that a refusal changes nothing.
+    app.broker.change_queue(&before.project, &before.queue.id, change).await?;
     let is_it = |id: &QueueId, _: &str| *id == before.queue.id;
     let page = OverviewPage { after: None, max: 1, is_shown: &is_it };
     let now = app.broker.project_overview(&before.project, page).await?.into_iter().next();
@@ -107,7 +101,7 @@ async fn update_named(app: &AppState, params: &RawPathParams, query: &Query) -> 
     })
 }
 
-/// The change of properties that the parameters ask for. `none` switches dead letters off.
+/// The change that the parameters ask for. `none` switches dead letters off.
 fn queue_change(query: &Query) -> Result<QueueChange, ApiError> {
     let description = query.given("description").map(str::to_owned);
     if let Some(description) = &description {
@@ -120,10 +114,10 @@ fn queue_change(query: &Query) -> Result<QueueChange, ApiError> {
             Some(Some(query.number("max_consume_count", 0, &limits::MAX_CONSUME_COUNT, codes::MAX_CONSUME_COUNT)?))
         }
     };
-    Ok(QueueChange { description, max_consume_count })
+    Ok(QueueChange { description, max_consume_count, retention: retention_change(query)? })
 }
 
-/// The change that the parameters ask for. `default` returns to the configuration.
+/// The change of the retention that the parameters ask for. `default` returns to the configuration.
 fn retention_change(query: &Query) -> Result<RetentionChange, ApiError> {
     let retention = match query.first("retention_ms") {
         None => None,

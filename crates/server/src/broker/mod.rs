@@ -263,24 +263,12 @@ pub trait Broker: Sealed + fmt::Debug + Send + Sync + 'static {
         Err(BrokerError::NotOffered("purging".into()))
     }
 
-    /// Changes how long a queue keeps its messages. Changes of different settings at the same time all take effect.
-    ///
-    /// # Errors
-    /// [`BrokerError::Configured`] if the configuration of the server has the setting.
-    async fn change_retention(
-        &self,
-        _project: &ProjectId,
-        _queue: &QueueId,
-        _change: RetentionChange,
-    ) -> Result<(), BrokerError> {
-        Err(BrokerError::NotOffered("a retention for each queue".into()))
-    }
-
-    /// Changes the properties of a queue, and returns it as it is then. Messages keep the number of their failures.
+    /// Changes the properties of a queue, all of them or none, and returns it as it is then. Changes of different properties at the
+    /// same time all take effect. Messages keep the number of their failures.
     ///
     /// # Errors
     /// [`BrokerError::NotAvailable`] when it is a Kafka queue, which has no dead letters, or a group still has dead letters and they
-    /// were switched off.
+    /// were switched off. [`BrokerError::Configured`] if the configuration of the server has a setting of the retention.
     async fn change_queue(
         &self,
         _project: &ProjectId,

@@ -34,7 +34,7 @@ impl RetentionChange {
     }
 }
 
-/// A change of a queue's properties. `None` leaves one as it is, and the default changes nothing.
+/// A change of a queue, made as a whole or not at all. `None` leaves a property as it is, and the default changes nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct QueueChange {
     /// The new description; empty for none.
@@ -42,6 +42,15 @@ pub struct QueueChange {
     /// The new number of failures that make a message a dead letter, 1-100. `Some(None)` switches dead letters off, which is refused
     /// while a group has some.
     pub max_consume_count: Option<Option<u32>>,
+    /// How long the queue keeps its messages.
+    pub retention: RetentionChange,
+}
+
+impl From<RetentionChange> for QueueChange {
+    /// Changes nothing else.
+    fn from(retention: RetentionChange) -> Self {
+        Self { retention, ..Self::default() }
+    }
 }
 
 impl From<RetentionPolicy> for RetentionChange {

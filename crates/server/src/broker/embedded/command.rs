@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::{
     broker::{
-        Appended, NewMessage, QueueChange, RetentionChange,
+        Appended, NewMessage, QueueChange,
         embedded::{
             reply::Reply,
             state::{label_filter::LabelFilter, lease::LeaseEnd},
@@ -58,7 +58,6 @@ pub(crate) enum AdminCommand {
     PutTags(QueueId, Vec<QueueTag>),
     DeleteTags(QueueId, Vec<(String, Option<String>)>),
     FixRule(CursorId, LabelFilter),
-    ChangeRetention(QueueId, RetentionChange),
     ChangeQueue(QueueId, QueueChange),
     /// Purges all messages of a queue, or the backlog of one group.
     Purge(QueueId, Option<GroupId>),

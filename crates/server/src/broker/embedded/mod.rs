@@ -41,7 +41,7 @@ use crate::{
     broker::{
         Ack, AckCounts, Appended, Broker, BrokerError, BrokerStats, DamagedMessage, FoundMessage, GroupList, GroupPath,
         LeaseRequest, LeasedMessage, MessageOrigin, NewMessage, OverviewPage, Peeked, Purged, QueueChange,
-        QueueOverview, Quotas, RetentionChange, StorageTrouble, Stream, Usage,
+        QueueOverview, Quotas, StorageTrouble, Stream, Usage,
         embedded::{
             command::{Command, Request},
             core::Core,
@@ -458,15 +458,6 @@ impl Broker for EmbeddedBroker {
         change: QueueChange,
     ) -> Result<Queue, BrokerError> {
         self.core.change_queue(project, queue, change).await
-    }
-
-    async fn change_retention(
-        &self,
-        project: &ProjectId,
-        queue: &QueueId,
-        change: RetentionChange,
-    ) -> Result<(), BrokerError> {
-        self.core.change_retention(project, queue, change).await
     }
 
     #[cfg(feature = "disk")]

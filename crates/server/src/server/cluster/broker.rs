@@ -20,8 +20,7 @@ use crate::{
     broker::{
         Ack, AckCounts, Appended, BackedUp, Broker, BrokerError, BrokerStats, ClusterCounters, ClusterStatus,
         DamagedMessage, FoundMessage, GroupList, GroupPath, LeaseRequest, LeasedMessage, MessageOrigin, NewMessage,
-        OverviewPage, Peeked, Purged, QueueChange, QueueOverview, Quotas, RetentionChange, StorageTrouble, Stream,
-        Usage,
+        OverviewPage, Peeked, Purged, QueueChange, QueueOverview, Quotas, StorageTrouble, Stream, Usage,
     },
     store::postgres::{authority, shards},
 };
@@ -349,16 +348,6 @@ impl Broker for ClusterBroker {
     ) -> Result<Queue, BrokerError> {
         let call = Call::ChangeQueue { project: project.clone(), queue: queue.clone(), change: change.into() };
         reply!(self.at(queue, call).await?, Reply::Queue(queue) => queue.into())
-    }
-
-    async fn change_retention(
-        &self,
-        project: &ProjectId,
-        queue: &QueueId,
-        change: RetentionChange,
-    ) -> Result<(), BrokerError> {
-        let call = Call::ChangeRetention { project: project.clone(), queue: queue.clone(), change: change.into() };
-        reply!(self.at(queue, call).await?, Reply::Done => ())
     }
 
     async fn back_up(&self, _to: &Path) -> Result<BackedUp, BrokerError> {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::shape::{
     FoundShape, GroupsShape, LeasedShape, NewQueueShape, OverviewShape, PeekedShape, QueueChangeShape, QueueShape,
-    RetentionShape, SentShape, StreamShape,
+    SentShape, StreamShape,
 };
 use crate::broker::{
     Ack, AckCounts, Appended, Broker, BrokerError, DamagedMessage, GroupPath, LeaseRequest, MessageOrigin,
@@ -124,11 +124,6 @@ pub(super) enum Call {
         project: ProjectId,
         queue: QueueId,
         group: Option<GroupId>,
-    },
-    ChangeRetention {
-        project: ProjectId,
-        queue: QueueId,
-        change: RetentionShape,
     },
     ChangeQueue {
         project: ProjectId,
@@ -261,9 +256,6 @@ impl Call {
             Self::EndPolls { .. } => return Err(BrokerError::NotOffered("ending the polls of a shard".into())),
             Self::ChangeQueue { project, queue, change } => {
                 Reply::Queue(broker.change_queue(&project, &queue, change.into()).await?.into())
-            }
-            Self::ChangeRetention { project, queue, change } => {
-                done(broker.change_retention(&project, &queue, change.into()).await?)
             }
         })
     }

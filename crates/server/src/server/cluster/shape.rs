@@ -407,15 +407,17 @@ pub(super) struct QueueChangeShape {
     description: Option<String>,
     changes_max_consume_count: bool,
     max_consume_count: Option<u32>,
+    retention: RetentionShape,
 }
 
 impl From<QueueChange> for QueueChangeShape {
     fn from(change: QueueChange) -> Self {
-        let QueueChange { description, max_consume_count } = change;
+        let QueueChange { description, max_consume_count, retention } = change;
         Self {
             description,
             changes_max_consume_count: max_consume_count.is_some(),
             max_consume_count: max_consume_count.flatten(),
+            retention: retention.into(),
         }
     }
 }
@@ -425,6 +427,7 @@ impl From<QueueChangeShape> for QueueChange {
         Self {
             description: shape.description,
             max_consume_count: shape.changes_max_consume_count.then_some(shape.max_consume_count),
+            retention: shape.retention.into(),
         }
     }
 }

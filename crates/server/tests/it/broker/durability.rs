@@ -89,7 +89,7 @@ async fn changes_of_a_queue_survive() {
     on_each_durable_store(NewQueue::new("q").description("a queue"), async |s: Stage, reopen: Reopen| {
         s.send(&["1", "2"]).await;
         s.fail_first(1).await;
-        let change = QueueChange { description: None, max_consume_count: Some(Some(2)) };
+        let change = QueueChange { max_consume_count: Some(Some(2)), ..QueueChange::default() };
         let changed = s.broker.change_queue(&s.project, &s.queue, change).await.unwrap();
         assert_eq!((changed.max_consume_count, changed.description.as_str()), (Some(2), "a queue"));
         let change = QueueChange { description: Some("renamed".to_owned()), ..QueueChange::default() };

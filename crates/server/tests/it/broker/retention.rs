@@ -4,7 +4,7 @@ use std::{path::Path, time::Duration};
 
 use dms_protocol::queue::{NewQueue, QueueMode, TagMode};
 use dms_server::broker::{
-    Broker, BrokerError, GroupPath, RetentionPolicy, Stream,
+    Broker, BrokerError, GroupPath, QueueChange, RetentionChange, RetentionPolicy, Stream,
     embedded::{EmbeddedConfig, StartPosition},
 };
 use tokio::time::{advance, sleep};
@@ -17,7 +17,7 @@ const WHEN_SETTLED: RetentionPolicy = RetentionPolicy { retention: None, delete_
 
 impl Stage {
     async fn keep(&self, policy: RetentionPolicy) {
-        self.broker.change_retention(&self.project, &self.queue, policy.into()).await.unwrap();
+        self.broker.change_queue(&self.project, &self.queue, RetentionChange::from(policy).into()).await.unwrap();
     }
 
     async fn keep_for(&self, retention: Duration) {
@@ -101,8 +101,15 @@ async fn the_configuration_overrides_a_set_retention() {
     config.queue_retention.insert(("p".into(), "q".to_owned()), configured);
     on_each_store_with(config, NewQueue::new("q"), async |s: Stage| {
         let other = RetentionPolicy { retention: Some(2 * HOUR), delete_when_settled: None };
-        let refused = s.broker.change_retention(&s.project, &s.queue, other.into()).await;
+        let change = QueueChange {
+            description: Some("changed".to_owned()),
+            max_consume_count: Some(Some(3)),
+            retention: other.into(),
+        };
+        let refused = s.broker.change_queue(&s.project, &s.queue, change).await;
         assert!(matches!(&refused, Err(BrokerError::Configured(what)) if what == "retention"), "{refused:?}");
+        let queue = s.broker.queue(&s.project, &s.queue).await.unwrap();
+        assert_eq!((queue.description.as_str(), queue.max_consume_count), ("", None), "a part of the change was made");
         s.keep(WHEN_SETTLED).await;
         assert_eq!(s.broker.queue(&s.project, &s.queue).await.unwrap().reservation_minutes, 60);
         assert!(s.broker.overview()[0].delete_when_settled);

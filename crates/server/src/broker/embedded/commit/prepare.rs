@@ -4,12 +4,12 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
     broker::{
-        Appended, BrokerError, Deduplication, NewMessage, QueueChange,
+        Appended, BrokerError, Deduplication, NewMessage, QueueChange, RetentionChange, RetentionPolicy,
         embedded::{
             command::{AdminCommand, Command},
             config::{EmbeddedConfig, StartPosition},
             state::{
-                BrokerState,
+                BrokerState, QueueState,
                 label_filter::LabelFilter,
                 lease::{LeaseDecision, LeaseEnd},
                 recent_keys::MAX_KEYS,
@@ -313,10 +313,6 @@ impl<'a> Preparer<'a> {
             AdminCommand::PutTags(queue, tags) => self.put_tags(queue, tags),
             AdminCommand::DeleteTags(queue, tags) => self.delete_tags(queue, tags),
             AdminCommand::FixRule(cursor, rule) => self.fix_rule(*cursor, rule),
-            AdminCommand::ChangeRetention(queue, change) => {
-                let set = self.state.queues.get(queue).ok_or(BrokerError::QueueNotFound)?.retention;
-                Ok(vec![Record::RetentionSet(queue.clone(), change.apply(set))])
-            }
             AdminCommand::ChangeQueue(queue, change) => self.change_queue(queue, change),
             AdminCommand::Purge(queue, group) => self.purge(queue, group.as_ref()),
         }
@@ -360,7 +356,29 @@ impl<'a> Preparer<'a> {
             }
             row.max_consume_count = count;
         }
-        Ok(if row == queue.row { Vec::new() } else { vec![Record::QueueChanged(row)] })
+        let retention = self.changed_retention(queue, change.retention)?;
+        let mut records = Vec::new();
+        if row != queue.row {
+            records.push(Record::QueueChanged(row));
+        }
+        if retention != queue.retention {
+            records.push(Record::RetentionSet(id.clone(), retention));
+        }
+        Ok(records)
+    }
+
+    /// The retention of a queue after a change. It is checked and applied here, where commands come one by one, so that another
+    /// change made at the same time is not lost.
+    fn changed_retention(&self, queue: &QueueState, change: RetentionChange) -> Result<RetentionPolicy, BrokerError> {
+        let (configured, set) = (self.config.configured(&queue.row), queue.retention);
+        if configured.retention.is_some() && change.retention.is_some_and(|new| new != set.retention) {
+            return Err(BrokerError::Configured("retention".into()));
+        }
+        let settled = change.delete_when_settled;
+        if configured.delete_when_settled.is_some() && settled.is_some_and(|new| new != set.delete_when_settled) {
+            return Err(BrokerError::Configured("delete_when_settled".into()));
+        }
+        Ok(change.apply(set))
     }
 
     fn has_dead_letters(&self, group: &GroupRow) -> bool {
