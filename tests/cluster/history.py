@@ -1,5 +1,6 @@
 """Traffic through all servers, and the history that it leaves: what was answered, and what was received after that."""
 
+import collections
 import http.client
 import json
 import random
@@ -53,7 +54,7 @@ class History:
         self.name, self.path = name, path
         self.lock, self.done = threading.Lock(), threading.Event()
         self.answered, self.settled, self.unsure = [], [], set()
-        self.came_back = []
+        self.came_back, self.twice = [], []
         self.ends = None
         seeds = (seed * 2, seed * 2 + 1)
         self.threads = [threading.Thread(target=work, args=(Caller(ports, seed),), daemon=True)
@@ -92,6 +93,8 @@ class History:
                 continue
             quiet = None
             self.came_back += [number for number in numbers if number in settled]
+            # No lease has a message twice, so these were stored twice.
+            self.twice += [number for number, times in collections.Counter(numbers).items() if times > 1]
             self.unsure.update(numbers)
             acks = [{"handler": message["handler"], "status": "success"} for message in leased]
             try:
@@ -106,9 +109,9 @@ class History:
         return not self.unsure.issuperset(list(self.answered))
 
     def verdict(self):
-        """What was lost, what came back, and what was out of order."""
+        """What was lost, what came back, what was out of order, and what was stored twice."""
         lost = sorted(set(self.answered) - self.unsure)
         answered = set(self.answered)
         in_order = [number for number in self.settled if number in answered]
         late = [(before, after) for before, after in zip(in_order, in_order[1:]) if after < before]
-        return lost, self.came_back, late
+        return lost, self.came_back, late, self.twice

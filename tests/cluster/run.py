@@ -218,20 +218,23 @@ def main():
 def finish(stage):
     for history in stage.histories:
         history.done.set()
-    failed, sums = False, [0, 0, 0, 0, 0]
+    failed, sums = False, [0, 0, 0, 0, 0, 0]
     for history in stage.histories:
         for thread in history.threads:
             thread.join(300)
             assert not thread.is_alive(), f"{history.name} does not become empty"
-        lost, came_back, late = history.verdict()
+        lost, came_back, late, twice = history.verdict()
         late = late if QUEUES[history.name] == "FIFO" else []
-        for kind, numbers in (("lost", lost), ("acknowledged, and came back", came_back), ("out of order", late)):
+        for kind, numbers in (("lost", lost), ("acknowledged, and came back", came_back), ("out of order", late), ("stored twice", twice)):
             if numbers:
                 failed = True
                 print(f"{history.name}: {kind}: {numbers[:20]}", file=sys.stderr)
-        found = (len(history.answered), len(history.settled), len(lost), len(came_back), len(late))
+        found = (len(history.answered), len(history.settled), len(lost), len(came_back), len(late), len(twice))
         sums = [sum(pair) for pair in zip(sums, found)]
-    print("answered sends {}, answered acknowledgements {}, lost {}, came back {}, out of order {}".format(*sums))
+    print("answered sends {}, answered acknowledgements {}, lost {}, came back {}, out of order {}, stored twice {}".format(*sums))
+    if failed:
+        for server in stage.servers:
+            print(server.log.read_text(), file=sys.stderr)
     return failed
 
 
