@@ -117,7 +117,7 @@ pub mod internal {
             http_client::{UnusableAuthorities, certificates},
         },
         ttl_map::TtlMap,
-        worker::internal::{ACK_MARGIN, LeasedBatch, check_settings, consume_leased, defaults as worker_defaults},
+        worker::internal::{ACK_MARGIN, LeasedBatch, check_settings, consume_leased, defaults as worker_defaults, unwrap_parked},
     };
 }
 

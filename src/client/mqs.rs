@@ -11,7 +11,7 @@ use super::{
     tries::Repeat,
 };
 use crate::{
-    limits::{self, LimitError, MAX_MQS_BYTES},
+    limits::{self, LimitError, MAX_BYTES, MAX_MQS_BYTES},
     message::Message,
     queue::{ConsumerGroup, GroupId, Queue, QueueId, QueueMode},
     wire::{self, Dialect},
@@ -24,6 +24,11 @@ impl Client {
     /// The API that the client speaks.
     pub fn dialect(&self) -> Dialect {
         self.inner.wording.dialect
+    }
+
+    /// The most bytes of bodies in one request.
+    pub(crate) fn most_bytes(&self) -> usize {
+        if self.speaks_mqs() { MAX_MQS_BYTES } else { MAX_BYTES }
     }
 
     pub(super) fn speaks_mqs(&self) -> bool {

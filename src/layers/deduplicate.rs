@@ -7,7 +7,10 @@ use tokio::time::sleep;
 use tower::Layer;
 
 use super::around::{Around, AroundService};
-use crate::worker::{Delivery, DeliveryService, HandlerError};
+use crate::{
+    json,
+    worker::{Delivery, DeliveryService, HandlerError},
+};
 
 /// How often a key that is in progress elsewhere is checked.
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
@@ -133,6 +136,13 @@ impl Deduplicate {
     pub fn by_attribute(name: impl Into<String>, store: impl KeyStore, keep: Duration) -> Self {
         let name = name.into();
         let key = move |delivery: &Delivery| delivery.attributes().text(&name).map(Cow::into_owned);
+        Self::new(key, store, keep)
+    }
+
+    /// Deduplicates by the text or number at a JSON pointer into the body, such as `/order/id`.
+    pub fn by_pointer(pointer: impl Into<String>, store: impl KeyStore, keep: Duration) -> Self {
+        let pointer = pointer.into();
+        let key = move |delivery: &Delivery| json::text_at(delivery.body().as_str(), &pointer).map(Cow::into_owned);
         Self::new(key, store, keep)
     }
 

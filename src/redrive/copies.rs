@@ -1,8 +1,10 @@
 //! The copy of a message for a redrive: without the history of its failures, and with its redrives counted.
 
 use crate::{
+    client::Client,
     message::{Attributes, Message, ReceivedMessage},
-    worker::attributes::{ATTEMPTS, DEFERRED, ERROR, FIRST_FAILURE, LAST_FAILURE, ORIGIN, REASON, WORKER, keep_id},
+    wire::Dialect,
+    worker::attributes::{MESSAGE_ID, ATTEMPTS, DEFERRED, ERROR, FIRST_FAILURE, LAST_FAILURE, ORIGIN, REASON, WORKER, keep_id},
 };
 
 /// The attribute with the number of redrives of a message.
@@ -30,6 +32,15 @@ pub fn older(mut message: Message) -> Message {
     let times = redriven(&message.attributes).saturating_add(1);
     message.attributes.retain(|name| !HISTORY.contains(&name));
     message.attribute(REDRIVEN, times)
+}
+
+/// Removes what this library added to the attributes of a copy if the service of the client carries none. Attributes of the message
+/// itself stay, so that such a copy is refused and nothing is lost.
+pub fn for_service(client: &Client, mut copy: Message) -> Message {
+    if client.dialect() == Dialect::Mqs {
+        copy.attributes.retain(|name| name != REDRIVEN && name != MESSAGE_ID);
+    }
+    copy
 }
 
 /// Returns whether a message was redriven the most times that are allowed.

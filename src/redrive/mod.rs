@@ -13,13 +13,14 @@ mod sender;
 mod sweep;
 
 pub use copies::REDRIVEN;
-pub use copies::{is_exhausted, older};
+pub use copies::{for_service, is_exhausted, older};
 use journal::{Journal, Legacy};
 use sender::{Memory, Sender};
 pub use sweep::{Sweep, SweepError, SweepReport, Visitor};
 
 use crate::{
     client::{Client, Error},
+    clock,
     message::{Attributes, Message, ReceivedMessage},
     queue::{QueueId, SourcePath, Stream},
 };
@@ -94,7 +95,8 @@ pub struct RedriveReport {
     pub redriven: u64,
     /// Messages that the filter excluded.
     pub filtered: u64,
-    /// Messages that were redriven the most times already.
+    /// Messages that were redriven the most times already. Over ROMA Connect MQS, whose messages carry no count: messages that failed
+    /// again during the redrive.
     pub exhausted: u64,
     /// Messages whose copies cannot be sent.
     pub refused: u64,
@@ -210,7 +212,8 @@ impl Redrive {
         self
     }
 
-    /// The most redrives of one message; 3 by default. Messages beyond it stay, so that none circulates without end.
+    /// The most redrives of one message; 3 by default. Messages beyond it stay, so that none circulates without end. Copies over
+    /// ROMA Connect MQS carry no count.
     pub fn max_redrives(mut self, times: u32) -> Self {
         self.max_redrives = times;
         self
@@ -238,13 +241,15 @@ impl Redrive {
         let failed = |source| RedriveError { report: RedriveReport::default(), source };
         let (journal, legacy) = self.open_journal().map_err(failed)?;
         let report = RedriveReport { earlier: legacy.copied, doubled: legacy.doubled, ..RedriveReport::default() };
-        let sweep = self.sweep.at_least(legacy.leased_for);
+        let parked = self.sweep.stream() == Stream::Messages && !self.unchanged;
+        let sweep = self.sweep.at_least(legacy.leased_for).parked(parked);
         let mut sender = Sender {
             client: self.target_client.unwrap_or(self.client),
             target: self.target,
             filter: self.filter,
             transform: self.transform,
             max_redrives: self.max_redrives,
+            began: clock::now(),
             unchanged: self.unchanged,
             skip_filtered: self.skip_filtered,
             skipped: 0,

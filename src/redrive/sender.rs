@@ -11,16 +11,17 @@ use tokio::time::{Instant, sleep};
 
 use super::{
     Filter, RedriveReport, SweepReport, Target, Transform, Visitor,
-    copies::{again, is_exhausted, unchanged},
+    copies::{again, for_service, is_exhausted, unchanged},
     journal::{Journal, Legacy},
 };
 use crate::{
-    client::{Client, Error, SendOptions, check_message},
-    limits::{LimitError, MAX_BYTES},
+    client::{Client, Error, SendOptions},
+    limits::LimitError,
     message::{Message, ReceivedMessage},
     queue::QueueId,
     retry::RetryPolicy,
-    worker::attributes::ORIGIN,
+    wire::Dialect,
+    worker::attributes::{LAST_FAILURE, ORIGIN},
 };
 
 /// How long the redrive tries to send a copy.
@@ -35,6 +36,8 @@ pub(super) struct Sender {
     pub(super) filter: Option<Filter>,
     pub(super) transform: Option<Transform>,
     pub(super) max_redrives: u32,
+    /// When the run began.
+    pub(super) began: jiff::Timestamp,
     pub(super) unchanged: bool,
     pub(super) skip_filtered: bool,
     /// Messages that were acknowledged without a copy.
@@ -102,14 +105,20 @@ impl Sender {
     }
 
     fn is_exhausted(&self, message: &ReceivedMessage) -> bool {
-        !self.unchanged && is_exhausted(&message.attributes, self.max_redrives)
+        !self.unchanged && (is_exhausted(&message.attributes, self.max_redrives) || self.failed_again(message))
+    }
+
+    /// Whether a copy that this run sent has failed and was parked again. Without attributes, nothing counts its redrives.
+    fn failed_again(&self, message: &ReceivedMessage) -> bool {
+        let last = || message.attributes.get_str(LAST_FAILURE)?.parse::<jiff::Timestamp>().ok();
+        self.client.dialect() == Dialect::Mqs && last().is_some_and(|failed| failed > self.began)
     }
 
     /// The copies of the next request: those that fit, up to the first one that cannot be sent or has another target.
     async fn copies(&mut self, messages: &[ReceivedMessage]) -> Result<(QueueId, Vec<Message>), Error> {
         let mut queue = None;
         let mut copies = Vec::new();
-        let mut bytes = 0;
+        let (mut bytes, most) = (0, self.client.most_bytes());
         for message in messages {
             if self.is_filtered(message) {
                 break;
@@ -120,9 +129,10 @@ impl Sender {
                 Some(change) => change(copy),
                 None => copy,
             };
+            let copy = for_service(&self.client, copy);
             bytes += copy.body.len();
             let elsewhere = queue.as_ref().is_some_and(|queue| *queue != target);
-            if elsewhere || self.memory.has(message) || bytes > MAX_BYTES || check_message(&copy).is_err() {
+            if elsewhere || self.memory.has(message) || bytes > most || self.client.check_message(&copy).is_err() {
                 break;
             }
             queue = Some(target);

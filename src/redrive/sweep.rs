@@ -18,6 +18,8 @@ use crate::{
     message::{AckHandle, AckStatus, ReceivedMessage},
     queue::{QueueMode, SourcePath, Stream, TagFilter},
     retry::{RetryPolicy, Schedule},
+    wire::Dialect,
+    worker::wrapped::unwrap,
 };
 
 /// The poll wait: an empty answer after this time means that the stream is empty.
@@ -56,7 +58,7 @@ pub trait Visitor: Send {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SweepReport {
-    /// Messages that were available at the start.
+    /// Messages that were available at the start; `u64::MAX` if the service does not say it.
     pub expected: u64,
     /// Messages that were visited and acknowledged.
     pub taken: u64,
@@ -85,6 +87,8 @@ pub struct Sweep {
     max: u64,
     interval: Duration,
     linger: Duration,
+    /// Whether documents of parked messages are read as these messages.
+    parked: bool,
     /// The shortest duration of the sweep.
     at_least: Duration,
     progress: Box<dyn FnMut(&SweepReport) + Send>,
@@ -101,6 +105,7 @@ impl Sweep {
             max: u64::MAX,
             interval: Duration::ZERO,
             linger: Duration::ZERO,
+            parked: false,
             at_least: Duration::ZERO,
             progress: Box::new(|_| {}),
         }
@@ -137,6 +142,17 @@ impl Sweep {
     pub fn linger(mut self, linger: Duration) -> Self {
         self.linger = linger;
         self
+    }
+
+    /// Reads the documents, in which a worker over ROMA Connect MQS parks messages with their history, as the messages that they
+    /// have; off by default. Other messages are not changed.
+    pub fn parked(mut self, on: bool) -> Self {
+        self.parked = on;
+        self
+    }
+
+    pub(super) fn stream(&self) -> Stream {
+        self.source.stream
     }
 
     /// Continues for at least this time, also when the stream is empty; zero by default. For a sweep that continues a killed
@@ -242,7 +258,7 @@ impl Pass {
 
     async fn go(&mut self, visitor: &mut dyn Visitor) -> Result<(), Error> {
         self.sweep.check().map_err(|error| Error::limit("sweep", error))?;
-        self.fifo = self.sweep.client.queue(&self.sweep.source.queue).await?.mode == QueueMode::Fifo;
+        self.fifo = self.is_fifo().await?;
         self.report.expected = self.waiting().await?;
         while let Some(batch) = self.next(visitor).await? {
             if batch.is_empty() {
@@ -317,7 +333,10 @@ impl Pass {
         let give_up = Instant::now() + MAX_OUTAGE;
         loop {
             let error = match self.sweep.client.consume(&self.sweep.source, &options).await {
-                Ok(batch) => {
+                Ok(mut batch) => {
+                    if self.sweep.parked {
+                        batch.iter_mut().for_each(unwrap);
+                    }
                     self.schedule.reset();
                     let count = u32::try_from(batch.len()).unwrap_or(u32::MAX);
                     self.next_at = self.next_at.max(Instant::now()) + self.sweep.interval * count;
@@ -336,8 +355,18 @@ impl Pass {
         }
     }
 
-    /// The number of available messages.
+    async fn is_fifo(&self) -> Result<bool, Error> {
+        match self.sweep.client.dialect() {
+            Dialect::Dms => Ok(self.sweep.client.queue(&self.sweep.source.queue).await?.mode == QueueMode::Fifo),
+            Dialect::Mqs => Ok(false),
+        }
+    }
+
+    /// The number of available messages; the largest one if the service does not say it.
     async fn waiting(&self) -> Result<u64, Error> {
+        if self.sweep.client.dialect() == Dialect::Mqs {
+            return Ok(u64::MAX);
+        }
         let group = self.sweep.client.find_group(&self.sweep.source.queue, self.sweep.source.group.as_str()).await?;
         Ok(match self.sweep.source.stream {
             Stream::Messages => group.available_messages,

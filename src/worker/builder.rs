@@ -9,6 +9,7 @@ use crate::{
     queue::TagFilter,
     wire::Dialect,
     worker::{
+        dedup::identity::UniqueKey,
         failure::policy::{OnFailure, OnReject, OnUndecodable},
         fetch::rate_limit::Rate,
         handler::{
@@ -228,6 +229,16 @@ impl WorkerBuilder {
         self
     }
 
+    /// The attempts after which [`on_reject`](Self::on_reject) applies to a message that keeps failing. Default: over ROMA Connect
+    /// MQS 5 if messages are parked, otherwise no limit but the queue's `max_consume_count`.
+    ///
+    /// The worker counts the failures that it sees, in memory, for an hour each and for 10,000 messages. So each replica has its own
+    /// count, and a restart forgets it. Without a place or a unique key, messages with equal bodies share a count.
+    pub fn max_attempts(mut self, attempts: u32) -> Self {
+        self.settings.max_attempts = Some(attempts);
+        self
+    }
+
     /// The policy for messages whose body could not be decoded. Default: [`OnUndecodable::Reject`], which treats them
     /// like other rejected messages.
     pub fn on_undecodable(mut self, policy: OnUndecodable) -> Self {
@@ -244,7 +255,7 @@ impl WorkerBuilder {
     /// Whether the worker remembers finished work whose message may be redelivered, because a message before it failed
     /// or its acknowledgement was lost. The redelivery is then acknowledged without calling the handler again. Default:
     /// yes, where messages can be told apart, either by the place in the queue that this project's server sends, or by
-    /// [`unique_attribute`](Self::unique_attribute).
+    /// [`unique_attribute`](Self::unique_attribute) or [`unique_pointer`](Self::unique_pointer).
     pub fn remember_finished(mut self, remember: bool) -> Self {
         self.settings.remember = remember;
         self
@@ -253,7 +264,14 @@ impl WorkerBuilder {
     /// The name of an attribute whose value is unique to each message of the queue. For services that do not send the
     /// place of a message.
     pub fn unique_attribute(mut self, name: impl Into<String>) -> Self {
-        self.settings.unique_attribute = Some(name.into());
+        self.settings.unique_key = Some(UniqueKey::Attribute(name.into()));
+        self
+    }
+
+    /// A JSON pointer into the body, such as `/order/id`, at which each message of the queue has a unique text or number. For
+    /// services whose messages have no attributes. It replaces [`unique_attribute`](Self::unique_attribute).
+    pub fn unique_pointer(mut self, pointer: impl Into<String>) -> Self {
+        self.settings.unique_key = Some(UniqueKey::Pointer(pointer.into()));
         self
     }
 

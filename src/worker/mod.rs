@@ -103,10 +103,11 @@ pub use self::{
 pub(crate) mod internal {
     pub use super::{
         builder::check_settings,
+        failure::wrapped::unwrap_parts as unwrap_parked,
         fetch::leased::{LeasedBatch, consume_leased},
         settings::defaults,
         settlement::lease::MIN_MARGIN as ACK_MARGIN,
     };
 }
-pub(crate) use self::{fetch::rate_limit::TokenBucket, limit::shared::SharedLimit};
+pub(crate) use self::{failure::wrapped, fetch::rate_limit::TokenBucket, limit::shared::SharedLimit};
 pub use crate::spans::{MESSAGING_SYSTEM, SPANS};

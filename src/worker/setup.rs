@@ -10,8 +10,8 @@ use crate::{
         control::Control,
         error::WorkerError,
         failure::{
-            FailurePolicy, exhausted::ExhaustedMessages, parking::ParkingQueues, policy::OnFailure,
-            reject_pauses::RejectPauses,
+            FailurePolicy, attempts::AttemptCounts, exhausted::ExhaustedMessages, parking::ParkingQueues,
+            policy::OnFailure, reject_pauses::RejectPauses,
         },
         fetch::source::{ClientSource, Source},
         handler::{delivery::Origin, kind::HandlerKind},
@@ -96,18 +96,20 @@ impl Setup {
         }
         let source: Arc<dyn Source> =
             Arc::new(ClientSource { client, path: targets.path, filter: settings.filter.clone() });
+        let is_mqs = settings.dialect == Dialect::Mqs;
         let failure = FailurePolicy {
             on_failure: settings.on_failure.clone(),
             on_reject: settings.on_reject.clone(),
             on_undecodable: settings.on_undecodable.clone(),
             parking: ParkingQueues::new(targets.parking),
-            delays: !fifo && !mode.is_kafka() && !settings.dead_letters && settings.dialect == Dialect::Dms,
-            wraps: settings.dialect == Dialect::Mqs,
+            delays: !fifo && !mode.is_kafka() && !settings.dead_letters && !is_mqs,
+            wraps: is_mqs,
             dead_letters: targets.queue.dead_letters == Some(true) && !settings.dead_letters,
             of_dead_letters: settings.dead_letters,
             worker: settings.name.clone(),
             queue: targets.queue.name,
             source: source.clone(),
+            attempts: AttemptCounts::new(settings.max_attempts, settings.unique_key.clone(), is_mqs),
             exhausted: ExhaustedMessages::new(),
             pauses: RejectPauses::new(),
         };

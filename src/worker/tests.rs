@@ -48,6 +48,7 @@ use crate::{
     client::{Acked, Consumed, Error, Extensions, PollId},
     message::{AckLine, AckStatus, Attributes, Body, FailureReport, Message, ReceivedMessage},
     queue::QueueId,
+    worker::{dedup::identity::UniqueKey, failure::attempts::AttemptCounts},
 };
 
 /// An acknowledgement: when it was sent, and its lines.
@@ -329,6 +330,7 @@ impl Running {
             worker: "test".into(),
             queue: "q".into(),
             source: source.clone(),
+            attempts: AttemptCounts::new(settings.max_attempts, settings.unique_key.clone(), false),
             exhausted: ExhaustedMessages::new(),
             pauses: RejectPauses::new(),
         };

@@ -8,12 +8,14 @@ use std::{
 
 use dms_server::{MqsConfig, Project, Server, ServerConfig, clock::Clock};
 use dms_worker::{
-    ApiVersion, Client, ClientBuilder, Dialect, Producer, SendOptions,
+    ApiVersion, Client, ClientBuilder, Dialect, Producer, Redrive, SendOptions,
     client::ConsumeOptions,
     message::{AckHandle, AckStatus, Message},
     queue::{NewQueue, QueueId, SourcePath, TagFilter},
     transport::InProcess,
-    worker::{Delivery, HandlerError, MaxMessages, OnFailure, OnReject, Republish, Worker, handler_fn},
+    worker::{
+        Delivery, HandlerError, MaxMessages, OnFailure, OnReject, Ordering, Republish, Worker, WorkerBuilder, handler_fn,
+    },
 };
 use serde_json::{Value, json};
 
@@ -251,6 +253,180 @@ async fn a_failure_is_redelivered_over_the_dialect() {
     server.close().await;
 }
 
+/// Runs a worker of topic `t` until `is_over`, and returns the numbers that its handler was called with, in order.
+async fn run_until(
+    client: &Client,
+    set: impl FnOnce(WorkerBuilder) -> WorkerBuilder,
+    handle: impl Fn(u64, &Delivery) -> Result<(), HandlerError> + Send + Sync + 'static,
+    is_over: impl Fn(&[u64]) -> bool,
+) -> Vec<u64> {
+    let calls: Arc<Mutex<Vec<u64>>> = Arc::default();
+    let seen = Arc::clone(&calls);
+    let handler = handler_fn(move |delivery: Delivery| {
+        let number: Value = delivery.json().unwrap();
+        let number = number["n"].as_u64().unwrap();
+        seen.lock().unwrap().push(number);
+        let outcome = handle(number, &delivery);
+        async move { outcome }
+    });
+    let builder = Worker::builder(client.clone()).queue("t").group("g").poll_wait(Duration::from_secs(5));
+    let worker = set(builder.handler(handler)).build().unwrap();
+    let handle = worker.handle();
+    let running = tokio::spawn(worker.run(std::future::pending()));
+    while !is_over(&calls.lock().unwrap()) {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    // Long enough for acknowledgements and further attempts.
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    handle.stop();
+    running.await.unwrap().unwrap();
+    std::mem::take(&mut *calls.lock().unwrap())
+}
+
+async fn left(client: &Client, topic: &str, group: &str) -> Vec<Value> {
+    let received = client.consume(&SourcePath::messages(topic, group), &ConsumeOptions::new()).await.unwrap();
+    received.iter().map(|message| message.body.parse().unwrap()).collect()
+}
+
+/// MQS redelivers without end and counts nothing. The worker counts, keeps growing pauses, and parks the message with its history.
+#[tokio::test(start_paused = true)]
+async fn a_poison_message_is_parked_after_its_attempts() {
+    for (set, attempts) in [(None, 5), (Some(3), 3)] {
+        let (server, client) = server().await;
+        for n in 0..20 {
+            client.send(&QueueId::from("t"), &[Message::json(&json!({"n": n})).unwrap()]).await.unwrap();
+        }
+        let began = tokio::time::Instant::now();
+        let last = Arc::new(Mutex::new(began));
+        let ended = Arc::clone(&last);
+        let calls = run_until(
+            &client,
+            |builder| {
+                let builder = builder.on_reject(OnReject::Park("parked".to_owned()));
+                match set {
+                    Some(attempts) => builder.max_attempts(attempts),
+                    None => builder,
+                }
+            },
+            move |n, delivery| {
+                if n != 7 {
+                    return Ok(());
+                }
+                *ended.lock().unwrap() = tokio::time::Instant::now();
+                Err(HandlerError::retry(format!("attempt {}", delivery.attempt())))
+            },
+            |calls| calls.iter().filter(|n| **n == 7).count() == attempts,
+        )
+        .await;
+        assert_eq!(calls.iter().filter(|n| **n == 7).count(), attempts, "the attempts end");
+        assert!((0..20).all(|n| calls.contains(&n)), "{calls:?}");
+        let pauses = Duration::from_secs((1 << (attempts - 1)) - 1);
+        assert!(*last.lock().unwrap() - began >= pauses, "pauses grow from 1 s");
+        let parked = left(&client, "parked", "ops").await;
+        let [parked] = &parked[..] else { panic!("{parked:?}") };
+        assert_eq!(parked["body"], json!({"n": 7}));
+        let history = &parked["attributes"];
+        assert_eq!((&history["dms-attempts"], &history["dms-reason"]), (&json!(attempts), &json!("failed")));
+        assert_eq!(history["dms-error"], json!(format!("attempt {attempts}")));
+        assert_eq!(history["dms-origin"], json!("t"));
+        assert_eq!(left(&client, "t", "g").await, [json!(null); 0], "nothing is left");
+        server.close().await;
+    }
+}
+
+/// Without a place for it, the message is redelivered at growing intervals and never lost.
+#[tokio::test(start_paused = true)]
+async fn a_poison_message_without_a_parking_topic_is_kept() {
+    let (server, client) = server().await;
+    client.send(&QueueId::from("t"), &[Message::json(&json!({"n": 1})).unwrap()]).await.unwrap();
+    let calls =
+        run_until(&client, |builder| builder, |_, _| Err(HandlerError::retry("no")), |calls| calls.len() >= 6).await;
+    assert!(calls.len() < 16, "{} attempts in two minutes: pauses grow", calls.len());
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(left(&client, "t", "g").await, [json!({"n": 1})]);
+    server.close().await;
+}
+
+/// MQS has no delays, so the lease keeps a deferred message back. It is no failure, so it is never parked.
+#[tokio::test(start_paused = true)]
+async fn a_deferred_message_waits_within_its_lease() {
+    let (server, client) = server().await;
+    client.send(&QueueId::from("t"), &[Message::json(&json!({"n": 1})).unwrap()]).await.unwrap();
+    let calls: Arc<Mutex<Vec<tokio::time::Instant>>> = Arc::default();
+    let times = Arc::clone(&calls);
+    run_until(
+        &client,
+        |builder| builder.on_reject(OnReject::Park("parked".to_owned())),
+        move |_, _| {
+            let mut times = times.lock().unwrap();
+            times.push(tokio::time::Instant::now());
+            if times.len() > 7 { Ok(()) } else { Err(HandlerError::defer(Duration::from_secs(10))) }
+        },
+        |calls| calls.len() > 7,
+    )
+    .await;
+    let times = calls.lock().unwrap();
+    assert!(times.windows(2).all(|pair| pair[1] - pair[0] >= Duration::from_secs(10)), "{times:?}");
+    assert_eq!((left(&client, "t", "g").await.len(), left(&client, "parked", "ops").await.len()), (0, 0));
+    server.close().await;
+}
+
+/// Messages of a key are handled one after the other, by a place in the body. Finished work is known by another place.
+#[tokio::test(start_paused = true)]
+async fn keys_are_read_from_the_body() {
+    let (server, client) = server().await;
+    for n in 0..24 {
+        let message = Message::json(&json!({"n": n, "customer": {"id": n % 3}})).unwrap();
+        client.send(&QueueId::from("t"), &[message]).await.unwrap();
+    }
+    let failed = std::sync::atomic::AtomicBool::new(false);
+    let calls = run_until(
+        &client,
+        |builder| builder.ordering(Ordering::by_pointer("/customer/id")).unique_pointer("/n"),
+        move |n, _| match n == 4 && !failed.swap(true, std::sync::atomic::Ordering::Relaxed) {
+            true => Err(HandlerError::retry("once")),
+            false => Ok(()),
+        },
+        |calls| calls.len() >= 25,
+    )
+    .await;
+    for key in 0..3 {
+        let of_key: Vec<u64> = calls.iter().copied().filter(|n| n % 3 == key).collect();
+        let mut in_order: Vec<u64> = (0..24).filter(|n| n % 3 == key).collect();
+        if key == 1 {
+            in_order.insert(1, 4);
+        }
+        assert_eq!(of_key, in_order, "a second run only of the message that failed");
+    }
+    server.close().await;
+}
+
+/// Parked documents go back to their topics as the messages that they have; a redrive that would repeat itself ends.
+#[tokio::test(start_paused = true)]
+async fn parked_messages_are_redriven_from_their_documents() {
+    let (server, client) = server().await;
+    for n in 0..30 {
+        client.send(&QueueId::from("t"), &[Message::json(&json!({"n": n})).unwrap()]).await.unwrap();
+    }
+    let park = |builder: WorkerBuilder| builder.on_reject(OnReject::Park("parked".to_owned()));
+    run_until(&client, park, |_, _| Err(HandlerError::reject("no")), |calls| calls.len() >= 30).await;
+    let other = Message::json(&json!({"of": "others"})).unwrap();
+    client.send(&QueueId::from("parked"), &[other]).await.unwrap();
+    let parked = SourcePath::messages("parked", "ops");
+    let redrive = || Redrive::new(client.clone(), parked.clone());
+    let dry = redrive().dry_run(true).run(std::future::pending()).await.unwrap();
+    assert_eq!((dry.redriven, dry.refused), (31, 0));
+    let only = redrive().only(|message| message.attributes.get_str("dms-origin").as_deref() == Some("t"));
+    let report = only.attribute("dms-reason", "rejected").sweep(|sweep| sweep.max(10)).run(std::future::pending()).await;
+    assert_eq!(report.unwrap().redriven, 10);
+    let report = redrive().run(std::future::pending()).await.unwrap();
+    assert_eq!((report.redriven, report.refused), (20, 1), "the other message came from nowhere");
+    let calls = run_until(&client, park, |_, _| Ok(()), |calls| calls.len() >= 30).await;
+    assert_eq!(calls.iter().collect::<std::collections::BTreeSet<_>>().len(), 30, "{calls:?}");
+    assert_eq!(left(&client, "parked", "ops").await, [json!({"of": "others"})], "it stays");
+    server.close().await;
+}
+
 #[test]
 fn a_worker_refuses_what_mqs_cannot_do() {
     let client = Client::builder("http://mqs.test", "").dialect(Dialect::Mqs).build().unwrap();
@@ -264,6 +440,10 @@ fn a_worker_refuses_what_mqs_cannot_do() {
         (builder().dead_letters(), "dead_letters"),
         (builder().on_failure(OnFailure::Republish(Republish::default())), "republish"),
         (builder().unique_attribute("id"), "unique_attribute"),
+        (builder().unique_pointer("id"), "unique_pointer"),
+        (builder().ordering(Ordering::by_pointer("customer")), "ordering"),
+        (builder().max_attempts(3), "max_attempts"),
+        (builder().max_attempts(0).on_reject(OnReject::Discard), "max_attempts"),
         (builder().ack_wait(Duration::from_secs(301)), "ack_wait"),
     ] {
         let refused = builder.build().unwrap_err();

@@ -6,7 +6,7 @@ use crate::{
     message::ReceivedMessage,
     worker::{
         dedup::{
-            identity::Identity,
+            identity::{Identity, UniqueKey},
             in_progress::RunRegistry,
             passed_on::PassedOn,
             redelivery::{Redelivery, RedeliveryLog},
@@ -28,8 +28,8 @@ pub(crate) struct MessageRecords {
     redeliveries: RedeliveryLog,
     /// Whether finished work is remembered at all.
     remember_finished: bool,
-    /// The attribute that tells messages apart, where the user named one.
-    unique_attribute: Option<String>,
+    /// The part of messages that tells them apart, where the user named one.
+    unique_key: Option<UniqueKey>,
 }
 
 impl MessageRecords {
@@ -40,13 +40,13 @@ impl MessageRecords {
             passed_on: PassedOn::new(REDELIVERY_WINDOW),
             redeliveries: RedeliveryLog::new(queue, REDELIVERY_WINDOW),
             remember_finished: settings.remember,
-            unique_attribute: settings.unique_attribute.clone(),
+            unique_key: settings.unique_key.clone(),
         }
     }
 
     /// What tells a message from others, if anything does.
     pub(crate) fn identity(&self, message: &ReceivedMessage) -> Option<Identity> {
-        Identity::of(message, self.unique_attribute.as_deref())
+        Identity::of(message, self.unique_key.as_ref())
     }
 
     /// The same, where finished work is remembered.
@@ -60,8 +60,8 @@ impl MessageRecords {
     }
 
     /// Whether copies carry the same identity as the message they were made of.
-    pub(crate) fn has_unique_attribute(&self) -> bool {
-        self.unique_attribute.is_some()
+    pub(crate) fn has_unique_key(&self) -> bool {
+        self.unique_key.is_some()
     }
 
     /// Records why a message is going to be redelivered.

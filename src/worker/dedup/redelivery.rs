@@ -142,7 +142,9 @@ impl RedeliveryLog {
     /// Why a message was redelivered; `None` for a first delivery, as far as is known. The reason is forgotten.
     pub(crate) fn explain(&self, message: &ReceivedMessage, identity: Option<&Identity>) -> Option<Redelivery> {
         let known = identity.and_then(|identity| self.lock().remove(identity));
-        let again = || message.attempt.is_some_and(|attempt| attempt > 1).then_some(Redelivery::Unknown);
+        // Without a place, the number of the attempt is the worker's own count of failures.
+        let unknown = if message.sequence.is_some() { Redelivery::Unknown } else { Redelivery::Failed };
+        let again = || message.attempt.is_some_and(|attempt| attempt > 1).then_some(unknown);
         known.or_else(again).or_else(|| self.copied(message))
     }
 

@@ -1,10 +1,12 @@
 //! [`FailurePolicy`]: what becomes of a message that was not done. It is redelivered, copied with a delay, parked,
 //! rejected or discarded.
 
+pub(crate) mod attempts;
 pub(crate) mod exhausted;
 pub(crate) mod parking;
 pub(crate) mod policy;
 pub(crate) mod reject_pauses;
+pub(crate) mod wrapped;
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,16 +14,18 @@ use crate::{
     client::Error,
     clock,
     limits::MAX_DELAY,
-    message::{Attributes, Body, FailureReport, Message, ReceivedMessage},
+    message::{FailureReport, Message, ReceivedMessage},
     worker::{
         attributes::{
             self, ATTEMPTS, DEFERRED, ERROR, FIRST_FAILURE, LAST_FAILURE, ORIGIN, REASON, UNDECODABLE, WORKER,
         },
         failure::{
+            attempts::{AttemptCounts, Counted},
             exhausted::ExhaustedMessages,
             parking::ParkingQueues,
             policy::{OnFailure, OnReject, OnUndecodable},
             reject_pauses::RejectPauses,
+            wrapped::wrap,
         },
         fetch::source::Source,
         handler::{
@@ -29,6 +33,7 @@ use crate::{
             error::{FailureKind, HandlerError},
             outcome::HandlerOutcome,
         },
+        settings::warnings,
         settlement::ledger::Verdict,
     },
 };
@@ -59,6 +64,8 @@ pub(crate) struct FailurePolicy {
     /// The queue's name, for the history of copies.
     pub(crate) queue: String,
     pub(crate) source: Arc<dyn Source>,
+    /// The failed attempts that the worker counts itself.
+    pub(crate) attempts: AttemptCounts,
     /// Messages that are not handled again, because their attempts are used up.
     pub(crate) exhausted: ExhaustedMessages,
     /// Delays of rejected messages that stay in the queue, because it has no dead letters.
@@ -68,7 +75,10 @@ pub(crate) struct FailurePolicy {
 /// The decision of a policy about one message.
 #[derive(Debug, PartialEq)]
 enum Decision<'a> {
-    Fail,
+    Fail {
+        /// How long to wait before the failure is reported.
+        pause: Option<Duration>,
+    },
     /// The message is handed back without counting a failure.
     Release,
     /// The message should never be handled again.
@@ -98,11 +108,13 @@ pub(crate) struct Resolution {
     pub(crate) loops: bool,
     /// Whether its attempts are used up.
     pub(crate) exhausted: bool,
+    /// How long to wait before a failure is reported, unless the message loops.
+    pub(crate) pause: Option<Duration>,
 }
 
 impl From<Verdict> for Resolution {
     fn from(verdict: Verdict) -> Self {
-        Self { verdict, report: None, loops: false, exhausted: false }
+        Self { verdict, report: None, loops: false, exhausted: false, pause: None }
     }
 }
 
@@ -112,11 +124,17 @@ impl FailurePolicy {
         if self.of_dead_letters { "a dead letter cannot be rejected" } else { "their queue has no dead letters" }
     }
 
+    /// How to prevent that.
+    pub(crate) fn remedy(&self) -> &'static str {
+        // This service has no dead letters that could be enabled.
+        if self.wraps { "set on_reject to park or discard" } else { warnings::REMEDY }
+    }
+
     /// Applies the policy to a message that was not done, and returns its verdict.
     ///
     /// If a copy cannot be sent, the message counts as failed: it is redelivered, and nothing is lost.
     pub(crate) async fn resolve(&self, message: &ReceivedMessage, outcome: &HandlerOutcome<'_>) -> Resolution {
-        let decision = self.decide(&message.attributes, outcome);
+        let decision = self.decide(message, outcome);
         // Retrying such a message at once is of no use.
         let hopeless = matches!(decision, Decision::Park { .. }) || reason(outcome) == UNDECODABLE;
         let failing = |hopeless: bool| Resolution {
@@ -127,7 +145,7 @@ impl FailurePolicy {
         let failed = || failing(hopeless);
         let sent = match decision {
             Decision::Acknowledge => return Verdict::Done.into(),
-            Decision::Fail => return failed(),
+            Decision::Fail { pause } => return Resolution { pause, ..failed() },
             Decision::Release => return Verdict::NotStarted.into(),
             Decision::GiveUp { exhausted } => return self.give_up(self.report(message, outcome, exhausted), exhausted),
             // A message that cannot be read cannot be copied.
@@ -138,8 +156,9 @@ impl FailurePolicy {
             }
             Decision::Defer { delay } => self.source.forward(None, deferred_copy(message).delay(delay)).await,
             Decision::Park { name } => {
-                let copy = self.copy(message, outcome).attribute(ATTEMPTS, attempts(message));
-                self.park(name, if self.wraps { wrapped(&copy) } else { copy }).await
+                let attempts = attempts(message).max(self.attempts.count(message));
+                let copy = self.copy(message, outcome).attribute(ATTEMPTS, attempts);
+                self.park(name, if self.wraps { wrap(&copy) } else { copy }).await
             }
         };
         match sent {
@@ -156,7 +175,7 @@ impl FailurePolicy {
     pub(crate) fn give_up(&self, report: FailureReport, exhausted: bool) -> Resolution {
         let rejects = self.dead_letters && self.source.extensions().reject();
         let verdict = if rejects { Verdict::Rejected } else { Verdict::Failed };
-        Resolution { verdict, report: Some(report), loops: !self.dead_letters, exhausted }
+        Resolution { verdict, report: Some(report), loops: !self.dead_letters, exhausted, pause: None }
     }
 
     /// Sends a copy to a parking queue. A queue that was deleted is looked up again by its name.
@@ -172,40 +191,49 @@ impl FailurePolicy {
         self.source.forward(Some(&queue), copy).await
     }
 
-    fn decide(&self, attributes: &Attributes, outcome: &HandlerOutcome<'_>) -> Decision<'_> {
+    fn decide(&self, message: &ReceivedMessage, outcome: &HandlerOutcome<'_>) -> Decision<'_> {
         let kind = match outcome {
             HandlerOutcome::Done => return Decision::Acknowledge,
             HandlerOutcome::Interrupted => return Decision::Release,
             HandlerOutcome::Failed(error) => error.kind(),
             HandlerOutcome::Panicked(_) | HandlerOutcome::TimedOut => FailureKind::Retry,
         };
-        let failed = failed_attempts(attributes).saturating_add(1);
         match kind {
             FailureKind::Reject => given_up(&self.on_reject, false),
             FailureKind::Undecodable => match &self.on_undecodable {
                 OnUndecodable::Reject => given_up(&self.on_reject, false),
-                OnUndecodable::Retry => self.retry(failed),
+                OnUndecodable::Retry => self.retry(message),
                 OnUndecodable::Own(policy) => given_up(policy, false),
             },
             FailureKind::Release if self.source.extensions().release() => Decision::Release,
             FailureKind::Release => self.deferred_copy(RELEASE_DELAY),
             FailureKind::Defer(delay) => self.deferred_copy(delay),
-            FailureKind::Retry => self.retry(failed),
+            FailureKind::Retry => self.retry(message),
         }
     }
 
     fn deferred_copy(&self, delay: Duration) -> Decision<'_> {
-        if self.delays { Decision::Defer { delay: delay.min(MAX_DELAY) } } else { Decision::Fail }
+        match self.delays {
+            true => Decision::Defer { delay: delay.min(MAX_DELAY) },
+            // Without delays, the lease is the only way to keep the message back.
+            false => Decision::Fail { pause: self.wraps.then_some(delay) },
+        }
     }
 
-    /// The decision about a message that has failed for the `failed`th time.
-    fn retry(&self, failed: u32) -> Decision<'_> {
+    /// The decision about a message that has failed again.
+    fn retry(&self, message: &ReceivedMessage) -> Decision<'_> {
         match &self.on_failure {
-            OnFailure::Redeliver => Decision::Fail,
-            OnFailure::Republish(republish) => match republish.delay(failed, fastrand::f64()) {
-                Some(delay) => Decision::Copy { delay, failed },
-                None => given_up(&republish.then, true),
+            OnFailure::Redeliver => match self.attempts.failed(message) {
+                Counted { is_last: true, .. } => given_up(&self.on_reject, true),
+                Counted { is_last: false, pause } => Decision::Fail { pause },
             },
+            OnFailure::Republish(republish) => {
+                let failed = failed_attempts(&message.attributes).saturating_add(1);
+                match republish.delay(failed, fastrand::f64()) {
+                    Some(delay) => Decision::Copy { delay, failed },
+                    None => given_up(&republish.then, true),
+                }
+            }
         }
     }
 
@@ -217,7 +245,7 @@ impl FailurePolicy {
         exhausted: bool,
     ) -> FailureReport {
         let reason = match reason(outcome) {
-            _ if exhausted => "republish_exhausted",
+            _ if exhausted && matches!(self.on_failure, OnFailure::Republish(_)) => "republish_exhausted",
             "deferred" => "failed",
             reason => reason,
         };
@@ -256,13 +284,6 @@ fn deferred_copy(message: &ReceivedMessage) -> Message {
         0 => copy,
         failed => copy.attribute(ATTEMPTS, failed),
     }
-}
-
-/// A message whose body has the body and the attributes of another one, for a service without attributes.
-fn wrapped(copy: &Message) -> Message {
-    let text = [r#"{"body":"#, copy.body.as_str(), r#","attributes":"#, &copy.attributes.to_json(), "}"].concat();
-    // Both parts are JSON.
-    Message::new(Body::trusted(text.into()))
 }
 
 /// The number of attempts of a message, including this one.

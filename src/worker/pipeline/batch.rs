@@ -277,7 +277,13 @@ impl BatchRun {
         let (done, released) = (settlement.done, settlement.released() > 0);
         self.deliveries.each_from(done, |position, delivery| match self.ledger.verdict(position) {
             Some(Verdict::Failed) => {}
-            None if position == done => self.context.remember_reason(delivery, Redelivery::TimedOut),
+            None if position == done => {
+                self.context.remember_reason(delivery, Redelivery::TimedOut);
+                // A handler that a shutdown stops has not failed.
+                if !self.context.control.interrupt.is_cancelled() {
+                    self.context.failure.attempts.stuck(delivery.message());
+                }
+            }
             Some(Verdict::NotStarted) if position == done || released => {}
             _ if released => self.context.remember_reason(delivery, Redelivery::HandedBack),
             _ => self.context.remember_reason(delivery, Redelivery::BehindFailure),

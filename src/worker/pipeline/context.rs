@@ -8,7 +8,7 @@ use tokio_util::task::TaskTracker;
 use crate::text::brief;
 use crate::worker::{
     control::Control,
-    dedup::{records::MessageRecords, redelivery::Redelivery},
+    dedup::{identity::Identity, records::MessageRecords, redelivery::Redelivery},
     dispatch::Dispatch,
     failure::FailurePolicy,
     fetch::{polling::Polling, source::Source},
@@ -22,7 +22,7 @@ use crate::worker::{
         event::{Event, Observers},
         log::log_message,
     },
-    settings::{Settings, warnings},
+    settings::Settings,
 };
 
 /// Handlers whose p99 is at most this are quick.
@@ -112,7 +112,9 @@ impl Context {
     /// then, and returns how long the redelivery should wait.
     pub(crate) fn rejected_again(&self, delivery: &Delivery) -> Duration {
         let message = delivery.message();
-        let pause = self.failure.pauses.record(self.records.identity(message), message.attempt);
+        let by_body = || self.failure.wraps.then(|| Identity::of_body(message));
+        let identity = self.records.identity(message).or_else(by_body);
+        let pause = self.failure.pauses.record(identity, message.attempt);
         if let Some(messages) = self.failure.pauses.due_warning() {
             log_message!(
                 warn,
@@ -121,7 +123,7 @@ impl Context {
                 pause = %brief(pause),
                 "rejected messages are redelivered, because {}: {}",
                 self.failure.why_it_loops(),
-                warnings::REMEDY
+                self.failure.remedy()
             );
         }
         pause

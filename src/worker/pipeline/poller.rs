@@ -249,7 +249,7 @@ impl Poller {
     /// ordering by key after a failure, so that no message is turned away behind one that may fail again.
     async fn take(
         &self,
-        messages: Vec<ReceivedMessage>,
+        mut messages: Vec<ReceivedMessage>,
         reservation: Reservation,
         lease: Lease,
         suspect: bool,
@@ -259,6 +259,7 @@ impl Poller {
         if messages.is_empty() {
             return;
         }
+        context.failure.attempts.number(&mut messages);
         let permits = reservation.into_permits(messages.iter().map(|message| message.body.len()));
         let batch = ConsumedBatch { messages, permits, lease, suspect };
         if context.hands_back() {

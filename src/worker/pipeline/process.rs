@@ -103,14 +103,20 @@ async fn verdict(context: &Arc<Context>, job: &mut Job) -> Verdict {
     if let Some(report) = context.failure.exhausted.recall(job.delivery.message()) {
         return fail_again(context, &job.delivery, report);
     }
+    if context.failure.attempts.is_stuck(job.delivery.message()) {
+        return never_returned(context, &job.delivery).await;
+    }
     let Some(called) = call(context, job).await else {
         context.skipped(&job.delivery);
         return Verdict::NotStarted;
     };
     let handled = called.ended.is_success();
     let verdict = settle(context, &job.delivery, called).await;
+    if verdict == Verdict::Done {
+        context.failure.attempts.forget(job.delivery.message());
+    }
     if let (Some(run), Verdict::Done) = (begun, verdict) {
-        match handled || !context.records.has_unique_attribute() {
+        match handled || !context.records.has_unique_key() {
             true => run.succeeded(),
             // Recorded before the run ends, because a redelivery may be waiting for that.
             false => context.records.passed_on.record(job.delivery.message()),
@@ -211,7 +217,7 @@ async fn begin<'a>(context: &'a Context, delivery: &Delivery) -> RunStart<'a> {
 
 /// A message that was republished, deferred or parked counts as done.
 fn unless_passed_on<'a>(context: &Context, delivery: &Delivery, run: Option<ActiveRun<'a>>) -> RunStart<'a> {
-    let may_be = context.records.has_unique_attribute();
+    let may_be = context.records.has_unique_key();
     let run = run.filter(|_| !(may_be && context.records.passed_on.contains(delivery.message())));
     run.map_or(RunStart::Succeeded, RunStart::Known)
 }
@@ -256,14 +262,26 @@ fn fail_again(context: &Context, delivery: &Delivery, report: FailureReport) -> 
     record_resolution(context, delivery, context.failure.give_up(report, true))
 }
 
+/// Gives up a message whose handler has blocked its thread in its last attempt, without calling the handler again.
+async fn never_returned(context: &Context, delivery: &Delivery) -> Verdict {
+    log_message!(warn, delivery, "the attempts of a message are used up, and its handler did not return from the last one");
+    context.emit(&Event::Skipped { delivery });
+    context.remember_reason(delivery, Redelivery::TimedOut);
+    let verdict = resolve(context, delivery, &HandlerOutcome::TimedOut).await;
+    if verdict == Verdict::Done {
+        context.failure.attempts.forget(delivery.message());
+    }
+    verdict
+}
+
 /// Records the result of the failure policy, for the acknowledgement and for the redelivery.
 fn record_resolution(context: &Context, delivery: &Delivery, resolved: Resolution) -> Verdict {
-    let Resolution { verdict, report, loops, exhausted } = resolved;
+    let Resolution { verdict, report, loops, exhausted, pause } = resolved;
     if let Some(report) = report {
         if exhausted && verdict == Verdict::Failed {
             context.failure.exhausted.record(delivery.message(), &report);
         }
-        let pause = loops.then(|| context.rejected_again(delivery));
+        let pause = if loops { Some(context.rejected_again(delivery)) } else { pause };
         delivery.record_failure(Failure { report, pause });
     }
     verdict

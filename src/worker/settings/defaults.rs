@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use crate::{
     limits::{ACK_WAIT_SECS, MAX_CONCURRENCY},
+    wire::Dialect,
     worker::{
-        failure::policy::{OnFailure, Republish},
+        failure::policy::{OnFailure, OnReject, Republish},
         handler::batch::{Batching, Collect},
         settings::{Settings, values::AckWait},
         settlement::lease::handler_budget,
@@ -22,6 +23,8 @@ pub const MAX_IN_FLIGHT_BYTES: usize = 64 * 1024 * 1024;
 pub const POLL_WAIT: Duration = Duration::from_secs(20);
 /// The default of `ack_wait`, unless the handler timeout or the linger needs more.
 pub const ACK_WAIT: Duration = Duration::from_secs(30);
+/// The default of `max_attempts` over ROMA Connect MQS, where `on_reject` parks messages.
+pub const MAX_ATTEMPTS: u32 = 5;
 /// The default of `shutdown_grace`.
 pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(25);
 
@@ -46,10 +49,17 @@ impl Settings {
             self.concurrency = chosen.concurrency.unwrap_or(self.concurrency.max(wanted));
             self.batching = Some(Batching::Collected(self.fitting(collect)));
         }
-        if let OnFailure::Republish(republish) = &mut self.on_failure {
-            follow_delays(republish);
+        match &mut self.on_failure {
+            OnFailure::Republish(republish) => follow_delays(republish),
+            OnFailure::Redeliver => self.max_attempts = self.max_attempts.or(self.usual_attempts()),
         }
         self
+    }
+
+    /// ROMA Connect MQS redelivers without end, so a message that can be parked is parked some time.
+    fn usual_attempts(&self) -> Option<u32> {
+        let parks = self.dialect == Dialect::Mqs && matches!(self.on_reject, OnReject::Park(_));
+        parks.then_some(MAX_ATTEMPTS)
     }
 
     /// 30 s, or more if the handler timeout and the linger need it.
@@ -150,6 +160,21 @@ mod tests {
         assert_eq!((followed.concurrency, followed.ack_wait), (20, secs(30).into()));
         assert!(matches!(followed.batching, Some(Batching::Collected(Collect { max_messages: 50, .. }))));
         assert!(followed.check().is_err(), "a contradiction of two that are set is refused");
+    }
+
+    #[test]
+    fn attempts_over_mqs_are_limited_if_the_message_can_be_parked() {
+        let attempts = |dialect, on_reject, max_attempts| {
+            let settings = Settings { dialect, on_reject, max_attempts, ..Settings::default() };
+            settings.with_defaults(ExplicitSettings::default()).max_attempts
+        };
+        let park = || OnReject::Park("parked".to_owned());
+        assert_eq!(attempts(Dialect::Mqs, park(), None), Some(5));
+        assert_eq!(attempts(Dialect::Mqs, park(), Some(9)), Some(9));
+        assert_eq!(attempts(Dialect::Mqs, OnReject::Fail, None), None);
+        // An outage must not discard messages.
+        assert_eq!(attempts(Dialect::Mqs, OnReject::Discard, None), None);
+        assert_eq!(attempts(Dialect::Dms, park(), None), None);
     }
 
     #[test]

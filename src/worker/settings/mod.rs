@@ -11,10 +11,12 @@ use std::time::Duration;
 use dms_protocol::internal::duration;
 
 use crate::{
+    json,
     limits::{self, ACK_WAIT_SECS, MAX_CONCURRENCY, MAX_DELAY, MAX_LABELS, whole_seconds},
     queue::TagFilter,
     wire::Dialect,
     worker::{
+        dedup::identity::UniqueKey,
         failure::policy::{OnFailure, OnReject, OnUndecodable, Republish},
         fetch::rate_limit::Rate,
         handler::batch::{Batching, Collect},
@@ -51,7 +53,9 @@ pub(crate) struct Settings {
     pub(crate) on_undecodable: OnUndecodable,
     pub(crate) rate_limit: Option<Rate>,
     pub(crate) remember: bool,
-    pub(crate) unique_attribute: Option<String>,
+    pub(crate) unique_key: Option<UniqueKey>,
+    /// The attempts that the worker counts; `None` for no limit of its own.
+    pub(crate) max_attempts: Option<u32>,
     pub(crate) on_stuck: OnStuck,
 }
 
@@ -78,7 +82,8 @@ impl Default for Settings {
             on_undecodable: OnUndecodable::Reject,
             rate_limit: None,
             remember: true,
-            unique_attribute: None,
+            unique_key: None,
+            max_attempts: None,
             on_stuck: OnStuck::KeepPermit,
         }
     }
@@ -104,6 +109,8 @@ impl Settings {
         if self.dialect == Dialect::Mqs {
             self.check_mqs(&mut checks);
         }
+        self.check_attempts(&mut checks);
+        self.check_pointers(&mut checks);
         self.check_labels(&mut checks);
         self.check_times(&mut checks);
         if let OnFailure::Republish(republish) = &self.on_failure {
@@ -126,8 +133,33 @@ impl Settings {
             let problem = "needs delays and attributes, which ROMA Connect MQS does not have: use redeliver";
             checks.rule("republish", problem);
         }
-        if self.unique_attribute.is_some() {
-            checks.rule("unique_attribute", "ROMA Connect MQS has no attributes: leave it out");
+        if matches!(self.unique_key, Some(UniqueKey::Attribute(_))) {
+            let problem = "ROMA Connect MQS has no attributes: use unique_pointer with a place in the body, such as /order/id";
+            checks.rule("unique_attribute", problem);
+        }
+        if self.max_attempts.is_some() && self.on_reject == OnReject::Fail {
+            let problem = "needs a place for a message after its last attempt, because ROMA Connect MQS has no dead letters: let \
+                           on_reject park or discard it";
+            checks.rule("max_attempts", problem);
+        }
+    }
+
+    fn check_attempts(&self, checks: &mut SettingChecks) {
+        let Some(attempts) = self.max_attempts else { return };
+        checks.at_least_one("max_attempts", attempts);
+        if matches!(self.on_failure, OnFailure::Republish(_)) {
+            checks.rule("max_attempts", "republish has a max_attempts of its own: leave one of the two out");
+        }
+    }
+
+    fn check_pointers(&self, checks: &mut SettingChecks) {
+        let unique = match &self.unique_key {
+            Some(UniqueKey::Pointer(pointer)) => Some(("unique_pointer", pointer)),
+            _ => None,
+        };
+        let key = self.ordering.pointer().map(|pointer| ("ordering", pointer));
+        for (setting, pointer) in unique.into_iter().chain(key).filter(|(_, pointer)| !json::is_pointer(pointer)) {
+            checks.value(setting, pointer.clone(), "is no JSON pointer into the body: write one such as /order/id".to_owned());
         }
     }
 
@@ -338,13 +370,14 @@ mod tests {
             filter: TagFilter { tags: vec!["a".to_owned()], ..TagFilter::default() },
             dead_letters: true,
             on_failure: OnFailure::Republish(crate::worker::Republish::default()),
-            unique_attribute: Some("id".to_owned()),
+            unique_key: Some(UniqueKey::Attribute("id".to_owned())),
+            max_attempts: Some(3),
             poll_wait: Duration::from_secs(31),
             ack_wait: Duration::ZERO.into(),
             ..mqs()
         };
         let names = refused(&settings);
-        for name in ["tags", "dead_letters", "republish", "unique_attribute", "poll_wait", "ack_wait"] {
+        for name in ["tags", "dead_letters", "republish", "unique_attribute", "max_attempts", "poll_wait", "ack_wait"] {
             assert!(names.iter().any(|refused| refused == name), "{name} is not in {names:?}");
         }
         let error = settings.check().unwrap_err().to_string();

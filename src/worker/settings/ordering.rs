@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, sync::Arc};
 
-use crate::{contain::contained, worker::handler::delivery::Delivery};
+use crate::{contain::contained, json, worker::handler::delivery::Delivery};
 
 /// The order in which a worker handles messages.
 #[derive(Clone, Default)]
@@ -17,6 +17,9 @@ pub enum Ordering {
     /// The messages of a key one after the other, several keys concurrently. A failed message stops its key until it is
     /// reported and redelivered. Messages without a key share one.
     Key(KeyFn),
+    /// As [`Key`](Self::Key), by the text or number at this JSON pointer into the body, such as `/customer/id`. For services
+    /// whose messages have no attributes.
+    KeyPointer(String),
 }
 
 /// A function that computes the key of a message.
@@ -29,9 +32,25 @@ impl Ordering {
         Self::Key(Arc::new(move |delivery| delivery.attributes().text(&name).map(Cow::into_owned)))
     }
 
+    /// Orders messages by the text or number at a JSON pointer into the body, such as `/customer/id`.
+    pub fn by_pointer(pointer: impl Into<String>) -> Self {
+        Self::KeyPointer(pointer.into())
+    }
+
+    /// The pointer of [`KeyPointer`](Self::KeyPointer).
+    pub(crate) fn pointer(&self) -> Option<&String> {
+        match self {
+            Self::KeyPointer(pointer) => Some(pointer),
+            _ => None,
+        }
+    }
+
     /// The key of a message; `None` unless messages are ordered by key.
     pub(crate) fn key(&self, delivery: &Delivery) -> Option<String> {
         match self {
+            Self::KeyPointer(pointer) => {
+                Some(json::text_at(delivery.body().as_str(), pointer).unwrap_or_default().into_owned())
+            }
             Self::Key(key) => Some(key_of(key, delivery).unwrap_or_default()),
             Self::None | Self::Batch => None,
         }
@@ -44,7 +63,7 @@ impl Ordering {
 
     /// Whether messages are ordered by key.
     pub(crate) fn has_keys(&self) -> bool {
-        matches!(self, Self::Key(_))
+        matches!(self, Self::Key(_) | Self::KeyPointer(_))
     }
 
     /// Whether the messages of a batch are handled one after the other.
@@ -71,6 +90,7 @@ impl std::fmt::Debug for Ordering {
             Self::None => "None",
             Self::Batch => "Batch",
             Self::Key(_) => "Key",
+            Self::KeyPointer(_) => "KeyPointer",
         })
     }
 }

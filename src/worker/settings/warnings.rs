@@ -131,8 +131,18 @@ impl Settings {
 
     /// Checks the settings against a queue.
     pub(crate) fn check_queue(&self, ground: QueueFacts<'_>) -> Result<(), InvalidSettings> {
-        if self.leaves_exhausted() && !self.dead_letters && ground.dead_letters == Some(false) {
-            let queue = ground.queue;
+        let lasts = !self.dead_letters && ground.dead_letters == Some(false);
+        let queue = ground.queue;
+        if lasts && self.max_attempts.is_some() && self.on_reject == OnReject::Fail {
+            return Err(InvalidSettings::one(
+                "max_attempts",
+                format!(
+                    "needs a place for a message after its last attempt, and queue {queue} has no dead letters: create the queue \
+                     with max_consume_count, or let on_reject park or discard it"
+                ),
+            ));
+        }
+        if lasts && self.leaves_exhausted() {
             return Err(InvalidSettings::one(
                 "republish",
                 format!(
@@ -161,8 +171,8 @@ impl Settings {
             Some(true) if extensions.reject() => return Vec::new(),
             Some(true) => return self.failing_to_reject(queue, max_consume_count),
             _ if self.dialect == Dialect::Mqs => format!(
-                "{settings}: ROMA Connect MQS has no dead letters, so a rejected message of topic {queue} is redelivered again and again, at \
-                 growing intervals; set on_reject to park or discard"
+                "{settings}: ROMA Connect MQS has no dead letters, so a message of topic {queue} that is rejected or keeps failing is \
+                 redelivered again and again, at growing intervals; set on_reject to park or discard"
             ),
             Some(false) => format!(
                 "{settings}: queue {queue} has no dead letters, so a rejected message is redelivered again and again, at growing \
@@ -273,5 +283,10 @@ mod tests {
         assert!(text.contains("orders") && text.contains("park") && text.contains("max_consume_count"), "{text}");
         assert_eq!(then(OnReject::Fail).check_queue(ground(Some(true), Extensions::NONE)), Ok(()));
         assert_eq!(then(OnReject::Discard).check_queue(ground(Some(false), Extensions::NONE)), Ok(()));
+        let limited = |on_reject| Settings { max_attempts: Some(3), on_reject, ..Settings::default() };
+        let refused = limited(OnReject::Fail).check_queue(ground(Some(false), Extensions::ALL));
+        assert!(refused.is_err_and(|error| error.to_string().contains("max_attempts")));
+        assert_eq!(limited(OnReject::Fail).check_queue(ground(Some(true), Extensions::NONE)), Ok(()));
+        assert_eq!(limited(OnReject::Discard).check_queue(ground(Some(false), Extensions::NONE)), Ok(()));
     }
 }

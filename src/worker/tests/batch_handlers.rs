@@ -226,7 +226,7 @@ async fn an_ordered_batch_is_one_call_and_its_order_holds() {
     let script = Script::new(&[&["a", "b", "c"]]);
     let settings = Settings {
         ordering: Ordering::Batch,
-        unique_attribute: Some("key".into()),
+        unique_key: Some(UniqueKey::Attribute("key".into())),
         ..collected(Collect { linger: SECOND * 10, ..Collect::default() })
     };
     let failed = AtomicUsize::new(0);
@@ -268,7 +268,7 @@ async fn a_call_holds_one_message_of_a_key() {
 #[tokio::test(start_paused = true)]
 async fn remembered_messages_are_in_no_call() {
     let script = Script::new(&[&["a", "b"]]);
-    let settings = Settings { unique_attribute: Some("key".into()), ..Settings::default() };
+    let settings = Settings { unique_key: Some(UniqueKey::Attribute("key".into())), ..Settings::default() };
     let failed = AtomicUsize::new(0);
     let (running, calls) = start(&script, settings, move |names| {
         let first = failed.fetch_add(1, SeqCst) == 0;

@@ -46,7 +46,7 @@ struct Way {
 
 /// The delayed copy of a failure, the copy of a deferred message, and a parked message that is sent back.
 fn ways() -> [Way; 3] {
-    let by_attribute = Settings { unique_attribute: Some("key".into()), ..Settings::default() };
+    let by_attribute = Settings { unique_key: Some(UniqueKey::Attribute("key".into())), ..Settings::default() };
     let on_failure = OnFailure::Republish(Republish::default());
     let on_reject = OnReject::Park("attic".into());
     let (retry, reject): (fn() -> _, fn() -> _) = (|| HandlerError::retry("no"), || HandlerError::reject("no"));

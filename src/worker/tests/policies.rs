@@ -1,5 +1,7 @@
 //! Failure policies: parked, undecodable, deferred and republished messages.
 
+use std::sync::atomic::Ordering::Relaxed;
+
 use super::*;
 
 /// Invariant 8: an undecodable body is a reject, to which the policy applies.
@@ -129,5 +131,46 @@ async fn the_delays_of_republished_messages_are_spread() {
     delays.sort_unstable();
     delays.dedup();
     assert!(delays.len() >= 6 && delays[delays.len() - 1] - delays[0] > 200, "{delays:?}");
+    running.stop().await;
+}
+
+/// A limit of the worker's own ends the attempts of a message, however it fails. Its copy says how many there were.
+#[tokio::test(start_paused = true)]
+async fn a_message_that_keeps_failing_is_parked_after_the_attempts_of_the_worker() {
+    let script = Script::new(&[&["a", "poison"], &["poison"], &["poison", "b"]]);
+    let on_reject = OnReject::Park("parked".into());
+    let settings = Settings { max_attempts: Some(3), on_reject, pollers: Some(1), ..Settings::default() };
+    let running = Running::start(&script, settings, |name, _| async move {
+        if name == "poison" { Err(HandlerError::retry("no")) } else { Ok(()) }
+    });
+    running.after(SECOND * 60).await;
+    let mut acks = script.acks();
+    acks.sort_by_key(|lines| lines[0].0.clone());
+    assert_eq!(acks[0], list(&[("a", OK), ("poison", FAIL)]));
+    let poison: Vec<_> = acks[1..].concat().into_iter().filter(|(name, _)| name == "poison").collect();
+    assert_eq!(poison.iter().filter(|(_, status)| *status == FAIL).count(), 1);
+    assert_eq!(poison.iter().filter(|(_, status)| *status == OK).count(), 1, "it is acknowledged once");
+    let copies = script.forwarded.lock().unwrap().clone();
+    assert_eq!(copies.len(), 1);
+    assert_eq!(copies[0].attributes.get_u64(ATTEMPTS), Some(3));
+    assert_eq!(copies[0].attributes.get_str(REASON).as_deref(), Some("failed"));
+    running.stop().await;
+}
+
+/// A success ends the count, so that failures which are far apart never add up.
+#[tokio::test(start_paused = true)]
+async fn a_success_forgets_the_failures_of_a_message() {
+    let script = Script::new(&[&["a"], &["a"], &["a"], &["a"]]);
+    let on_reject = OnReject::Park("parked".into());
+    let settings = Settings { max_attempts: Some(2), on_reject, pollers: Some(1), ..Settings::default() };
+    let calls = AtomicUsize::new(0);
+    let running = Running::start(&script, settings, move |_, _| {
+        let fails = calls.fetch_add(1, Relaxed) % 2 == 0;
+        async move { if fails { Err(HandlerError::retry("no")) } else { Ok(()) } }
+    });
+    running.after(SECOND * 60).await;
+    let statuses: Vec<_> = script.acks().concat().into_iter().map(|(_, status)| status).collect();
+    assert_eq!(statuses.iter().filter(|status| **status == FAIL).count(), 2, "{statuses:?}");
+    assert!(script.forwarded.lock().unwrap().is_empty());
     running.stop().await;
 }

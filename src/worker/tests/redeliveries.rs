@@ -9,7 +9,7 @@ async fn a_message_that_waited_for_its_earlier_run_until_the_deadline_does_not_b
     // The first lease is 30 s. Polls after a quick run ask for 15 s, so the second lease ends while the first run of
     // `b` hangs.
     let settings = Settings {
-        unique_attribute: Some("key".into()),
+        unique_key: Some(UniqueKey::Attribute("key".into())),
         ack_wait: AckWait::Auto,
         poll_wait: SECOND,
         ..Settings::default()
@@ -41,7 +41,7 @@ async fn a_message_that_waited_for_its_earlier_run_until_the_deadline_does_not_b
 async fn a_message_redelivered_before_its_acknowledgement_is_answered_is_not_run_again() {
     let script = Script::new(&[&["a"]]);
     *script.ack_takes.lock().unwrap() = SECOND * 10;
-    let settings = Settings { unique_attribute: Some("key".into()), ..Settings::default() };
+    let settings = Settings { unique_key: Some(UniqueKey::Attribute("key".into())), ..Settings::default() };
     let running = Running::start(&script, settings, |_, _| async { Ok(()) });
     running.after(SECOND).await;
     script.push(&["a"]);

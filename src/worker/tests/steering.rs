@@ -239,7 +239,7 @@ async fn a_message_not_started_when_its_batch_failed_does_not_wait_for_itself() 
     *script.extensions.lock().unwrap() = crate::client::Extensions::ALL;
     let (tell, mut told) = mpsc::unbounded_channel();
     let settings =
-        Settings { unique_attribute: Some("key".into()), concurrency: 2, grace: SECOND * 5, ..Settings::default() };
+        Settings { unique_key: Some(UniqueKey::Attribute("key".into())), concurrency: 2, grace: SECOND * 5, ..Settings::default() };
     // The batch learns of the failure before the runtime gets to the second run, because the task that is woken last
     // runs first.
     let running = Running::observed(&script, settings, Some(Arc::new(Told(tell))), |name, _| async move {
@@ -299,7 +299,7 @@ async fn a_message_whose_handler_blocks_past_its_lease_is_not_run_a_second_time_
         let calls = Arc::new(AtomicUsize::new(0));
         let settings = Settings {
             ordering,
-            unique_attribute: Some("key".into()),
+            unique_key: Some(UniqueKey::Attribute("key".into())),
             ack_wait: Duration::from_millis(200).into(),
             ..Settings::default()
         };

@@ -93,6 +93,7 @@ pub(crate) fn settings(builder: WorkerBuilder, worker: &keys::Worker) -> WorkerB
             keys::Ordering::None => Ordering::None,
             keys::Ordering::Batch => Ordering::Batch,
             keys::Ordering::KeyAttribute(name) => Ordering::by_attribute(name.clone()),
+            keys::Ordering::KeyPointer(pointer) => Ordering::by_pointer(pointer.clone()),
         })
         .tags(TagFilter { tags: worker.tags.clone(), mode: worker.tag_type })
         .on_failure(match &worker.on_failure {
@@ -120,6 +121,14 @@ pub(crate) fn settings(builder: WorkerBuilder, worker: &keys::Worker) -> WorkerB
     };
     let builder = match &worker.unique_attribute {
         Some(name) => builder.unique_attribute(name.clone()),
+        None => builder,
+    };
+    let builder = match &worker.unique_pointer {
+        Some(pointer) => builder.unique_pointer(pointer.clone()),
+        None => builder,
+    };
+    let builder = match worker.max_attempts {
+        Some(attempts) => builder.max_attempts(attempts),
         None => builder,
     };
     if worker.source == keys::Source::DeadLetters { builder.dead_letters() } else { builder }

@@ -39,7 +39,8 @@ pub(super) fn check(config: &Config, checker: &mut Checker<'_>) {
 pub(super) fn check_worker(path: &KeyPath, worker: &Worker, checker: &mut Checker<'_>) {
     if matches!(worker.ordering, Ordering::KeyAttribute(_)) {
         let message =
-            "`key_attribute` needs attributes of messages, which ROMA Connect MQS does not have: use none or batch";
+            "`key_attribute` needs attributes of messages, which ROMA Connect MQS does not have: use key_pointer with a place in \
+             the body, such as /customer/id";
         checker.report(&path.child("ordering"), message);
     }
     if worker.deduplicate.as_ref().is_some_and(|deduplicate| !deduplicate.key.starts_with('/')) {

@@ -74,6 +74,9 @@ fn check_names(path: &KeyPath, worker: &Worker, checker: &mut Checker<'_>) {
     if worker.unique_attribute.as_deref().is_some_and(str::is_empty) {
         checker.report(&path.child("unique_attribute"), "needs the name of an attribute: set it, or leave it out");
     }
+    if worker.unique_attribute.is_some() && worker.unique_pointer.is_some() {
+        checker.report(&path.child("unique_pointer"), "replaces unique_attribute: leave one of the two out");
+    }
 }
 
 /// The rules of the library, which it states for its own names.

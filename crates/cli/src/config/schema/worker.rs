@@ -57,6 +57,10 @@ pub struct Worker {
     pub on_failure: OnFailure,
     /// What happens to a message that its handler rejected; `fail` by default.
     pub on_reject: OnReject,
+    /// The attempts after which `on_reject` applies to a message that keeps failing, at least 1, as this process counts them; by default
+    /// 5 over ROMA Connect MQS where `on_reject` parks messages, otherwise none but the queue's `max_consume_count`.
+    #[schemars(range(min = 1))]
+    pub max_attempts: Option<u32>,
     /// Retries within the lease, before `on_failure`; none by default.
     pub retry: Option<Retry>,
     /// Messages with the same key are handled once; none by default.
@@ -69,6 +73,9 @@ pub struct Worker {
     /// An attribute whose value is different for every message, to tell them apart where the service sends no place in the
     /// queue; none by default.
     pub unique_attribute: Option<String>,
+    /// A JSON pointer into the body, such as `/order/id`, whose value is different for every message, for services whose messages
+    /// have no attributes; none by default.
+    pub unique_pointer: Option<String>,
     /// The handler of messages; required.
     pub handler: Handler,
 }
@@ -92,11 +99,13 @@ impl Default for Worker {
             tag_type: TagMode::default(),
             on_failure: OnFailure::default(),
             on_reject: OnReject::default(),
+            max_attempts: None,
             retry: None,
             deduplicate: None,
             rate_limit: None,
             remember_finished: true,
             unique_attribute: None,
+            unique_pointer: None,
             handler: Handler::default(),
         }
     }
@@ -145,6 +154,8 @@ pub enum Ordering {
     Batch,
     /// Messages with different values of this attribute; those with equal values run one after the other.
     KeyAttribute(String),
+    /// The same by the text or number at this JSON pointer into the body, such as `/customer/id`.
+    KeyPointer(String),
 }
 
 /// What happens to a message whose handler failed.

@@ -76,11 +76,12 @@ fn settings_of_a_worker_have_limits() {
         ("weight", &[("1", None), ("1000", None), ("0", Some("1 to 1000")), ("1001", Some("1 to 1000"))]),
         ("pollers", &[("1", None), ("1000", None), ("0", Some("1 to 1000")), ("1001", Some("1 to 1000"))]),
         ("rate_limit", &[("1/h", None), ("1000000/s", None), ("4294967295/h", Some("a million a second"))]),
-        ("ordering", &[("batch", None), ("{key_attribute: k}", None)]),
+        ("ordering", &[("batch", None), ("{key_attribute: k}", None), ("{key_pointer: /k}", None)]),
         ("source", &[("dead_letters", None)]),
         ("tag_type", &[("and", None)]),
         ("on_failure", &[("{republish: {}}", None)]),
         ("on_reject", &[("discard", None), ("{park: p}", None)]),
+        ("max_attempts", &[("1", None), ("4294967295", None), ("0", Some("1 or more"))]),
         (
             "retry",
             &[
@@ -103,6 +104,7 @@ fn settings_of_a_worker_have_limits() {
         ),
         ("remember_finished", &[("false", None)]),
         ("unique_attribute", &[("k", None)]),
+        ("unique_pointer", &[("/k", None)]),
     ];
     let collects =
         [HTTP.to_owned(), HTTP.replace('}', ", batch: {collect: {}}}"), HTTP.replace('}', ", batch: consumed}")];

@@ -41,7 +41,7 @@ workers:
             "config.yaml:5: server.listen: `nowhere` is not allowed: an address like 127.0.0.1:9400 is needed",
             "config.yaml:10: workers[0].concurency: unknown key; did you mean `concurrency`?",
             "config.yaml:11: workers[0].ack_wait: `10s` is not allowed: whole seconds from 15s to 300s",
-            "config.yaml:12: workers[0].ordering: `btach` is not allowed: write none, batch or key_attribute; did you mean `batch`?",
+            "config.yaml:12: workers[0].ordering: `btach` is not allowed: write none, batch, key_attribute or key_pointer; did you mean `batch`?",
             "config.yaml:18: workers[1].poll_wait: `20` has no unit: write 20s for seconds or 20ms for milliseconds",
             "config.yaml:19: workers[1].concurrency: `many` is not allowed: a whole number from 0 is needed",
             "config.yaml:20: workers[1].tags: `x` is not a list: write [a, b], or one variable per item with __0, __1, ... behind the name",

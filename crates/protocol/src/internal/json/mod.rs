@@ -9,6 +9,7 @@ mod fault;
 mod name;
 mod open;
 mod place;
+mod pointer;
 mod scan;
 #[cfg(test)]
 mod tests;
@@ -22,6 +23,7 @@ use excerpt::cut;
 pub use excerpt::{excerpt, quoted, shown};
 pub use fault::Fault;
 pub use name::Name;
+pub use pointer::{at, is_pointer, text_at};
 pub use scan::Scan;
 
 /// Appends a JSON string. Fast for strings that need no escapes, as nearly all do.

@@ -5,7 +5,7 @@ use serde_json::{Value, value::RawValue};
 
 use crate::cli::commands::send;
 use dms_protocol::{
-    internal::json::Scan,
+    internal::json::at,
     message::{Attributes, Body, Message, ReceivedMessage},
 };
 use dms_worker::client::PeekedMessage;
@@ -70,34 +70,6 @@ impl Filter {
         };
         body.fault().is_none() && self.bodies.iter().all(holds)
     }
-}
-
-/// The value at a JSON pointer (RFC 6901), in its own text: numbers keep all their digits.
-fn at<'a>(body: &'a str, pointer: &str) -> Option<&'a str> {
-    let steps = pointer.split('/').skip(1).map(|step| step.replace("~1", "/").replace("~0", "~"));
-    let found = steps.into_iter().try_fold(body.as_bytes(), |value, step| inside(value, &step))?;
-    str::from_utf8(found).ok()
-}
-
-/// The member of an object, or the item of a list; of equal names the last one counts.
-fn inside<'a>(value: &'a [u8], step: &str) -> Option<&'a [u8]> {
-    let mut found = None;
-    let read = Scan::whole(value, |scan| match scan.first() {
-        Some(b'{') => scan.members(|name, scan| {
-            let value = scan.value()?;
-            if **name == *step.as_bytes() {
-                found = Some(value);
-            }
-            Ok(())
-        }),
-        Some(b'[') => {
-            let items = scan.items(Scan::value)?;
-            found = step.parse::<usize>().ok().and_then(|index| items.get(index).copied());
-            Ok(())
-        }
-        _ => Ok(()),
-    });
-    read.ok().and(found)
 }
 
 /// `7` on the command line is a number, and stands for a text "7" too.

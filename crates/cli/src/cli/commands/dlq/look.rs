@@ -44,6 +44,9 @@ pub(super) struct ListArgs {
     pub(super) queue: String,
     /// Only this group, by name or id
     pub(super) group: Option<String>,
+    /// Count the messages of a parking queue by reason, instead of dead letters
+    #[arg(long, requires = "group")]
+    pub(super) parked: bool,
     /// Count the dead letters by reason, with the last error of each
     #[arg(long)]
     pub(super) by_reason: bool,
@@ -313,7 +316,7 @@ async fn look(
 ) -> Result<u64, Failure> {
     let enough = CancellationToken::new();
     let mut look = Viewer::new(filter.clone(), takes, max, enough.clone(), see);
-    let mut sweep = Sweep::new(client.clone(), which.source(client).await?);
+    let mut sweep = Sweep::new(client.clone(), which.source(client).await?).parked(which.parked);
     if takes {
         sweep = sweep.max(max);
     }

@@ -32,7 +32,7 @@ enum DlqCommand {
     /// List the groups of a queue with the number of their dead letters
     #[command(
         visible_alias = "ls",
-        after_help = "Examples:\n  dms-worker dlq list orders\n  dms-worker dlq list orders --by-reason --admin http://127.0.0.1:9401"
+        after_help = "Examples:\n  dms-worker dlq list orders\n  dms-worker dlq list orders --by-reason --admin http://127.0.0.1:9401\n  dms-worker dlq list parked billing --parked"
     )]
     List(ListArgs),
     /// Show dead letters in a table, without taking them
@@ -74,7 +74,7 @@ in place, so that none circulates forever (--max-redrives).")]
 pub(crate) async fn run(args: DlqArgs, context: &Context) -> Result<ExitCode, Failure> {
     let client = context.client()?;
     match args.command {
-        DlqCommand::List(args) if args.by_reason => reasons::list(&client, &args, context).await?,
+        DlqCommand::List(args) if args.by_reason || args.parked => reasons::list(&client, &args, context).await?,
         DlqCommand::List(args) => look::list(&client, &args, context).await?,
         DlqCommand::Show(args) => look::show(&client, args, context).await?,
         DlqCommand::Dump(args) => look::dump(&client, args, context).await?,

@@ -7,7 +7,10 @@ use crate::cli::{
     support::{admin_client::AdminClient, context::Context, failure::Failure},
 };
 use dms_protocol::queue::{SourcePath, Stream};
-use dms_worker::client::{Client, PeekedMessage};
+use dms_worker::{
+    client::{Client, PeekedMessage},
+    internal::unwrap_parked,
+};
 
 /// Messages per answer: ten of the largest fit into the limit for answers.
 const PAGE: usize = 10;
@@ -60,7 +63,8 @@ impl Peeker {
             && let Some(page) = pages.next().await?
         {
             let left = usize::try_from(max - seen.len() as u64).unwrap_or(usize::MAX);
-            seen.extend(page.into_iter().filter(|message| filter.passes_peeked(message)).take(left));
+            let page = page.into_iter().map(|message| shown(message, source.stream));
+            seen.extend(page.filter(|message| filter.passes_peeked(message)).take(left));
         }
         Ok(seen)
     }
@@ -81,6 +85,14 @@ impl Peeker {
             }
         }
     }
+}
+
+/// A parked message may be a document with its history.
+fn shown(mut message: PeekedMessage, stream: Stream) -> PeekedMessage {
+    if stream == Stream::Messages {
+        unwrap_parked(&mut message.body, &mut message.attributes, &mut message.tags);
+    }
+    message
 }
 
 impl Pages<'_> {

@@ -15,7 +15,7 @@ use crate::cli::{
 };
 use dms_worker::{
     client::Client,
-    worker::attributes::{ERROR, REASON},
+    worker::attributes::{ERROR, LAST_FAILURE, REASON},
 };
 
 /// The word for dead letters without a reason. Other services and older versions keep none.
@@ -37,10 +37,11 @@ pub(super) async fn list(client: &Client, args: &ListArgs, context: &Context) ->
         Some(group) => vec![client.find_group(&queue.id, group).await?],
         None => client.groups(&queue.id).await?,
     };
-    let mut table = Table::new(&["GROUP", "REASON", "DEAD LETTERS", "LAST FAILURE", "LAST ERROR"]);
+    let what = if args.parked { "PARKED" } else { "DEAD LETTERS" };
+    let mut table = Table::new(&["GROUP", "REASON", what, "LAST FAILURE", "LAST ERROR"]);
     let mut objects = Vec::new();
-    for group in groups.iter().filter(|group| group.available_dead_letters != Some(0)) {
-        let which = Selection { queue: args.queue.clone(), group: group.name.clone(), parked: false };
+    for group in groups.iter().filter(|group| args.parked || group.available_dead_letters != Some(0)) {
+        let which = Selection { queue: args.queue.clone(), group: group.name.clone(), parked: args.parked };
         let look = Look { which: &which, filter: &Filter::default(), max: u64::MAX, admin: args.admin.as_deref() };
         let reasons = by_reason(&look.rows(client, context).await?);
         for (reason, died) in most_frequent_first(reasons) {
@@ -48,7 +49,7 @@ pub(super) async fn list(client: &Client, args: &ListArgs, context: &Context) ->
             objects.push(json!({
                 "group": group.name,
                 "reason": reason,
-                "dead_letters": died.count,
+                (if args.parked { "parked" } else { "dead_letters" }): died.count,
                 "last_failure": died.last_ms,
                 "last_error": died.error,
             }));
@@ -67,7 +68,8 @@ fn by_reason(rows: &[Row]) -> BTreeMap<String, Died> {
         let reason = info.map(|info| info.reason.clone()).or_else(|| attribute(REASON));
         let died = reasons.entry(reason.unwrap_or_else(|| UNKNOWN.to_owned())).or_default();
         died.count += 1;
-        let failed = info.and_then(|info| info.last_failure_ms);
+        let parked = || Some(attribute(LAST_FAILURE)?.parse::<Timestamp>().ok()?.as_millisecond());
+        let failed = info.map_or_else(parked, |info| info.last_failure_ms);
         if failed >= died.last_ms {
             died.last_ms = failed;
             died.error = info.and_then(|info| info.error.clone()).or_else(|| attribute(ERROR)).or(died.error.take());

@@ -32,7 +32,8 @@ use dms_protocol::{
 };
 use dms_worker::{
     client::Client,
-    redrive::{Redrive, RedriveError, RedriveReport, Sweep, is_exhausted, older},
+    redrive::{Redrive, RedriveError, RedriveReport, Sweep, for_service, is_exhausted, older},
+    Dialect,
 };
 
 /// Options of `dlq redrive`.
@@ -72,9 +73,9 @@ pub(super) struct RedriveArgs {
     /// Leave an attribute out of the copies; may be repeated
     #[arg(long, value_name = "NAME")]
     unset: Vec<String>,
-    /// How often a message may be redriven in total
-    #[arg(long, value_name = "TIMES", default_value_t = 3)]
-    max_redrives: u32,
+    /// How often a message may be redriven in total; 3 by default
+    #[arg(long, value_name = "TIMES")]
+    max_redrives: Option<u32>,
     /// Send nothing; print how many messages would be sent
     #[arg(long)]
     dry_run: bool,
@@ -98,6 +99,26 @@ pub(super) struct DiscardArgs {
     yes: bool,
 }
 
+impl RedriveArgs {
+    fn max_redrives(&self) -> u32 {
+        self.max_redrives.unwrap_or(3)
+    }
+
+    /// Refuses what ROMA Connect MQS cannot do.
+    fn check_dialect(&self, client: &Client) -> Result<(), Failure> {
+        let refused = match client.dialect() {
+            Dialect::Dms => None,
+            _ if self.max_redrives.is_some() => Some("--max-redrives"),
+            _ if !self.set.is_empty() => Some("--set"),
+            _ => None,
+        };
+        refused.map_or(Ok(()), |option| {
+            let text = format!("{option} needs attributes, which messages of ROMA Connect MQS do not have: leave it out");
+            Err(Failure::of(Kind::Usage, text))
+        })
+    }
+}
+
 /// How the copies are changed.
 #[derive(Clone, Debug)]
 struct Change {
@@ -117,6 +138,7 @@ impl Change {
 
 /// Sends messages again.
 pub(super) async fn redrive(client: &Client, args: RedriveArgs, context: &Context) -> Result<ExitCode, Failure> {
+    args.check_dialect(client)?;
     match (&args.file, &args.group) {
         (Some(file), _) => from_file(client, &args, file, context).await,
         (None, Some(group)) => {
@@ -135,7 +157,7 @@ async fn from_group(client: &Client, args: &RedriveArgs, which: &Selection, cont
     let about = format!("{endpoint} {project} {source:?}");
     let journal = journal_file("redrive", &about, args.journal.as_deref(), args.dry_run, context);
     let progress = SweepBar::new(context);
-    let redrive = Redrive::new(client.clone(), source).max_redrives(args.max_redrives).dry_run(args.dry_run);
+    let redrive = Redrive::new(client.clone(), source).max_redrives(args.max_redrives()).dry_run(args.dry_run);
     let mut redrive = with_options(redrive, (args.max, args.rate), &args.filter, journal, &progress);
     if let Some(queue) = &args.to {
         redrive = redrive.to(client.find_queue(queue).await?.id);
@@ -256,7 +278,11 @@ async fn from_file(client: &Client, args: &RedriveArgs, file: &Path, context: &C
     let mut pump = Pump::new(send::producer(client.clone(), &queue, false, false)?, journal, report);
     pump.interval = args.rate.map_or(Duration::ZERO, |rate| Duration::from_secs_f64(rate.per_second().recip()));
     let mut left = SkippedLines::default();
-    let (report, ended) = pump.run(&mut input, |message| choose(args, &mut left, message), signals::first()).await?;
+    let choose = |message| match choose(args, &mut left, message) {
+        Choice::Send(copy) => Choice::Send(for_service(client, copy)),
+        other => other,
+    };
+    let (report, ended) = pump.run(&mut input, choose, signals::first()).await?;
     report.clear();
     let total = report.total();
     let redriven = if args.dry_run { left.chosen } else { total.sent };
@@ -274,7 +300,7 @@ fn choose(args: &RedriveArgs, left: &mut SkippedLines, message: Message) -> Choi
         left.filtered += 1;
         return Choice::Skip;
     }
-    if is_exhausted(&message.attributes, args.max_redrives) {
+    if is_exhausted(&message.attributes, args.max_redrives()) {
         left.exhausted += 1;
         return Choice::Skip;
     }

@@ -29,13 +29,15 @@ impl SweepBar {
 
     /// The sweep is so far.
     pub(crate) fn show(&mut self, report: &SweepReport) {
-        self.bar.set_length(report.expected);
-        self.bar.set_position(report.taken + report.passed_over);
+        let seen = report.taken + report.passed_over;
+        let expected = Some(report.expected).filter(|expected| *expected < u64::MAX);
+        self.bar.set_length(expected.unwrap_or(seen));
+        self.bar.set_position(seen);
         let now = Instant::now();
         if self.due.is_some_and(|due| due <= now) {
             self.due = Some(now + LINE_INTERVAL);
             let line = json!({
-                "expected": report.expected,
+                "expected": expected,
                 "taken": report.taken,
                 "passed_over": report.passed_over,
                 "doubled": report.doubled,
