@@ -141,7 +141,11 @@ impl ConsumeOptions {
         self.check_for(Dialect::Dms)
     }
 
-    fn check_for(&self, dialect: Dialect) -> Result<(), LimitError> {
+    /// The same for the API of this dialect.
+    ///
+    /// # Errors
+    /// As [`check`](Self::check).
+    pub fn check_for(&self, dialect: Dialect) -> Result<(), LimitError> {
         limits::in_range("max_messages", self.max_messages, &(1..=MAX_MESSAGES), "")?;
         limits::in_range("poll_wait", whole_seconds(self.poll_wait), &dialect.poll_wait_secs(), " s")?;
         limits::in_range("ack_wait", whole_seconds(self.ack_wait), &dialect.ack_wait_secs(), " s")?;

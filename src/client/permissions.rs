@@ -6,7 +6,7 @@ use super::{Client, call::Call, error::Error, tries::Repeat};
 use crate::{
     message::AckLine,
     queue::{QueueId, SourcePath},
-    wire,
+    wire::{self, Dialect},
 };
 
 /// Whether the caller may send messages to a queue.
@@ -16,7 +16,7 @@ use crate::{
 /// # Errors
 /// When the call fails for another reason.
 pub async fn may_send(client: &Client, queue: &QueueId) -> Result<bool, Error> {
-    let path = ["queues", queue.as_str(), "messages"];
+    let path = [if client.speaks_mqs() { "topic" } else { "queues" }, queue.as_str(), "messages"];
     let body = wire::messages::encode_send(client.inner.wording, &[], false);
     let call = Call::new("ask for the right to send", Method::POST, &path, Repeat::Harmless).body(body)?;
     is_permitted(client, call).await
@@ -27,7 +27,11 @@ pub async fn may_send(client: &Client, queue: &QueueId) -> Result<bool, Error> {
 /// # Errors
 /// As [`may_send`].
 pub async fn may_consume(client: &Client, source: &SourcePath) -> Result<bool, Error> {
-    let path = ["queues", source.queue.as_str(), "groups", source.group.as_str(), "ack"];
+    let (queue, group) = (source.queue.as_str(), source.group.as_str());
+    let path = match client.dialect() {
+        Dialect::Dms => ["queues", queue, "groups", group, "ack"],
+        Dialect::Mqs => ["topic", queue, "group", group, "messages"],
+    };
     let body = wire::messages::encode_ack(client.dialect(), std::iter::empty::<AckLine<'_>>(), client.extensions());
     let call = Call::new("ask for the right to consume", Method::POST, &path, Repeat::Harmless).body(Ok(body))?;
     is_permitted(client, call).await

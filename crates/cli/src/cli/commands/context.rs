@@ -95,6 +95,7 @@ pub(crate) fn run(args: ContextArgs, context: &Context) -> Result<(), Failure> {
                 endpoint: global.endpoint.clone(),
                 project_id: global.project_id.clone(),
                 api_version: global.api_version.clone(),
+                dialect: global.dialect.clone(),
                 ca_file: absolute(ca_file)?,
                 access_key,
                 secret_key_file: absolute(secret_key_file)?,

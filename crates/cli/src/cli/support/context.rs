@@ -17,7 +17,7 @@ use crate::{
     sidecar::assemble::connect,
 };
 use dms_protocol::internal::secret_url::without_secrets;
-use dms_worker::client::Client;
+use dms_worker::{Dialect, client::Client};
 
 /// What a command that ends logs: a client that gives up says so, and the command's own error says the same.
 const QUIETLY: &str = "warn,dms_worker::client=off";
@@ -108,11 +108,24 @@ impl Context {
             ("--endpoint", "dms.endpoint", &self.global.endpoint),
             ("--project-id", "dms.project_id", &self.global.project_id),
             ("--api-version", "dms.api_version", &self.global.api_version),
+            ("--dialect", "dms.dialect", &self.global.dialect),
         ];
         flags.into_iter().fold(request, |request, (flag, key, value)| match value {
             Some(value) => request.flag(flag, key, value),
             None => request,
         })
+    }
+
+    /// The dialect that `--dialect` asks for, for commands that start a server of their own.
+    ///
+    /// # Errors
+    /// When there is no such dialect.
+    pub(crate) fn dialect_flag(&self) -> Result<Dialect, Failure> {
+        match self.global.dialect.as_deref() {
+            None | Some("dms") => Ok(Dialect::Dms),
+            Some("mqs") => Ok(Dialect::Mqs),
+            Some(other) => Err(Failure::of(Kind::Usage, format!("--dialect: `{other}` is not allowed: write dms or mqs"))),
+        }
     }
 
     /// The configuration for a command that checks or shows it; logs are set up for such a command.

@@ -37,6 +37,9 @@ pub(crate) struct SavedContext {
     /// The version of the API.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) api_version: Option<String>,
+    /// The API of the service.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) dialect: Option<String>,
     /// The authorities that the service's certificate is trusted by.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) ca_file: Option<PathBuf>,
@@ -59,6 +62,7 @@ impl SavedContext {
             ("dms.endpoint", self.endpoint.clone()),
             ("dms.project_id", self.project_id.clone()),
             ("dms.api_version", self.api_version.clone()),
+            ("dms.dialect", self.dialect.clone()),
             ("dms.ca_file", file(&self.ca_file)),
             ("dms.auth.access_key", self.access_key.clone()),
             ("dms.auth.secret_key_file", file(&self.secret_key_file)),

@@ -23,6 +23,9 @@ pub(crate) struct Global {
     /// The version of the API: v2 or v1.0 [config: dms.api_version]
     #[arg(long, global = true, value_name = "VERSION")]
     pub(crate) api_version: Option<String>,
+    /// The API of the service: dms, or mqs for ROMA Connect MQS [config: dms.dialect]
+    #[arg(long, global = true, value_name = "DIALECT")]
+    pub(crate) dialect: Option<String>,
     /// Output format: text or json
     #[arg(short, long, global = true, value_enum, default_value_t = Format::Text, value_name = "FORMAT", hide_possible_values = true)]
     pub(crate) output: Format,

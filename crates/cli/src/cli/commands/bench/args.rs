@@ -14,6 +14,7 @@ Examples:
   dms-worker bench --data-dir /tmp/bench    the same on disk: every send is synced
   dms-worker bench --against http://10.0.0.7:9400 --run produce,consume
   dms-worker bench -o json --duration 10s
+  dms-worker bench --dialect mqs            over the API of ROMA Connect MQS
 
 The runs: `produce` sends, `consume` receives and acknowledges these messages, `both` does both at once, `latency` sends single \
 messages at a steady rate and measures the time until their handlers are called. CPU time, memory and disk writes are available on \
@@ -22,6 +23,10 @@ pub(crate) struct BenchArgs {
     /// A server to measure, with the credentials of the configuration
     #[arg(long, value_name = "URL", conflicts_with = "data_dir")]
     pub(super) against: Option<String>,
+    /// Use this queue instead of new ones, which are deleted afterwards; its messages are consumed. Required with --against and
+    /// --dialect mqs
+    #[arg(long, value_name = "QUEUE", requires = "against")]
+    pub(super) queue: Option<String>,
     /// The server's process on this machine; its CPU time, memory and disk writes are shown too
     #[arg(long, value_name = "PID", requires = "against")]
     pub(super) server_pid: Option<u32>,

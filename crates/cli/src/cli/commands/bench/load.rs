@@ -20,6 +20,7 @@ use dms_protocol::{
     queue::QueueId,
 };
 use dms_worker::{
+    Dialect,
     client::Client,
     worker::{AckResult, Delivery, Event, MaxMessages, Observer, Origin, Worker, handler_fn},
 };
@@ -119,7 +120,7 @@ impl Load {
         let mut sent = 0;
         while Instant::now() < until && sent < self.messages {
             ticks.tick().await;
-            let message = self.message()?.attribute(SENT, progress.now());
+            let message = self.stamped(progress.now())?;
             let load = self.clone();
             sending.spawn(async move { load.send(&[message]).await });
             sent += 1;
@@ -174,8 +175,21 @@ impl Load {
     }
 
     fn message(&self) -> Result<Message, Failure> {
+        self.padded(String::new())
+    }
+
+    /// A message that says when it is sent: in an attribute, or without attributes in its body.
+    fn stamped(&self, now: u64) -> Result<Message, Failure> {
+        match self.client.dialect() {
+            Dialect::Mqs => self.padded(now.to_string()),
+            _ => Ok(self.message()?.attribute(SENT, now)),
+        }
+    }
+
+    fn padded(&self, mut text: String) -> Result<Message, Failure> {
         // Two bytes of the size are the quotes.
-        let text = "x".repeat(usize::try_from(self.size).unwrap_or(2).saturating_sub(2));
+        let size = usize::try_from(self.size).unwrap_or(2).saturating_sub(2);
+        text.extend(std::iter::repeat_n('x', size.saturating_sub(text.len())));
         Ok(Message::new(Body::json(&text).map_err(broken)?))
     }
 }
@@ -221,7 +235,8 @@ impl LoadObserver {
     }
 
     fn handled(&self, delivery: &Delivery) {
-        if let Some(sent) = delivery.attributes().get_u64(SENT) {
+        let in_body = || delivery.body().as_str().trim_matches(['"', 'x']).parse().ok();
+        if let Some(sent) = delivery.attributes().get_u64(SENT).or_else(in_body) {
             lock(&self.messages).push(Duration::from_nanos(self.now().saturating_sub(sent)));
         }
     }

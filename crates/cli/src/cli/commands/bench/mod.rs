@@ -26,8 +26,9 @@ use crate::cli::support::{context::Context, failure::Failure, logging, table::Ta
 use dms_protocol::internal::secret_url::without_secrets;
 use dms_protocol::{
     limits::{MAX_BYTES, MAX_MESSAGES},
-    queue::NewQueue,
+    queue::{NewQueue, QueueId},
 };
+use dms_worker::Dialect;
 
 /// The number of messages per request: the number given, or as many bodies of this size as fit.
 fn batch(asked: Option<u8>, size: u32) -> usize {
@@ -61,18 +62,27 @@ fn runs(asked: &[Scenario]) -> Vec<Vec<Scenario>> {
     (!shared.is_empty()).then_some(shared).into_iter().chain(alone).collect()
 }
 
-/// Creates a queue for some runs, and deletes it whatever became of them.
+/// Creates a queue for some runs, unless one was named, and deletes it whatever became of them.
 async fn on_a_queue(
     target: &BenchServer,
     runs: Vec<Scenario>,
     args: &BenchArgs,
     context: &Context,
 ) -> Result<Vec<Figures>, Failure> {
-    let queue = target.client.create_queue(NewQueue::new(format!("bench-{:08x}", fastrand::u32(..)))).await?.id;
+    let name = || format!("bench-{:08x}", fastrand::u32(..));
+    let client = &target.client;
+    let (queue, is_own) = match &args.queue {
+        Some(name) => (client.find_queue(name).await?.id, false),
+        // The server that was started for this creates the topic on request.
+        None if client.dialect() == Dialect::Mqs => (QueueId::from(name()), false),
+        None => (client.create_queue(NewQueue::new(name())).await?.id, true),
+    };
     let measured = async {
-        target.client.create_groups(&queue, &[GROUP]).await?;
+        if client.dialect() == Dialect::Dms {
+            client.create_groups(&queue, &[GROUP]).await?;
+        }
         let load = Load {
-            client: target.client.clone(),
+            client: client.clone(),
             queue: queue.clone(),
             size: args.size,
             batch: batch(args.batch, args.size),
@@ -83,7 +93,7 @@ async fn on_a_queue(
         measure(&load, target, &runs, args, context).await
     }
     .await;
-    let deleted = target.client.delete_queue(&queue).await;
+    let deleted = if is_own { client.delete_queue(&queue).await } else { Ok(()) };
     let figures = measured?;
     deleted?;
     Ok(figures)

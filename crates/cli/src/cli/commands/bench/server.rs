@@ -10,15 +10,21 @@ use tokio::{
 use crate::{
     cli::{
         commands::bench::{args::BenchArgs, usage::Process},
-        support::{context::Context, failure::Failure, terminal},
+        support::{
+            context::Context,
+            failure::{Failure, Kind},
+            terminal,
+        },
     },
     config::load,
     sidecar::assemble::connect,
 };
-use dms_worker::client::Client;
+use dms_worker::{Dialect, client::Client};
 
 /// What the ready line of `serve` says in front of the address.
 const SERVING: &str = "serving on ";
+/// What it says in front of the address for MQS.
+const SERVING_MQS: &str = "MQS on ";
 
 /// A server to measure.
 #[derive(Debug)]
@@ -37,9 +43,14 @@ impl BenchServer {
             Some(url) => {
                 let config = load(&context.request(true).flag("--against", "dms.endpoint", url))?.config;
                 let process = args.server_pid.map(Process::Other);
-                Ok(Self { client: connect::to_service(&config)?, process, child: None })
+                let client = connect::to_service(&config)?;
+                if client.dialect() == Dialect::Mqs && args.queue.is_none() {
+                    let text = "ROMA Connect MQS cannot create or delete topics: name one with --queue; its messages are consumed";
+                    return Err(Failure::of(Kind::Usage, text));
+                }
+                Ok(Self { client, process, child: None })
             }
-            None => start(args.data_dir.clone()).await,
+            None => start(args.data_dir.clone(), context.dialect_flag()?).await,
         }
     }
 
@@ -53,7 +64,7 @@ impl BenchServer {
 }
 
 /// Starts a server in a child process, so that the system accounts for its CPU time separately.
-async fn start(data_dir: Option<PathBuf>) -> Result<BenchServer, Failure> {
+async fn start(data_dir: Option<PathBuf>, dialect: Dialect) -> Result<BenchServer, Failure> {
     let failed = |error: std::io::Error| Failure::new(format!("cannot start a server: {error}")).because(error);
     let mut command = Command::new(env::current_exe().map_err(failed)?);
     command.args(["serve", "--listen", "127.0.0.1:0"]);
@@ -64,11 +75,14 @@ async fn start(data_dir: Option<PathBuf>) -> Result<BenchServer, Failure> {
     for (name, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("DMS_WORKER_")) {
         command.env_remove(name);
     }
+    if dialect == Dialect::Mqs {
+        command.env("DMS_WORKER_SERVER__MQS__LISTEN", "127.0.0.1:0");
+    }
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
     let mut child = command.spawn().map_err(failed)?;
     let Some(errors) = child.stderr.take() else { return Err(Failure::new("the server has no standard error")) };
     let mut lines = BufReader::new(errors).lines();
-    let url = address(&mut lines).await?;
+    let url = address(&mut lines, dialect).await?;
     // The pipe has to be read on, or a server with something to say would stop.
     tokio::spawn(async move {
         while let Ok(Some(line)) = lines.next_line().await {
@@ -76,15 +90,17 @@ async fn start(data_dir: Option<PathBuf>) -> Result<BenchServer, Failure> {
         }
     });
     let process = child.id().map(Process::Other);
-    Ok(BenchServer { client: Client::builder(url, "local").build()?, process, child: Some(child) })
+    let client = Client::builder(url, "local").dialect(dialect).build()?;
+    Ok(BenchServer { client, process, child: Some(child) })
 }
 
 /// Waits for the server's ready line. Lines before it are the reason if the server does not start.
-async fn address(lines: &mut Lines<BufReader<ChildStderr>>) -> Result<String, Failure> {
+async fn address(lines: &mut Lines<BufReader<ChildStderr>>, dialect: Dialect) -> Result<String, Failure> {
+    let mark = if dialect == Dialect::Mqs { SERVING_MQS } else { SERVING };
     let mut said = Vec::new();
     while let Ok(Some(line)) = lines.next_line().await {
-        if let Some((_, rest)) = line.split_once(SERVING) {
-            return Ok(rest.split_whitespace().next().unwrap_or_default().to_owned());
+        if let Some((_, rest)) = line.split_once(mark) {
+            return Ok(rest.split([' ', ',', ')']).next().unwrap_or_default().to_owned());
         }
         said.push(line);
     }

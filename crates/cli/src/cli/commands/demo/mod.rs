@@ -34,12 +34,13 @@ use dms_protocol::{
     message::{AckStatus, Message},
     queue::{GroupId, NewQueue, QueueId, SourcePath, Stream},
 };
-use dms_server::{Project, Server, ServerConfig};
+use dms_server::{MqsConfig, Project, Server, ServerConfig};
 use dms_worker::{
+    Dialect,
     client::{Client, ConsumeOptions},
     producer::Producer,
     redrive::Redrive,
-    worker::{Delivery, HandlerError, Worker, WorkerError, WorkerReport, handler_fn},
+    worker::{Delivery, HandlerError, OnReject, Worker, WorkerError, WorkerReport, handler_fn},
 };
 
 /// Options of `demo`.
@@ -48,6 +49,7 @@ use dms_worker::{
 Examples:
   dms-worker demo              2,000 orders, 1 % of them poison
   dms-worker demo -o json      only the summary, for programs
+  dms-worker demo --dialect mqs    over the API of ROMA Connect MQS: poison orders are parked in a topic
   dms-worker demo --keep       the server, a worker and the dashboard go on until Ctrl-C
 
 Exit code 0 means that every message was accounted for.")]
@@ -72,6 +74,8 @@ impl DemoArgs {
 
 const QUEUE: &str = "orders";
 const GROUP: &str = "billing";
+/// The topic of orders that keep failing, where there are no dead letters.
+const PARKED: &str = "orders-parked";
 /// Tries before an order becomes a dead letter.
 const TRIES: u32 = 3;
 /// Each part of the tour ends within this time, or the tour has failed.
@@ -99,7 +103,10 @@ impl Order {
 /// What the parts of the tour share.
 #[derive(Clone)]
 struct Tour {
+    /// Sends, consumes and redrives, in the dialect of the tour.
     client: Client,
+    /// Counts messages.
+    counts: Client,
     queue: QueueId,
     group: GroupId,
     ledger: Arc<Ledger>,
@@ -126,16 +133,22 @@ pub(crate) async fn run(args: DemoArgs, context: &Context) -> Result<ExitCode, F
 }
 
 async fn tour(orders: usize, keep: bool, complete: &AtomicBool, context: &Context) -> Result<ExitCode, Failure> {
-    let story = Story::new(context);
-    let server = start_server(keep).await?;
+    let story = Story::new(context, context.dialect_flag()?);
+    let dialect = context.dialect_flag()?;
+    if keep && dialect == Dialect::Mqs {
+        let text = "--keep goes on with the DMS API, which the dashboard shows: leave out --dialect mqs";
+        return Err(Failure::of(Kind::Usage, text));
+    }
+    let server = start_server(keep, dialect).await?;
     #[cfg(feature = "dashboard")]
     let dashboard = server.dashboard_url();
     let url = server.local_addr().map(|address| format!("http://{address}")).unwrap_or_default();
+    let mqs = server.mqs_url();
     let stop = CancellationToken::new();
     let serving = tokio::spawn(server.run(stop.clone().cancelled_owned()));
 
-    let tour = set_up(&url, orders).await?;
-    story.server(&url);
+    let tour = set_up(&url, mqs.as_deref(), orders).await?;
+    story.server(mqs.as_deref().unwrap_or(&url));
     let poison = (0..orders).filter(|id| Order::is_poison(*id)).count();
     let first = tour.consume(&story, orders, poison).await?;
     story.dead_letters(&tour.show_dead_letters().await?);
@@ -156,9 +169,10 @@ async fn tour(orders: usize, keep: bool, complete: &AtomicBool, context: &Contex
     Ok(ExitCode::from(u8::from(!summary.is_complete())))
 }
 
-async fn start_server(keep: bool) -> Result<Server, Failure> {
+async fn start_server(keep: bool, dialect: Dialect) -> Result<Server, Failure> {
     let any_port = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let config = ServerConfig::default().listen(any_port).projects(vec![Project::new("demo")]);
+    let mqs = (dialect == Dialect::Mqs).then(|| MqsConfig::new().listen(any_port));
+    let config = ServerConfig::default().listen(any_port).projects(vec![Project::new("demo")]).mqs(mqs);
     let config = if keep { with_dashboard(config.admin(any_port)) } else { config };
     Ok(Server::bind(config).await?)
 }
@@ -174,13 +188,20 @@ fn with_dashboard(config: ServerConfig) -> ServerConfig {
     config
 }
 
-async fn set_up(url: &str, orders: usize) -> Result<Tour, Failure> {
-    let client = Client::builder(url, "demo").build()?;
-    let queue = client.create_queue(NewQueue::new(QUEUE).dead_letters_after(TRIES)).await?.id;
-    let created = client.create_groups(&queue, &[GROUP]).await?;
-    let group = created.into_iter().next().map(|(id, _)| id).ok_or_else(|| Failure::new("no group was created"))?;
+async fn set_up(url: &str, mqs: Option<&str>, orders: usize) -> Result<Tour, Failure> {
+    let counts = Client::builder(url, "demo").build()?;
     let (ledger, mended) = (Arc::new(Ledger::new(orders)), Arc::default());
-    Ok(Tour { client, queue, group, ledger, mended })
+    if let Some(url) = mqs {
+        let client = Client::builder(url, "").dialect(Dialect::Mqs).build()?;
+        // Topics and groups are created by their first use. The group of parked messages is needed to count them.
+        let parking = counts.create_queue(NewQueue::new(PARKED)).await?.id;
+        counts.create_groups(&parking, &[GROUP]).await?;
+        return Ok(Tour { client, counts, queue: QueueId::from(QUEUE), group: GroupId::from(GROUP), ledger, mended });
+    }
+    let queue = counts.create_queue(NewQueue::new(QUEUE).dead_letters_after(TRIES)).await?.id;
+    let created = counts.create_groups(&queue, &[GROUP]).await?;
+    let group = created.into_iter().next().map(|(id, _)| id).ok_or_else(|| Failure::new("no group was created"))?;
+    Ok(Tour { client: counts.clone(), counts, queue, group, ledger, mended })
 }
 
 impl Tour {
@@ -229,6 +250,10 @@ impl Tour {
             }
         });
         let worker = Worker::builder(self.client.clone()).queue(QUEUE).group(GROUP).handler(handler);
+        let worker = match self.parks() {
+            true => worker.on_reject(OnReject::Park(PARKED.to_owned())).max_attempts(TRIES),
+            false => worker,
+        };
         worker.concurrency(64).build().map_err(|error| Failure::new(error.to_string()))
     }
 
@@ -253,16 +278,29 @@ impl Tour {
         let wait = async {
             loop {
                 tick.tick().await;
-                let groups = self.client.groups(&self.queue).await?;
-                let dead =
-                    groups.iter().find(|group| group.id == self.group).and_then(|group| group.available_dead_letters);
-                if reached(dead.unwrap_or(0)) {
+                if reached(self.dead().await?) {
                     return Ok(());
                 }
             }
         };
         let late = |_| Failure::of(Kind::Failed, "the tour did not get to its end in time: a message is missing");
         timeout(STEP_TIMEOUT, wait).await.map_err(late)?
+    }
+
+    /// Whether messages that keep failing are parked, because the dialect has no dead letters.
+    fn parks(&self) -> bool {
+        self.client.dialect() == Dialect::Mqs
+    }
+
+    /// The number of dead letters, or of parked messages.
+    async fn dead(&self) -> Result<u64, Failure> {
+        if self.parks() {
+            let queue = self.counts.find_queue(PARKED).await?;
+            return Ok(self.counts.find_group(&queue.id, GROUP).await?.available_messages);
+        }
+        let groups = self.counts.groups(&self.queue).await?;
+        let group = groups.iter().find(|group| group.id == self.group);
+        Ok(group.and_then(|group| group.available_dead_letters).unwrap_or(0))
     }
 
     /// A few of the dead letters, as they are looked at without being taken.
@@ -291,6 +329,9 @@ impl Tour {
     }
 
     fn dead_letters(&self) -> SourcePath {
+        if self.parks() {
+            return SourcePath::messages(PARKED, GROUP);
+        }
         SourcePath { queue: self.queue.clone(), group: self.group.clone(), stream: Stream::DeadLetters }
     }
 }

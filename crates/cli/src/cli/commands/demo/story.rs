@@ -4,6 +4,8 @@ use std::io;
 
 use indicatif::ProgressBar;
 
+use dms_worker::Dialect;
+
 use crate::cli::{
     commands::demo::ledger::Summary,
     support::{context::Context, global_options::Format, progress::bar},
@@ -16,11 +18,13 @@ const BOLD: &str = "\u{1b}[1m";
 /// The narrator: on standard error for a person, silent for a program.
 pub(super) struct Story<'a> {
     context: &'a Context,
+    /// Whether messages that keep failing are parked.
+    parks: bool,
 }
 
 impl<'a> Story<'a> {
-    pub(super) fn new(context: &'a Context) -> Self {
-        Self { context }
+    pub(super) fn new(context: &'a Context, dialect: Dialect) -> Self {
+        Self { context, parks: dialect == Dialect::Mqs }
     }
 
     /// A bar that counts to `length`; hidden where there is no terminal.
@@ -31,8 +35,14 @@ impl<'a> Story<'a> {
     }
 
     pub(super) fn server(&self, url: &str) {
-        self.step("server", &format!("a DMS server in this process, in memory, on {url}"));
-        self.step("queue", "orders, with the group billing; dead letters after 3 failures");
+        self.step("server", &format!("{} in this process, in memory, on {url}", if self.parks { "an MQS server" } else { "a DMS server" }));
+        self.step(
+            "queue",
+            match self.parks {
+                true => "topic orders, with the group billing; parked in orders-parked after 3 failures",
+                false => "orders, with the group billing; dead letters after 3 failures",
+            },
+        );
     }
 
     pub(super) fn sent(&self, orders: usize) {
@@ -40,7 +50,8 @@ impl<'a> Story<'a> {
     }
 
     pub(super) fn handled(&self, handled: usize, poison: usize) {
-        self.step("work", &format!("{handled} orders handled; {poison} failed three times and are dead letters now"));
+        let now = if self.parks { "parked" } else { "dead letters" };
+        self.step("work", &format!("{handled} orders handled; {poison} failed three times and are {now} now"));
     }
 
     /// Shows a few of the dead letters.
@@ -52,7 +63,8 @@ impl<'a> Story<'a> {
     }
 
     pub(super) fn redriven(&self, redriven: u64, poison: usize) {
-        self.step("redrive", &format!("{redriven} of {poison} dead letters sent again and handled"));
+        let what = if self.parks { "parked messages" } else { "dead letters" };
+        self.step("redrive", &format!("{redriven} of {poison} {what} sent again and handled"));
     }
 
     /// The link to the dashboard, which goes on.
@@ -81,7 +93,7 @@ impl<'a> Story<'a> {
             ("sent", summary.sent.to_string()),
             ("handled", summary.handled.to_string()),
             ("redelivered", summary.redelivered.to_string()),
-            ("dead-lettered", summary.dead_lettered.to_string()),
+            (if self.parks { "parked" } else { "dead-lettered" }, summary.dead_lettered.to_string()),
             ("redriven", summary.redriven.to_string()),
             ("lost", summary.lost.to_string()),
             ("messages per second", format!("{:.0}", summary.messages_per_second)),

@@ -226,7 +226,7 @@ impl Transfer {
         if self.to_config.is_some() {
             // Options of the source do not apply to another configuration.
             (global.config, global.endpoint, global.project_id) = (self.to_config.clone(), None, None);
-            (global.context, global.api_version) = (None, None);
+            (global.context, global.api_version, global.dialect) = (None, None, None);
         }
         global.endpoint = self.to_endpoint.clone().or(global.endpoint);
         global.project_id = self.to_project_id.clone().or(global.project_id);

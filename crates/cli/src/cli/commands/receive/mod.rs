@@ -48,10 +48,10 @@ pub(crate) struct ReceiveArgs {
     /// Total number of messages
     #[arg(long, default_value_t = 10, value_name = "COUNT")]
     max: usize,
-    /// How long to wait for a first message: 1s to 60s
+    /// How long to wait for a first message: 1s to 60s; over MQS at most 30s
     #[arg(long, default_value = "20s", value_name = "DURATION")]
     wait: Span,
-    /// How long a message may stay unacknowledged: 15s to 300s
+    /// How long a message may stay unacknowledged: 15s to 300s; over MQS from 1s
     #[arg(long, default_value = "30s", value_name = "DURATION")]
     ack_wait: Span,
     /// Acknowledge the printed messages
@@ -77,8 +77,8 @@ pub(crate) struct ReceiveArgs {
 /// Prints messages until there are enough, none is left, or the user has seen enough.
 pub(crate) async fn run(args: ReceiveArgs, context: &Context) -> Result<(), Failure> {
     let options = options(&args);
-    options.check()?;
     let client = context.client()?;
+    options.check_for(client.dialect())?;
     let queue = client.find_queue(&args.queue).await?;
     let group = client.find_group(&queue.id, &args.group).await?;
     let stream = if args.dead_letters { Stream::DeadLetters } else { Stream::Messages };
