@@ -1,0 +1,80 @@
+"""Renders the Helm chart with several values, checks the manifests against the schemas of Kubernetes, and the configuration in them
+with `dms-worker check`:
+
+    chart.py path/to/dms-worker
+
+Needs requirements.txt and Go; the templates are rendered by render/main.go, because Helm itself needs a newer Go than Debian's.
+"""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+import yaml
+
+TOP = pathlib.Path(__file__).resolve().parents[2]
+CHART = TOP / "deploy/helm/dms-server"
+CASES = {
+    "on a volume": {},
+    "with everything": {"tls": True, "clients": {"app": "orders"}, "monitors": {"app": "prometheus"}, "podAnnotations": {"a": "b"},
+                        "storage": {"size": "1Gi", "className": "fast"}, "nodeSelector": {"disk": "ssd"}, "tolerations": [{"operator": "Exists"}],
+                        "affinity": {"podAntiAffinity": {}}, "server": {"retention": "12h", "quotas": {"queues": 100}}},
+    "on PostgreSQL": {"secrets": {"keys": "dms-keys", "tls": "dms-server-tls", "postgres": "dms-postgres"}, "clients": {"app": "orders"}},
+}
+
+
+def merged(base, more):
+    both = isinstance(base, dict) and isinstance(more, dict)
+    return {**base, **{key: merged(base.get(key), value) for key, value in more.items()}} if both else more
+
+
+def certificate(directory):
+    names = [directory / "tls.crt", directory / "tls.key"]
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=dms", "-out", names[0], "-keyout", names[1]],
+                   check=True, capture_output=True)
+
+
+def check(binary, directory, config):
+    """The configuration, with its secrets in a directory."""
+    for place in ("/run/secrets/dms", "/run/secrets/tls", "/run/secrets/postgres"):
+        config = config.replace(place, str(directory))
+    (directory / "config.yaml").write_text(config)
+    for name, text in {"admin_token": "token", "secret_key": "secret", "url": "postgres://dms:password@pg/dms"}.items():
+        (directory / name).write_text(text)
+        (directory / name).chmod(0o600)
+    certificate(directory)
+    (directory / "ca.crt").write_text((directory / "tls.crt").read_text())
+    environment = {**os.environ, "DMS_ACCESS_KEY": "orders", "POD_IP": "10.0.0.7"}
+    return subprocess.run([binary, "check", "-c", directory / "config.yaml"], env=environment, capture_output=True, text=True)
+
+
+def main():
+    binary = str(pathlib.Path(sys.argv[1]).resolve())
+    validate = pathlib.Path(sys.executable).parent / "kubernetes-validate"
+    with tempfile.TemporaryDirectory() as name:
+        directory = pathlib.Path(name)
+        environment = {**os.environ, "GOCACHE": str(TOP / "target/go"), "GOPROXY": "off"}
+        subprocess.run(["go", "build", "-o", directory / "render", "."], cwd=TOP / "tests/deploy/render", env=environment, check=True)
+        chart, defaults = (yaml.safe_load((CHART / file).read_text()) for file in ("Chart.yaml", "values.yaml"))
+        for case, values in CASES.items():
+            (directory / "values.json").write_text(json.dumps({"chart": chart, "values": merged(defaults, values)}))
+            rendered = subprocess.run([directory / "render", CHART, "dms", directory / "values.json"], capture_output=True, text=True)
+            if rendered.returncode:
+                sys.exit(f"{case}: {rendered.stderr}")
+            manifests = [manifest for manifest in yaml.safe_load_all(rendered.stdout) if manifest]
+            (directory / "manifests.yaml").write_text(yaml.safe_dump_all(manifests))
+            valid = subprocess.run([validate, "--strict", directory / "manifests.yaml"], capture_output=True, text=True)
+            if valid.returncode:
+                sys.exit(f"{case}:\n{valid.stdout}{valid.stderr}\n{rendered.stdout}")
+            config = next(manifest for manifest in manifests if manifest["kind"] == "ConfigMap")["data"]["config.yaml"]
+            checked = check(binary, directory, config)
+            if checked.returncode:
+                sys.exit(f"{case}: {checked.stdout}{checked.stderr}\n{config}")
+            print(f"{case}: {', '.join(manifest['kind'] for manifest in manifests)}")
+
+
+if __name__ == "__main__":
+    main()
