@@ -117,7 +117,9 @@ pub mod internal {
             http_client::{UnusableAuthorities, certificates},
         },
         ttl_map::TtlMap,
-        worker::internal::{ACK_MARGIN, LeasedBatch, check_settings, consume_leased, defaults as worker_defaults, unwrap_parked},
+        worker::internal::{
+            ACK_MARGIN, LeasedBatch, check_settings, consume_leased, defaults as worker_defaults, unwrap_parked,
+        },
     };
 }
 

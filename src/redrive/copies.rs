@@ -4,7 +4,9 @@ use crate::{
     client::Client,
     message::{Attributes, Message, ReceivedMessage},
     wire::Dialect,
-    worker::attributes::{MESSAGE_ID, ATTEMPTS, DEFERRED, ERROR, FIRST_FAILURE, LAST_FAILURE, ORIGIN, REASON, WORKER, keep_id},
+    worker::attributes::{
+        ATTEMPTS, DEFERRED, ERROR, FIRST_FAILURE, LAST_FAILURE, MESSAGE_ID, ORIGIN, REASON, WORKER, keep_id,
+    },
 };
 
 /// The attribute with the number of redrives of a message.

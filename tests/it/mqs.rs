@@ -14,7 +14,8 @@ use dms_worker::{
     queue::{NewQueue, QueueId, SourcePath, TagFilter},
     transport::InProcess,
     worker::{
-        Delivery, HandlerError, MaxMessages, OnFailure, OnReject, Ordering, Republish, Worker, WorkerBuilder, handler_fn,
+        Delivery, HandlerError, MaxMessages, OnFailure, OnReject, Ordering, Republish, Worker, WorkerBuilder,
+        handler_fn,
     },
 };
 use serde_json::{Value, json};
@@ -417,7 +418,8 @@ async fn parked_messages_are_redriven_from_their_documents() {
     let dry = redrive().dry_run(true).run(std::future::pending()).await.unwrap();
     assert_eq!((dry.redriven, dry.refused), (31, 0));
     let only = redrive().only(|message| message.attributes.get_str("dms-origin").as_deref() == Some("t"));
-    let report = only.attribute("dms-reason", "rejected").sweep(|sweep| sweep.max(10)).run(std::future::pending()).await;
+    let report =
+        only.attribute("dms-reason", "rejected").sweep(|sweep| sweep.max(10)).run(std::future::pending()).await;
     assert_eq!(report.unwrap().redriven, 10);
     let report = redrive().run(std::future::pending()).await.unwrap();
     assert_eq!((report.redriven, report.refused), (20, 1), "the other message came from nowhere");

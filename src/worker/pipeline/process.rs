@@ -264,7 +264,11 @@ fn fail_again(context: &Context, delivery: &Delivery, report: FailureReport) -> 
 
 /// Gives up a message whose handler has blocked its thread in its last attempt, without calling the handler again.
 async fn never_returned(context: &Context, delivery: &Delivery) -> Verdict {
-    log_message!(warn, delivery, "the attempts of a message are used up, and its handler did not return from the last one");
+    log_message!(
+        warn,
+        delivery,
+        "the attempts of a message are used up, and its handler did not return from the last one"
+    );
     context.emit(&Event::Skipped { delivery });
     context.remember_reason(delivery, Redelivery::TimedOut);
     let verdict = resolve(context, delivery, &HandlerOutcome::TimedOut).await;

@@ -134,7 +134,8 @@ impl Settings {
             checks.rule("republish", problem);
         }
         if matches!(self.unique_key, Some(UniqueKey::Attribute(_))) {
-            let problem = "ROMA Connect MQS has no attributes: use unique_pointer with a place in the body, such as /order/id";
+            let problem =
+                "ROMA Connect MQS has no attributes: use unique_pointer with a place in the body, such as /order/id";
             checks.rule("unique_attribute", problem);
         }
         if self.max_attempts.is_some() && self.on_reject == OnReject::Fail {
@@ -159,7 +160,11 @@ impl Settings {
         };
         let key = self.ordering.pointer().map(|pointer| ("ordering", pointer));
         for (setting, pointer) in unique.into_iter().chain(key).filter(|(_, pointer)| !json::is_pointer(pointer)) {
-            checks.value(setting, pointer.clone(), "is no JSON pointer into the body: write one such as /order/id".to_owned());
+            checks.value(
+                setting,
+                pointer.clone(),
+                "is no JSON pointer into the body: write one such as /order/id".to_owned(),
+            );
         }
     }
 

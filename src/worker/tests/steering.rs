@@ -238,8 +238,12 @@ async fn a_message_not_started_when_its_batch_failed_does_not_wait_for_itself() 
     let script = Script::new(&[&["a", "b"]]);
     *script.extensions.lock().unwrap() = crate::client::Extensions::ALL;
     let (tell, mut told) = mpsc::unbounded_channel();
-    let settings =
-        Settings { unique_key: Some(UniqueKey::Attribute("key".into())), concurrency: 2, grace: SECOND * 5, ..Settings::default() };
+    let settings = Settings {
+        unique_key: Some(UniqueKey::Attribute("key".into())),
+        concurrency: 2,
+        grace: SECOND * 5,
+        ..Settings::default()
+    };
     // The batch learns of the failure before the runtime gets to the second run, because the task that is woken last
     // runs first.
     let running = Running::observed(&script, settings, Some(Arc::new(Told(tell))), |name, _| async move {

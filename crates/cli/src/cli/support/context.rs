@@ -124,7 +124,9 @@ impl Context {
         match self.global.dialect.as_deref() {
             None | Some("dms") => Ok(Dialect::Dms),
             Some("mqs") => Ok(Dialect::Mqs),
-            Some(other) => Err(Failure::of(Kind::Usage, format!("--dialect: `{other}` is not allowed: write dms or mqs"))),
+            Some(other) => {
+                Err(Failure::of(Kind::Usage, format!("--dialect: `{other}` is not allowed: write dms or mqs")))
+            }
         }
     }
 

@@ -38,8 +38,7 @@ pub(super) fn check(config: &Config, checker: &mut Checker<'_>) {
 /// The settings of a worker that the library does not know by these names.
 pub(super) fn check_worker(path: &KeyPath, worker: &Worker, checker: &mut Checker<'_>) {
     if matches!(worker.ordering, Ordering::KeyAttribute(_)) {
-        let message =
-            "`key_attribute` needs attributes of messages, which ROMA Connect MQS does not have: use key_pointer with a place in \
+        let message = "`key_attribute` needs attributes of messages, which ROMA Connect MQS does not have: use key_pointer with a place in \
              the body, such as /customer/id";
         checker.report(&path.child("ordering"), message);
     }

@@ -63,3 +63,16 @@ fn every_admin_path_of_the_guide_is_documented() {
     }
     assert!(seen.len() >= 4, "{seen:?}");
 }
+
+/// Somebody who is woken by an alert finds it in the runbook.
+#[test]
+fn every_alert_is_in_the_runbook() {
+    let runbook = page("docs/runbook.md").text;
+    let rules = page("deploy/prometheus/alerts.yaml").text;
+    let names: BTreeSet<_> = rules.split("- alert: ").skip(1).map(|rest| rest.lines().next().unwrap().trim()).collect();
+    assert!(names.len() > 15, "{names:?}");
+    let alert = |text: &str| text.starts_with("Dms") && text.chars().all(|c| c.is_ascii_alphanumeric());
+    let table = runbook.split_once("## An alert fired").unwrap().1;
+    let listed: BTreeSet<_> = table.split('`').filter(|text| alert(text)).collect();
+    assert_eq!(listed, names);
+}

@@ -70,7 +70,9 @@ impl Answer {
     fn judge(&self, who: &str, topic: &str, what: &str, context: &Context) -> Option<String> {
         match self {
             Self::Permitted => None,
-            Self::Forbidden => Some(format!("{who}: its user may not {what} topic {topic}: authorize it for the topic")),
+            Self::Forbidden => {
+                Some(format!("{who}: its user may not {what} topic {topic}: authorize it for the topic"))
+            }
             Self::Missing => {
                 context.say(&format!(
                     "{who}: topic {topic} or its group is not there yet: a group is created when it first consumes, and a topic only if \

@@ -35,7 +35,13 @@ impl<'a> Story<'a> {
     }
 
     pub(super) fn server(&self, url: &str) {
-        self.step("server", &format!("{} in this process, in memory, on {url}", if self.parks { "an MQS server" } else { "a DMS server" }));
+        self.step(
+            "server",
+            &format!(
+                "{} in this process, in memory, on {url}",
+                if self.parks { "an MQS server" } else { "a DMS server" }
+            ),
+        );
         self.step(
             "queue",
             match self.parks {

@@ -31,9 +31,9 @@ use dms_protocol::{
     message::{Body, Message},
 };
 use dms_worker::{
+    Dialect,
     client::Client,
     redrive::{Redrive, RedriveError, RedriveReport, Sweep, for_service, is_exhausted, older},
-    Dialect,
 };
 
 /// Options of `dlq redrive`.
@@ -113,7 +113,8 @@ impl RedriveArgs {
             _ => None,
         };
         refused.map_or(Ok(()), |option| {
-            let text = format!("{option} needs attributes, which messages of ROMA Connect MQS do not have: leave it out");
+            let text =
+                format!("{option} needs attributes, which messages of ROMA Connect MQS do not have: leave it out");
             Err(Failure::of(Kind::Usage, text))
         })
     }
