@@ -178,8 +178,9 @@ class Patroni:
         status, said = self.ask(primary, "/switchover", {"leader": primary, "candidate": standby})
         assert status == 200, f"{status} {said}"
 
-    def url(self):
-        hosts = ",".join(f"127.0.0.1:{self.ports[name][0]}" for name in NODES)
+    def url(self, ports=None):
+        """The URL for `server.postgres`; `ports` are those of proxies in front of the nodes."""
+        hosts = ",".join(f"127.0.0.1:{port}" for port in ports or [self.ports[name][0] for name in NODES])
         return f"postgres://postgres:{PASSWORD}@{hosts}/postgres?target_session_attrs=read-write"
 
     def stop(self):
