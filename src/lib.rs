@@ -138,7 +138,7 @@ pub use queue::{NewQueue, ProjectId, Queue, QueueId};
 pub use redrive::Redrive;
 pub use retry::RetryPolicy;
 pub use runtime::{Runtime, RuntimeBuilder, RuntimeHandle, RuntimeReport};
-pub use wire::{ApiVersion, Dialect};
+pub use wire::{ApiVersion, Content, ContentDecoding, ContentEncoding, Dialect};
 pub use worker::{
     BatchHandler, Delivery, Handler, HandlerError, Worker, WorkerBuilder, WorkerError, WorkerHandle, WorkerMetrics,
     WorkerReport, batch_handler_fn,

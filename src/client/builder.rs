@@ -16,7 +16,7 @@ use crate::{
     retry::RetryPolicy,
     secret_url::SecretUrl,
     transport::{HttpOptions, HttpTransport, Transport},
-    wire::{ApiVersion, Dialect},
+    wire::{ApiVersion, Content, Dialect},
 };
 
 /// Builds a [`Client`]. Without credentials its requests are unsigned.
@@ -43,6 +43,7 @@ pub struct ClientBuilder {
     security_token: Option<Secret>,
     api_version: ApiVersion,
     dialect: Dialect,
+    content: Content,
     retry: RetryPolicy,
     timeout: Duration,
     transport: Option<Arc<dyn Transport>>,
@@ -67,6 +68,7 @@ impl ClientBuilder {
             security_token: None,
             api_version: ApiVersion::V2,
             dialect: Dialect::Dms,
+            content: Content::default(),
             retry: RetryPolicy::default(),
             timeout: Duration::from_secs(15),
             transport: None,
@@ -139,6 +141,12 @@ impl ClientBuilder {
     /// groups by their names, and the project id has no effect, because this API has no projects.
     pub fn dialect(mut self, dialect: Dialect) -> Self {
         self.dialect = dialect;
+        self
+    }
+
+    /// How contents of messages are written and read over ROMA Connect MQS; as documented by default, and read tolerantly.
+    pub fn content(mut self, content: Content) -> Self {
+        self.content = content;
         self
     }
 
@@ -220,7 +228,8 @@ impl ClientBuilder {
         };
         let wording = self.dialect.wording(self.api_version);
         let inner = Inner::new(transport, endpoint.base, endpoint.host, wording, project, authenticator)
-            .with_limits(self.retry, self.timeout);
+            .with_limits(self.retry, self.timeout)
+            .with_content(self.content);
         Ok(Client { inner: Arc::new(inner) })
     }
 
@@ -249,7 +258,10 @@ impl ClientBuilder {
 
     fn check_dialect(&self, credentials: Option<&Credentials>) -> Result<(), Error> {
         if self.dialect == Dialect::Dms {
-            return Ok(());
+            return match self.content == Content::default() {
+                true => Ok(()),
+                false => Err(setup("content is for ROMA Connect MQS: leave it out, or set the dialect")),
+            };
         }
         if matches!(credentials, Some(Credentials::Token(_) | Credentials::Iam(_))) {
             return Err(setup("ROMA Connect MQS knows no tokens: set its SASL user and password as access_key"));
@@ -265,6 +277,13 @@ impl ClientBuilder {
 
     fn project(&self, transport: &Arc<dyn Transport>, credentials: Option<&Credentials>) -> Result<Project, Error> {
         if self.dialect == Dialect::Mqs {
+            // The second is the default of the sidecar.
+            if !["", "local"].contains(&self.project_id.as_str()) {
+                tracing::warn!(
+                    project_id = self.project_id.as_str(),
+                    "the project id has no effect: ROMA Connect MQS has no projects"
+                );
+            }
             return Ok(Project::Known(ProjectId::from("")));
         }
         let given = self.project_id.as_str();

@@ -34,7 +34,7 @@ use crate::{
     retry_after::RetryAfter,
     text::brief,
     transport::Transport,
-    wire::{Dialect, Wording, error::ErrorBody},
+    wire::{Content, Dialect, Wording, error::ErrorBody},
 };
 
 /// The most bytes of an unreadable answer that an error shows.
@@ -50,6 +50,8 @@ pub(crate) struct Inner {
     base: String,
     host: HeaderValue,
     pub(super) wording: &'static Wording,
+    /// How contents are written and read, in the dialect that has contents.
+    pub(super) content: Content,
     project: Project,
     found_project: OnceCell<ProjectId>,
     credentials: Current<Credentials>,
@@ -177,6 +179,7 @@ impl Inner {
             base,
             host,
             wording,
+            content: Content::default(),
             project,
             found_project: OnceCell::new(),
             extensions: Announced::default(),
@@ -187,6 +190,12 @@ impl Inner {
             any_created: AtomicBool::new(false),
             logged_long_wait: AtomicBool::new(false),
         }
+    }
+
+    /// Writes and reads contents in this way.
+    pub(super) fn with_content(mut self, content: Content) -> Self {
+        self.content = content;
+        self
     }
 
     pub(super) fn with_limits(mut self, retry: RetryPolicy, timeout: Duration) -> Self {

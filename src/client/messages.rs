@@ -351,7 +351,7 @@ impl Client {
                 Dialect::Dms => {
                     wire::messages::decode_received(response.body(), header(DELIVERIES).unwrap_or_default())?
                 }
-                Dialect::Mqs => wire::mqs::decode_received(response.body())?,
+                Dialect::Mqs => wire::mqs::decode_received(response.body(), self.inner.content.receive)?,
             };
             let Received { messages, cut_off } = read;
             if let Some(reason) = cut_off {

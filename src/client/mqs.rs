@@ -49,7 +49,8 @@ impl Client {
         }
         let path = ["topic", topic.as_str(), "messages"];
         let repeat = if options.allow_duplicates { Repeat::Allowed } else { Repeat::Doubles };
-        let call = Call::new(NAME, Method::POST, &path, repeat).body(Ok(wire::mqs::encode_produce(messages)))?;
+        let call = Call::new(NAME, Method::POST, &path, repeat)
+            .body(Ok(wire::mqs::encode_produce(messages, self.inner.content.send)))?;
         let stored = self.fetch(call, |answer| Ok(wire::mqs::decode_produced(answer, messages.len())?)).await?;
         Ok(stored.into_iter().map(|stored| if stored { Ok(None) } else { Err(not_stored(NAME)) }).collect())
     }

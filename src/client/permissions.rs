@@ -16,7 +16,7 @@ use crate::{
 /// # Errors
 /// When the call fails for another reason.
 pub async fn may_send(client: &Client, queue: &QueueId) -> Result<bool, Error> {
-    let path = [if client.speaks_mqs() { "topic" } else { "queues" }, queue.as_str(), "messages"];
+    let path = ["queues", queue.as_str(), "messages"];
     let body = wire::messages::encode_send(client.inner.wording, &[], false);
     let call = Call::new("ask for the right to send", Method::POST, &path, Repeat::Harmless).body(body)?;
     is_permitted(client, call).await

@@ -21,6 +21,8 @@ pub(crate) mod tags;
 mod v1;
 mod v2;
 
+pub use mqs::{Content, ContentDecoding, ContentEncoding};
+
 /// The API that a client speaks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]

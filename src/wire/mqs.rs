@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use super::{Dialect, Wording, received::Received};
 use crate::{
-    json::{Fault, Scan},
+    json::{Fault, Scan, push_string},
     limits::MAX_MESSAGES,
     message::{Attributes, Body, Message, ReceivedMessage},
 };
@@ -18,18 +18,86 @@ use crate::{
 pub(super) const WORDING: Wording =
     Wording { dialect: Dialect::Mqs, prefix: "/v1", quotas: "", return_id: "", delay_time: "" };
 
+/// How the contents of messages are written and read over ROMA Connect MQS, whose documents are not clear about it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct Content {
+    /// How contents are sent; [`ContentEncoding::Json`] by default.
+    pub send: ContentEncoding,
+    /// How contents are read; [`ContentDecoding::Auto`] by default.
+    pub receive: ContentDecoding,
+}
+
+impl Content {
+    /// The defaults, which follow the documents.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// How contents are sent; [`ContentEncoding::Json`] by default.
+    pub fn send(mut self, encoding: ContentEncoding) -> Self {
+        self.send = encoding;
+        self
+    }
+
+    /// How contents are read; [`ContentDecoding::Auto`] by default.
+    pub fn receive(mut self, decoding: ContentDecoding) -> Self {
+        self.receive = decoding;
+        self
+    }
+}
+
+/// How a body is sent as the content of a message.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ContentEncoding {
+    /// The body itself, any JSON value, as documented. The default.
+    #[default]
+    Json,
+    /// A string: a body that is a string itself, and otherwise its JSON text.
+    Text,
+    /// A string: Base64 of the JSON text.
+    Base64,
+}
+
+/// How the content of a message is read as a body.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ContentDecoding {
+    /// Base64 of JSON text as documented, or Base64 of other text, or JSON text, or else text, whichever it is first. Text that
+    /// happens to be Base64 of other text is decoded. The default.
+    #[default]
+    Auto,
+    /// Base64 of JSON text, or of other text, which becomes a JSON string. Any other content cannot be decoded.
+    Base64,
+    /// JSON text. Any other content cannot be decoded.
+    Json,
+    /// Text, which becomes a JSON string.
+    Text,
+}
+
 /// The body of a produce request. The id of a message is its number, which is unique in the request.
-pub(crate) fn encode_produce(messages: &[Message]) -> Vec<u8> {
+pub(crate) fn encode_produce(messages: &[Message], encoding: ContentEncoding) -> Vec<u8> {
     let bodies: usize = messages.iter().map(|message| message.body.len() + 32).sum();
     let mut json = Vec::with_capacity(bodies + 32);
     json.extend_from_slice(b"{\"messages\":[");
     for (index, message) in messages.iter().enumerate() {
         json.extend_from_slice(if index > 0 { b",{\"content\":" } else { b"{\"content\":" });
-        json.extend_from_slice(message.body.as_bytes());
+        push_content(&mut json, &message.body, encoding);
         json.extend_from_slice(format!(",\"id\":\"{}\"}}", index + 1).as_bytes());
     }
     json.extend_from_slice(b"]}");
     json
+}
+
+fn push_content(json: &mut Vec<u8>, body: &Body, encoding: ContentEncoding) {
+    let text = body.as_str();
+    match encoding {
+        // A JSON string is text already.
+        ContentEncoding::Text if !text.trim_start().starts_with('"') => push_string(json, text),
+        ContentEncoding::Json | ContentEncoding::Text => json.extend_from_slice(body.as_bytes()),
+        ContentEncoding::Base64 => push_string(json, &STANDARD.encode(body.as_bytes())),
+    }
 }
 
 /// The size of a message in a produce request, in bytes.
@@ -59,9 +127,10 @@ pub(crate) fn decode_produced(body: &[u8], count: usize) -> Result<Vec<bool>, se
 ///
 /// # Errors
 /// When not even the first message can be read.
-pub(crate) fn decode_received(answer: &Bytes) -> Result<Received, String> {
+pub(crate) fn decode_received(answer: &Bytes, decoding: ContentDecoding) -> Result<Received, String> {
     let mut messages = Vec::with_capacity(MAX_MESSAGES);
-    let read = Scan::whole(answer, |scan| scan.items(|scan| element(scan, answer).map(|read| messages.push(read))));
+    let read =
+        Scan::whole(answer, |scan| scan.items(|scan| element(scan, answer, decoding).map(|read| messages.push(read))));
     match read {
         Ok(_) => Ok(Received { messages, cut_off: None }),
         Err(fault) if messages.is_empty() => Err(fault.explain(answer)),
@@ -69,7 +138,7 @@ pub(crate) fn decode_received(answer: &Bytes) -> Result<Received, String> {
     }
 }
 
-fn element(scan: &mut Scan<'_>, answer: &Bytes) -> Result<ReceivedMessage, Fault> {
+fn element(scan: &mut Scan<'_>, answer: &Bytes, decoding: ContentDecoding) -> Result<ReceivedMessage, Fault> {
     let start = scan.start();
     let (mut handler, mut message) = (None, None);
     scan.members(|name, scan| match &**name {
@@ -84,28 +153,28 @@ fn element(scan: &mut Scan<'_>, answer: &Bytes) -> Result<ReceivedMessage, Fault
     let handler = handler.ok_or_else(|| Fault::missing("handler", start))?;
     let message = message.unwrap_or_else(|| (scan.since(start), Err(Fault::missing("message", start))));
     let body = match message {
-        (_, Ok(Content::Text(text))) => decode(&text),
+        (_, Ok(Read::Text(text))) => decode(&text, decoding),
         // JSON that is no string needs no decoding.
-        (_, Ok(Content::Json(json))) => Body::trusted(answer.slice_ref(json)),
+        (_, Ok(Read::Json(json))) => Body::trusted(answer.slice_ref(json)),
         (text, Err(fault)) => Body::undecodable(answer.slice_ref(text), &fault.explain(answer)),
     };
     Ok(ReceivedMessage::new(body, Attributes::new(), Vec::new(), handler.as_ref()))
 }
 
 /// A content as it arrived.
-enum Content<'a> {
+enum Read<'a> {
     Text(Cow<'a, str>),
     Json(&'a [u8]),
 }
 
-fn content<'a>(scan: &mut Scan<'a>) -> Result<Content<'a>, Fault> {
+fn content<'a>(scan: &mut Scan<'a>) -> Result<Read<'a>, Fault> {
     let start = scan.start();
     let mut content = None;
     scan.members(|name, scan| match &**name {
         b"content" => {
             let read = match scan.first() {
-                Some(b'"') => Content::Text(scan.string()?),
-                _ => Content::Json(scan.value()?),
+                Some(b'"') => Read::Text(scan.string()?),
+                _ => Read::Json(scan.value()?),
             };
             name.once(&mut content, read)
         }
@@ -114,18 +183,37 @@ fn content<'a>(scan: &mut Scan<'a>) -> Result<Content<'a>, Fault> {
     content.ok_or_else(|| Fault::missing("content", start))
 }
 
-/// The body in a content. The documents show Base64 of JSON text. Base64 of other text, JSON text and other text are recognized too,
-/// in this order: text that is not JSON becomes a JSON string.
-fn decode(content: &str) -> Body {
-    let decoded = STANDARD.decode(content.trim()).ok();
-    let decoded_text = decoded.as_deref().and_then(|bytes| std::str::from_utf8(bytes).ok());
-    let text = match decoded_text {
-        Some(text) if !text.is_empty() => text,
-        _ => content,
-    };
-    let quoted =
-        || Body::json(text).unwrap_or_else(|error| Body::undecodable(Bytes::from(text.to_owned()), &error.to_string()));
-    Body::raw(Bytes::from(text.to_owned())).unwrap_or_else(|_| quoted())
+/// The body in a content.
+fn decode(content: &str, decoding: ContentDecoding) -> Body {
+    match (decoding, decoded(content)) {
+        (ContentDecoding::Auto, Some(text)) => json_or_text(text),
+        (ContentDecoding::Auto, None) => json_or_text(content.to_owned()),
+        (ContentDecoding::Base64, Some(text)) => json_or_text(text),
+        (ContentDecoding::Base64, None) => undecodable(content, "the content is not Base64 of text"),
+        (ContentDecoding::Json, _) => Body::raw(Bytes::from(content.to_owned()))
+            .unwrap_or_else(|error| undecodable(content, &format!("the content is no JSON: {error}"))),
+        (ContentDecoding::Text, _) => quoted(content),
+    }
+}
+
+/// The text in Base64; `None` for other text, and for an empty one.
+fn decoded(content: &str) -> Option<String> {
+    let bytes = STANDARD.decode(content.trim()).ok()?;
+    String::from_utf8(bytes).ok().filter(|text| !text.is_empty())
+}
+
+/// JSON as it is; other text becomes a JSON string.
+fn json_or_text(text: String) -> Body {
+    let text = Bytes::from(text);
+    Body::raw(text.clone()).unwrap_or_else(|_| quoted(&String::from_utf8_lossy(&text)))
+}
+
+fn quoted(text: &str) -> Body {
+    Body::json(text).unwrap_or_else(|error| undecodable(text, &error.to_string()))
+}
+
+fn undecodable(content: &str, reason: &str) -> Body {
+    Body::undecodable(Bytes::from(content.to_owned()), reason)
 }
 
 #[cfg(test)]
@@ -137,9 +225,58 @@ mod tests {
     #[test]
     fn a_produce_request_is_as_documented() {
         let messages = [Message::text("hello roma-1"), Message::json(&serde_json::json!({"n": 2})).unwrap()];
-        let json = String::from_utf8(encode_produce(&messages)).unwrap();
+        let json = String::from_utf8(encode_produce(&messages, ContentEncoding::Json)).unwrap();
         assert_eq!(json, r#"{"messages":[{"content":"hello roma-1","id":"1"},{"content":{"n":2},"id":"2"}]}"#);
         assert!(messages.iter().map(encoded_len).sum::<usize>() + r#"{"messages":[]}"#.len() >= json.len());
+    }
+
+    #[test]
+    fn a_content_is_sent_as_the_user_says() {
+        let messages = [Message::text("a\"b"), Message::json(&serde_json::json!({"n": 2})).unwrap()];
+        for (encoding, contents) in [
+            (ContentEncoding::Json, [r#""a\"b""#.to_owned(), r#"{"n":2}"#.to_owned()]),
+            (ContentEncoding::Text, [r#""a\"b""#.to_owned(), r#""{\"n\":2}""#.to_owned()]),
+            (ContentEncoding::Base64, [r#""a\"b""#, r#"{"n":2}"#].map(|text| format!("{:?}", STANDARD.encode(text)))),
+        ] {
+            let json: serde_json::Value = serde_json::from_slice(&encode_produce(&messages, encoding)).unwrap();
+            let expected = contents.map(|text| serde_json::from_str::<serde_json::Value>(&text).unwrap());
+            assert_eq!(
+                [&json["messages"][0]["content"], &json["messages"][1]["content"]],
+                [&expected[0], &expected[1]]
+            );
+        }
+    }
+
+    /// `None`: the content cannot be decoded.
+    #[test]
+    fn a_content_is_read_as_the_user_says() {
+        use ContentDecoding::{Auto, Base64, Json, Text};
+        let json = STANDARD.encode(r#"{"a":1}"#);
+        for (content, decoding, body) in [
+            (json.as_str(), Auto, Some(r#"{"a":1}"#)),
+            (&json, Base64, Some(r#"{"a":1}"#)),
+            (&json, Json, None),
+            (&json, Text, Some(r#""eyJhIjoxfQ==""#)),
+            ("dGVzdA==", Base64, Some(r#""test""#)),
+            ("dGVzdA==", Text, Some(r#""dGVzdA==""#)),
+            ("[1, 2]", Auto, Some("[1, 2]")),
+            ("[1, 2]", Base64, None),
+            ("[1, 2]", Json, Some("[1, 2]")),
+            ("plain", Json, None),
+            ("plain", Text, Some(r#""plain""#)),
+            ("1234", Json, Some("1234")),
+            ("1234", Text, Some(r#""1234""#)),
+        ] {
+            let answer = serde_json::json!([{"handler": "h", "message": {"content": content}}]).to_string();
+            let read = decode_received(&Bytes::from(answer), decoding).unwrap();
+            let found = &read.messages[0];
+            match body {
+                Some(body) => {
+                    assert_eq!((found.body.as_str(), found.undecodable()), (body, None), "{content} {decoding:?}")
+                }
+                None => assert!(found.undecodable().is_some(), "{content} {decoding:?}"),
+            }
+        }
     }
 
     #[test]
@@ -154,7 +291,7 @@ mod tests {
     }
 
     fn received(text: &str) -> Received {
-        decode_received(&Bytes::from(text.to_owned())).unwrap()
+        decode_received(&Bytes::from(text.to_owned()), ContentDecoding::Auto).unwrap()
     }
 
     /// The document of page 3013.
@@ -203,6 +340,6 @@ mod tests {
         }
         let cut = received(r#"[{"message":{"content":"MQ=="},"handler":"a"},{"message":{"content":"MQ=="}}]"#);
         assert!(cut.messages.len() == 1 && cut.cut_off.is_some_and(|why| why.contains("handler")));
-        assert!(decode_received(&Bytes::from_static(b"<html>")).is_err());
+        assert!(decode_received(&Bytes::from_static(b"<html>"), ContentDecoding::Auto).is_err());
     }
 }

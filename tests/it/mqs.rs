@@ -6,18 +6,20 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use bytes::Bytes;
 use dms_server::{MqsConfig, Project, Server, ServerConfig, clock::Clock};
 use dms_worker::{
     ApiVersion, Client, ClientBuilder, Dialect, Producer, Redrive, SendOptions,
     client::ConsumeOptions,
     message::{AckHandle, AckStatus, Message},
     queue::{NewQueue, QueueId, SourcePath, TagFilter},
-    transport::InProcess,
+    transport::{InProcess, Transport, TransportError},
     worker::{
         Delivery, HandlerError, MaxMessages, OnFailure, OnReject, Ordering, Republish, Worker, WorkerBuilder,
         handler_fn,
     },
 };
+use http::{Request, Response};
 use serde_json::{Value, json};
 
 use crate::script::{Play, Script};
@@ -427,6 +429,91 @@ async fn parked_messages_are_redriven_from_their_documents() {
     assert_eq!(calls.iter().collect::<std::collections::BTreeSet<_>>().len(), 30, "{calls:?}");
     assert_eq!(left(&client, "parked", "ops").await, [json!({"of": "others"})], "it stays");
     server.close().await;
+}
+
+/// A network on which 15 % of the requests fail: lost on the way there or back, or answered with an error.
+#[derive(Debug)]
+struct Faulty {
+    server: InProcess,
+    dice: Mutex<fastrand::Rng>,
+    calm: std::sync::atomic::AtomicBool,
+}
+
+#[async_trait::async_trait]
+impl Transport for Faulty {
+    async fn send(&self, request: Request<Bytes>, timeout: Duration) -> Result<Response<Bytes>, TransportError> {
+        let calm = self.calm.load(std::sync::atomic::Ordering::Relaxed);
+        let roll = if calm { 100 } else { self.dice.lock().unwrap().u8(..100) };
+        match roll {
+            0..5 => Err(TransportError::unsure("the request was lost")),
+            5..10 => {
+                let _ = self.server.send(request, timeout).await;
+                Err(TransportError::unsure("the answer was lost"))
+            }
+            10..15 => Ok(Response::builder().status(503).body(Bytes::from_static(b"busy")).unwrap()),
+            _ => self.server.send(request, timeout).await,
+        }
+    }
+}
+
+/// Every message is handled or parked, and attempts end as configured, although each sixth or seventh request fails.
+#[tokio::test(start_paused = true)]
+async fn nothing_is_lost_on_a_bad_network() {
+    const MESSAGES: u64 = 120;
+    for seed in 0..8 {
+        fastrand::seed(seed);
+        let (server, calm) = server().await;
+        let faulty = Arc::new(Faulty {
+            server: InProcess::new(server.mqs_service().unwrap()),
+            dice: Mutex::new(fastrand::Rng::with_seed(seed)),
+            calm: false.into(),
+        });
+        let client = Client::builder("http://mqs.test", "").dialect(Dialect::Mqs).transport(faulty.clone());
+        let client = client.access_key("sasl-user", "sasl-password").build().unwrap();
+        let producer = Producer::builder(client.clone(), "t").allow_duplicates(true).build().unwrap();
+        for n in 0..MESSAGES {
+            producer.send(Message::json(&json!({"n": n})).unwrap()).await.unwrap();
+        }
+        let is_poison = |n: u64| n % 20 == 7;
+        let calls = run_until(
+            &client,
+            |builder| builder.on_reject(OnReject::Park("parked".to_owned())).ack_wait(Duration::from_secs(4)),
+            move |n, _| if is_poison(n) { Err(HandlerError::retry("no")) } else { Ok(()) },
+            |calls| {
+                (0..MESSAGES)
+                    .all(|n| calls.iter().filter(|call| **call == n).count() >= if is_poison(n) { 5 } else { 1 })
+            },
+        )
+        .await;
+        faulty.calm.store(true, std::sync::atomic::Ordering::Relaxed);
+        // Leases that were lost with an answer.
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert_eq!(left(&calm, "t", "g").await, [json!(null); 0], "seed {seed}: everything is settled");
+        let mut parked = std::collections::BTreeMap::<u64, u32>::new();
+        loop {
+            let source = SourcePath::messages("parked", "ops");
+            let batch = calm.consume(&source, &ConsumeOptions::new()).await.unwrap();
+            if batch.is_empty() {
+                break;
+            }
+            for message in &batch {
+                let document: Value = message.body.parse().unwrap();
+                *parked.entry(document["body"]["n"].as_u64().unwrap()).or_default() += 1;
+            }
+            let acks: Vec<_> = batch.iter().map(|message| (message.handle.clone(), AckStatus::Success)).collect();
+            calm.acknowledge(&source, &acks).await.unwrap();
+        }
+        assert_eq!(
+            parked.keys().copied().collect::<Vec<_>>(),
+            (0..MESSAGES).filter(|n| is_poison(*n)).collect::<Vec<_>>()
+        );
+        for n in (0..MESSAGES).filter(|n| is_poison(*n)) {
+            let attempts = calls.iter().filter(|call| **call == n).count();
+            // A copy whose answer was lost, and one that was stored twice, have attempts of their own.
+            assert!(attempts >= 5 && attempts <= 40, "seed {seed}: {attempts} attempts of message {n}");
+        }
+        server.close().await;
+    }
 }
 
 #[test]

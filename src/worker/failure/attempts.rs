@@ -9,7 +9,10 @@ use std::{
     time::Duration,
 };
 
+use jiff::Timestamp;
+
 use crate::{
+    clock,
     message::ReceivedMessage,
     ttl_map::TtlMap,
     worker::dedup::identity::{CAPACITY, Identity, UniqueKey},
@@ -45,6 +48,7 @@ pub(crate) struct AttemptCounts {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Failures {
     count: u32,
+    first: Option<Timestamp>,
     /// Whether the handler did not return from the last attempt.
     stuck: bool,
 }
@@ -85,14 +89,16 @@ impl AttemptCounts {
 
     /// Whether all attempts of a message have failed, and its handler did not return from the last one.
     pub(crate) fn is_stuck(&self, message: &ReceivedMessage) -> bool {
-        let Failures { count, stuck } = self.failures(message);
+        let Failures { count, stuck, .. } = self.failures(message);
         stuck && self.is_limit(count)
     }
 
     fn count_failure(&self, message: &ReceivedMessage, stuck: bool) -> u32 {
         let (identity, mut counts) = (self.identity(message), self.lock());
-        let count = counts.get(&identity).map_or(1, |failures| failures.count.saturating_add(1));
-        counts.insert(identity, Failures { count, stuck }, FAILED_TTL);
+        let before = counts.get(&identity).copied().unwrap_or_default();
+        let count = before.count.saturating_add(1);
+        let first = before.first.or_else(|| Some(clock::now()));
+        counts.insert(identity, Failures { count, first, stuck }, FAILED_TTL);
         self.any.store(true, Relaxed);
         count
     }
@@ -107,6 +113,11 @@ impl AttemptCounts {
     /// The failures of a message so far.
     pub(crate) fn count(&self, message: &ReceivedMessage) -> u32 {
         self.failures(message).count
+    }
+
+    /// When a message failed first.
+    pub(crate) fn first_failure(&self, message: &ReceivedMessage) -> Option<Timestamp> {
+        self.failures(message).first
     }
 
     /// Sets the attempt of each message whose number the service does not tell.

@@ -158,6 +158,12 @@ impl FailurePolicy {
             Decision::Park { name } => {
                 let attempts = attempts(message).max(self.attempts.count(message));
                 let copy = self.copy(message, outcome).attribute(ATTEMPTS, attempts);
+                let first =
+                    self.attempts.first_failure(message).filter(|_| !message.attributes.contains(FIRST_FAILURE));
+                let copy = match first {
+                    Some(first) => copy.attribute(FIRST_FAILURE, first.to_string()),
+                    None => copy,
+                };
                 self.park(name, if self.wraps { wrap(&copy) } else { copy }).await
             }
         };

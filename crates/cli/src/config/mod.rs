@@ -38,7 +38,7 @@ pub use self::{
         config::Config,
         dashboard::Dashboard,
         deduplicate::{Deduplicate, KeyStore, PostgresKeys, RedisKeys},
-        dms::{ApiVersion, Auth, Dialect, Dms, Iam},
+        dms::{ApiVersion, Auth, Content, ContentDecoding, ContentEncoding, Dialect, Dms, Iam},
         handler::{
             Batch, BodyFormat, Collect, CommandHandler, CommandMode, Handler, HttpHandler, LogHandler, TextBodies,
         },

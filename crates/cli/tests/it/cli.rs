@@ -15,6 +15,7 @@ mod help;
 pub(crate) mod hints;
 mod keys;
 mod log_lines;
+mod mqs;
 mod online;
 mod overview;
 mod purge;
@@ -145,7 +146,7 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    fn start(command: &mut Command) -> Self {
+    pub(crate) fn start(command: &mut Command) -> Self {
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let mut stderr = BufReader::new(child.stderr.take().unwrap());
         let mut announced = String::new();

@@ -7,6 +7,7 @@ mod documented;
 mod encodings;
 mod layers;
 mod mistakes;
+mod mqs;
 mod schema;
 
 use dms_worker_cli::config::{ConfigError, Loaded, Request, load};

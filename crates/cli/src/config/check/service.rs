@@ -9,7 +9,7 @@ use crate::config::{
     check::checker::{Checker, is_http_address},
     schema::{
         config::Config,
-        dms::{Auth, Iam},
+        dms::{Auth, Content, Dialect, Iam},
         rights::Rights,
         server::{QueueSpec, Quotas, Server, ServerAuth, ServerLimits},
         values::Span,
@@ -30,6 +30,9 @@ pub(super) fn check_dms(config: &Config, checker: &mut Checker<'_>) {
         checker.report(&path.child("endpoint"), message);
     }
     checker.above_zero(&path.child("connect_timeout"), dms.connect_timeout);
+    if dms.dialect == Dialect::Dms && dms.content != Content::default() {
+        checker.report(&path.child("content"), "is for ROMA Connect MQS: leave it out, or set dms.dialect to mqs");
+    }
     if dms.insecure_skip_verify && dms.ca_file.is_some() {
         let message = "`true` makes ca_file useless, because every certificate is accepted: keep one of the two";
         checker.report(&path.child("insecure_skip_verify"), message);

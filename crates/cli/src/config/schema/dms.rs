@@ -16,6 +16,8 @@ pub struct Dms {
     pub endpoint: SecretUrl,
     /// The API of the service: `dms`, or `mqs` for ROMA Connect MQS; `dms` by default.
     pub dialect: Dialect,
+    /// How contents of messages are written and read over MQS.
+    pub content: Content,
     /// The version of the API; `v2` by default. MQS has one.
     pub api_version: ApiVersion,
     /// The project in every path; `local` by default. MQS has none, so it has no effect there.
@@ -39,6 +41,7 @@ impl Default for Dms {
         Self {
             endpoint: EMBEDDED.into(),
             dialect: Dialect::default(),
+            content: Content::default(),
             api_version: ApiVersion::default(),
             project_id: "local".to_owned(),
             auth: None,
@@ -73,6 +76,62 @@ impl From<Dialect> for dms_worker::Dialect {
             Dialect::Dms => Self::Dms,
             Dialect::Mqs => Self::Mqs,
         }
+    }
+}
+
+/// How contents of messages are written and read over MQS.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Content {
+    /// `json`: the body itself, as documented; `text`: a string, for other bodies of their JSON text; `base64`: a string, Base64 of
+    /// the JSON text. `json` by default.
+    pub send: ContentEncoding,
+    /// `auto`: Base64 as documented, or JSON text, or text; or one of `base64`, `json` and `text`. `auto` by default.
+    pub receive: ContentDecoding,
+}
+
+/// How a body is sent as a content.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ContentEncoding {
+    /// The body itself, the default.
+    #[default]
+    Json,
+    /// A string.
+    Text,
+    /// Base64 of the JSON text.
+    Base64,
+}
+
+/// How a content is read as a body.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ContentDecoding {
+    /// Whatever it is, the default.
+    #[default]
+    Auto,
+    /// Base64 of text.
+    Base64,
+    /// JSON text.
+    Json,
+    /// Text.
+    Text,
+}
+
+impl From<Content> for dms_worker::Content {
+    fn from(content: Content) -> Self {
+        let send = match content.send {
+            ContentEncoding::Json => dms_worker::ContentEncoding::Json,
+            ContentEncoding::Text => dms_worker::ContentEncoding::Text,
+            ContentEncoding::Base64 => dms_worker::ContentEncoding::Base64,
+        };
+        let receive = match content.receive {
+            ContentDecoding::Auto => dms_worker::ContentDecoding::Auto,
+            ContentDecoding::Base64 => dms_worker::ContentDecoding::Base64,
+            ContentDecoding::Json => dms_worker::ContentDecoding::Json,
+            ContentDecoding::Text => dms_worker::ContentDecoding::Text,
+        };
+        Self::new().send(send).receive(receive)
     }
 }
 

@@ -76,7 +76,10 @@ fn settings(builder: ClientBuilder, config: &Config) -> ClientBuilder {
         config::ApiVersion::V2 => ApiVersion::V2,
         config::ApiVersion::V1 => ApiVersion::V1_0,
     };
-    let builder = builder.dialect(config.dms.dialect.into()).insecure_skip_verify(config.dms.insecure_skip_verify);
+    let builder = builder
+        .dialect(config.dms.dialect.into())
+        .content(config.dms.content.into())
+        .insecure_skip_verify(config.dms.insecure_skip_verify);
     let mut builder = builder.api_version(version).connect_timeout(config.dms.connect_timeout.into());
     if let Some(file) = &config.dms.ca_file {
         builder = builder.ca_file(file);

@@ -65,6 +65,7 @@ fn defaults() -> Vec<(&'static str, Value)> {
     let project = json(Project::default());
     vec![
         ("dms", config["dms"].clone()),
+        ("dms.content", config["dms"]["content"].clone()),
         ("dms.auth", json(Auth::default())),
         ("dms.auth.iam", json(Iam::default())),
         ("server", config["server"].clone()),

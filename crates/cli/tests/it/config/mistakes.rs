@@ -37,7 +37,7 @@ workers:
         yaml,
         &[
             "config.yaml:2: dms.endpoint: `ftp://x` is not allowed: write `embedded`, or an address like https://dms.example.com or http://127.0.0.1:9400",
-            "config.yaml:3: dms.colour: unknown key; known here: endpoint, dialect, api_version, project_id, auth, ca_file, insecure_skip_verify, connect_timeout",
+            "config.yaml:3: dms.colour: unknown key; known here: endpoint, dialect, content, api_version, project_id, auth, ca_file, insecure_skip_verify, connect_timeout",
             "config.yaml:5: server.listen: `nowhere` is not allowed: an address like 127.0.0.1:9400 is needed",
             "config.yaml:10: workers[0].concurency: unknown key; did you mean `concurrency`?",
             "config.yaml:11: workers[0].ack_wait: `10s` is not allowed: whole seconds from 15s to 300s",

@@ -17,8 +17,11 @@ use self::{
     look::{DumpArgs, ListArgs, ShowArgs},
     redrive::{DiscardArgs, RedriveArgs},
 };
-use crate::cli::support::{context::Context, failure::Failure};
-use dms_worker::redrive::SweepError;
+use crate::cli::support::{
+    context::Context,
+    failure::{Failure, Kind},
+};
+use dms_worker::{Dialect, redrive::SweepError};
 
 /// Options of `dlq`.
 #[derive(Debug, Args)]
@@ -74,6 +77,13 @@ in place, so that none circulates forever (--max-redrives).")]
 pub(crate) async fn run(args: DlqArgs, context: &Context) -> Result<ExitCode, Failure> {
     let client = context.client()?;
     match args.command {
+        DlqCommand::List(args) if client.dialect() == Dialect::Mqs && !args.parked => {
+            let text = format!(
+                "ROMA Connect MQS has no dead letters: `dlq list {} GROUP --parked` counts the messages of a parking topic",
+                args.queue
+            );
+            return Err(Failure::of(Kind::Usage, text));
+        }
         DlqCommand::List(args) if args.by_reason || args.parked => reasons::list(&client, &args, context).await?,
         DlqCommand::List(args) => look::list(&client, &args, context).await?,
         DlqCommand::Show(args) => look::show(&client, args, context).await?,

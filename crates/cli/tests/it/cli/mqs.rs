@@ -1,0 +1,224 @@
+//! ROMA Connect MQS through the program: `serve` at one end, and everything that speaks the dialect at the other.
+
+use std::{
+    io::{Read, Write},
+    net::{TcpListener, TcpStream},
+    sync::mpsc::{Receiver, channel},
+};
+
+use serde_json::{Value, json};
+
+use super::{Output, Program, Running};
+
+/// The four lines that a configuration needs for MQS.
+fn dms(url: &str) -> String {
+    format!(
+        "dms:\n  endpoint: {url}\n  dialect: mqs\n  auth:\n    access_key: sasl-user\n    secret_key: sasl-password\n"
+    )
+}
+
+/// A server that answers the API of MQS, and the configuration of its clients.
+struct Mqs {
+    program: Program,
+    server: Running,
+    url: String,
+    config: String,
+}
+
+impl Mqs {
+    fn new() -> Self {
+        let program = Program::new();
+        let server = program.file(
+            "server.yaml",
+            "server:\n  listen: 127.0.0.1:0\n  auth: {access_keys: [{access_key: sasl-user, secret_key: sasl-password}]}\n  mqs: {listen: 127.0.0.1:0}\n",
+        );
+        let server = program.start(&["serve", "-c", &server]);
+        let url = server.url("MQS on ");
+        let config = program.file("client.yaml", &dms(&url));
+        Self { program, server, url, config }
+    }
+
+    /// Runs a command over MQS.
+    fn run(&self, args: &[&str]) -> Output {
+        self.program.run(&[&["-c", &self.config], args].concat())
+    }
+
+    fn bodies(&self, topic: &str, group: &str) -> Vec<Value> {
+        let lines = self.run(&["receive", topic, group, "--ack", "--wait", "1s", "--max", "100"]).ok();
+        lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["body"].clone()).collect()
+    }
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// An application that says 200 to every message, and the bodies of these.
+fn application() -> (String, Receiver<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/orders", listener.local_addr().unwrap());
+    let (sender, bodies) = channel();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let body = request(&mut stream);
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
+            if !body.is_empty() && sender.send(body).is_err() {
+                return;
+            }
+        }
+    });
+    (url, bodies)
+}
+
+/// The body of a request.
+fn request(stream: &mut TcpStream) -> String {
+    let (mut text, mut buffer) = (String::new(), [0; 4096]);
+    loop {
+        let read = stream.read(&mut buffer).unwrap_or(0);
+        text.push_str(&String::from_utf8_lossy(&buffer[..read]));
+        if let Some((head, body)) = text.split_once("\r\n\r\n") {
+            let head = head.to_ascii_lowercase();
+            let length = head.split_once("content-length: ").map_or("0", |(_, rest)| rest.lines().next().unwrap());
+            if read == 0 || body.len() >= length.trim().parse().unwrap() {
+                return body.to_owned();
+            }
+        } else if read == 0 {
+            return String::new();
+        }
+    }
+}
+
+/// The example of the sidecar, whose application and publisher know nothing of MQS, with four lines about the service.
+#[test]
+fn the_sidecar_example_runs_over_mqs_with_four_other_lines() {
+    let mqs = Mqs::new();
+    let example = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/sidecar/config.yaml");
+    let example = std::fs::read_to_string(example).unwrap();
+    let (before, rest) = example.split_once("dms: {endpoint: embedded}").unwrap();
+    let (_, after) = rest.split_once('\n').unwrap();
+    let config = mqs.program.file("sidecar.yaml", &format!("{before}{}{after}", dms(&mqs.url)));
+    let (app, bodies) = application();
+    let (publisher, admin) = (free_port(), free_port());
+    let mut command = mqs.program.command(&["run", "-c", &config]);
+    command.env("DMS_WORKER_WORKERS__0__HANDLER__HTTP__URL", &app);
+    command.env("DMS_WORKER_PUBLISHERS__0__LISTEN", format!("127.0.0.1:{publisher}"));
+    command.env("DMS_WORKER_ADMIN__LISTEN", format!("127.0.0.1:{admin}"));
+    let sidecar = Running::start(&mut command);
+    let mut stream = TcpStream::connect(("127.0.0.1", publisher)).unwrap();
+    let body = r#"{"body":{"order":7,"text":"größer"}}"#;
+    let head = format!(
+        "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {}\r\n",
+        body.len()
+    );
+    stream.write_all(format!("{head}Connection: close\r\n\r\n{body}").as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    let delivered: Value = serde_json::from_str(&bodies.recv().unwrap()).unwrap();
+    assert_eq!(delivered, json!({"order": 7, "text": "größer"}));
+    sidecar.signal("TERM");
+    let (status, log) = sidecar.wait();
+    assert!(status.success(), "{log}");
+    assert_eq!(mqs.bodies("orders", "billing"), [json!(null); 0], "it was acknowledged");
+}
+
+#[test]
+fn a_poison_message_is_parked_shown_and_sent_again() {
+    let mqs = Mqs::new();
+    let worker = format!(
+        "{}workers:\n- queue: orders\n  group: billing\n  on_reject: {{park: orders-parked}}\n  max_attempts: 2\n  handler: {{command: ['false']}}\n",
+        dms(&mqs.url)
+    );
+    let worker = mqs.program.file("worker.yaml", &worker);
+    mqs.run(&["send", "orders", r#"{"n":1}"#]).ok();
+    let mut sidecar = mqs.program.start(&["run", "-c", &worker]);
+    sidecar.until("\"attempt\":2,\"outcome\"");
+    sidecar.signal("TERM");
+    assert!(sidecar.wait().0.success());
+    let listed = mqs.run(&["-o", "json", "dlq", "list", "orders-parked", "ops", "--parked"]).json();
+    assert_eq!((&listed[0]["reason"], &listed[0]["parked"]), (&json!("failed"), &json!(1)), "{listed}");
+    let shown = mqs.run(&["-o", "json", "dlq", "show", "orders-parked", "ops", "--parked"]).json();
+    let attributes = &shown[0]["attributes"];
+    assert_eq!((&shown[0]["body"], &attributes["dms-origin"]), (&json!({"n": 1}), &json!("orders")), "{shown}");
+    assert_eq!((&attributes["dms-attempts"], &attributes["dms-reason"]), (&json!(2), &json!("failed")), "{shown}");
+    for (args, what) in [
+        (["dlq", "redrive", "orders-parked", "ops", "--parked", "--max-redrives=3"].as_slice(), "--max-redrives"),
+        (&["dlq", "redrive", "orders-parked", "ops", "--parked", "--set=a=1"], "--set"),
+    ] {
+        let refused = mqs.run(args).failed(2);
+        assert!(refused.contains(what) && refused.contains("ROMA Connect MQS"), "{refused}");
+    }
+    let redriven = mqs.run(&["-o", "json", "dlq", "redrive", "orders-parked", "ops", "--parked"]).json();
+    assert_eq!((&redriven["redriven"], &redriven["refused"]), (&json!(1), &json!(0)), "{redriven}");
+    assert_eq!(mqs.bodies("orders", "billing"), [json!({"n": 1})]);
+    assert_eq!(mqs.bodies("orders-parked", "ops"), [json!(null); 0]);
+}
+
+#[test]
+fn a_file_is_sent_and_received_over_mqs() {
+    let mqs = Mqs::new();
+    let file = mqs.program.file("lines.jsonl", &(0..25).map(|n| format!("{{\"body\":{n}}}\n")).collect::<String>());
+    for _ in 0..2 {
+        mqs.run(&["send", "orders", "--file", &file, "--resume"]).ok();
+    }
+    let mut bodies: Vec<u64> = mqs.bodies("orders", "billing").iter().map(|body| body.as_u64().unwrap()).collect();
+    bodies.sort_unstable();
+    assert_eq!(bodies, (0..25).collect::<Vec<_>>(), "a finished file is not sent again");
+    let refused = mqs.run(&["send", "orders", "1", "--attribute", "a=1"]);
+    assert!(refused.code == Some(1) && refused.stderr.contains("carries no attributes"), "{}", refused.stderr);
+    for (args, what) in [
+        (["send", "orders", "1", "--ids"].as_slice(), "returns no ids"),
+        (&["receive", "orders", "billing", "--tag", "a"], "no labels"),
+        (&["receive", "orders", "billing", "--dead-letters"], "park messages"),
+        (&["receive", "orders", "billing", "--wait", "31s"], "1 to 30"),
+        (&["queue", "list"], "has no such call"),
+        (&["group", "create", "orders", "g"], "has no such call"),
+        (&["peek", "orders", "billing"], "cannot show messages without leasing them"),
+        (&["message", "show", "some-id"], "has no such call"),
+        (&["tag", "list", "orders"], "has no such call"),
+        (&["dlq", "list", "orders", "billing"], "--parked"),
+        (&["stats", "orders", "billing"], "has no such call"),
+        (&["quota"], "has no such call"),
+        (&["dlq", "show", "orders", "billing"], "park messages"),
+        (&["dlq", "redrive", "orders", "billing"], "park messages"),
+        (&["queue", "move", "orders", "others"], "has no such call"),
+        (&["bench", "--against", &mqs.url], "--queue"),
+    ] {
+        let refused = mqs.run(args);
+        assert!(refused.code != Some(0) && refused.stderr.contains(what), "{args:?}: {}", refused.stderr);
+    }
+}
+
+#[test]
+fn what_the_key_may_do_is_asked_without_changing_anything() {
+    let mqs = Mqs::new();
+    let worker = format!(
+        "{}workers: [{{queue: orders, group: billing, on_reject: {{park: parked}}, handler: {{log: {{}}}}}}]\npublishers: [{{queue: orders}}]\n",
+        dms(&mqs.url)
+    );
+    let file = mqs.program.file("worker.yaml", &worker);
+    let checked = mqs.program.run(&["check", "--online", "-c", &file]);
+    assert!(checked.stderr.contains("is not there yet"), "{}", checked.stderr);
+    checked.ok();
+    let wrong = mqs.program.file("wrong.yaml", &worker.replace("sasl-password", "guessed"));
+    mqs.program.run(&["check", "--online", "-c", &wrong]).failed(77);
+    assert_eq!(mqs.bodies("orders", "billing"), [json!(null); 0]);
+    assert!(mqs.server.pid() > 0);
+}
+
+#[test]
+fn the_tour_and_the_load_generator_speak_mqs() {
+    let program = Program::new();
+    let tour = program.run(&["demo", "--dialect", "mqs", "--orders", "100", "-o", "json"]).json();
+    assert_eq!((&tour["complete"], &tour["lost"], &tour["redriven"]), (&json!(true), &json!(0), &json!(1)), "{tour}");
+    let args =
+        ["bench", "--dialect", "mqs", "--messages", "40", "--duration", "5s", "--connections", "2", "-o", "json"];
+    let figures = program.run(&args).json();
+    let text = figures.to_string();
+    for run in ["produce", "consume", "both", "latency"] {
+        assert!(text.contains(run), "{run}: {text}");
+    }
+    assert!(text.contains("\"p99\""), "{text}");
+    let refused = program.run(&["demo", "--dialect", "kafka"]).failed(2);
+    assert!(refused.contains("write dms or mqs"), "{refused}");
+}
