@@ -3,7 +3,7 @@
 
 use crate::message::{Message, ReceivedMessage};
 
-pub use crate::message::MESSAGE_ID;
+pub use crate::message::{MESSAGE_ID, SCHEDULE, SCHEDULED_TIME};
 
 /// How many attempts have failed.
 pub const ATTEMPTS: &str = "dms-attempts";

@@ -44,6 +44,12 @@ pub const MAX_LABEL_CHARS: usize = 64;
 pub const MAX_QUEUE_NAME: usize = 64;
 /// The longest group name, in characters (5.2.1).
 pub const MAX_GROUP_NAME: usize = 32;
+/// The maximum length of the name of a schedule.
+pub const MAX_SCHEDULE_NAME: usize = 64;
+/// The maximum number of schedules of a queue.
+pub const MAX_SCHEDULES: usize = 100;
+/// The maximum size of a schedule's message: its body and its attributes as JSON, in bytes.
+pub const MAX_SCHEDULED_BYTES: usize = 65_536;
 /// The longest queue description, in characters (5.1.1).
 pub const MAX_DESCRIPTION: usize = 160;
 /// Failed consumptions before a message becomes a dead letter (5.1.1, `max_consume_count`).
@@ -142,6 +148,14 @@ pub fn whole_seconds(time: Duration) -> u64 {
 /// When it is not 1-64 of `A-Z a-z 0-9 _ -`.
 pub fn queue_name(name: &str) -> Result<(), LimitError> {
     word("queue name", name, MAX_QUEUE_NAME)
+}
+
+/// Checks the name of a schedule.
+///
+/// # Errors
+/// When it is not 1-64 of `A-Z a-z 0-9 _ -`.
+pub fn schedule_name(name: &str) -> Result<(), LimitError> {
+    word("schedule name", name, MAX_SCHEDULE_NAME)
 }
 
 /// Checks a group name (5.2.1).

@@ -434,6 +434,12 @@ impl<'a> AckLine<'a> {
 /// The attribute with the id of the message that a copy was made from. A copy keeps this id.
 pub const MESSAGE_ID: &str = "dms-message-id";
 
+/// The attribute with the name of the schedule that sent a message.
+pub const SCHEDULE: &str = "dms-schedule";
+
+/// The attribute with the time for which a schedule planned a message (RFC 3339, UTC).
+pub const SCHEDULED_TIME: &str = "dms-scheduled-time";
+
 /// The opaque id of a message. A send returns it on request, and a consumer sees it at each delivery.
 ///
 /// Ids of this project's server have 24 characters of `A-Z a-z 0-9 _ -`. They do not change when a delay ends, the message is

@@ -92,7 +92,7 @@ pub use self::dashboard::options::DashboardOptions;
 pub use self::store::postgres::{PostgresConfig, PostgresError};
 pub use self::{
     auth::{
-        project::{AccessKey, Project, SignatureRules, StartQueue, User},
+        project::{AccessKey, Project, SignatureRules, StartQueue, StartSchedule, User},
         rights::Rights,
     },
     http::operation::Operation,

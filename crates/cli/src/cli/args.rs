@@ -5,7 +5,7 @@ use clap::{Parser, Subcommand};
 use crate::cli::{
     commands::{
         bench, check, cluster, completions, config, context, data, demo, dlq, group, health, key, man, message, peek,
-        queue, receive, run, send, serve, stats, tag, top,
+        queue, receive, run, schedule, send, serve, stats, tag, top,
     },
     support::global_options::Global,
 };
@@ -99,6 +99,11 @@ pub(crate) enum Command {
         after_help = "Examples:\n  dms-worker message show m_RjkDiiQaIPJBFSAAAAAAAR\n  dms-worker message retry m_RjkDiiQaIPJBFSAAAAAAAR"
     )]
     Message(message::MessageArgs),
+    /// Add, list, pause and remove messages that the server sends at the times of a cron expression
+    #[command(
+        after_help = "Examples:\n  dms-worker schedule add nightly --cron '0 2 * * *' --queue reports --message '{\"kind\": \"nightly\"}'\n  dms-worker schedule list"
+    )]
+    Schedule(schedule::ScheduleArgs),
     /// Check, repair and back up a server's data directory, and handle damaged messages
     #[command(
         after_help = "Examples:\n  dms-worker data check ./dms-data\n  dms-worker data backup ./dms-data /backup/monday"

@@ -18,7 +18,7 @@ use self::{
     args::{Cli, Command},
     commands::{
         bench, check, cluster, completions, config, context, data, demo, dlq, group, health, key, man, message, peek,
-        queue, quota, receive, run, send, serve, stats, tag, top,
+        queue, quota, receive, run, schedule, send, serve, stats, tag, top,
     },
     support::{context::Context, failure::Failure, global_options::Color, terminal},
 };
@@ -82,6 +82,7 @@ async fn perform(command: Command, context: &Context) -> Result<ExitCode, Failur
         Command::Stats(args) => stats::run(args, context).await?,
         Command::Top(args) => top::run(args, context).await?,
         Command::Message(args) => message::run(args, context).await?,
+        Command::Schedule(args) => schedule::run(args, context).await?,
         Command::Data(args) => return data::run(args, context).await,
         Command::Cluster(args) => cluster::run(args, context).await?,
         Command::Dlq(args) => return dlq::run(args, context).await,

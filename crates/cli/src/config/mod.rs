@@ -49,6 +49,7 @@ pub use self::{
         publisher::Publisher,
         reload::Reload,
         rights::Rights,
+        schedule::{MissedTicks, Schedule},
         server::{
             AccessKey, Cluster, FailureCounting, GroupStart, Mqs, Postgres, Project, QueueSpec, Quotas, Server,
             ServerAuth, ServerLimits, User,

@@ -21,6 +21,7 @@ mod overview;
 mod purge;
 mod reload;
 mod rotation;
+mod schedules;
 mod secrets;
 mod service;
 mod signals;

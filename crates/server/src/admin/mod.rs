@@ -2,7 +2,7 @@
 //!
 //! `/livez` and `/readyz` are open to all who reach it, everything else needs the token where one is configured. Without a
 //! token and a certificate it is for loopback alone. It changes nothing but what `damaged` skips and `queue_admin`
-//! purges or sets, and copies the data directory on request.
+//! purges or sets and the schedules, and copies the data directory on request.
 
 mod backup;
 mod cluster;
@@ -12,6 +12,7 @@ mod peek;
 mod queue_changes;
 mod queues;
 mod response;
+mod schedules;
 mod scrape;
 mod storage;
 
@@ -47,6 +48,10 @@ pub(crate) fn router(app: &Arc<AppState>) -> Router {
         .route("/admin/cluster/move", post(cluster::shift))
         .route("/admin/cluster/drain", post(cluster::drain))
         .route("/admin/storage", get(storage::show))
+        .route("/admin/schedules", get(schedules::list))
+        .route("/admin/schedules", post(schedules::add))
+        .route("/admin/schedules/{name}/pause", post(schedules::pause))
+        .route("/admin/schedules/{name}/remove", post(schedules::remove))
         .route("/admin/queues/{queue_id}/purge", post(queue_changes::purge))
         .route("/admin/queues/{queue_id}/update", post(queue_changes::update))
         .route("/admin/queues/{queue_id}/groups/{group_id}/messages", get(peek::messages))
@@ -66,7 +71,9 @@ pub(crate) fn router(app: &Arc<AppState>) -> Router {
 /// Refuses requests without the token, in the form of the other refusals; a middleware. The read token is enough to read.
 async fn check_token(State(app): State<Arc<AppState>>, request: Request, next: Next) -> Response {
     let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
-    let shows_bodies = request.uri().path().ends_with("/messages");
+    let path = request.uri().path();
+    // The messages of schedules are bodies, too.
+    let shows_bodies = path.ends_with("/messages") || path == "/admin/schedules";
     let is_known_reader = app.admin_read_auth.asks() && app.admin_read_auth.admit(&request).is_ok();
     match app.admin_auth.admit(&request) {
         Ok(()) => next.run(request).await,

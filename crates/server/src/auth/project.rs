@@ -2,7 +2,7 @@
 
 use crate::{
     auth::{rights::Rights, secret::is_blank},
-    broker::Quotas,
+    broker::{NewSchedule, Quotas},
 };
 use dms_protocol::{
     queue::{NewQueue, ProjectId},
@@ -41,6 +41,8 @@ pub struct Project {
     pub quotas: Option<Quotas>,
     /// The queues that are created at the start if they are missing.
     pub queues: Vec<StartQueue>,
+    /// The schedules of the configuration. Others that an earlier configuration had are removed at the start.
+    pub schedules: Vec<StartSchedule>,
 }
 
 impl Project {
@@ -55,6 +57,7 @@ impl Project {
             signatures: SignatureRules::default(),
             quotas: None,
             queues: Vec::new(),
+            schedules: Vec::new(),
         }
     }
 
@@ -77,10 +80,26 @@ impl Project {
         self
     }
 
+    /// Adds a schedule that sends to the queue with this name.
+    pub fn schedule(mut self, queue: impl Into<String>, schedule: NewSchedule) -> Self {
+        self.schedules.push(StartSchedule { queue: queue.into(), schedule });
+        self
+    }
+
     /// Whether it has keys or users.
     pub(crate) fn has_auth(&self) -> bool {
         !self.access_keys.is_empty() || !self.users.is_empty()
     }
+}
+
+/// A schedule of the configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StartSchedule {
+    /// The name of the queue to which it sends.
+    pub queue: String,
+    /// What it sends, and when.
+    pub schedule: NewSchedule,
 }
 
 /// Requirements for signatures beyond the documented scheme. For a key of several projects the stricter rules apply.

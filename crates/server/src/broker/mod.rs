@@ -6,6 +6,7 @@
 //! | `ack_status` | the status that a consumer reports for a message, reasons of dead letters |
 //! | `overview` | queues, groups, quotas and counters as they are reported |
 //! | `inspection` | single messages as operators see them, backups |
+//! | `schedules`, `timetable` | messages that are sent again and again, and when |
 //! | `storage` | failures of the store |
 //! | `cluster` | servers that share the queues |
 //! | `error` | [`BrokerError`] |
@@ -32,12 +33,17 @@ pub use self::{
         Purged, Standing,
     },
     messages::{Ack, AckCounts, Appended, Deduplication, GroupPath, LeaseRequest, LeasedMessage, NewMessage},
-    overview::{BrokerStats, GroupList, GroupOverview, OverviewPage, QueueOverview, Quotas, Usage},
+    overview::{BrokerStats, GroupList, GroupOverview, OverviewPage, QueueOverview, Quotas, ScheduleStats, Usage},
+    schedules::{NewSchedule, ScheduleOverview, ScheduledMessage},
     storage::{StoragePart, StorageTrouble},
+    timetable::{ScheduleError, Timetable},
 };
 pub use crate::{
     histogram::Histogram,
-    store::{FailureCause, KeyHash, MessageOrigin, QueueChange, RetentionChange, RetentionPolicy},
+    store::{
+        FailureCause, KeyHash, LastTick, MessageOrigin, MissedTicks, QueueChange, RetentionChange, RetentionPolicy,
+        ScheduleSource,
+    },
 };
 pub use dms_protocol::queue::Stream;
 
@@ -48,8 +54,10 @@ mod error;
 mod inspection;
 mod messages;
 mod overview;
+pub(crate) mod schedules;
 pub(crate) mod sealed;
 mod storage;
+pub(crate) mod timetable;
 
 /// The operations of a DMS server.
 ///
@@ -276,6 +284,57 @@ pub trait Broker: Sealed + fmt::Debug + Send + Sync + 'static {
         _change: QueueChange,
     ) -> Result<Queue, BrokerError> {
         Err(BrokerError::NotOffered("changing queues".into()))
+    }
+
+    /// Adds a schedule to a queue. From the configuration, it replaces a schedule of the queue with the same name, which stays paused
+    /// if it was, and whose ticks go on from where they are unless its times change. By command, a schedule that exists is refused,
+    /// unless it is the same.
+    ///
+    /// # Errors
+    /// [`BrokerError::NotAvailable`] with the reason when the schedule is wrong, the name is taken, or the queue has too many, and
+    /// [`BrokerError::KafkaLabels`].
+    async fn set_schedule(
+        &self,
+        _project: &ProjectId,
+        _queue: &QueueId,
+        _schedule: NewSchedule,
+        _source: ScheduleSource,
+    ) -> Result<ScheduleOverview, BrokerError> {
+        Err(BrokerError::NotOffered("schedules".into()))
+    }
+
+    /// Removes the schedule of a queue with this name.
+    ///
+    /// # Errors
+    /// [`BrokerError::NotAvailable`] when there is none, or it is of the configuration and is to be removed by command.
+    async fn remove_schedule(
+        &self,
+        _project: &ProjectId,
+        _queue: &QueueId,
+        _name: &str,
+        _source: ScheduleSource,
+    ) -> Result<(), BrokerError> {
+        Err(BrokerError::NotOffered("schedules".into()))
+    }
+
+    /// Pauses the schedule of a queue with this name, or resumes it. The ticks of a pause are not missed: a schedule goes on from
+    /// the moment at which it is resumed.
+    ///
+    /// # Errors
+    /// [`BrokerError::NotAvailable`] when there is none.
+    async fn pause_schedule(
+        &self,
+        _project: &ProjectId,
+        _queue: &QueueId,
+        _name: &str,
+        _is_paused: bool,
+    ) -> Result<ScheduleOverview, BrokerError> {
+        Err(BrokerError::NotOffered("schedules".into()))
+    }
+
+    /// The schedules of all projects, by project and name. Reads memory only; a server of a cluster asks the others.
+    async fn schedules(&self) -> Result<Vec<ScheduleOverview>, BrokerError> {
+        Ok(Vec::new())
     }
 
     /// Copies everything stored before this call into a new directory. The broker keeps working meanwhile.

@@ -144,8 +144,33 @@ pub struct BrokerStats {
     pub dead_letters: u64,
     /// The same by reason.
     pub dead_letter_reasons: ReasonCounts,
+    /// Schedules and their ticks.
+    pub schedules: ScheduleStats,
     /// How long the disk took to make each commit durable. Empty without a disk.
     pub syncs: Histogram,
+}
+
+/// The schedules that a broker has now, and their ticks since it was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ScheduleStats {
+    /// Schedules that are not paused.
+    pub active: u64,
+    /// Schedules that are paused.
+    pub paused: u64,
+    /// Ticks that sent their message.
+    pub sent: u64,
+    /// Missed ticks that sent nothing.
+    pub missed: u64,
+}
+
+impl ScheduleStats {
+    #[cfg(feature = "postgres")]
+    fn add(&mut self, other: Self) {
+        self.active += other.active;
+        self.paused += other.paused;
+        self.sent += other.sent;
+        self.missed += other.missed;
+    }
 }
 
 impl BrokerStats {
@@ -155,6 +180,7 @@ impl BrokerStats {
         self.redeliveries += other.redeliveries;
         self.dead_letters += other.dead_letters;
         self.dead_letter_reasons.add_all(&other.dead_letter_reasons);
+        self.schedules.add(other.schedules);
         self.syncs.add(&other.syncs);
     }
 }

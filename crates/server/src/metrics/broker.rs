@@ -13,7 +13,7 @@ use prometheus_client::{
 };
 
 use crate::{
-    broker::{Broker, ClusterCounters, Histogram, ReasonCounts},
+    broker::{Broker, ClusterCounters, Histogram, ReasonCounts, ScheduleStats},
     metrics::groups::SeenQueues,
 };
 
@@ -52,6 +52,7 @@ impl Collector for BrokerCollector {
         let help = "Messages that became dead letters";
         counter(&mut encoder, "dms_server_dead_letters", help, stats.dead_letters)?;
         by_reason(&mut encoder, &stats.dead_letter_reasons)?;
+        schedules(&mut encoder, stats.schedules)?;
         self.scrape.get().encode(&mut encoder)?;
         durations(&mut encoder, &stats.syncs)?;
         if let Some(counters) = self.broker.cluster_counters() {
@@ -73,6 +74,19 @@ fn counter(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u
 fn gauge(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, is_so: bool) -> fmt::Result {
     let gauge = ConstGauge::new(i64::from(is_so));
     gauge.encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)
+}
+
+/// The schedules that this server drives, and their ticks.
+fn schedules(encoder: &mut DescriptorEncoder<'_>, stats: ScheduleStats) -> fmt::Result {
+    let (name, help) = ("dms_server_schedules", "Schedules that this server drives, by state");
+    let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+    for (state, count) in [("active", stats.active), ("paused", stats.paused)] {
+        let gauge = ConstGauge::new(i64::try_from(count).unwrap_or(i64::MAX));
+        gauge.encode(metric.encode_family(&[("state", state)])?)?;
+    }
+    counter(encoder, "dms_server_schedule_ticks", "Ticks of schedules that sent their message", stats.sent)?;
+    let help = "Ticks of schedules that were missed and sent nothing";
+    counter(encoder, "dms_server_schedule_missed_ticks", help, stats.missed)
 }
 
 /// A server alone has none of them.

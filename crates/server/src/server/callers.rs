@@ -45,6 +45,19 @@ impl Callers {
         startup::create_missing(&*app.broker, projects).await
     }
 
+    /// Sets the schedules of these projects, and removes those that an earlier configuration had, as the start of the server does.
+    /// Schedules that were added by command stay.
+    ///
+    /// # Errors
+    /// When the broker fails, and when the server has ended.
+    ///
+    /// # Cancel safety
+    /// Dropping the future may leave out some of them; the next call sets those.
+    pub async fn set_schedules(&self, projects: &[Project]) -> Result<(), ServerError> {
+        let app = self.0.upgrade().ok_or_else(|| ServerError::Config("the server has ended".to_owned()))?;
+        startup::set_schedules(&*app.broker, projects).await
+    }
+
     /// Asks for another token at the admin address from now on. Returns false, and changes nothing, where no token was asked for, or
     /// none is given: that takes a restart, and so does a server that has ended.
     pub fn renew_admin_token(&self, token: Option<&str>) -> bool {

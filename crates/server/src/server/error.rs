@@ -47,6 +47,15 @@ pub enum ServerError {
         #[source]
         source: BrokerError,
     },
+    /// The schedules of the configuration could not be set.
+    #[error("cannot set the schedules of the project {project}")]
+    StartSchedules {
+        /// The project.
+        project: String,
+        /// The error of the broker.
+        #[source]
+        source: BrokerError,
+    },
     /// The server cannot listen on an address.
     #[error("cannot listen on {address}")]
     Listen {

@@ -1,12 +1,12 @@
-//! Preparations before the first request: opening the broker and creating the configured queues.
+//! Preparations before the first request: opening the broker, and creating the configured queues and schedules.
 
 use std::sync::Arc;
 
 #[cfg(feature = "postgres")]
 use crate::server::cluster::ClusterBroker;
 use crate::{
-    auth::project::{Project, StartQueue},
-    broker::{Broker, BrokerError, embedded::EmbeddedBroker},
+    auth::project::{Project, StartQueue, StartSchedule},
+    broker::{Broker, BrokerError, ScheduleOverview, ScheduleSource, embedded::EmbeddedBroker},
     server::{config::ServerConfig, error::ServerError},
     state::endable_polls::EndablePolls,
 };
@@ -15,7 +15,7 @@ use dms_protocol::queue::{ProjectId, QueueId};
 #[cfg(feature = "postgres")]
 const BOTH_STORES: &str = "server.data_dir and server.postgres both say where messages are kept: leave one of them out";
 
-/// Creates the missing queues and groups of the configuration, unless the broker does so itself when it takes over.
+/// Creates the missing queues and groups of the configuration and sets its schedules, unless the broker does so itself when it takes over.
 pub(crate) async fn create_first(broker: &dyn Broker, config: &ServerConfig) -> Result<(), ServerError> {
     #[cfg(feature = "postgres")]
     if config.postgres.is_some() {
@@ -51,7 +51,7 @@ pub(crate) async fn open(
     Ok(Arc::new(broker))
 }
 
-/// Creates missing queues and groups of the configuration.
+/// Creates missing queues and groups of the configuration, and sets its schedules.
 pub(crate) async fn create_missing(broker: &dyn Broker, projects: &[Project]) -> Result<(), ServerError> {
     for project in projects {
         for start in &project.queues {
@@ -60,6 +60,58 @@ pub(crate) async fn create_missing(broker: &dyn Broker, projects: &[Project]) ->
                 queue: start.queue.name.clone(),
                 source,
             })?;
+        }
+    }
+    set_schedules(broker, projects).await
+}
+
+/// Sets the schedules of the configuration, and removes those that an earlier configuration had. One that cannot be set is logged
+/// and the server serves without it, because its queue may have been deleted while the server ran.
+pub(crate) async fn set_schedules(broker: &dyn Broker, projects: &[Project]) -> Result<(), ServerError> {
+    for project in projects {
+        let failed = |source| ServerError::StartSchedules { project: project.id.to_string(), source };
+        set_schedules_of(broker, project).await.map_err(failed)?;
+    }
+    Ok(())
+}
+
+async fn set_schedules_of(broker: &dyn Broker, project: &Project) -> Result<(), BrokerError> {
+    let is_wanted = |there: &ScheduleOverview| {
+        let is_it =
+            |start: &StartSchedule| start.schedule.name == there.schedule.name && start.queue == there.queue_name;
+        project.schedules.iter().any(is_it)
+    };
+    for there in broker.schedules().await?.into_iter().filter(|there| there.project == project.id) {
+        if there.source == ScheduleSource::Configuration && !is_wanted(&there) {
+            broker.remove_schedule(&project.id, &there.queue, &there.schedule.name, there.source).await?;
+        }
+    }
+    if project.schedules.is_empty() {
+        return Ok(());
+    }
+    let queues = broker.queues(&project.id).await?;
+    for StartSchedule { queue, schedule } in &project.schedules {
+        let found = queues.iter().find(|known| known.name == *queue);
+        let set = match found {
+            Some(found) => {
+                let (schedule, source) = (schedule.clone(), ScheduleSource::Configuration);
+                broker.set_schedule(&project.id, &found.id, schedule, source).await.map(drop)
+            }
+            None => Err(BrokerError::QueueNotFound),
+        };
+        match set {
+            Ok(()) => {}
+            Err(error @ (BrokerError::QueueNotFound | BrokerError::NotAvailable(_) | BrokerError::KafkaLabels)) => {
+                tracing::error!(
+                    project = %project.id,
+                    queue,
+                    schedule = schedule.name,
+                    %error,
+                    "a schedule of the configuration is not in force: create its queue, best in server.queues, or correct the schedule, \
+                     and reload or restart"
+                )
+            }
+            Err(error) => return Err(error),
         }
     }
     Ok(())

@@ -60,6 +60,9 @@ impl Messages {
             | Record::RetentionSet(..)
             | Record::KeysSent { .. }
             | Record::QueueChanged(_)
+            | Record::ScheduleSet { .. }
+            | Record::ScheduleRemoved(..)
+            | Record::ScheduleTicked { .. }
             | Record::Purged { .. } => {}
         }
     }

@@ -7,6 +7,7 @@
 //! | `settings` | values of the broker that are stored as they are |
 //! | `origin` | where a message entered its queue: its id |
 //! | `sent_keys` | the deduplication keys of messages |
+//! | `schedule` | messages that are sent again and again, and the ticks that are done |
 //! | `read` | what a read asks for and returns |
 //! | `error`, `open_error` | why a call, or opening, failed |
 //! | `memory` | the store without a disk |
@@ -39,6 +40,7 @@ mod record;
 #[cfg(any(feature = "disk", feature = "postgres"))]
 #[cfg_attr(not(feature = "disk"), allow(dead_code, reason = "moving and repairing runs is for the log"))]
 pub(crate) mod run;
+mod schedule;
 mod sent_keys;
 mod settings;
 #[cfg(any(feature = "disk", feature = "postgres"))]
@@ -54,6 +56,7 @@ pub(crate) use self::{
     origin::FirstPlace,
     read::{Damaged, ReadBatch, ReadLimit, up_to_time},
     record::{CursorId, FailureHistory, GroupRow, QueueRow, Record, Settlement, StoredMessage, StreamId},
+    schedule::{ScheduleProgress, ScheduleRow, ScheduleSnapshot},
     sent_keys::{SentKey, SentKeys},
     snapshot::{
         CursorSnapshot, DelayQueueSnapshot, GroupSnapshot, LeaseSnapshot, QueueSnapshot, Snapshot, StreamSnapshot,
@@ -62,6 +65,7 @@ pub(crate) use self::{
 pub use self::{
     open_error::OpenError,
     origin::MessageOrigin,
+    schedule::{LastTick, MissedTicks, ScheduleSource},
     sent_keys::KeyHash,
     settings::{FailureCause, QueueChange, RetentionChange, RetentionPolicy},
 };

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::store::{
     origin::MessageOrigin,
+    schedule::{ScheduleProgress, ScheduleRow},
     sent_keys::SentKeys,
     settings::{FailureCause, RetentionPolicy},
 };
@@ -197,6 +198,12 @@ pub(crate) enum Record {
     },
     /// The description or the number of failures of a queue is changed: its row as it is from now on.
     QueueChanged(QueueRow),
+    /// A schedule of a queue is added, or replaced by this one.
+    ScheduleSet { queue: QueueId, row: Box<ScheduleRow>, progress: ScheduleProgress },
+    /// The schedule of a queue with this name is removed.
+    ScheduleRemoved(QueueId, String),
+    /// Ticks of a schedule are done: how far it has come. Their messages are in the same commit, before this record.
+    ScheduleTicked { queue: QueueId, name: String, progress: ScheduleProgress },
     /// The backlog of a group is purged: everything below `below` is settled for its cursor.
     Purged {
         #[serde(rename = "reader")]
@@ -218,6 +225,7 @@ pub(crate) enum Record {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::store::{FirstPlace, LastTick, MissedTicks, ScheduleSource};
 
     /// Logs of earlier versions have these texts.
     #[test]
@@ -230,6 +238,21 @@ mod tests {
             dead: vec![5],
             head: 6,
         };
+        let schedule = ScheduleRow {
+            name: "nightly".to_owned(),
+            cron: "0 2 * * *".to_owned(),
+            timezone: "UTC".to_owned(),
+            missed: MissedTicks::Once,
+            source: ScheduleSource::Command,
+            paused: false,
+            body: "1".into(),
+            attributes: "{}".into(),
+            tags: Arc::default(),
+            created_ms: 7,
+        };
+        let id = MessageOrigin::new("q", FirstPlace::Queue, 1, 6);
+        let last = Some(LastTick { planned_ms: 5, sent_ms: 6, id });
+        let progress = ScheduleProgress { done_ms: 5, last, sent: 1, missed: 0 };
         let records = [
             (Record::DelayEnded(stream, 9, 1), r#"{"Unparked":[2,9,1]}"#),
             (
@@ -245,6 +268,19 @@ mod tests {
             (
                 Record::RetentionSet("q".into(), RetentionPolicy::default()),
                 r#"{"RetentionSet":["q",{"retention":null,"delete_when_settled":null}]}"#,
+            ),
+            (Record::ScheduleRemoved("q".into(), "nightly".to_owned()), r#"{"ScheduleRemoved":["q","nightly"]}"#),
+            (
+                Record::ScheduleSet {
+                    queue: "q".into(),
+                    row: Box::new(schedule),
+                    progress: ScheduleProgress::default(),
+                },
+                r#"{"ScheduleSet":{"queue":"q","row":{"name":"nightly","cron":"0 2 * * *","timezone":"UTC","missed":"once","source":"command","paused":false,"body":"1","attributes":"{}","tags":[],"created_ms":7},"progress":{"done_ms":0,"last":null,"sent":0,"missed":0}}}"#,
+            ),
+            (
+                Record::ScheduleTicked { queue: "q".into(), name: "nightly".to_owned(), progress },
+                r#"{"ScheduleTicked":{"queue":"q","name":"nightly","progress":{"done_ms":5,"last":{"planned_ms":5,"sent_ms":6,"id":["#,
             ),
         ];
         for (record, text) in records {

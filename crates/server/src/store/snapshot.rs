@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::store::{
     record::{CursorId, GroupRow, QueueRow},
+    schedule::ScheduleSnapshot,
     sent_keys::SentKeys,
     settings::RetentionPolicy,
 };
@@ -88,6 +89,8 @@ pub(crate) struct QueueSnapshot {
     pub(crate) tags: Vec<QueueTag>,
     /// The retention that was set while the server ran.
     pub(crate) retention: RetentionPolicy,
+    /// The schedules that send to the queue, by name.
+    pub(crate) schedules: Vec<ScheduleSnapshot>,
     /// The queue's messages.
     pub(crate) stream: StreamSnapshot,
     /// The messages whose delay has not ended.

@@ -13,6 +13,7 @@ mod operator;
 mod purge;
 mod queues;
 mod retention;
+mod schedules;
 mod stage;
 mod time;
 mod traffic;

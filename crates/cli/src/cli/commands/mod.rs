@@ -20,6 +20,7 @@ pub(crate) mod queue;
 pub(crate) mod quota;
 pub(crate) mod receive;
 pub(crate) mod run;
+pub(crate) mod schedule;
 pub(crate) mod send;
 pub(crate) mod serve;
 pub(crate) mod stats;

@@ -119,6 +119,20 @@ impl AdminClient {
         path: &str,
         parameters: &[(&str, Cow<'_, str>)],
     ) -> Result<T, Failure> {
+        self.send(method, path, parameters, Vec::new()).await
+    }
+
+    /// As [`ask`](Self::ask), with a body.
+    ///
+    /// # Errors
+    /// As `ask`.
+    pub(crate) async fn send<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        parameters: &[(&str, Cow<'_, str>)],
+        body: Vec<u8>,
+    ) -> Result<T, Failure> {
         let query = form_urlencoded::Serializer::new(String::new()).extend_pairs(parameters).finish();
         let shown = without_secrets(&self.url);
         let request = Request::builder().method(method).uri(format!("{}{path}?{query}", self.url));
@@ -126,7 +140,7 @@ impl AdminClient {
             Some(token) => request.header(AUTHORIZATION, format!("Bearer {}", token.expose())),
             None => request,
         };
-        let request = request.body(Bytes::new());
+        let request = request.body(Bytes::from(body));
         let request = request.map_err(|error| Failure::of(Kind::Usage, format!("--admin {shown}: {error}")))?;
         let answer = self.transport.send(request, self.timeout).await;
         let answer = answer.map_err(|error| unreachable(&self.url, error))?;

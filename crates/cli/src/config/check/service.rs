@@ -11,6 +11,7 @@ use crate::config::{
         config::Config,
         dms::{Auth, Content, Dialect, Iam},
         rights::Rights,
+        schedule::Schedule,
         server::{QueueSpec, Quotas, Server, ServerAuth, ServerLimits},
         values::Span,
     },
@@ -116,6 +117,7 @@ pub(super) fn check_server(config: &Config, checker: &mut Checker<'_>) {
     checker.require(&path, "project_id", &server.project_id);
     checker.require(&path, "project_name", &server.project_name);
     check_project(&path, server.auth.as_ref(), server.quotas, &server.queues, checker);
+    check_schedules(&path, (&server.schedules, &server.queues), server.is_durable(), checker);
     checker.above_zero(&path.child("token_lifetime"), server.token_lifetime);
     check_retention(&path, server.retention, checker);
     check_limits(&path.child("limits"), server.limits, checker);
@@ -127,6 +129,46 @@ pub(super) fn check_server(config: &Config, checker: &mut Checker<'_>) {
             checker.report(&path.child("id"), format!("there is another project `{}`", project.id));
         }
         check_project(&path, project.auth.as_ref(), project.quotas, &project.queues, checker);
+        check_schedules(&path, (&project.schedules, &project.queues), server.is_durable(), checker);
+    }
+}
+
+/// The schedules of a project, each by itself and their names together.
+fn check_schedules(
+    path: &KeyPath,
+    (schedules, queues): (&[Schedule], &[QueueSpec]),
+    is_durable: bool,
+    checker: &mut Checker<'_>,
+) {
+    let (mut names, mut counts) = (BTreeSet::new(), BTreeMap::<&str, usize>::new());
+    for (place, schedule) in schedules.iter().enumerate() {
+        let path = path.child("schedules").child(place);
+        for (key, value) in [("name", &schedule.name), ("cron", &schedule.cron), ("queue", &schedule.queue)] {
+            checker.require(&path, key, value);
+        }
+        if schedule.message.is_null() {
+            checker.report(&path.child("message"), "is required and missing");
+        }
+        if !schedule.name.is_empty() && !names.insert(&schedule.name) {
+            checker.report(&path.child("name"), format!("there is another schedule `{}`", schedule.name));
+        }
+        // Queues of a durable server may exist without being configured.
+        if !is_durable && !schedule.queue.is_empty() && !queues.iter().any(|queue| queue.name == schedule.queue) {
+            let message = format!("the server has no queue `{}`: add it to the queues of the project", schedule.queue);
+            checker.report(&path.child("queue"), message);
+        }
+        let count = counts.entry(&schedule.queue).or_default();
+        *count += 1;
+        if *count == limits::MAX_SCHEDULES + 1 {
+            let message = format!("`{}` has more than {} schedules", schedule.queue, limits::MAX_SCHEDULES);
+            checker.report(&path.child("queue"), message);
+        }
+        if let Err(error) = schedule.to_new()
+            && !schedule.name.is_empty()
+            && !schedule.cron.is_empty()
+        {
+            checker.report(&path.child(error.property()), error.mistake());
+        }
     }
 }
 

@@ -13,6 +13,7 @@ pub(crate) mod outbox;
 pub(crate) mod publisher;
 pub(crate) mod reload;
 pub(crate) mod rights;
+pub(crate) mod schedule;
 pub(crate) mod server;
 pub(crate) mod server_admin;
 pub(crate) mod shutdown;

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::schema::{
     rights::Rights,
+    schedule::Schedule,
     server_admin::ServerAdmin,
     tls::Tls,
     values::{Secret, Span},
@@ -66,6 +67,8 @@ pub struct Server {
     pub limits: ServerLimits,
     /// Queues created at start where they are missing.
     pub queues: Vec<QueueSpec>,
+    /// Messages that the server sends at the times of a cron expression.
+    pub schedules: Vec<Schedule>,
     /// Further projects.
     pub projects: Vec<Project>,
 }
@@ -97,6 +100,7 @@ impl Default for Server {
             quotas: Quotas::default(),
             limits: ServerLimits::default(),
             queues: Vec::new(),
+            schedules: Vec::new(),
             projects: Vec::new(),
         }
     }
@@ -384,4 +388,6 @@ pub struct Project {
     pub quotas: Quotas,
     /// Queues created at start where they are missing.
     pub queues: Vec<QueueSpec>,
+    /// Messages that the server sends at the times of a cron expression.
+    pub schedules: Vec<Schedule>,
 }

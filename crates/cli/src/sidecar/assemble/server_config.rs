@@ -23,8 +23,10 @@ pub(crate) fn settings(server: &config::Server) -> ServerConfig {
     own.signatures = signatures(server.auth.as_ref());
     own.quotas = Some(quotas(server.quotas));
     own.queues = server.queues.iter().map(queue).collect();
+    let own = with_schedules(own, &server.schedules);
     // Where projects are listed, the short form that nobody wrote is not one more of them.
-    let unwritten = server.auth.is_none() && server.queues.is_empty() && !server.projects.is_empty();
+    let unwritten =
+        server.auth.is_none() && server.queues.is_empty() && server.schedules.is_empty() && !server.projects.is_empty();
     let own = (!unwritten).then_some(own);
     let further = server.projects.iter().map(project);
     let made = with_dashboard(with_postgres(ServerConfig::default(), server), server);
@@ -114,7 +116,13 @@ fn project(project: &config::Project) -> Project {
     made.signatures = signatures(project.auth.as_ref());
     made.quotas = Some(quotas(project.quotas));
     made.queues = project.queues.iter().map(queue).collect();
-    made
+    with_schedules(made, &project.schedules)
+}
+
+/// Adds the schedules of a checked configuration: none of them is wrong.
+fn with_schedules(project: Project, schedules: &[config::Schedule]) -> Project {
+    let added = schedules.iter().filter_map(|schedule| Some((schedule.queue.as_str(), schedule.to_new().ok()?)));
+    added.fold(project, |project, (queue, schedule)| project.schedule(queue, schedule))
 }
 
 fn access_keys(auth: Option<&config::ServerAuth>) -> Vec<AccessKey> {

@@ -1,4 +1,4 @@
-//! The server in this process: its keys and users, its admin token, and queues that are missing.
+//! The server in this process: its keys and users, its admin token, queues that are missing, and schedules.
 
 use crate::{
     config::{self, QueueSpec, ServerAuth},
@@ -86,6 +86,34 @@ pub(crate) async fn create_queues(callers: &Callers, in_force: &mut config::Serv
     }
     for (_, queues, wanted) in merged {
         *queues = with_retention_of(queues, wanted);
+    }
+}
+
+/// Sets the schedules of a new configuration, and writes them into the one in force.
+pub(crate) async fn set_schedules(callers: &Callers, in_force: &mut config::Server, new: &config::Server) {
+    let schedules_of =
+        |id: &str| new.projects.iter().find(|project| project.id == id).map(|project| &project.schedules);
+    let known: Vec<_> = in_force.projects.iter().map(|project| project.id.clone()).collect();
+    let is_other = |project: &config::Project| schedules_of(&project.id).is_some_and(|new| *new != project.schedules);
+    let own = in_force.project_id == new.project_id;
+    if !(own && in_force.schedules != new.schedules || in_force.projects.iter().any(is_other)) {
+        return;
+    }
+    let mut projects = server_config::settings(new).projects;
+    projects.retain(|project| {
+        let id = project.id.to_string();
+        known.contains(&id) || (own && id == new.project_id)
+    });
+    if let Err(error) = callers.set_schedules(&projects).await {
+        return tracing::error!(%error, "schedules of the configuration cannot be set before a restart");
+    }
+    if own {
+        in_force.schedules.clone_from(&new.schedules);
+    }
+    for project in &mut in_force.projects {
+        if let Some(schedules) = schedules_of(&project.id) {
+            project.schedules.clone_from(schedules);
+        }
     }
 }
 

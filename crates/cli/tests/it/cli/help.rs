@@ -5,7 +5,7 @@ use std::{io::Read, process::Stdio};
 use super::Program;
 
 /// The commands, and their commands.
-pub(super) const COMMANDS: [&[&str]; 51] = [
+pub(super) const COMMANDS: [&[&str]; 56] = [
     &["run"],
     &["serve"],
     &["demo"],
@@ -47,6 +47,11 @@ pub(super) const COMMANDS: [&[&str]; 51] = [
     &["message", "show"],
     &["message", "retry"],
     &["message", "discard"],
+    &["schedule", "list"],
+    &["schedule", "add"],
+    &["schedule", "pause"],
+    &["schedule", "resume"],
+    &["schedule", "remove"],
     &["data", "check"],
     &["data", "repair"],
     &["data", "backup"],

@@ -4,7 +4,8 @@ use std::{collections::BTreeMap, fs, path::Path};
 
 use dms_worker_cli::config::{
     AccessKey, AdminSection, Auth, CommandHandler, Config, Deduplicate, HttpHandler, Iam, LogHandler, Mqs, Outbox,
-    Postgres, PostgresKeys, Project, Publisher, QueueSpec, Request, Rights, ServerAuth, Tls, User, Worker, load,
+    Postgres, PostgresKeys, Project, Publisher, QueueSpec, Request, Rights, Schedule, ServerAuth, Tls, User, Worker,
+    load,
 };
 use serde_json::Value;
 
@@ -87,6 +88,7 @@ fn defaults() -> Vec<(&'static str, Value)> {
         ("server.auth.users.[]", json(User::default())),
         ("server.auth.users.[].rights", json(Rights::default())),
         ("server.queues.[]", json(QueueSpec::default())),
+        ("server.schedules.[]", json(Schedule::default())),
         ("server.projects.[].auth", json(ServerAuth::default())),
         ("server.projects.[].quotas", project["quotas"].clone()),
         ("server.projects.[]", project),

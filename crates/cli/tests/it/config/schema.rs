@@ -54,7 +54,7 @@ fn maps(value: &Value, place: &str, found: &mut Vec<String>) {
     match value {
         Value::Object(map) => {
             found.push(place.to_owned());
-            let fixed = map.iter().filter(|(key, _)| *key != "headers");
+            let fixed = map.iter().filter(|(key, _)| !["headers", "message"].contains(&key.as_str()));
             fixed.for_each(|(key, value)| maps(value, &format!("{place}/{key}"), found));
         }
         Value::Array(items) => {

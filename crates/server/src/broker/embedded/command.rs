@@ -7,10 +7,10 @@ use crate::{
         Appended, NewMessage, QueueChange,
         embedded::{
             reply::Reply,
-            state::{label_filter::LabelFilter, lease::LeaseEnd},
+            state::{due_ticks::DueTicks, label_filter::LabelFilter, lease::LeaseEnd},
         },
     },
-    store::{CursorId, MessageOrigin, QueueRow, Settlement, StoredMessage, StreamId},
+    store::{CursorId, MessageOrigin, QueueRow, ScheduleRow, ScheduleSource, Settlement, StoredMessage, StreamId},
 };
 use dms_protocol::queue::{GroupId, QueueId, QueueTag};
 
@@ -41,10 +41,24 @@ pub(crate) enum Command {
     Expire { stream: StreamId, low: u64, oldest: Option<i64> },
     /// Messages that every cursor of a stream has settled are deleted.
     DropSettled(StreamId),
+    /// Ticks of a schedule send their messages.
+    Tick(Tick),
     /// A change of queues, groups, tags or label filters.
     Admin(AdminCommand),
     /// The last command: the committer stops.
     Stop,
+}
+
+/// Due ticks of a schedule. They are void if the schedule has changed since they were computed.
+#[derive(Debug)]
+pub(crate) struct Tick {
+    pub(crate) queue: QueueId,
+    pub(crate) name: String,
+    /// How far the schedule had come when the ticks were computed.
+    pub(crate) from_ms: i64,
+    pub(crate) due: DueTicks,
+    /// An estimate of the bytes of their messages.
+    pub(crate) bytes: usize,
 }
 
 /// Changes that are committed alone, because later commands depend on their outcome.
@@ -59,6 +73,12 @@ pub(crate) enum AdminCommand {
     DeleteTags(QueueId, Vec<(String, Option<String>)>),
     FixRule(CursorId, LabelFilter),
     ChangeQueue(QueueId, QueueChange),
+    /// Adds or replaces a schedule. The committer sets when it was created and whether it is paused. The time is that of the wall
+    /// clock, in Unix milliseconds.
+    SetSchedule(QueueId, Box<ScheduleRow>, i64),
+    RemoveSchedule(QueueId, String, ScheduleSource),
+    /// Pauses or resumes a schedule, at this time of the wall clock.
+    PauseSchedule(QueueId, String, bool, i64),
     /// Purges all messages of a queue, or the backlog of one group.
     Purge(QueueId, Option<GroupId>),
 }
@@ -82,7 +102,7 @@ impl Command {
     /// The kind of the command.
     pub(crate) fn kind(&self) -> CommandKind {
         match self {
-            Self::Append(..) => CommandKind::Send,
+            Self::Append(..) | Self::Tick(_) => CommandKind::Send,
             Self::EndDelays { .. } | Self::DropDelayed(..) => CommandKind::Delay,
             Self::EndLeases(_) | Self::Skip(..) | Self::Retry { .. } => CommandKind::Settle,
             Self::Expire { .. } | Self::DropSettled(_) => CommandKind::Expire,
@@ -102,6 +122,7 @@ impl Command {
             Self::Retry { message, original, .. } => {
                 message.json.len() + original.as_ref().map_or(0, |original| original.json.len())
             }
+            Self::Tick(tick) => tick.bytes,
             Self::EndDelays { due, .. } => due.iter().map(|message| message.json.len()).sum(),
             _ => 0,
         }

@@ -31,8 +31,10 @@ pub(crate) struct Core {
     pub(crate) store: Arc<dyn Store>,
     /// The options.
     pub(crate) config: EmbeddedConfig,
-    /// Wall-clock time.
+    /// Wall-clock time that does not change when the clock of the system is set.
     pub(crate) clock: Clock,
+    /// The clock of the system, for schedules, which people write for the time that their clocks show.
+    pub(crate) wall: Clock,
     /// Makes the timer look again.
     pub(crate) timer: Notify,
     /// Wakes the heartbeat when there are leases.
@@ -52,14 +54,15 @@ impl Core {
         state: BrokerState,
         store: Arc<dyn Store>,
         config: EmbeddedConfig,
-        clock: Clock,
+        wall: Clock,
         requests: mpsc::UnboundedSender<Request>,
     ) -> Self {
         Self {
             state: Mutex::new(state),
             store,
             config,
-            clock,
+            clock: wall.steady(),
+            wall,
             timer: Notify::new(),
             heartbeat: Notify::new(),
             maintenance: Notify::new(),

@@ -40,8 +40,8 @@ pub use crate::store::postgres::{PostgresConfig, PostgresError};
 use crate::{
     broker::{
         Ack, AckCounts, Appended, Broker, BrokerError, BrokerStats, DamagedMessage, FoundMessage, GroupList, GroupPath,
-        LeaseRequest, LeasedMessage, MessageOrigin, NewMessage, OverviewPage, Peeked, Purged, QueueChange,
-        QueueOverview, Quotas, StorageTrouble, Stream, Usage,
+        LeaseRequest, LeasedMessage, MessageOrigin, NewMessage, NewSchedule, OverviewPage, Peeked, Purged, QueueChange,
+        QueueOverview, Quotas, ScheduleOverview, ScheduleSource, StorageTrouble, Stream, Usage,
         embedded::{
             command::{Command, Request},
             core::Core,
@@ -208,10 +208,10 @@ impl EmbeddedBroker {
         clock: Clock,
     ) -> Self {
         let (requests, waiting) = mpsc::unbounded_channel::<Request>();
-        // From here on a wall clock that is set moves neither due times nor entry times.
-        let clock = clock.steady();
-        let mut state = BrokerState::restore(snapshot, &config, clock.now_ms());
-        state.bound_entry_times(clock.now_ms());
+        let now_ms = clock.now_ms();
+        let mut state = BrokerState::restore(snapshot, &config, now_ms);
+        state.bound_entry_times(now_ms);
+        state.schedules.log_strange(now_ms);
         state.pauses = PauseDetector::new(witness);
         let core = Arc::new(Core::new(state, store, config, clock, requests));
         let tasks = Tasks {
@@ -395,6 +395,7 @@ impl Broker for EmbeddedBroker {
             redeliveries: state.redeliveries,
             dead_letters: state.dead_letters,
             dead_letter_reasons: state.dead_letter_reasons,
+            schedules: state.schedules.stats(),
             syncs: self.core.store.syncs(),
         }
     }
@@ -458,6 +459,40 @@ impl Broker for EmbeddedBroker {
         change: QueueChange,
     ) -> Result<Queue, BrokerError> {
         self.core.change_queue(project, queue, change).await
+    }
+
+    async fn set_schedule(
+        &self,
+        project: &ProjectId,
+        queue: &QueueId,
+        schedule: NewSchedule,
+        source: ScheduleSource,
+    ) -> Result<ScheduleOverview, BrokerError> {
+        self.core.set_schedule(project, queue, schedule, source).await
+    }
+
+    async fn remove_schedule(
+        &self,
+        project: &ProjectId,
+        queue: &QueueId,
+        name: &str,
+        source: ScheduleSource,
+    ) -> Result<(), BrokerError> {
+        self.core.remove_schedule(project, queue, name, source).await
+    }
+
+    async fn pause_schedule(
+        &self,
+        project: &ProjectId,
+        queue: &QueueId,
+        name: &str,
+        is_paused: bool,
+    ) -> Result<ScheduleOverview, BrokerError> {
+        self.core.pause_schedule(project, queue, name, is_paused).await
+    }
+
+    async fn schedules(&self) -> Result<Vec<ScheduleOverview>, BrokerError> {
+        self.core.schedules()
     }
 
     #[cfg(feature = "disk")]

@@ -11,7 +11,7 @@ use std::{
 };
 
 use crate::{
-    broker::{AckStatus, embedded::*},
+    broker::{AckStatus, ScheduledMessage, embedded::*},
     histogram::Histogram,
     store::{ReadBatch, ReadLimit, Record, StoreError, StreamId, disk::tests::small_disk},
 };
@@ -490,6 +490,52 @@ async fn a_wall_clock_that_is_set_moves_nothing() {
         assert_eq!(scene.kept().await, 0, "{jump}");
         scene.broker.delete_queue(&scene.path.project, &scene.path.queue).await.unwrap();
     }
+}
+
+/// A schedule follows the clock of the system: it is not late when the clock is set ahead, and repeats nothing when it is set back.
+#[tokio::test(start_paused = true)]
+async fn a_schedule_follows_a_wall_clock_that_is_set() {
+    let start = 1_800_000_000_000;
+    let (wall, clock) = wall(start);
+    let scene = Scene::of(EmbeddedBroker::in_memory(EmbeddedConfig::default(), clock).await).await;
+    let (project, queue) = (&scene.path.project, &scene.path.queue);
+    let hourly = NewSchedule::new("hourly", "@hourly", ScheduledMessage::parse("1").unwrap());
+    scene.broker.set_schedule(project, queue, hourly, ScheduleSource::Command).await.unwrap();
+    let set = async |now_ms| {
+        wall.store(now_ms, Ordering::Relaxed);
+        // The timer looks at a clock that may be set every ten seconds.
+        run(11).await;
+        scene.broker.schedules().await.unwrap()[0].sent
+    };
+    let hour = 3_600_000;
+    assert_eq!(set(start + hour - 1).await, 0);
+    assert_eq!(set(start + hour).await, 1);
+    assert_eq!(set(start + hour / 2).await, 1, "the clock is set back");
+    assert_eq!(set(start + hour + 5).await, 1, "the same hour once more");
+    assert_eq!(set(start + 2 * hour).await, 2);
+    assert_eq!(set(start + 1_000 * hour).await, 4, "one for all missed ones, and the present one");
+    // Back at the right time, it would be silent for weeks.
+    assert_eq!(set(start + 3 * hour).await, 4);
+    scene.broker.pause_schedule(project, queue, "hourly", true).await.unwrap();
+    scene.broker.pause_schedule(project, queue, "hourly", false).await.unwrap();
+    assert_eq!(set(start + 4 * hour).await, 5);
+}
+
+/// The tick and its message are one commit: while the store fails neither is there, and afterwards both are, once.
+#[tokio::test(start_paused = true)]
+async fn a_tick_that_cannot_be_stored_is_tried_again() {
+    let store = Arc::new(FlakyStore::default());
+    let scene = Scene::on(store.clone()).await;
+    let minutely = NewSchedule::new("minutely", "* * * * *", ScheduledMessage::parse("1").unwrap());
+    scene.broker.set_schedule(&scene.path.project, &scene.path.queue, minutely, ScheduleSource::Command).await.unwrap();
+    store.fail_commits(true);
+    run(75).await;
+    assert_eq!((scene.available().await, scene.broker.schedules().await.unwrap()[0].sent), (0, 0));
+    store.fail_commits(false);
+    run(5).await;
+    assert_eq!((scene.available().await, scene.broker.schedules().await.unwrap()[0].sent), (1, 1));
+    run(30).await;
+    assert_eq!(scene.available().await, 1);
 }
 
 /// Messages that were stamped by a wall clock in the future are usable when it is right again, and kept for their retention.

@@ -20,7 +20,8 @@ use crate::{
     broker::{
         Ack, AckCounts, Appended, BackedUp, Broker, BrokerError, BrokerStats, ClusterCounters, ClusterStatus,
         DamagedMessage, FoundMessage, GroupList, GroupPath, LeaseRequest, LeasedMessage, MessageOrigin, NewMessage,
-        OverviewPage, Peeked, Purged, QueueChange, QueueOverview, Quotas, StorageTrouble, Stream, Usage,
+        NewSchedule, OverviewPage, Peeked, Purged, QueueChange, QueueOverview, Quotas, ScheduleOverview,
+        ScheduleSource, StorageTrouble, Stream, Usage,
     },
     store::postgres::{authority, shards},
 };
@@ -348,6 +349,63 @@ impl Broker for ClusterBroker {
     ) -> Result<Queue, BrokerError> {
         let call = Call::ChangeQueue { project: project.clone(), queue: queue.clone(), change: change.into() };
         reply!(self.at(queue, call).await?, Reply::Queue(queue) => queue.into())
+    }
+
+    async fn set_schedule(
+        &self,
+        project: &ProjectId,
+        queue: &QueueId,
+        schedule: NewSchedule,
+        source: ScheduleSource,
+    ) -> Result<ScheduleOverview, BrokerError> {
+        // Servers that add schedules of one project at the same moment must not give two queues the same name.
+        let guard = self.shared.member().guard(project.as_str()).await;
+        let _guard = guard.map_err(|error| BrokerError::Store(std::sync::Arc::new(error)))?;
+        let is_taken = |other: &ScheduleOverview| {
+            other.project == *project && other.schedule.name == schedule.name && other.queue != *queue
+        };
+        if let Some(other) = self.schedules().await?.into_iter().find(is_taken) {
+            let (name, queue) = (other.schedule.name, other.queue_name);
+            let text = format!(
+                "the project has a schedule {name} of queue {queue} already: remove it first, or use another name"
+            );
+            return Err(BrokerError::NotAvailable(text.into()));
+        }
+        let call = Call::SetSchedule { project: project.clone(), queue: queue.clone(), schedule, source };
+        reply!(self.at(queue, call).await?, Reply::Schedule(schedule) => *schedule)
+    }
+
+    async fn remove_schedule(
+        &self,
+        project: &ProjectId,
+        queue: &QueueId,
+        name: &str,
+        source: ScheduleSource,
+    ) -> Result<(), BrokerError> {
+        let (project, name) = (project.clone(), name.to_owned());
+        let call = Call::RemoveSchedule { project, queue: queue.clone(), name, source };
+        reply!(self.at(queue, call).await?, Reply::Done => ())
+    }
+
+    async fn pause_schedule(
+        &self,
+        project: &ProjectId,
+        queue: &QueueId,
+        name: &str,
+        is_paused: bool,
+    ) -> Result<ScheduleOverview, BrokerError> {
+        let (project, name) = (project.clone(), name.to_owned());
+        let call = Call::PauseSchedule { project, queue: queue.clone(), name, is_paused };
+        reply!(self.at(queue, call).await?, Reply::Schedule(schedule) => *schedule)
+    }
+
+    async fn schedules(&self) -> Result<Vec<ScheduleOverview>, BrokerError> {
+        let mut all = Vec::new();
+        for reply in self.everywhere(|| Call::Schedules).await? {
+            all.extend(reply!(reply, Reply::Schedules(part) => part)?);
+        }
+        all.sort_by(|a, b| (&a.project, &a.schedule.name).cmp(&(&b.project, &b.schedule.name)));
+        Ok(all)
     }
 
     async fn back_up(&self, _to: &Path) -> Result<BackedUp, BrokerError> {

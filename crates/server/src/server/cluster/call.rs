@@ -10,8 +10,8 @@ use super::shape::{
     SentShape, StreamShape,
 };
 use crate::broker::{
-    Ack, AckCounts, Appended, Broker, BrokerError, DamagedMessage, GroupPath, LeaseRequest, MessageOrigin,
-    OverviewPage, Purged, Usage, embedded::EmbeddedBroker,
+    Ack, AckCounts, Appended, Broker, BrokerError, DamagedMessage, GroupPath, LeaseRequest, MessageOrigin, NewSchedule,
+    OverviewPage, Purged, ScheduleOverview, ScheduleSource, Usage, embedded::EmbeddedBroker,
 };
 use dms_protocol::queue::{GroupId, ProjectId, ProjectTag, QueueId, QueueTag};
 
@@ -130,6 +130,25 @@ pub(super) enum Call {
         queue: QueueId,
         change: QueueChangeShape,
     },
+    Schedules,
+    SetSchedule {
+        project: ProjectId,
+        queue: QueueId,
+        schedule: NewSchedule,
+        source: ScheduleSource,
+    },
+    RemoveSchedule {
+        project: ProjectId,
+        queue: QueueId,
+        name: String,
+        source: ScheduleSource,
+    },
+    PauseSchedule {
+        project: ProjectId,
+        queue: QueueId,
+        name: String,
+        is_paused: bool,
+    },
     /// Of a server rather than a shard.
     EndPolls {
         project: ProjectId,
@@ -157,6 +176,8 @@ pub(super) enum Reply {
     Peeked(Vec<PeekedShape>),
     Found(FoundShape),
     Purged(Purged),
+    Schedules(Vec<ScheduleOverview>),
+    Schedule(Box<ScheduleOverview>),
     Ended(usize),
 }
 
@@ -182,6 +203,7 @@ impl Call {
                 | Self::OldestIn { .. }
                 | Self::Peek { .. }
                 | Self::Find { .. }
+                | Self::Schedules
         )
     }
 
@@ -252,6 +274,16 @@ impl Call {
             Self::SkipDamaged { which } => done(broker.skip_damaged(&which).await?),
             Self::Purge { project, queue, group } => {
                 Reply::Purged(broker.purge(&project, &queue, group.as_ref()).await?)
+            }
+            Self::Schedules => Reply::Schedules(broker.schedules().await?),
+            Self::SetSchedule { project, queue, schedule, source } => {
+                Reply::Schedule(Box::new(broker.set_schedule(&project, &queue, schedule, source).await?))
+            }
+            Self::RemoveSchedule { project, queue, name, source } => {
+                done(broker.remove_schedule(&project, &queue, &name, source).await?)
+            }
+            Self::PauseSchedule { project, queue, name, is_paused } => {
+                Reply::Schedule(Box::new(broker.pause_schedule(&project, &queue, &name, is_paused).await?))
             }
             Self::EndPolls { .. } => return Err(BrokerError::NotOffered("ending the polls of a shard".into())),
             Self::ChangeQueue { project, queue, change } => {

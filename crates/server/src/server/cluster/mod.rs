@@ -88,7 +88,10 @@ impl Shared {
 
     /// Keeps the counters of a broker that no longer serves.
     fn retire(&self, broker: &EmbeddedBroker) {
-        self.retired.lock().unwrap_or_else(PoisonError::into_inner).add(&broker.stats());
+        let mut stats = broker.stats();
+        // Another server has its schedules now.
+        (stats.schedules.active, stats.schedules.paused) = (0, 0);
+        self.retired.lock().unwrap_or_else(PoisonError::into_inner).add(&stats);
     }
 }
 

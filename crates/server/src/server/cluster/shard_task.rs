@@ -113,6 +113,7 @@ impl ShardTask {
             let id = project.id.clone();
             let count = self.member.tables.shards;
             project.queues.retain(|start| shards::of_name(&id, &start.queue.name, count) == shard);
+            project.schedules.retain(|start| shards::of_name(&id, &start.queue, count) == shard);
         }
         for attempt in 1..=CREATE_ATTEMPTS {
             match create_missing(broker, &projects).await {

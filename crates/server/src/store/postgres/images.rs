@@ -4,7 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::store::{
-    CursorId, CursorSnapshot, GroupRow, QueueRow, Record, RetentionPolicy, SentKeys, Settlement, StreamId,
+    CursorId, CursorSnapshot, GroupRow, QueueRow, Record, RetentionPolicy, ScheduleProgress, ScheduleRow,
+    ScheduleSnapshot, SentKeys, Settlement, StreamId,
     postgres::journal::Change,
     settled_page::{PAGE_MESSAGES, SettledPage, locate},
 };
@@ -64,6 +65,8 @@ pub(crate) struct Images {
     readers: BTreeMap<StreamId, Vec<CursorId>>,
     /// Pages that are not settled whole.
     pub(crate) pages: BTreeMap<(CursorId, u64), SettledPage>,
+    /// The schedules, by the number of their queue and their name.
+    pub(crate) schedules: BTreeMap<(u32, String), ScheduleSnapshot>,
     /// The deduplication keys of commits, by the end of their last window and the number of the commit.
     pub(crate) keys: BTreeMap<(i64, u64), SentKeys>,
     /// The rows that differ from the last written image.
@@ -78,6 +81,7 @@ pub(crate) struct Dirty {
     pub(crate) streams: BTreeSet<StreamId>,
     pub(crate) cursors: BTreeSet<CursorId>,
     pub(crate) pages: BTreeSet<(CursorId, u64)>,
+    pub(crate) schedules: BTreeSet<(u32, String)>,
     pub(crate) keys: BTreeSet<(i64, u64)>,
 }
 
@@ -89,6 +93,7 @@ impl Dirty {
         self.streams.extend(other.streams);
         self.cursors.extend(other.cursors);
         self.pages.extend(other.pages);
+        self.schedules.extend(other.schedules);
         self.keys.extend(other.keys);
     }
 }
@@ -119,6 +124,9 @@ impl Images {
             Record::RetentionSet(queue, policy) => self.change_queue(queue, |queue| queue.retention = *policy),
             Record::KeysSent { now_ms, keys } => self.add_keys(*now_ms, keys),
             Record::QueueChanged(row) => self.change_queue(&row.id, |queue| queue.row.clone_from(row)),
+            Record::ScheduleSet { queue, row, progress } => self.set_schedule(queue, row, *progress),
+            Record::ScheduleRemoved(queue, name) => self.remove_schedule(queue, name),
+            Record::ScheduleTicked { queue, name, progress } => self.tick(queue, name, *progress),
             Record::RuleFixed(cursor, rule) => self.change_cursor(*cursor, |cursor| cursor.rule = Some(rule.clone())),
             Record::Settled { cursor, settlement, .. } => self.settle(*cursor, settlement),
             Record::Purged { cursor, below } => self.purge(*cursor, *below),
@@ -140,6 +148,34 @@ impl Images {
         let key = (keys.until_ms(), self.commit_no + 1);
         self.keys.insert(key, keys.clone());
         self.dirty.keys.insert(key);
+    }
+
+    fn set_schedule(&mut self, queue: &QueueId, row: &ScheduleRow, progress: ScheduleProgress) {
+        let Some(number) = self.number_of(queue) else { return };
+        let key = (number, row.name.clone());
+        self.schedules.insert(key.clone(), ScheduleSnapshot { row: row.clone(), progress });
+        self.dirty.schedules.insert(key);
+    }
+
+    fn remove_schedule(&mut self, queue: &QueueId, name: &str) {
+        let Some(number) = self.number_of(queue) else { return };
+        let key = (number, name.to_owned());
+        self.schedules.remove(&key);
+        self.dirty.schedules.insert(key);
+    }
+
+    fn tick(&mut self, queue: &QueueId, name: &str, progress: ScheduleProgress) {
+        let Some(number) = self.number_of(queue) else { return };
+        let key = (number, name.to_owned());
+        if let Some(schedule) = self.schedules.get_mut(&key) {
+            schedule.progress = progress;
+            self.dirty.schedules.insert(key);
+        }
+    }
+
+    /// The schedules of a queue.
+    pub(crate) fn schedules_of(&self, queue: u32) -> impl Iterator<Item = (&(u32, String), &ScheduleSnapshot)> {
+        self.schedules.range((queue, String::new())..(queue + 1, String::new()))
     }
 
     fn create_queue(&mut self, row: &QueueRow) {
@@ -182,6 +218,11 @@ impl Images {
         let Some(number) = self.number_of(queue) else { return };
         let groups: Vec<u32> = self.groups.values().filter(|row| row.queue == *queue).map(|row| row.number).collect();
         groups.into_iter().for_each(|number| self.delete_group(number));
+        let schedules: Vec<_> = self.schedules_of(number).map(|(key, _)| key.clone()).collect();
+        for key in schedules {
+            self.schedules.remove(&key);
+            self.dirty.schedules.insert(key);
+        }
         self.queues.remove(&number);
         self.dirty.queues.insert(number);
         self.remove_pair(number);

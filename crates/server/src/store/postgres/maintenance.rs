@@ -55,6 +55,7 @@ struct Rows {
     streams: [Vec<i64>; 4],
     cursors: ([Vec<i64>; 6], Vec<Option<String>>),
     pages: ([Vec<i64>; 2], [Vec<Vec<u8>>; 2]),
+    schedules: (Vec<i64>, [Vec<String>; 3]),
     sent_keys: ([Vec<i64>; 2], Vec<Vec<u8>>),
     /// Keys of rows that go.
     gone: Gone,
@@ -67,6 +68,7 @@ struct Gone {
     streams: Vec<i64>,
     cursors: Vec<i64>,
     pages: (Vec<i64>, Vec<i64>),
+    schedules: (Vec<i64>, Vec<String>),
     sent_keys: (Vec<i64>, Vec<i64>),
 }
 
@@ -80,6 +82,7 @@ impl Rows {
             streams: Default::default(),
             cursors: Default::default(),
             pages: Default::default(),
+            schedules: Default::default(),
             sent_keys: Default::default(),
             gone: Gone::default(),
         };
@@ -131,6 +134,18 @@ impl Rows {
             rows.pages.1[0].push(bits);
             rows.pages.1[1].push(failures);
         }
+        for key in &dirty.schedules {
+            let (queue, name) = (i64::from(key.0), key.1.clone());
+            let Some(schedule) = images.schedules.get(key) else {
+                rows.gone.schedules.0.push(queue);
+                rows.gone.schedules.1.push(name);
+                continue;
+            };
+            rows.schedules.0.push(queue);
+            rows.schedules.1[0].push(name);
+            rows.schedules.1[1].push(serde_json::to_string(&schedule.row)?);
+            rows.schedules.1[2].push(serde_json::to_string(&schedule.progress)?);
+        }
         for key in &dirty.keys {
             let row = [key.0, big(key.1)];
             let Some(keys) = images.keys.get(key) else {
@@ -153,7 +168,7 @@ impl Rows {
             session.batch("ROLLBACK").await?;
             return Ok(false);
         }
-        let Gone { queues, groups, streams, cursors, pages, sent_keys } = &self.gone;
+        let Gone { queues, groups, streams, cursors, pages, schedules, sent_keys } = &self.gone;
         for (table, gone) in [("queue", queues), ("consumer_group", groups), ("stream", streams), ("reader", cursors)] {
             if !gone.is_empty() {
                 let sql = format!("DELETE FROM {table} WHERE shard = $1 AND number = ANY ($2)");
@@ -164,6 +179,11 @@ impl Rows {
             let sql = "DELETE FROM settled USING unnest($2::bigint[], $3::bigint[]) t(reader, page) \
                        WHERE settled.shard = $1 AND settled.reader = t.reader AND settled.page = t.page";
             session.execute(sql, &[&duty.shard, &pages.0, &pages.1]).await?;
+        }
+        if !schedules.0.is_empty() {
+            let sql = "DELETE FROM schedule USING unnest($2::bigint[], $3::text[]) t(queue, name) \
+                       WHERE schedule.shard = $1 AND schedule.queue = t.queue AND schedule.name = t.name";
+            session.execute(sql, &[&duty.shard, &schedules.0, &schedules.1]).await?;
         }
         if !sent_keys.0.is_empty() {
             let sql = "DELETE FROM sent_keys USING unnest($2::bigint[], $3::bigint[]) t(until_ms, commit_no) \
@@ -225,6 +245,14 @@ impl Rows {
             ("failures", "bytea", failures),
         ];
         upsert(session, (shard, "settled"), &columns, 2).await?;
+        let (queue, [name, facts, progress]) = &self.schedules;
+        let columns: [Column<'_>; 4] = [
+            ("queue", "bigint", queue),
+            ("name", "text", name),
+            ("facts", "text", facts),
+            ("progress", "text", progress),
+        ];
+        upsert(session, (shard, "schedule"), &columns, 2).await?;
         let ([until_ms, commit_no], keys) = &self.sent_keys;
         let columns: [Column<'_>; 3] =
             [("until_ms", "bigint", until_ms), ("commit_no", "bigint", commit_no), ("keys", "bytea", keys)];

@@ -11,8 +11,8 @@ use tokio_postgres::{
 };
 
 use crate::store::{
-    CursorId, DelayQueueSnapshot, GroupSnapshot, LeaseSnapshot, QueueSnapshot, SentKeys, Snapshot, StreamId,
-    StreamSnapshot,
+    CursorId, DelayQueueSnapshot, GroupSnapshot, LeaseSnapshot, QueueSnapshot, ScheduleSnapshot, SentKeys, Snapshot,
+    StreamId, StreamSnapshot,
     postgres::{
         big,
         connect::Session,
@@ -129,6 +129,11 @@ impl Loader<'_> {
                 .map_err(|bad| self.damaged(bad.to_string()))?;
             images.pages.insert((CursorId(self.number(row, 0)?), self.number(row, 1)?), page);
         }
+        for row in &self.rows("SELECT queue, name, facts, progress FROM schedule WHERE shard = $1").await? {
+            let (facts, progress) = (self.json(Self::get(row, 2)?)?, self.json(Self::get(row, 3)?)?);
+            let key = (self.number(row, 0)?, Self::get(row, 1)?);
+            images.schedules.insert(key, ScheduleSnapshot { row: facts, progress });
+        }
         for row in &self.rows("SELECT until_ms, commit_no, keys FROM sent_keys WHERE shard = $1").await? {
             let keys = SentKeys::from_bytes(Self::get(row, 2)?);
             let keys = keys.ok_or_else(|| self.damaged("a row of sent_keys is cut off"))?;
@@ -225,6 +230,7 @@ impl Loader<'_> {
                 row: row.clone(),
                 tags: tags.clone(),
                 retention: *retention,
+                schedules: images.schedules_of(row.number).map(|(_, schedule)| schedule.clone()).collect(),
                 stream: stream(row.stream())?,
                 delay_queue: DelayQueueSnapshot { next, count, next_due },
             });

@@ -12,6 +12,7 @@
 //! | `chunk_S_N` | messages that follow each other in a stream | S is the shard, N counts periods of six hours since 1970; only inserted into, and dropped |
 //! | `parked` | a delayed message | |
 //! | `sent_keys` | the deduplication keys of a commit | deleted after their windows |
+//! | `schedule` | a schedule of a queue | written with the image |
 //! | `leased` | a shard | the leases that an owner handed over when it stopped in order, good until the next commit |
 //! | `image` | a shard | the last commit that the following tables contain |
 //! | `queue`, `consumer_group`, `stream`, `reader`, `settled` | what their names say | written every few seconds, never by a commit |
@@ -30,7 +31,7 @@ const MADE_MEANWHILE: [SqlState; 3] =
     [SqlState::UNIQUE_VIOLATION, SqlState::DUPLICATE_OBJECT, SqlState::DUPLICATE_TABLE];
 
 /// The version that this program writes.
-pub(crate) const VERSION: i32 = 4;
+pub(crate) const VERSION: i32 = 5;
 
 /// The statements that migrate a schema from version N to N + 1, in order.
 const MIGRATIONS: &[&str] = &[
@@ -126,6 +127,16 @@ CREATE TABLE sent_keys (
     keys bytea NOT NULL,
     PRIMARY KEY (shard, until_ms, commit_no)
 );
+",
+    "
+CREATE TABLE schedule (
+    shard int,
+    queue bigint,
+    name text,
+    facts text NOT NULL,
+    progress text NOT NULL,
+    PRIMARY KEY (shard, queue, name)
+) WITH (fillfactor = 50);
 ",
 ];
 

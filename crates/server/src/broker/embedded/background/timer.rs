@@ -1,4 +1,5 @@
-//! The task that waits for the next moment at which something is due: the end of a lease, the end of a delay, retention.
+//! The task that waits for the next moment at which something is due: the end of a lease, the end of a delay, retention, a tick of a
+//! schedule.
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,6 +11,7 @@ use crate::broker::{
         background::{
             delays::end_delays,
             retention::{drop_settled, expire},
+            ticks::send_due,
         },
         command::Command,
         core::Core,
@@ -24,7 +26,7 @@ pub(crate) async fn run(core: Arc<Core>) {
     loop {
         let target = {
             let mut state = core.lock();
-            let target = state.next_alarm(&core.clock);
+            let target = state.next_alarm(&core.clock, &core.wall);
             // Stored before the lock is released. A task that then adds an earlier deadline finds the target and wakes the timer.
             // If it was stored later, a deadline added in between would find no target, and the timer would sleep past it.
             state.timer_target = Some(target.unwrap_or_else(far_future));
@@ -38,9 +40,9 @@ pub(crate) async fn run(core: Arc<Core>) {
         core.lock().timer_target = None;
         if let Err(error) = tick(&core).await {
             if error.is_already_logged() {
-                tracing::debug!(%error, "a due lease, delay or expiry could not be stored; it will be tried again");
+                tracing::debug!(%error, "a due lease, delay, expiry or tick could not be stored; it will be tried again");
             } else {
-                tracing::warn!(%error, "a due lease, delay or expiry could not be stored; it will be tried again");
+                tracing::warn!(%error, "a due lease, delay, expiry or tick could not be stored; it will be tried again");
             }
             sleep(RETRY_DELAY).await;
         }
@@ -76,5 +78,5 @@ async fn tick(core: &Core) -> Result<(), BrokerError> {
     for stream in settled {
         outcome = outcome.and(drop_settled(core, stream).await);
     }
-    outcome
+    outcome.and(send_due(core).await)
 }

@@ -16,7 +16,10 @@ use crate::{
             },
         },
     },
-    store::{CursorId, CursorSnapshot, GroupRow, QueueRow, Record, SentKeys, Settlement, StoredMessage, StreamId},
+    store::{
+        CursorId, CursorSnapshot, GroupRow, QueueRow, Record, ScheduleProgress, SentKeys, Settlement, StoredMessage,
+        StreamId,
+    },
 };
 use dms_protocol::{
     message::DeadLetterInfo,
@@ -98,6 +101,12 @@ impl BrokerState {
             Record::KeysSent { now_ms, keys } => self.add_keys(*now_ms, keys),
             Record::QueueChanged(row) => self.change_queue(row),
             Record::RetentionSet(queue, policy) => self.set_retention(queue, *policy, config),
+            Record::ScheduleSet { queue, row, progress } => {
+                self.schedules.set(queue, (**row).clone(), *progress);
+                self.timer_is_stale = true;
+            }
+            Record::ScheduleRemoved(queue, name) => self.schedules.remove(queue, name),
+            Record::ScheduleTicked { queue, name, progress } => self.tick(queue, name, *progress),
             Record::Purged { cursor, below } => self.purge(*cursor, *below),
             Record::DelayQueuePurged { delay_queue, .. } => {
                 if let Some(delay_queue) = self.delay_queues.get_mut(delay_queue) {
@@ -159,6 +168,7 @@ impl BrokerState {
         self.creating.remove(&queue.row.number);
         queue.groups.iter().for_each(|group| self.drop_group(group));
         self.recent_keys.forget(queue.row.stream());
+        self.schedules.forget(id);
         self.streams.remove(&queue.row.stream());
         self.owners.remove(&queue.row.stream());
         self.delay_queues.remove(&queue.row.delay_queue());
@@ -207,6 +217,25 @@ impl BrokerState {
             }
         }
         unread.into_iter().for_each(|(cursor, count)| self.log_expired_unread(cursor, count));
+    }
+
+    /// Notes how far a schedule has come, and logs what it sent and missed.
+    fn tick(&mut self, queue: &QueueId, name: &str, progress: ScheduleProgress) {
+        let (before, Some(row)) = (self.schedules.tick(queue, name, progress), self.queues.get(queue)) else { return };
+        let (project, queue, missed) = (&row.row.project, &row.row.name, progress.missed - before.missed);
+        if missed > 0 {
+            tracing::warn!(
+                %project,
+                queue,
+                schedule = name,
+                missed,
+                "ticks of a schedule were more than a minute late and sent nothing, as its policy for missed ticks says"
+            );
+        }
+        if let Some(last) = progress.last.filter(|_| progress.sent > before.sent) {
+            let (sent, late_ms) = (progress.sent - before.sent, last.sent_ms - last.planned_ms);
+            tracing::debug!(%project, queue, schedule = name, message_id = %last.id, sent, late_ms, "a schedule sent its message");
+        }
     }
 
     /// Logs a message that became a dead letter, within limits for each group.

@@ -27,6 +27,8 @@ use dms_protocol::{
     queue::{GroupId, QueueId, QueueTag},
 };
 
+mod schedules;
+
 /// Prepares the commands of one commit, one after the other.
 pub(crate) struct Preparer<'a> {
     state: &'a BrokerState,
@@ -91,6 +93,7 @@ impl<'a> Preparer<'a> {
                 None => Vec::new(),
             }),
             Command::DropSettled(stream) => Ok(self.drop_settled(*stream).into_iter().collect()),
+            Command::Tick(tick) => Ok(self.tick(tick)),
             Command::Admin(admin) => self.admin(admin),
             Command::Stop => Ok(Vec::new()),
         }
@@ -314,6 +317,11 @@ impl<'a> Preparer<'a> {
             AdminCommand::DeleteTags(queue, tags) => self.delete_tags(queue, tags),
             AdminCommand::FixRule(cursor, rule) => self.fix_rule(*cursor, rule),
             AdminCommand::ChangeQueue(queue, change) => self.change_queue(queue, change),
+            AdminCommand::SetSchedule(queue, row, wall_ms) => self.set_schedule(queue, row, *wall_ms),
+            AdminCommand::RemoveSchedule(queue, name, source) => self.remove_schedule(queue, name, *source),
+            AdminCommand::PauseSchedule(queue, name, is_paused, wall_ms) => {
+                self.pause_schedule(queue, name, *is_paused, *wall_ms)
+            }
             AdminCommand::Purge(queue, group) => self.purge(queue, group.as_ref()),
         }
     }

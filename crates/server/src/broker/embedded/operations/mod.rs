@@ -11,6 +11,7 @@
 //! | `peek` | look at messages without leasing them |
 //! | `look` | limits how many messages are read without leasing them |
 //! | `purge`, `retention` | delete messages, set how long they are kept |
+//! | `schedules` | add, list, pause and remove schedules |
 //! | `damaged` | list and skip damaged messages |
 //! | `admin_ops` | queues, groups, tags, quotas |
 
@@ -28,3 +29,4 @@ pub(crate) mod peek;
 mod purge;
 pub(crate) mod resolve;
 mod retention;
+mod schedules;

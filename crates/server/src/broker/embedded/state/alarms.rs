@@ -1,4 +1,4 @@
-//! The next time at which a lease, a delay or a retention ends.
+//! The next time at which a lease, a delay or a retention ends, or a schedule ticks.
 
 use tokio::time::Instant;
 
@@ -13,7 +13,7 @@ pub(crate) const MAX_EXPIRED: usize = 1_000;
 
 impl BrokerState {
     /// When the timer has to look next.
-    pub(crate) fn next_alarm(&self, clock: &Clock) -> Option<Instant> {
+    pub(crate) fn next_alarm(&self, clock: &Clock, wall: &Clock) -> Option<Instant> {
         // A lease whose end is being committed needs no alarm. If the commit fails, `roll_back` makes the timer look again.
         let lapse = self.deadlines.iter().find(|(_, cursor, lease)| !self.is_ending_or_gone(*cursor, *lease));
         let due = self
@@ -27,7 +27,8 @@ impl BrokerState {
             Some(stream.next_expiry_check.map_or(at, |look| look.max(at)))
         });
         let settled = self.streams.values().filter_map(|stream| stream.next_settled_check);
-        lapse.map(|(deadline, ..)| *deadline).into_iter().chain(due).chain(expiry).chain(settled).min()
+        let tick = self.schedules.next_ms().map(|at| wall.instant_of(at));
+        lapse.map(|(deadline, ..)| *deadline).into_iter().chain(due).chain(expiry).chain(settled).chain(tick).min()
     }
 
     /// The delay queues with due messages, and their streams. When their next message is due is unknown until they have been read.

@@ -10,6 +10,7 @@
 //! | `receipt` | the tokens that acknowledge messages |
 //! | `label_filter` | which messages a group consumes |
 //! | `recent_keys` | deduplication keys |
+//! | `schedules`, `due_ticks` | schedules, and which of their ticks are due |
 //! | `set_aside` | damaged messages |
 //! | `retention`, `alarms` | which messages are deleted, and when the next lease, delay or retention ends |
 //! | `pause` | pauses of the process |
@@ -29,7 +30,7 @@ use crate::{
             config::{EffectiveRetention, EmbeddedConfig},
             state::{
                 cursor::Cursor, delay_queue::DelayQueue, lease_budget::LeaseBudget, pause::PauseDetector, rates::Rates,
-                receipt::LeaseToken, recent_keys::RecentKeys, stream::Stream,
+                receipt::LeaseToken, recent_keys::RecentKeys, schedules::Schedules, stream::Stream,
             },
         },
     },
@@ -40,6 +41,7 @@ use dms_protocol::queue::{GroupId, ProjectId, QueueId, QueueMode, QueueTag};
 pub(crate) mod alarms;
 pub(crate) mod cursor;
 pub(crate) mod delay_queue;
+pub(crate) mod due_ticks;
 pub(crate) mod label_filter;
 pub(crate) mod lease;
 pub(crate) mod lease_budget;
@@ -49,6 +51,7 @@ pub(crate) mod rates;
 pub(crate) mod receipt;
 pub(crate) mod recent_keys;
 mod retention;
+pub(crate) mod schedules;
 pub(crate) mod set_aside;
 pub(crate) mod stream;
 
@@ -93,6 +96,8 @@ pub(crate) struct BrokerState {
     pub(crate) rates: Rates,
     /// The deduplication keys of sent messages.
     pub(crate) recent_keys: RecentKeys,
+    /// The schedules of all queues.
+    pub(crate) schedules: Schedules,
     /// The broker is closed: new calls are refused.
     pub(crate) closed: bool,
     /// The store no longer belongs to this process, and why: every call is refused.
@@ -116,7 +121,10 @@ impl BrokerState {
     /// Restores the state from a snapshot.
     pub(crate) fn restore(snapshot: Snapshot, config: &EmbeddedConfig, now_ms: i64) -> Self {
         let mut state = Self { next_number: snapshot.next_number, ..Self::default() };
-        for QueueSnapshot { row, tags, retention, stream, delay_queue } in snapshot.queues {
+        for QueueSnapshot { row, tags, retention, schedules, stream, delay_queue } in snapshot.queues {
+            for schedule in schedules {
+                state.schedules.set(&row.id, schedule.row, schedule.progress);
+            }
             state.streams.insert(row.stream(), Stream::new(stream, config.retention_of(&row, retention)));
             state.delay_queues.insert(row.delay_queue(), DelayQueue::new(row.stream(), delay_queue));
             state.owners.insert(row.stream(), row.id.clone());

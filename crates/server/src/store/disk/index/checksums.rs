@@ -20,6 +20,7 @@ const SMALL_TABLES: &[(&str, &str)] = &[
     ("segments", "number, live"),
     ("garbage", "number"),
     ("retention", "queue, retention_ms, delete_when_settled"),
+    ("schedules", "queue, name, facts, progress"),
 ];
 
 /// The large tables, with the columns that their checksums cover.
@@ -35,6 +36,7 @@ pub(crate) const TAKEN_OVER: &[(&str, &str)] = &[
     SMALL_TABLES[5],
     SMALL_TABLES[6],
     SMALL_TABLES[9],
+    SMALL_TABLES[10],
     LARGE_TABLES[2],
 ];
 

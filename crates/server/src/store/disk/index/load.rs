@@ -6,7 +6,7 @@ use rusqlite::{Connection, OptionalExtension, Row, types::Type};
 
 use crate::store::{
     CursorId, CursorSnapshot, DelayQueueSnapshot, GroupRow, GroupSnapshot, QueueRow, QueueSnapshot, RetentionPolicy,
-    SentKeys, Snapshot, StreamId, StreamSnapshot,
+    ScheduleSnapshot, SentKeys, Snapshot, StreamId, StreamSnapshot,
     disk::{
         index::{
             checksums,
@@ -32,7 +32,8 @@ pub(crate) fn snapshot(conn: &Connection, files: &FileCache) -> IndexResult<Snap
         let tag = |row: &Row<'_>| Ok(QueueTag { key: row.get(0)?, value: row.get(1)? });
         let tags = tags.query_map([row.id.as_str()], tag)?.collect::<Result<_, _>>()?;
         let retention = retention(conn, &row.id)?;
-        queues.push(QueueSnapshot { row, tags, retention, stream, delay_queue });
+        let schedules = schedules(conn, &row.id)?;
+        queues.push(QueueSnapshot { row, tags, retention, schedules, stream, delay_queue });
     }
     let rows: Vec<GroupRow> = all(conn, "SELECT * FROM consumer_groups ORDER BY number", group_row)?;
     let mut groups = Vec::with_capacity(rows.len());
@@ -79,6 +80,19 @@ fn retention(conn: &Connection, queue: &QueueId) -> rusqlite::Result<RetentionPo
         Ok(RetentionPolicy { retention: retention.map(Duration::from_millis), delete_when_settled: row.get(1)? })
     });
     Ok(found.optional()?.unwrap_or_default())
+}
+
+/// The schedules that send to a queue, by name.
+fn schedules(conn: &Connection, queue: &QueueId) -> rusqlite::Result<Vec<ScheduleSnapshot>> {
+    let sql = "SELECT facts, progress FROM schedules WHERE queue = ?1 ORDER BY name";
+    let schedule = |row: &Row<'_>| {
+        let text = |name| row.get::<_, String>(name);
+        Ok(ScheduleSnapshot {
+            row: from_text(row, "facts", &text("facts")?)?,
+            progress: from_text(row, "progress", &text("progress")?)?,
+        })
+    };
+    conn.prepare_cached(sql)?.query_map([queue.as_str()], schedule)?.collect()
 }
 
 fn group_row(row: &Row<'_>) -> rusqlite::Result<GroupRow> {

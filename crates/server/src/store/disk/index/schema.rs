@@ -9,6 +9,7 @@
 //! | `counter` | file | the number of the next queue or group; the number of the log, and the position up to which it is in the index |
 //! | `queues`, `consumer_groups`, `tags` | queue, group, tag | the stream of a queue has its number, its delay queue the next one; the cursor of a group has its number, its dead-letter stream and the cursor on it the next one |
 //! | `retention` | queue whose retention was set | without a row the server's settings apply |
+//! | `schedules` | schedule of a queue | `facts` and `progress` are JSON; a tick changes `progress` alone |
 //! | `streams` | stream or delay queue | `low..next` are its messages; `parked` is the number of messages of a delay queue |
 //! | `runs` | run | `id` = stream << 40 \\| first sequence number: read by range, without another index |
 //! | `segments` | segment of the log | `live`: the bytes of runs in it that are in use |
@@ -139,6 +140,17 @@ INSERT INTO totals VALUES ('retention', 0, 0);
     "
 CREATE TABLE sent_keys (id INTEGER PRIMARY KEY, until_ms INTEGER NOT NULL, keys BLOB NOT NULL, sum INTEGER NOT NULL);
 CREATE INDEX sent_keys_until ON sent_keys (until_ms);
+",
+    "
+CREATE TABLE schedules (
+    queue TEXT NOT NULL,
+    name TEXT NOT NULL,
+    facts TEXT NOT NULL,
+    progress TEXT NOT NULL,
+    sum INTEGER NOT NULL,
+    PRIMARY KEY (queue, name)
+) WITHOUT ROWID;
+INSERT INTO totals VALUES ('schedules', 0, 0);
 ",
 ];
 

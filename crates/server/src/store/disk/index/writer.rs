@@ -3,11 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use rusqlite::{Connection, OptionalExtension, params};
+use serde::Serialize;
 
 use crate::{
     clock::whole_ms,
     store::{
-        CursorId, GroupRow, QueueRow, Record, RetentionPolicy, SentKeys, Settlement, StreamId,
+        CursorId, GroupRow, QueueRow, Record, RetentionPolicy, ScheduleProgress, ScheduleRow, SentKeys, Settlement,
+        StreamId,
         disk::{
             index::{
                 error::{IndexError, IndexResult},
@@ -135,7 +137,7 @@ impl Writer {
             Record::GroupDeleted(_, group) => self.delete_group(group),
             Record::TagsSet(queue, tags) => self.set_tags(queue, tags),
             Record::RuleFixed(cursor, rule) => {
-                let rule = serde_json::to_string(rule).map_err(|error| IndexError::Contradiction(error.to_string()))?;
+                let rule = json(rule)?;
                 self.run(
                     "UPDATE readers SET rule = ?2, \
                      sum = row_sum('readers', number, stream, start, head, page, consumed, ?2) WHERE number = ?1",
@@ -160,6 +162,15 @@ impl Writer {
                 "UPDATE queues SET description = ?2, max_consume_count = ?3, \
                  sum = row_sum('queues', number, id, project, name, mode, ?2, ?3, retention_hours, created_ms) WHERE number = ?1",
                 params![row.number, row.description, row.max_consume_count],
+            ),
+            Record::ScheduleSet { queue, row, progress } => self.set_schedule(queue, row, progress),
+            Record::ScheduleRemoved(queue, name) => {
+                self.run("DELETE FROM schedules WHERE queue = ?1 AND name = ?2", params![queue.as_str(), name])
+            }
+            Record::ScheduleTicked { queue, name, progress } => self.run(
+                "UPDATE schedules SET progress = ?3, sum = row_sum('schedules', queue, name, facts, ?3) \
+                 WHERE queue = ?1 AND name = ?2",
+                params![queue.as_str(), name, json(progress)?],
             ),
             Record::Purged { cursor, below } => self.purge(*cursor, *below),
             Record::DelayQueuePurged { delay_queue, below } => self.empty(*delay_queue, *below),
@@ -278,6 +289,7 @@ impl Writer {
             .collect::<Result<_, _>>()?;
         self.run("DELETE FROM tags WHERE queue = ?1", id)?;
         self.run("DELETE FROM retention WHERE queue = ?1", id)?;
+        self.run("DELETE FROM schedules WHERE queue = ?1", id)?;
         self.run("DELETE FROM consumer_groups WHERE queue = ?1", id)?;
         self.run("DELETE FROM queues WHERE id = ?1", id)?;
         groups.into_iter().chain([number]).try_for_each(|number| self.discard_pair(number))
@@ -318,6 +330,16 @@ impl Writer {
     fn set_retention(&mut self, queue: &QueueId, policy: RetentionPolicy) -> IndexResult<()> {
         let row = params![queue.as_str(), policy.retention.map(whole_ms), policy.delete_when_settled];
         self.run("INSERT OR REPLACE INTO retention VALUES (?1, ?2, ?3, row_sum('retention', ?1, ?2, ?3))", row)
+    }
+
+    fn set_schedule(
+        &mut self,
+        queue: &QueueId,
+        schedule: &ScheduleRow,
+        progress: &ScheduleProgress,
+    ) -> IndexResult<()> {
+        let row = params![queue.as_str(), schedule.name, json(schedule)?, json(progress)?];
+        self.run("INSERT OR REPLACE INTO schedules VALUES (?1, ?2, ?3, ?4, row_sum('schedules', ?1, ?2, ?3, ?4))", row)
     }
 
     /// Adds a row for the keys of a commit. Nothing looks for a single key here, so they need no rows of their own.
@@ -518,4 +540,9 @@ impl Writer {
         self.conn.prepare_cached(sql)?.execute(values)?;
         Ok(())
     }
+}
+
+/// The text of a value that is stored as JSON.
+fn json(value: &impl Serialize) -> IndexResult<String> {
+    serde_json::to_string(value).map_err(|error| IndexError::Contradiction(error.to_string()))
 }

@@ -1,10 +1,10 @@
 //! Changed bits anywhere in the log: the directory opens, and every message except the damaged one is delivered.
 #![allow(clippy::unwrap_used)]
 
-use std::{path::PathBuf, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use crate::store::{
-    CursorId, RetentionPolicy, StoredMessage,
+    CursorId, MissedTicks, RetentionPolicy, ScheduleProgress, ScheduleRow, ScheduleSource, StoredMessage,
     disk::{
         tests::{ALL, queue, tidy_up},
         tools::rebuild,
@@ -405,6 +405,23 @@ fn state(store: &DiskStore, snapshot: &Snapshot) -> String {
     format!("{snapshot:?} {:?} {:?} {:?} {due:?}", read(1), read(2), read(4))
 }
 
+fn nightly() -> Record {
+    let row = ScheduleRow {
+        name: "nightly".to_owned(),
+        cron: "0 2 * * *".to_owned(),
+        timezone: "UTC".to_owned(),
+        missed: MissedTicks::All,
+        source: ScheduleSource::Configuration,
+        paused: false,
+        body: "1".into(),
+        attributes: "{}".into(),
+        tags: Arc::default(),
+        created_ms: 7,
+    };
+    let progress = ScheduleProgress { done_ms: 9, ..ScheduleProgress::default() };
+    Record::ScheduleSet { queue: queue(1).id, row: Box::new(row), progress }
+}
+
 fn kept_an_hour() -> Record {
     let policy = RetentionPolicy { retention: Some(Duration::from_secs(3600)), delete_when_settled: Some(true) };
     Record::RetentionSet(queue(1).id, policy)
@@ -423,6 +440,7 @@ fn an_index_is_made_anew_from_a_complete_log() {
             Record::Purged { cursor: CursorId(3), below: 150 },
             Record::DelayQueuePurged { delay_queue: StreamId(2), below: 4 },
             kept_an_hour(),
+            nightly(),
         ])
         .unwrap();
     store.release(true).unwrap();

@@ -367,6 +367,9 @@ fn is_fitting(conn: &Connection, record: &Record, known: bool) -> rusqlite::Resu
         Record::QueueCreated(row) => Ok(!queue(row.id.as_str())?),
         Record::QueueChanged(row) => queue(row.id.as_str()),
         Record::QueueDeleted(id) | Record::TagsSet(id, _) | Record::RetentionSet(id, _) => queue(id.as_str()),
+        Record::ScheduleSet { queue: id, .. }
+        | Record::ScheduleRemoved(id, _)
+        | Record::ScheduleTicked { queue: id, .. } => queue(id.as_str()),
         Record::GroupCreated(row) => Ok(queue(row.queue.as_str())? && !group(row.id.as_str())?),
         Record::GroupDeleted(_, id) => group(id.as_str()),
         Record::RuleFixed(cursor, _) | Record::Settled { cursor, .. } | Record::Purged { cursor, .. } => {

@@ -1,13 +1,17 @@
 //! Whatever is written, written down, taken over and read again: the store holds what a store in memory holds, and a new owner
 //! begins where the old one ended.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use proptest::prelude::*;
 
 use super::{super::slots::SLOT_MS, *};
 use crate::store::{
-    CursorId, FirstPlace, KeyHash, MessageOrigin, ReadLimit, SentKey, SentKeys, Settlement, Store, StoreError,
+    CursorId, FirstPlace, KeyHash, MessageOrigin, MissedTicks, ReadLimit, ScheduleProgress, ScheduleRow,
+    ScheduleSnapshot, ScheduleSource, SentKey, SentKeys, Settlement, Store, StoreError,
     test_model::{STREAMS, StoreModel, delay_queue},
 };
 
@@ -28,6 +32,10 @@ enum Step {
     /// The group hands out some messages: of five in a row, three are done, one is skipped and one failed.
     Settle(u8),
     PurgeGroup,
+    /// A schedule of a queue is set, or removed if there is one.
+    Schedule(usize),
+    /// The schedule of a queue ticks.
+    Tick(usize),
     /// Hours pass.
     Pass(u8),
     Maintain,
@@ -45,6 +53,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0..2usize).prop_map(Step::PurgeDelayed),
         4 => (1..40u8).prop_map(Step::Settle),
         1 => Just(Step::PurgeGroup),
+        1 => (0..2usize).prop_map(Step::Schedule),
+        2 => (0..2usize).prop_map(Step::Tick),
         3 => (1..15u8).prop_map(Step::Pass),
         3 => Just(Step::Maintain),
         2 => any::<bool>().prop_map(Step::TakeOver),
@@ -62,6 +72,7 @@ struct Pair {
     head: u64,
     consumed: u64,
     keys: Vec<SentKeys>,
+    schedules: [Option<ScheduleSnapshot>; 2],
 }
 
 impl Pair {
@@ -77,6 +88,7 @@ impl Pair {
             head: 1,
             consumed: 0,
             keys: Vec::new(),
+            schedules: [None, None],
         };
         STREAMS.into_iter().for_each(|number| pair.commit(&[Record::QueueCreated(queue(number))]));
         pair.commit(&[Record::GroupCreated(group(CURSOR.0, 1, 1))]);
@@ -113,6 +125,8 @@ impl Pair {
                 self.head = self.model.next[0];
                 self.commit(&[Record::Purged { cursor: CURSOR, below: self.head }]);
             }
+            Step::Schedule(queue) => self.schedule(queue),
+            Step::Tick(queue) => self.tick(queue),
             Step::Pass(hours) => self.now_ms += i64::from(hours) * 3_600_000,
             Step::Maintain => {
                 self.pg.store.write_image().unwrap();
@@ -135,6 +149,41 @@ impl Pair {
         self.keys.push(keys.clone());
         let appended = self.model.append(queue, 20, now_ms);
         self.commit(&[appended, Record::KeysSent { now_ms, keys }]);
+    }
+
+    fn schedule(&mut self, queue: usize) {
+        let id = super::queue(STREAMS[queue]).id;
+        let row = ScheduleRow {
+            name: "nightly".to_owned(),
+            cron: "0 2 * * *".to_owned(),
+            timezone: "UTC".to_owned(),
+            missed: MissedTicks::Once,
+            source: ScheduleSource::Command,
+            paused: false,
+            body: "1".into(),
+            attributes: "{}".into(),
+            tags: Arc::default(),
+            created_ms: self.now_ms,
+        };
+        let progress = ScheduleProgress { done_ms: self.now_ms, ..ScheduleProgress::default() };
+        let record = match self.schedules[queue].take() {
+            Some(schedule) => Record::ScheduleRemoved(id, schedule.row.name),
+            None => {
+                self.schedules[queue] = Some(ScheduleSnapshot { row: row.clone(), progress });
+                Record::ScheduleSet { queue: id, row: Box::new(row), progress }
+            }
+        };
+        self.commit(&[record]);
+    }
+
+    fn tick(&mut self, queue: usize) {
+        let Some(schedule) = &mut self.schedules[queue] else { return };
+        schedule.progress =
+            ScheduleProgress { done_ms: self.now_ms, sent: schedule.progress.sent + 1, ..schedule.progress };
+        let (name, progress) = (schedule.row.name.clone(), schedule.progress);
+        let appended = self.model.append(queue, 20, self.now_ms);
+        let id = super::queue(STREAMS[queue]).id;
+        self.commit(&[appended, Record::ScheduleTicked { queue: id, name, progress }]);
     }
 
     fn expire(&mut self, queue: usize, count: u8) {
@@ -183,6 +232,7 @@ impl Pair {
         assert_eq!((snapshot.queues.len(), snapshot.groups.len(), snapshot.next_number), (2, 1, 7));
         self.model.compare_snapshot(snapshot);
         for (queue, found) in snapshot.queues.iter().enumerate() {
+            assert_eq!(found.schedules, self.schedules[queue].iter().cloned().collect::<Vec<_>>());
             let memory = &self.model.memory;
             let first = memory.read(StreamId(STREAMS[queue]), self.model.low[queue], ALL).unwrap().messages;
             assert_eq!(found.stream.oldest.is_some(), !first.is_empty());

@@ -6,8 +6,8 @@ use std::{
 };
 
 use crate::store::{
-    CursorSnapshot, DelayQueueSnapshot, GroupRow, QueueRow, RetentionPolicy, SentKeys, Settlement, StoredMessage,
-    StreamSnapshot,
+    CursorSnapshot, DelayQueueSnapshot, GroupRow, QueueRow, RetentionPolicy, ScheduleSnapshot, SentKeys, Settlement,
+    StoredMessage, StreamSnapshot,
     disk::{tests::ALL, *},
 };
 use dms_protocol::queue::{QueueId, QueueTag, TagFilter};
@@ -27,6 +27,7 @@ pub(crate) struct Queue {
     pub(crate) row: QueueRow,
     tags: Vec<QueueTag>,
     retention: RetentionPolicy,
+    pub(crate) schedules: BTreeMap<String, ScheduleSnapshot>,
 }
 
 /// The position of a group.
@@ -79,6 +80,7 @@ struct SeenQueue {
     row: QueueRow,
     tags: Vec<QueueTag>,
     retention: RetentionPolicy,
+    schedules: Vec<ScheduleSnapshot>,
     stream: SeenStream,
     delay_queue: DelayQueueSnapshot,
     delayed: Vec<Arc<StoredMessage>>,
@@ -158,8 +160,8 @@ impl Model {
             Record::QueueCreated(row) => {
                 self.streams.insert(row.number, Stream::new());
                 self.streams.insert(row.number + 1, Stream::new());
-                let (tags, retention) = (Vec::new(), RetentionPolicy::default());
-                self.queues.insert(row.number, Queue { row: row.clone(), tags, retention });
+                let (tags, retention, schedules) = (Vec::new(), RetentionPolicy::default(), BTreeMap::new());
+                self.queues.insert(row.number, Queue { row: row.clone(), tags, retention, schedules });
                 self.next_number = row.number + 2;
             }
             Record::GroupCreated(row) => {
@@ -183,6 +185,16 @@ impl Model {
             Record::TagsSet(id, tags) => self.queue(id).tags = tags.clone(),
             Record::RetentionSet(id, retention) => self.queue(id).retention = *retention,
             Record::QueueChanged(row) => self.queue(&row.id).row = row.clone(),
+            Record::ScheduleSet { queue, row, progress } => {
+                let schedule = ScheduleSnapshot { row: (**row).clone(), progress: *progress };
+                self.queue(queue).schedules.insert(row.name.clone(), schedule);
+            }
+            Record::ScheduleRemoved(queue, name) => {
+                self.queue(queue).schedules.remove(name);
+            }
+            Record::ScheduleTicked { queue, name, progress } => {
+                self.queue(queue).schedules.get_mut(name).unwrap().progress = *progress;
+            }
             Record::Purged { cursor, below } => {
                 let cursor = self.cursors.get_mut(&cursor.0).unwrap();
                 cursor.settled.extend(cursor.start..*below);
@@ -233,7 +245,7 @@ impl Model {
     }
 
     pub(crate) fn see(&self) -> Seen {
-        let queue = |Queue { row, tags, retention }: &Queue| {
+        let queue = |Queue { row, tags, retention, schedules }: &Queue| {
             let delay_queue = &self.streams[&row.delay_queue().0];
             let mut delayed: Vec<_> = delay_queue.messages.values().cloned().collect();
             delayed.sort_by_key(|message| (message.entered_ms, message.seq));
@@ -242,6 +254,7 @@ impl Model {
                 row: row.clone(),
                 tags: tags.clone(),
                 retention: *retention,
+                schedules: schedules.values().cloned().collect(),
                 stream: self.streams[&row.number].see(),
                 delay_queue: DelayQueueSnapshot { next: delay_queue.next, count: delayed.len() as u64, next_due },
                 delayed,
@@ -279,6 +292,7 @@ pub(crate) fn see(store: &DiskStore, snapshot: Snapshot) -> Seen {
         row: queue.row,
         tags: queue.tags,
         retention: queue.retention,
+        schedules: queue.schedules,
         delay_queue: queue.delay_queue,
     });
     let groups = snapshot.groups.into_iter().map(|group| SeenGroup {

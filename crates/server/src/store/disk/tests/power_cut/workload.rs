@@ -3,8 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use crate::store::{
-    CursorId, FirstPlace, GroupRow, KeyHash, MessageOrigin, QueueRow, RetentionPolicy, SentKey, SentKeys, Settlement,
-    StoredMessage,
+    CursorId, FirstPlace, GroupRow, KeyHash, LastTick, MessageOrigin, MissedTicks, QueueRow, RetentionPolicy,
+    ScheduleProgress, ScheduleRow, ScheduleSource, SentKey, SentKeys, Settlement, StoredMessage,
     disk::{
         tests::power_cut::model::{Model, Stream},
         *,
@@ -44,7 +44,9 @@ pub(crate) fn step(model: &Model, rng: &mut fastrand::Rng) -> Step {
             50..53 => unpark(model, rng),
             53..54 => vec![empty(model, rng)],
             54..55 => purge(model, rng),
-            55..76 => settle(model, rng),
+            55..57 => change_schedule(model, rng),
+            57..60 => tick(model, rng),
+            60..76 => settle(model, rng),
             76..82 => expire(model, rng),
             82..86 => return Step::CatchUp,
             86..98 => return Step::Tidy,
@@ -57,7 +59,7 @@ pub(crate) fn step(model: &Model, rng: &mut fastrand::Rng) -> Step {
     }
 }
 
-fn any<'a, T>(rng: &mut fastrand::Rng, all: impl ExactSizeIterator<Item = &'a T>) -> Option<&'a T> {
+fn any<T>(rng: &mut fastrand::Rng, all: impl ExactSizeIterator<Item = T>) -> Option<T> {
     rng.choice(all)
 }
 
@@ -162,6 +164,45 @@ fn append(model: &Model, rng: &mut fastrand::Rng) -> Vec<Record> {
         records.push(Record::KeysSent { now_ms: newest, keys: SentKeys(until.into_iter().map(key).collect()) });
     }
     records
+}
+
+/// Adds, replaces or removes a schedule.
+fn change_schedule(model: &Model, rng: &mut fastrand::Rng) -> Vec<Record> {
+    let queue = any(rng, model.queues.values()).unwrap();
+    let (id, existing) = (queue.row.id.clone(), any(rng, queue.schedules.keys()));
+    if let Some(name) = existing.filter(|_| rng.u8(..3) == 0) {
+        return vec![Record::ScheduleRemoved(id, name.clone())];
+    }
+    let row = ScheduleRow {
+        name: format!("s{}", rng.u8(..3)),
+        cron: "* * * * *".to_owned(),
+        timezone: "UTC".to_owned(),
+        missed: MissedTicks::Once,
+        source: ScheduleSource::Command,
+        paused: rng.bool(),
+        body: "\"队列\"".into(),
+        attributes: format!("{{\"n\":{}}}", rng.u32(..)).into(),
+        tags: Arc::default(),
+        created_ms: 7,
+    };
+    let progress = ScheduleProgress { done_ms: rng.i64(..), ..ScheduleProgress::default() };
+    vec![Record::ScheduleSet { queue: id, row: Box::new(row), progress }]
+}
+
+/// A tick, in one commit with its message.
+fn tick(model: &Model, rng: &mut fastrand::Rng) -> Vec<Record> {
+    let queue = any(rng, model.queues.values()).unwrap();
+    let Some((name, before)) = any(rng, queue.schedules.iter()) else { return Vec::new() };
+    let Stream { next, newest, .. } = model.streams[&queue.row.number];
+    let id = MessageOrigin::new(queue.row.id.as_str(), FirstPlace::Queue, next, newest);
+    let progress = ScheduleProgress {
+        done_ms: newest,
+        last: Some(LastTick { planned_ms: newest, sent_ms: newest, id }),
+        sent: before.progress.sent + 1,
+        missed: rng.u64(..9),
+    };
+    let appended = Record::Appended(queue.row.stream(), message(next, newest, rng));
+    vec![appended, Record::ScheduleTicked { queue: queue.row.id.clone(), name: name.clone(), progress }]
 }
 
 fn park(model: &Model, rng: &mut fastrand::Rng) -> Record {
