@@ -2,16 +2,20 @@
 
 use std::time::{Duration, Instant};
 
+use dms_protocol::queue::NewQueue;
 use dms_server::{
-    Project, ServerConfig,
-    broker::{Quotas, embedded::PostgresConfig},
+    Project, Server, ServerConfig, StartQueue,
+    broker::{NewSchedule, Quotas, ScheduledMessage, embedded::PostgresConfig},
 };
 use dms_worker_postgres_fixture::PgServer;
 use futures_util::future::join_all;
 use http::Request;
 use serde_json::{Value, json};
 
-use super::{Api, PROJECT};
+use super::{
+    Api, PROJECT,
+    admin::{get, json as answer},
+};
 
 /// A configuration of one server; all servers of a test use the same schema.
 fn settings(server: &PgServer, schema: &str, quotas: Quotas) -> ServerConfig {
@@ -387,4 +391,68 @@ async fn leases_pass_to_the_next_owner_when_a_server_stops_in_order() {
         assert_eq!(dead, json!([]), "nothing failed");
     });
     join_all(resumed).await;
+}
+
+/// Every server lists, pauses and removes the schedules of all; the owner of the queue drives them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn schedules_are_reached_through_every_server_and_driven_by_one() {
+    let Some(server) = PgServer::shared() else { return };
+    let schema = schema();
+    let settings = || {
+        let message = ScheduledMessage::parse("\"tick\"").unwrap();
+        let mut settings = settings(server, &schema, MANY).admin(Some(([127, 0, 0, 1], 0).into()));
+        for number in 0..6 {
+            let name = format!("queue-{number}");
+            let queue = StartQueue::new(NewQueue::new(&name)).group("g");
+            let every_second = NewSchedule::new(format!("schedule-{number}"), "* * * * * *", message.clone());
+            settings.projects[0] = settings.projects[0].clone().queue(queue).schedule(name, every_second);
+        }
+        settings
+    };
+    let (mut admins, mut running) = (Vec::new(), Vec::new());
+    for _ in 0..2 {
+        let server = Server::bind(settings()).await.unwrap();
+        admins.push(server.admin_addr().unwrap());
+        running.push(tokio::spawn(server.run(std::future::pending::<()>())));
+    }
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let all = async |admin| {
+        let (status, text) = get(admin, "/admin/schedules", "").await;
+        (status == 200).then(|| answer(&text).as_array().unwrap().clone()).unwrap_or_default()
+    };
+    let began = Instant::now();
+    for admin in &admins {
+        while all(*admin).await.iter().filter(|one| one["sent_messages"].as_u64() > Some(2)).count() < 6 {
+            assert!(began.elapsed() < Duration::from_secs(60), "{:?}", all(*admin).await);
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+    for (number, admin) in [(0, 1), (1, 0), (2, 1), (3, 0)] {
+        let url = format!("http://{}/admin/schedules/schedule-{number}/pause", admins[admin]);
+        assert_eq!(client.post(url).send().await.unwrap().status(), 200);
+    }
+    for admin in &admins {
+        let paused = all(*admin).await.iter().filter(|one| one["paused"] == true).count();
+        assert_eq!(paused, 4);
+    }
+    // The name is taken in another shard, too.
+    let url = format!("http://{}/admin/schedules", admins[0]);
+    let taken = json!({"name": "schedule-0", "cron": "@daily", "queue": "queue-5", "message": 1}).to_string();
+    let refused = client.post(url).body(taken).send().await.unwrap();
+    assert_eq!(refused.status(), 400);
+    assert!(refused.text().await.unwrap().contains("has a schedule schedule-0 of queue queue-0 already"));
+    // One dies: the other one goes on with every schedule.
+    running.pop().unwrap().abort();
+    let sent = |all: &[Value]| -> Vec<u64> {
+        all.iter().filter_map(|one| one["sent_messages"].as_u64().filter(|_| one["paused"] == false)).collect()
+    };
+    let before = sent(&all(admins[0]).await);
+    assert_eq!(before.len(), 2);
+    let began = Instant::now();
+    let go_on = |now: &[u64]| now.len() == 2 && now.iter().zip(&before).all(|(now, before)| *now > before + 5);
+    while !go_on(&sent(&all(admins[0]).await)) {
+        assert!(began.elapsed() < Duration::from_secs(60), "the schedule stands still");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    running.into_iter().for_each(|running| running.abort());
 }
