@@ -76,3 +76,24 @@ fn every_alert_is_in_the_runbook() {
     let listed: BTreeSet<_> = table.split('`').filter(|text| alert(text)).collect();
     assert_eq!(listed, names);
 }
+
+/// Figures that other pages repeat are those of `docs/performance.md`, which names the command that measures them.
+#[test]
+fn every_figure_is_that_of_the_measurements() {
+    let measured = page("docs/performance.md").text;
+    let figures = [
+        ("README.md", "1.25 times the rate of Redis Streams", "| 1.25 x |"),
+        ("README.md", "5.35 times the rate of RabbitMQ", "| 5.35 x |"),
+        ("README.zh-CN.md", "Redis Streams 的 1.25 倍", "| 1.25 x |"),
+        ("README.zh-CN.md", "RabbitMQ quorum queue 的 5.35 倍", "| 5.35 x |"),
+        ("docs/choosing.md", "84,706 sends per second", "| dms-worker, on disk | 84,706 "),
+        ("docs/capacity.md", "1.11 bytes for each byte", "| 1.11 B/B |"),
+        ("docs/capacity.md", "40 MB with 5 million waiting messages", "| 5 million waiting: the server's memory | 40 MB |"),
+        ("docs/capacity.md", "an idle worker takes 16 MB", "| an idle worker: resident | 16 MB |"),
+        ("docs/capacity.md", "a thousand workers in one process 78 MB", "| 1,000 idle workers in a process: resident | 78 MB |"),
+    ];
+    for (path, figure, row) in figures {
+        assert!(page(path).text.contains(figure), "{path} does not say {figure:?}: change this test with it");
+        assert!(measured.contains(row), "docs/performance.md has other figures than {path}: {figure:?}");
+    }
+}
