@@ -88,9 +88,17 @@ fn every_figure_is_that_of_the_measurements() {
         ("README.zh-CN.md", "RabbitMQ quorum queue 的 5.35 倍", "| 5.35 x |"),
         ("docs/choosing.md", "84,706 sends per second", "| dms-worker, on disk | 84,706 "),
         ("docs/capacity.md", "1.11 bytes for each byte", "| 1.11 B/B |"),
-        ("docs/capacity.md", "40 MB with 5 million waiting messages", "| 5 million waiting: the server's memory | 40 MB |"),
+        (
+            "docs/capacity.md",
+            "40 MB with 5 million waiting messages",
+            "| 5 million waiting: the server's memory | 40 MB |",
+        ),
         ("docs/capacity.md", "an idle worker takes 16 MB", "| an idle worker: resident | 16 MB |"),
-        ("docs/capacity.md", "a thousand workers in one process 78 MB", "| 1,000 idle workers in a process: resident | 78 MB |"),
+        (
+            "docs/capacity.md",
+            "a thousand workers in one process 78 MB",
+            "| 1,000 idle workers in a process: resident | 78 MB |",
+        ),
     ];
     for (path, figure, row) in figures {
         assert!(page(path).text.contains(figure), "{path} does not say {figure:?}: change this test with it");
