@@ -368,7 +368,7 @@ async fn a_deferred_message_waits_within_its_lease() {
         |calls| calls.len() > 7,
     )
     .await;
-    let times = calls.lock().unwrap();
+    let times = std::mem::take(&mut *calls.lock().unwrap());
     assert!(times.windows(2).all(|pair| pair[1] - pair[0] >= Duration::from_secs(10)), "{times:?}");
     assert_eq!((left(&client, "t", "g").await.len(), left(&client, "parked", "ops").await.len()), (0, 0));
     server.close().await;
@@ -510,7 +510,7 @@ async fn nothing_is_lost_on_a_bad_network() {
         for n in (0..MESSAGES).filter(|n| is_poison(*n)) {
             let attempts = calls.iter().filter(|call| **call == n).count();
             // A copy whose answer was lost, and one that was stored twice, have attempts of their own.
-            assert!(attempts >= 5 && attempts <= 40, "seed {seed}: {attempts} attempts of message {n}");
+            assert!((5..=40).contains(&attempts), "seed {seed}: {attempts} attempts of message {n}");
         }
         server.close().await;
     }

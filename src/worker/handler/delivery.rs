@@ -242,8 +242,8 @@ impl Delivery {
         self.message().message_id()
     }
 
-    /// The number of this attempt, from 1, as far as is known. It counts failed deliveries, which only this project's
-    /// server reports, and attempts before the message was [republished](crate::worker::OnFailure::Republish).
+    /// The number of this attempt, from 1, as far as is known. It counts failed deliveries, which this project's server
+    /// reports and which the worker counts itself over ROMA Connect MQS, and attempts before the message was [republished](crate::worker::OnFailure::Republish).
     pub fn attempt(&self) -> u32 {
         let before = failed_attempts(&self.message().attributes);
         before.saturating_add(self.message().attempt.unwrap_or(1))

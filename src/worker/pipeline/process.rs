@@ -112,7 +112,7 @@ async fn verdict(context: &Arc<Context>, job: &mut Job) -> Verdict {
     };
     let handled = called.ended.is_success();
     let verdict = settle(context, &job.delivery, called).await;
-    if verdict == Verdict::Done {
+    if verdict.settles() {
         context.failure.attempts.forget(job.delivery.message());
     }
     if let (Some(run), Verdict::Done) = (begun, verdict) {
@@ -272,7 +272,7 @@ async fn never_returned(context: &Context, delivery: &Delivery) -> Verdict {
     context.emit(&Event::Skipped { delivery });
     context.remember_reason(delivery, Redelivery::TimedOut);
     let verdict = resolve(context, delivery, &HandlerOutcome::TimedOut).await;
-    if verdict == Verdict::Done {
+    if verdict.settles() {
         context.failure.attempts.forget(delivery.message());
     }
     verdict

@@ -165,7 +165,7 @@ async fn a_success_forgets_the_failures_of_a_message() {
     let settings = Settings { max_attempts: Some(2), on_reject, pollers: Some(1), ..Settings::default() };
     let calls = AtomicUsize::new(0);
     let running = Running::start(&script, settings, move |_, _| {
-        let fails = calls.fetch_add(1, Relaxed) % 2 == 0;
+        let fails = calls.fetch_add(1, Relaxed).is_multiple_of(2);
         async move { if fails { Err(HandlerError::retry("no")) } else { Ok(()) } }
     });
     running.after(SECOND * 60).await;
