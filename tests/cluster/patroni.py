@@ -72,9 +72,12 @@ class Patroni:
         environment = dict(os.environ, HOME=str(self.folder), PATH=f"{self.programs}:/usr/bin:/bin")
         identity = {"user": self.user.pw_uid, "group": self.user.pw_gid, "extra_groups": []} if self.user else {}
         with open(self.folder / f"{name}.log", "ab") as log:
-            self.processes[name] = subprocess.Popen(
-                command, cwd=self.folder, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                start_new_session=True, **identity)
+            try:
+                self.processes[name] = subprocess.Popen(
+                    command, cwd=self.folder, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                    start_new_session=True, **identity)
+            except PermissionError:
+                sys.exit(f"the user postgres cannot run {command[0]}: make the venv with /usr/bin/python3, where all can read it")
 
     def settings(self, name):
         port, rest = self.ports[name]

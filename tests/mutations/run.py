@@ -242,7 +242,20 @@ TESTED = [
            "        self.asked.min(MAX_RETRY_AFTER)",
            '        if crate::mutated("retry-after-obeyed") { self.asked } else { self.asked.min(MAX_RETRY_AFTER) }',
            "lib", "retry_after::tests::nobody_waits_longer_than_five_minutes"),
+    # A cluster makes a call again that was not made.
+    Tested("stop-means-undone", "crates/server/src/broker/embedded/reply.rs",
+           "        self.is_begun = true;",
+           '        self.is_begun = !crate::mutated("stop-means-undone");',
+           "lib", "broker::embedded::tests::stopping::a_stop_leaves_the_change_that_is_being_stored_unknown_and_refuses_the_one_behind_it"),
     # The store in PostgreSQL; PostgreSQL has to be installed.
+    Tested("gap-believed", "crates/server/src/store/postgres/read.rs",
+           "            (_, true) => read(Proof::Latest)",
+           '            (found, true) if crate::mutated("gap-believed") => Ok(found),\n            (_, true) => read(Proof::Latest)',
+           "lib", POSTGRES + "reading::an_old_primary_that_answers_reads_sets_nothing_aside"),
+    Tested("beat-unreplicated", "crates/server/src/store/postgres/member.rs",
+           "        if session.warnings() != warnings {\n            return Err(PostgresError::Failed(",
+           '        if session.warnings() != warnings && !crate::mutated("beat-unreplicated") {\n            return Err(PostgresError::Failed(',
+           "lib", POSTGRES + "deciding::a_cancelled_wait_for_the_standby_is_no_answer"),
     Tested("fence-unlocked", "crates/server/src/store/postgres/commit.rs",
            "        let mut value = 4;",
            '        if crate::mutated("fence-unlocked") {\n            sql = sql.replace(" FOR SHARE", "");\n        }\n'

@@ -1,8 +1,8 @@
-//! Whether the server at the other end of a connection has every commit that was answered.
+//! Checks that the PostgreSQL server of a connection has every commit that was answered.
 //!
-//! After a failover the old primary may go on answering until Patroni stops it, for example when it was paused and continues. It
-//! takes connections, says that it takes writes, and lacks the latest commits. Its writes are never answered, because its standby
-//! has left it, but its reads are. A message that it lacks is not damaged, and a shard that it lacks is not lost.
+//! After a failover the old primary may go on until Patroni stops it, for example when it was paused and continues. It accepts
+//! connections, says that it takes writes, and lacks the latest commits. It never confirms a write, because its standby has left it,
+//! but it answers reads. A message that is missing there is not damaged, and a shard that it gives to another server is not lost.
 
 use std::{sync::Arc, sync::atomic::Ordering, time::Duration};
 
@@ -24,7 +24,7 @@ use crate::store::{
 const TIMEOUT: Duration = Duration::from_secs(15);
 pub(super) const COMMITS_ARE_GONE: &str = "PostgreSQL has lost commits that were answered";
 
-/// What a server is to this owner of a shard.
+/// The result of comparing a server of PostgreSQL with the commits that this owner of a shard was answered.
 pub(super) enum Standing {
     /// It has every commit that was answered.
     Current,
@@ -36,17 +36,17 @@ pub(super) enum Standing {
     Fenced,
 }
 
-/// What a read relies on.
+/// When the server of a read has to have been found current.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Proof {
-    /// The server was current when the connection was first used.
+    /// When the connection was first used.
     Connection,
-    /// The server has all commits that were answered until now.
+    /// After the last commit that was answered.
     Latest,
 }
 
 impl PgStore {
-    /// Judges a server by what it has of the shard, where commits up to `known` were answered.
+    /// Compares a server with the commits that were answered, of which `known` is the last.
     pub(super) async fn standing(&self, session: &Session, known: u64) -> Standing {
         let asked = "SELECT (SELECT epoch FROM shard WHERE id = $1), GREATEST((SELECT commit_no FROM image WHERE shard = $1), \
                      (SELECT max(commit_no) FROM journal WHERE shard = $1))";
@@ -63,7 +63,7 @@ impl PgStore {
             Err(_) => return Standing::Stale(self.no_answer()),
         };
         let (epoch, last) = (epoch.unwrap_or(-1), last.unwrap_or(-1));
-        // Epochs only grow, so a smaller one is that of a server which lacks the take-over.
+        // Epochs only grow: a server with a smaller one lacks the take-over.
         if epoch > self.duty.epoch {
             return Standing::Fenced;
         }

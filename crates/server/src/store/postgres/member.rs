@@ -186,8 +186,13 @@ impl Member {
     /// Beats, then reads who owns the shards. `None` where this server is not registered any more.
     async fn beat_once(&self) -> Result<Option<Rows>, PostgresError> {
         let session = self.beats.get().await?;
+        let warnings = session.warnings();
         if !beat(&session, &self.id).await? {
             return Ok(None);
+        }
+        // After a failover the other servers would not know the beat, and take over while this one still serves.
+        if session.warnings() != warnings {
+            return Err(PostgresError::Failed("PostgreSQL warned that the beat may not be replicated".to_owned()));
         }
         Ok(Some(cluster_view::read(&session).await?))
     }

@@ -74,7 +74,11 @@ impl Core {
     ) -> Result<Queue, BrokerError> {
         self.open()?.queue(project, queue)?;
         self.change(AdminCommand::ChangeQueue(queue.clone(), change)).await?;
-        let changed = self.queue(project, queue)?;
+        let changed = {
+            // Not by `open`: the change is made, also if the broker is closed by now, and a refusal would say that it is not.
+            let state = self.lock();
+            self.show(&state, state.queue(project, queue)?)
+        };
         let (description, max_consume_count) = (&changed.description, changed.max_consume_count);
         tracing::info!(%project, queue = changed.name, queue_id = %queue, description, max_consume_count, "a queue was changed");
         Ok(changed)

@@ -35,7 +35,7 @@ pub(super) enum Refusal {
     TooManyKeys(usize),
     /// The store failed; the text is for the log.
     Store(String),
-    /// The change may have been made; the text is for the log.
+    /// It is unknown whether the change was made; the text is for the log.
     Unsure(String),
 }
 

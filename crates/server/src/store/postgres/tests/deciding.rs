@@ -111,6 +111,7 @@ fn a_cancelled_wait_for_the_standby_is_no_answer() {
         }
         assert!(cancelled > 0);
         assert!(!commit.is_finished(), "answered without a standby");
+        assert!(!owning.duty.may_serve(), "a beat that no standby has extends nothing");
         set("");
         commit.join().unwrap().unwrap();
     });
