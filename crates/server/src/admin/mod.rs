@@ -1,8 +1,8 @@
 //! The admin address: health, metrics, and operations on queues beyond the documented API.
 //!
 //! `/livez` and `/readyz` are open to all who reach it, everything else needs the token where one is configured. Without a
-//! token and a certificate it is for loopback alone. It changes nothing but what `damaged` skips and `queue_admin`
-//! purges or sets and the schedules, and copies the data directory on request.
+//! token and a certificate it is for loopback alone. Requests skip damaged messages, purge and change
+//! queues, change schedules, move shards of a cluster, and copy the data directory; nothing else is changed.
 
 mod backup;
 mod cluster;

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::store::origin::MessageOrigin;
 
-/// What happens to ticks that were missed: those that are more than a minute late, because no server ran, for example.
+/// The policy for missed ticks. A tick is missed if it is more than a minute late, for example because no server ran.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MissedTicks {
