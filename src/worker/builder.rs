@@ -2,6 +2,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
+use dms_protocol::{internal::setting_checks::SettingChecks, settings::InvalidSettings};
 use tower::Layer;
 
 use crate::{
@@ -23,7 +24,6 @@ use crate::{
         settings::{
             Settings,
             defaults::ExplicitSettings,
-            invalid::InvalidSettings,
             ordering::Ordering,
             values::{AckWait, MaxMessages, OnStuck},
         },
@@ -322,11 +322,11 @@ impl WorkerBuilder {
             HandlerKind::Batch(_) if !layers.is_empty() => {
                 let problem =
                     "layers handle one message at a time: set WorkerBuilder::handler instead of batch_handler";
-                return Err(InvalidSettings::one("layer", problem));
+                return Err(SettingChecks::one("layer", problem));
             }
             HandlerKind::Single(_) if settings.batching.is_some() => {
                 let problem = "needs a batch handler: set WorkerBuilder::batch_handler instead of handler";
-                return Err(InvalidSettings::one("batching", problem));
+                return Err(SettingChecks::one("batching", problem));
             }
             HandlerKind::Batch(handler) => HandlerKind::Batch(handler),
             HandlerKind::Single(handler) => {
@@ -341,7 +341,7 @@ impl WorkerBuilder {
 }
 
 fn missing(setting: &str) -> InvalidSettings {
-    InvalidSettings::one(setting, format!("is not set: use WorkerBuilder::{setting}"))
+    SettingChecks::one(setting, format!("is not set: use WorkerBuilder::{setting}"))
 }
 
 /// Checks settings as they are set, for a client of this API. Defaults are not adapted to them.

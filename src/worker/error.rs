@@ -1,6 +1,7 @@
 //! [`WorkerError`]: why a worker ended.
 
-use crate::{client::Error, worker::settings::invalid::InvalidSettings};
+use crate::client::Error;
+use dms_protocol::settings::InvalidSettings;
 
 /// Why a worker ended before it was stopped.
 #[derive(Debug, thiserror::Error)]

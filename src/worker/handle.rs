@@ -5,13 +5,15 @@ use std::{
     time::Duration,
 };
 
+use dms_protocol::settings::InvalidSettings;
+
 use crate::worker::{
     control::Control,
     error::WorkerError,
     fetch::rate_limit::Rate,
     limit::inflight::ConcurrencyCap,
     observe::{latency::Quantiles, report::WorkerReport},
-    settings::{invalid::InvalidSettings, values::MaxMessages},
+    settings::values::MaxMessages,
 };
 
 /// Controls a running worker. Cheap to clone; made by [`Worker::handle`](crate::worker::Worker::handle).

@@ -94,7 +94,6 @@ pub use self::{
         report::WorkerReport,
     },
     settings::{
-        invalid::{InvalidSetting, InvalidSettings},
         ordering::{KeyFn, Ordering},
         values::{AckWait, MaxMessages, OnStuck},
     },
@@ -111,3 +110,4 @@ pub(crate) mod internal {
 }
 pub(crate) use self::{failure::wrapped, fetch::rate_limit::TokenBucket, limit::shared::SharedLimit};
 pub use crate::spans::{MESSAGING_SYSTEM, SPANS};
+pub use dms_protocol::settings::{InvalidSetting, InvalidSettings};

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use dms_protocol::internal::setting_checks::SettingChecks;
+
 use crate::{
     client::{Client, Error},
     queue::{Queue, QueueMode},
@@ -17,7 +19,7 @@ use crate::{
         handler::{delivery::Origin, kind::HandlerKind},
         observe::event::Observers,
         pipeline::context::Context,
-        settings::{Settings, invalid::InvalidSettings, ordering::Ordering, warnings::QueueFacts},
+        settings::{Settings, ordering::Ordering, warnings::QueueFacts},
         targets::Targets,
     },
 };
@@ -89,7 +91,7 @@ impl Setup {
         let fifo = mode == QueueMode::Fifo;
         if matches!(settings.on_failure, OnFailure::Republish(_)) && (fifo || mode.is_kafka()) {
             let problem = format!("needs delays and no order, which a {mode} queue does not have: use redeliver");
-            return Err(InvalidSettings::one("republish", problem).into());
+            return Err(SettingChecks::one("republish", problem).into());
         }
         if fifo && settings.ordering.is_none() {
             settings.ordering = Ordering::Batch;

@@ -21,6 +21,7 @@
 //! | [`queue`], [`message`], [`attributes`], [`trace_context`] | queues, groups, messages and traces, as plain values |
 //! | [`message_places`] | where a message is, as the server of this project answers it |
 //! | [`limits`] | the limits of the API and their checks, the same for client and server |
+//! | [`settings`] | the error that names every setting of a worker or a server that cannot work |
 //! | [`auth`] | the AK/SK signature of requests |
 //! | [`secret`] | a secret key, password or token, which no log shows |
 
@@ -31,6 +32,7 @@ pub mod message;
 pub mod message_places;
 pub mod queue;
 pub mod secret;
+pub mod settings;
 pub mod trace_context;
 
 #[doc(hidden)]

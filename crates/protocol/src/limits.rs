@@ -158,6 +158,32 @@ pub fn schedule_name(name: &str) -> Result<(), LimitError> {
     word("schedule name", name, MAX_SCHEDULE_NAME)
 }
 
+/// Checks a pattern of queue names, in which `*` matches any text.
+///
+/// # Errors
+/// When no queue can have a name like this.
+pub fn queue_pattern(pattern: &str) -> Result<(), LimitError> {
+    let shortest = pattern.replace('*', "");
+    let any = shortest.is_empty() && !pattern.is_empty();
+    if any || queue_name(&shortest).is_ok() {
+        return Ok(());
+    }
+    let allowed = "write a queue's name, with * for any part of it";
+    Err(LimitError::new("pattern of queue names", format!("{pattern:?}"), allowed))
+}
+
+/// Checks the name of an access key, which stands in the `Authorization` header, between commas.
+///
+/// # Errors
+/// When it is empty, or has other characters than visible ASCII characters, or a comma.
+pub fn access_key(name: &str) -> Result<(), LimitError> {
+    if !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_graphic() && byte != b',') {
+        return Ok(());
+    }
+    let allowed = "visible ASCII characters except the comma are";
+    Err(LimitError::new("access key", format!("{name:?}"), allowed))
+}
+
 /// Checks a group name (5.2.1).
 ///
 /// # Errors

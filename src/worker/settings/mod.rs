@@ -1,14 +1,16 @@
 //! [`Settings`]: the settings of a worker, with their defaults and the rules between them.
 
 pub mod defaults;
-pub(crate) mod invalid;
 pub(crate) mod ordering;
 pub(crate) mod values;
 pub(crate) mod warnings;
 
 use std::time::Duration;
 
-use dms_protocol::internal::duration;
+use dms_protocol::{
+    internal::{duration, setting_checks::SettingChecks},
+    settings::InvalidSettings,
+};
 
 use crate::{
     json,
@@ -21,7 +23,6 @@ use crate::{
         fetch::rate_limit::Rate,
         handler::batch::{Batching, Collect},
         settings::{
-            invalid::{InvalidSettings, SettingChecks},
             ordering::Ordering,
             values::{AckWait, MaxMessages, OnStuck},
         },

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use dms_protocol::{internal::setting_checks::SettingChecks, settings::InvalidSettings};
+
 use crate::{
     client::Extensions,
     limits::{MAX_BYTES, MAX_MESSAGES},
@@ -11,7 +13,6 @@ use crate::{
         failure::policy::{OnFailure, OnReject, OnUndecodable},
         settings::{
             Settings,
-            invalid::InvalidSettings,
             ordering::Ordering,
             values::{AckWait, MaxMessages},
         },
@@ -134,7 +135,7 @@ impl Settings {
         let lasts = !self.dead_letters && ground.dead_letters == Some(false);
         let queue = ground.queue;
         if lasts && self.max_attempts.is_some() && self.on_reject == OnReject::Fail {
-            return Err(InvalidSettings::one(
+            return Err(SettingChecks::one(
                 "max_attempts",
                 format!(
                     "needs a place for a message after its last attempt, and queue {queue} has no dead letters: create the queue \
@@ -143,7 +144,7 @@ impl Settings {
             ));
         }
         if lasts && self.leaves_exhausted() {
-            return Err(InvalidSettings::one(
+            return Err(SettingChecks::one(
                 "republish",
                 format!(
                     "ends with `then: fail`, but queue {queue} has no dead letters, so a message would be redelivered \

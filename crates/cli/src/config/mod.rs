@@ -11,7 +11,7 @@
 //! | `check` | rules between keys, and limits |
 //! | `load` | all of it in order |
 //! | `changes` | which keys differ between two configurations, and what a change of each takes |
-//! | `worker_settings` | a worker's keys as the settings of the library, which checks them |
+//! | `worker_settings`, `server_settings` | the keys of a worker or the server as settings of the library, which checks them |
 //!
 //! Only this module names figment. What the settings mean at run time is the business of the modules that take them.
 
@@ -19,13 +19,12 @@ mod changes;
 mod check;
 mod load;
 mod schema;
+pub(crate) mod server_settings;
 mod source;
 pub(crate) mod worker_settings;
 
 #[cfg(feature = "postgres")]
 pub(crate) use self::check::key_store::database as open_database;
-#[cfg(feature = "postgres")]
-pub(crate) use self::check::service::postgres_config;
 pub use self::{
     changes::{CHANGE_EFFECTS, ChangeEffect, change_effect},
     load::{
@@ -64,10 +63,7 @@ pub use self::{
     source::problem::{ConfigError, Origin, Problem},
 };
 pub(crate) use self::{
-    check::{
-        key_store::{UnusableStore, open as open_key_store},
-        service::is_queue_pattern,
-    },
+    check::key_store::{UnusableStore, open as open_key_store},
     load::keys_file::{KeysFile, StoredKey},
     source::secret_variables::is_secret_variable,
 };

@@ -5,9 +5,9 @@ use std::{net::SocketAddr, sync::Arc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    config::{self, Config, Secret, worker_settings::idle_worker},
+    config::{self, Config, Secret, server_settings, worker_settings::idle_worker},
     sidecar::{
-        assemble::{connect, listener::listen, outbox::RelayUnit, server_config, shared::Shared, unit::unit},
+        assemble::{connect, listener::listen, outbox::RelayUnit, shared::Shared, unit::unit},
         deliver::{http::target::Target, program::process},
         error::SidecarError,
         observe::configuration::ConfigurationState,
@@ -60,7 +60,7 @@ impl Sidecar {
         }
         let (server, client) = match config.dms.is_embedded() {
             true => {
-                let bound = Server::bind(server_config::settings(&config.server)).await;
+                let bound = Server::bind(server_settings::settings(&config.server)).await;
                 let server = bound.map_err(|error| named(error, &config))?;
                 let client = connect::in_process(&config, Arc::new(InProcess::new(server.service())))?;
                 (Some(server), client)

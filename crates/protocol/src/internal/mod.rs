@@ -5,6 +5,7 @@
 //! | [`json`] | a JSON grammar that keeps texts byte for byte and reports where a fault is |
 //! | [`text`] | reading text files: byte order marks, other encodings |
 //! | [`suggest`] | "did you mean": the known word nearest to a mistyped one |
+//! | [`setting_checks`] | all mistakes in the settings of a worker or a server |
 //! | [`secret_url`] | URLs that may contain secrets, and are shown without them |
 //! | [`visible`] | text of others, shown without terminal control sequences |
 //! | [`private`] | files and directories that only their user may read |
@@ -26,6 +27,7 @@ pub mod postgres_settings;
 pub mod postgres_tls;
 pub mod private;
 pub mod secret_url;
+pub mod setting_checks;
 pub mod suggest;
 pub mod text;
 pub mod visible;

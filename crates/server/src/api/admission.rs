@@ -14,7 +14,7 @@ use crate::{
         Dialect,
         router::{self, Target, method_not_allowed},
     },
-    auth::{accounts::is_project_id, authenticator::Claim, caller::Caller, sender::Sender},
+    auth::{authenticator::Claim, caller::Caller, checks::is_project_id, sender::Sender},
     faults::inject::inject,
     handlers::request::ApiRequest,
     http::{

@@ -1,17 +1,18 @@
 //! [`Accounts`]: an immutable snapshot of the projects with their keys and users.
 
-use std::{collections::HashSet, sync::Arc};
+use std::sync::Arc;
 
 use crate::auth::{
     caller::{CallerName, Principal},
+    checks::check_projects,
     keys::Keys,
     project::{Project, User},
     rights::Rights,
-    secret::{GivenSecret, is_blank},
+    secret::GivenSecret,
 };
-use dms_protocol::queue::ProjectId;
 #[cfg(feature = "postgres")]
 use dms_protocol::secret::Secret;
+use dms_protocol::{internal::setting_checks::SettingChecks, queue::ProjectId, settings::InvalidSettings};
 
 /// The projects with their keys and users.
 #[derive(Debug)]
@@ -26,11 +27,12 @@ impl Accounts {
     /// The accounts of these projects.
     ///
     /// # Errors
-    /// Describes the first project, key or user that is invalid or contradicts another one.
-    pub(crate) fn new(projects: Vec<Project>) -> Result<Self, String> {
-        check_projects(&projects)?;
-        projects.iter().try_for_each(check_users)?;
-        Ok(Self { keys: Keys::new(&projects)?, projects })
+    /// Names every project, key and user that is invalid or contradicts another one.
+    pub(crate) fn new(projects: Vec<Project>) -> Result<Self, InvalidSettings> {
+        let mut checks = SettingChecks::default();
+        check_projects(&projects, &mut checks);
+        checks.finish()?;
+        Ok(Self { keys: Keys::new(&projects), projects })
     }
 
     /// Whether the server is open: no project has keys or users.
@@ -89,13 +91,14 @@ impl Accounts {
     /// # Errors
     /// As [`new`](Self::new). Also when a project with keys or users is missing in `others`, because its callers would stay
     /// valid unnoticed, and when the server would become open, or would no longer be open.
-    pub(crate) fn with_callers_of(&self, others: &[Project]) -> Result<Self, String> {
+    pub(crate) fn with_callers_of(&self, others: &[Project]) -> Result<Self, InvalidSettings> {
+        let refused = |problem: String| SettingChecks::one("projects", problem);
         let is_there = |own: &&Project| others.iter().any(|other| other.id == own.id);
         if let Some(gone) = self.projects.iter().filter(|own| own.has_auth()).find(|own| !is_there(own)) {
-            return Err(format!(
+            return Err(refused(format!(
                 "the project {} is missing: to remove a project with keys or users, restart the server",
                 gone.id
-            ));
+            )));
         }
         let replaced = |own: &Project| match others.iter().find(|other| other.id == own.id) {
             Some(other) => Project {
@@ -109,52 +112,11 @@ impl Accounts {
         let accounts = Self::new(self.projects.iter().map(replaced).collect())?;
         match accounts.is_open() == self.is_open() {
             true => Ok(accounts),
-            false => Err("adding the first keys or users, or removing the last ones, needs a restart".to_owned()),
+            false => {
+                Err(refused("adding the first keys or users, or removing the last ones, needs a restart".to_owned()))
+            }
         }
     }
-}
-
-fn check_projects(projects: &[Project]) -> Result<(), String> {
-    let (mut ids, mut names) = (HashSet::new(), HashSet::new());
-    let guarded = projects.iter().any(Project::has_auth);
-    for project in projects {
-        let (id, name) = (&project.id, &project.name);
-        if !is_project_id(id.as_str()) {
-            return Err(format!("the project id {id:?} is not 1 to 64 of A-Z a-z 0-9 _ -"));
-        }
-        if !ids.insert(id) {
-            return Err(format!("the project id {id} is listed twice"));
-        }
-        if !names.insert(name) {
-            return Err(format!("the project name {name} is listed twice: tokens are requested by name"));
-        }
-        if guarded && !project.has_auth() {
-            return Err(format!("the project {id} has neither access keys nor users, but other projects have"));
-        }
-    }
-    Ok(())
-}
-
-/// Refuses empty names and passwords, and users with several sets of rights, because tokens carry the rights.
-fn check_users(project: &Project) -> Result<(), String> {
-    let id = &project.id;
-    for (place, user) in project.users.iter().enumerate() {
-        let name = &user.user;
-        if is_blank(name) || is_blank(user.password.expose()) {
-            return Err(format!("a user of the project {id}, {name:?}, or the password is empty"));
-        }
-        let mut before = project.users.iter().take(place).filter(|other| other.is_same_user(user));
-        if before.any(|other| other.rights != user.rights) {
-            return Err(format!("the user {name:?} of the project {id} is listed twice with different rights"));
-        }
-    }
-    Ok(())
-}
-
-/// Whether `text` is a valid project id.
-pub(crate) fn is_project_id(text: &str) -> bool {
-    let legal = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
-    (1..=64).contains(&text.len()) && text.bytes().all(legal)
 }
 
 #[cfg(all(test, feature = "postgres"))]

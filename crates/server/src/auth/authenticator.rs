@@ -32,9 +32,9 @@ use crate::{
     log_limit::Warnings,
     metrics::ServerMetrics,
 };
-use dms_protocol::auth::signer::ALGORITHM;
 #[cfg(feature = "postgres")]
 use dms_protocol::secret::Secret;
+use dms_protocol::{auth::signer::ALGORITHM, settings::InvalidSettings};
 
 /// The sender of a request, as far as its head identifies it.
 #[derive(Debug)]
@@ -94,8 +94,8 @@ impl Authenticator {
     /// An authenticator for these projects. Tokens are valid for `token_lifetime`.
     ///
     /// # Errors
-    /// Describes the first project, key or user that is invalid or contradicts another one.
-    pub(crate) fn new(projects: Vec<Project>, token_lifetime: Duration, clock: Clock) -> Result<Self, String> {
+    /// Names every project, key and user that is invalid or contradicts another one.
+    pub(crate) fn new(projects: Vec<Project>, token_lifetime: Duration, clock: Clock) -> Result<Self, InvalidSettings> {
         let accounts = Accounts::new(projects)?;
         Ok(Self {
             open: accounts.is_open(),
@@ -125,7 +125,7 @@ impl Authenticator {
     ///
     /// # Errors
     /// As [`Accounts::with_callers_of`]. Nothing changes then.
-    pub(crate) fn replace_callers(&self, projects: &[Project]) -> Result<Vec<AccountChange>, String> {
+    pub(crate) fn replace_callers(&self, projects: &[Project]) -> Result<Vec<AccountChange>, InvalidSettings> {
         let mut accounts = self.accounts.write().unwrap_or_else(PoisonError::into_inner);
         let new = accounts.with_callers_of(projects)?;
         let changes = changes(&accounts.projects, &new.projects);

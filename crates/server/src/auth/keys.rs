@@ -17,7 +17,7 @@ use crate::{
         key_lock::{KeyLock, Strike},
         project::{AccessKey, Project, SignatureRules},
         replays::{ReplayTable, SignatureUse},
-        secret::{same, same_secret},
+        secret::same,
         sender::Sender,
     },
     http::{codes, error::ApiError},
@@ -79,31 +79,13 @@ impl SignatureRefusal {
 }
 
 impl Keys {
-    /// The keys of all projects. One key may belong to several projects.
-    ///
-    /// # Errors
-    /// Describes a key that is empty, that is listed twice in a project, or that has two secrets.
-    pub(crate) fn new(projects: &[Project]) -> Result<Self, String> {
+    /// The keys of all projects, which were checked. One key may belong to several projects.
+    pub(crate) fn new(projects: &[Project]) -> Self {
         let mut keys: HashMap<String, Arc<Key>> = HashMap::new();
         for project in projects {
             for access in &project.access_keys {
                 let name = &access.access_key;
-                if access.has_a_blank() {
-                    let id = &project.id;
-                    return Err(format!(
-                        "an access key of the project {id}, its secret or its security token is empty"
-                    ));
-                }
                 let known = keys.get(name);
-                if known.is_some_and(|key| !same(key.secret.expose(), access.secret_key.expose())) {
-                    return Err(format!("the access key {name} is listed twice with different secrets"));
-                }
-                if known.is_some_and(|key| key.principal.projects.iter().any(|(id, _)| *id == project.id)) {
-                    return Err(format!("the access key {name} is listed twice in the project {}", project.id));
-                }
-                if known.is_some_and(|key| !same_secret(key.security_token.as_ref(), access.security_token.as_ref())) {
-                    return Err(format!("the access key {name} is listed twice with different security tokens"));
-                }
                 let mut projects = known.map_or_else(Vec::new, |key| key.principal.projects.clone());
                 projects.push((project.id.clone(), access.rights.clone()));
                 let rules = known.map_or(project.signatures, |key| key.rules.and(project.signatures));
@@ -111,7 +93,7 @@ impl Keys {
                 keys.insert(name.clone(), Arc::new(Key::new(access, principal, rules)));
             }
         }
-        Ok(Self { known: keys, strangers: Warnings::default() })
+        Self { known: keys, strangers: Warnings::default() }
     }
 
     /// Checks the parts of a signature that the head shows: the key is known and the time is valid.

@@ -9,7 +9,7 @@
 //! | `token_seal` | tokens that several servers accept |
 //! | `caller`, `rights` | [`Caller`](caller::Caller) and its rights |
 //! | `authorize` | what a route requires |
-//! | `project` | accounts as a configuration has them |
+//! | `project`, `checks` | accounts as a configuration has them, and the rules for them |
 //! | `accounts`, `account_changes` | a snapshot of all accounts, and replacing it |
 //! | `secret`, `lru` | comparing secrets; a bounded map |
 
@@ -18,6 +18,7 @@ pub(crate) mod accounts;
 pub(crate) mod authenticator;
 pub(crate) mod authorize;
 pub(crate) mod caller;
+pub(crate) mod checks;
 pub(crate) mod key_lock;
 pub(crate) mod keys;
 pub(crate) mod login_throttle;

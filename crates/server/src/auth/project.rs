@@ -1,7 +1,7 @@
 //! The accounts and queues of a configuration: [`Project`] and its parts.
 
 use crate::{
-    auth::{rights::Rights, secret::is_blank},
+    auth::rights::Rights,
     broker::{NewSchedule, Quotas},
 };
 use dms_protocol::{
@@ -184,12 +184,6 @@ impl AccessKey {
     pub fn rights(mut self, rights: Rights) -> Self {
         self.rights = rights;
         self
-    }
-
-    /// Whether one of its parts is blank.
-    pub(crate) fn has_a_blank(&self) -> bool {
-        let secrets = [Some(&self.secret_key), self.security_token.as_ref()].into_iter().flatten();
-        is_blank(&self.access_key) || secrets.map(Secret::expose).any(is_blank)
     }
 }
 

@@ -10,8 +10,9 @@ use serde_json::{Value, json};
 
 use crate::{
     auth::{
-        accounts::{Accounts, is_project_id},
+        accounts::Accounts,
         caller::Principal,
+        checks::is_project_id,
         login_throttle::{Attempt, DelayedResponse},
         project::Project,
         sender::Sender,

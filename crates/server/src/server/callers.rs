@@ -26,8 +26,8 @@ impl Callers {
     /// When the projects are invalid, when the server would become open or would no longer be open, and when the server has
     /// ended. Nothing changes then.
     pub fn replace(&self, projects: &[Project]) -> Result<usize, ServerError> {
-        let app = self.0.upgrade().ok_or_else(|| ServerError::Config("the server has ended".to_owned()))?;
-        let changes = app.authenticator.replace_callers(projects).map_err(ServerError::Config)?;
+        let app = self.0.upgrade().ok_or(ServerError::Ended)?;
+        let changes = app.authenticator.replace_callers(projects)?;
         changes.iter().for_each(access_log::caller_changed);
         Ok(changes.len())
     }
@@ -41,7 +41,7 @@ impl Callers {
     /// # Cancel safety
     /// Dropping the future may leave out some of them; the next call creates those.
     pub async fn create_missing_queues(&self, projects: &[Project]) -> Result<(), ServerError> {
-        let app = self.0.upgrade().ok_or_else(|| ServerError::Config("the server has ended".to_owned()))?;
+        let app = self.0.upgrade().ok_or(ServerError::Ended)?;
         startup::create_missing(&*app.broker, projects).await
     }
 

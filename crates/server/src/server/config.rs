@@ -5,13 +5,8 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use dms_protocol::secret::Secret;
 
 use crate::{
-    auth::{accounts::Accounts, project::Project},
-    broker::embedded::EmbeddedConfig,
-    clock::Clock,
-    faults::FaultPlan,
-    net::limits::HttpLimits,
-    net::tls::TlsFiles,
-    server::{error::ServerError, mqs::MqsConfig},
+    auth::project::Project, broker::embedded::EmbeddedConfig, clock::Clock, faults::FaultPlan, net::limits::HttpLimits,
+    net::tls::TlsFiles, server::mqs::MqsConfig,
 };
 
 /// The settings of a [`Server`](crate::Server). The default is a server in memory, without sockets, open to every caller.
@@ -236,13 +231,5 @@ impl ServerConfig {
     pub fn clock(mut self, clock: Clock) -> Self {
         self.clock = clock;
         self
-    }
-
-    /// Checks the projects with their keys and users, as [`Server::bind`](crate::Server::bind) does.
-    ///
-    /// # Errors
-    /// [`ServerError::Config`] with a sentence about the first mistake.
-    pub fn check(&self) -> Result<(), ServerError> {
-        Accounts::new(self.projects.clone()).map(drop).map_err(ServerError::Config)
     }
 }

@@ -1,31 +1,24 @@
-//! [`ServerError`]: why a server did not start.
+//! [`ServerError`]: why a server did not start, or did not take a change.
 
 use std::net::SocketAddr;
+
+use dms_protocol::settings::InvalidSettings;
 
 use crate::{
     broker::{BrokerError, embedded::OpenError},
     net::tls::TlsError,
 };
 
-/// Why a server did not start.
+/// Why a server did not start, or did not take a change.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ServerError {
-    /// A setting is invalid, or contradicts another one.
-    #[error("{0}")]
-    Config(String),
-    /// The server is open and would be reachable from other machines.
-    #[error(
-        "refusing to listen on {0}: no project has access keys or users, so anybody who reaches the server may use it; \
-         add some, or listen on a loopback address such as 127.0.0.1"
-    )]
-    Unguarded(SocketAddr),
-    /// The admin address would be reachable from other machines without a token or without encryption.
-    #[error(
-        "refusing the admin address {0}: off loopback it needs a token and a certificate; set server.admin_token (or \
-         server.admin_token_file) and server.admin_tls, or use a loopback address such as 127.0.0.1"
-    )]
-    OpenAdmin(SocketAddr),
+    /// Settings are invalid, or contradict each other.
+    #[error(transparent)]
+    Config(#[from] InvalidSettings),
+    /// The server has ended, so nothing of it can be changed.
+    #[error("the server has ended")]
+    Ended,
     /// A certificate cannot be used.
     #[error("TLS: {0}")]
     Tls(#[from] TlsError),

@@ -2,6 +2,7 @@
 
 mod admin_address;
 pub(crate) mod callers;
+mod checks;
 #[cfg(feature = "postgres")]
 mod cluster;
 pub(crate) mod config;
@@ -20,16 +21,13 @@ use self::{
 };
 use crate::{
     api::{Api, Dialect},
-    auth::{
-        authenticator::Authenticator,
-        secret::{is_blank, same_secret},
-    },
+    auth::authenticator::Authenticator,
     broker::Broker,
     faults::Faults,
     http::{
         bearer::BearerAuth,
         body::BodyMemory,
-        host_check::{HostCheck, Remedy, is_host},
+        host_check::{HostCheck, Remedy},
     },
     metrics::{MoreMetrics, ServerMetrics},
     net::{
@@ -44,13 +42,10 @@ use crate::{
 };
 
 #[cfg(feature = "dashboard")]
-use crate::{
-    dashboard::{
-        access::gate::{Gate, GateParts},
-        html::frame::Product,
-        server::Dashboard,
-    },
-    http::host_check::is_base_path,
+use crate::dashboard::{
+    access::gate::{Gate, GateParts},
+    html::frame::Product,
+    server::Dashboard,
 };
 
 /// The configuration key of the names by which a server without credentials may be called.
@@ -299,42 +294,10 @@ impl Server {
     }
 }
 
-/// The authenticator of a configuration, after checking that strangers cannot reach an open address.
+/// The authenticator of a configuration that was checked.
 fn authenticator(config: &ServerConfig) -> Result<Authenticator, ServerError> {
-    let authenticator = Authenticator::new(config.projects.clone(), config.token_lifetime, config.clock)
-        .map_err(ServerError::Config)?;
-    if let Some(host) = config.hosts.iter().find(|host| !is_host(host)) {
-        return Err(ServerError::Config(format!("the host {host:?} is neither a name nor an address without a port")));
-    }
-    let mqs = config.mqs.as_ref().and_then(|mqs| mqs.listen);
-    let mut addresses = config.listen.into_iter().chain(mqs);
-    if let Some(address) = addresses.find(|address| authenticator.is_open() && !address.ip().is_loopback()) {
-        return Err(ServerError::Unguarded(address));
-    }
-    if config.admin_token.as_ref().is_some_and(|token| is_blank(token.expose())) {
-        return Err(ServerError::Config(format!("{ADMIN_TOKEN_KEY} is empty: set it, or leave it out")));
-    }
-    if let Some(read_token) = &config.admin_read_token {
-        let wrong = match &config.admin_token {
-            _ if is_blank(read_token.expose()) => "is empty: set it, or leave it out",
-            None => "is set and server.admin_token is not, so everybody may read: set both",
-            Some(token) if same_secret(Some(token), Some(read_token)) => "is server.admin_token: set another one",
-            Some(_) => "",
-        };
-        if !wrong.is_empty() {
-            return Err(ServerError::Config(format!("{ADMIN_READ_TOKEN_KEY} {wrong}")));
-        }
-    }
-    #[cfg(feature = "dashboard")]
-    if !is_base_path(&config.dashboard.base_path) {
-        let path = dms_protocol::internal::json::quoted(&config.dashboard.base_path);
-        return Err(ServerError::Config(format!("server.admin.base_path is {path}: write a path such as /dms")));
-    }
-    let is_guarded = config.admin_token.is_some() && config.admin_tls.is_some();
-    if let Some(address) = config.admin.filter(|address| !is_guarded && !address.ip().is_loopback()) {
-        return Err(ServerError::OpenAdmin(address));
-    }
-    Ok(authenticator)
+    config.check()?;
+    Ok(Authenticator::new(config.projects.clone(), config.token_lifetime, config.clock)?)
 }
 
 async fn serve(listener: Option<Listener>, dialect: Dialect, app: &Arc<AppState>, stopping: &CancellationToken) {

@@ -12,9 +12,6 @@ use crate::{
 };
 use dms_protocol::queue::{ProjectId, QueueId};
 
-#[cfg(feature = "postgres")]
-const BOTH_STORES: &str = "server.data_dir and server.postgres both say where messages are kept: leave one of them out";
-
 /// Creates the missing queues and groups of the configuration and sets its schedules, unless the broker does so itself when it takes over.
 pub(crate) async fn create_first(broker: &dyn Broker, config: &ServerConfig) -> Result<(), ServerError> {
     #[cfg(feature = "postgres")]
@@ -38,9 +35,6 @@ pub(crate) async fn open(
     }
     #[cfg(feature = "postgres")]
     if let Some(postgres) = &config.postgres {
-        if config.data_dir.is_some() {
-            return Err(ServerError::Config(BOTH_STORES.to_owned()));
-        }
         let (postgres, projects) = (postgres.clone(), config.projects.clone());
         return Ok(Arc::new(ClusterBroker::join(postgres, options, projects, config.clock, polls.clone()).await?));
     }

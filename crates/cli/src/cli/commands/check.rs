@@ -12,11 +12,8 @@ use crate::{
         failure::{Failure, Kind},
         logging,
     },
-    config::{Config, Dialect, Publisher, Worker, worker_settings::idle_worker},
-    sidecar::{
-        self,
-        assemble::{connect, server_config},
-    },
+    config::{Config, Dialect, Publisher, Worker, server_settings, worker_settings::idle_worker},
+    sidecar::{self, assemble::connect},
 };
 use dms_server::Tls;
 use dms_worker::client::Client;
@@ -38,9 +35,6 @@ pub(crate) async fn run(args: CheckArgs, context: &Context) -> Result<(), Failur
     let config = context.load()?.config;
     certificates(&config)?;
     logging::check(&config.log)?;
-    server_config::settings(&config.server)
-        .check()
-        .map_err(|error| Failure::of(Kind::Config, format!("server: {error}")))?;
     sidecar::check(&config)?;
     if args.online {
         online(&config, context).await?;
@@ -78,7 +72,7 @@ fn certificates(config: &Config) -> Result<(), Failure> {
     let publishers = publishers.map(|(place, publisher)| (format!("publishers[{place}].tls"), &publisher.tls));
     for (key, tls) in own.into_iter().chain(publishers) {
         let Some(tls) = tls else { continue };
-        Tls::load(server_config::tls(tls))
+        Tls::load(server_settings::tls(tls))
             .map_err(|error| Failure::of(Kind::Config, format!("{key}: TLS: {error}")))?;
     }
     Ok(())

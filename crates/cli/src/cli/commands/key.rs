@@ -17,11 +17,12 @@ use crate::{
         private_file,
         table::Table,
     },
-    config::{KeysFile, Rights, StoredKey, is_queue_pattern},
+    config::{KeysFile, Rights, StoredKey},
 };
 use dms_protocol::{
     auth::canonical::hex,
     internal::{clock, private},
+    limits,
 };
 
 /// The random bytes of a secret.
@@ -151,7 +152,7 @@ fn find<'a>(keys: &'a KeysFile, access_key: &str, file: &Path) -> Result<&'a Sto
 
 fn checked(rights: Rights) -> Result<Rights, Failure> {
     for (right, patterns) in [("send", &rights.send), ("consume", &rights.consume), ("manage", &rights.manage)] {
-        if let Some(wrong) = patterns.iter().find(|pattern| !is_queue_pattern(pattern)) {
+        if let Some(wrong) = patterns.iter().find(|pattern| limits::queue_pattern(pattern).is_err()) {
             let text = format!("--{right} `{wrong}` is not allowed: write a queue's name, with * for any part of it");
             return Err(Failure::of(Kind::Usage, text));
         }

@@ -19,7 +19,7 @@ use crate::{
         },
     },
     config::{Config, load},
-    sidecar::{Sidecar, SidecarError, SidecarReport, assemble::server_config, deliver::program::process},
+    sidecar::{Sidecar, SidecarError, SidecarReport, deliver::program::process},
 };
 use dms_server::internal::descriptors;
 
@@ -101,7 +101,7 @@ fn report(ended: &SidecarReport, context: &Context) {
 /// The line that says what runs, and where.
 fn announce(sidecar: &Sidecar, config: &Config) {
     let mut parts = vec![format!("running {}", sidecar.worker_names().join(", "))];
-    let storage = server_config::storage(&config.server);
+    let storage = config.server.storage();
     parts.extend(sidecar.server_url().map(|url| format!("server on {url} ({storage})")));
     parts.extend(sidecar.publisher_urls().iter().map(|url| format!("publisher on {url}")));
     parts.extend(sidecar.admin_url().map(|url| format!("admin on {url}")));

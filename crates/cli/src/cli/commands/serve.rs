@@ -18,8 +18,8 @@ use crate::{
             logging, terminal,
         },
     },
-    config::{Config, Request, load},
-    sidecar::{ConfigurationState, assemble::server_config},
+    config::{Config, Request, load, server_settings},
+    sidecar::ConfigurationState,
 };
 use dms_server::{Server, faults::FaultPlan, internal::descriptors};
 
@@ -69,7 +69,7 @@ pub(crate) async fn run(args: ServeArgs, context: &Context) -> Result<ExitCode, 
     }
     descriptors::raise_limit();
     let hang_ups = HangUps::listen();
-    let server = Server::bind(server_config::settings(&config.server).faults(faults)).await?;
+    let server = Server::bind(server_settings::settings(&config.server).faults(faults)).await?;
     let parts = ServerAlone { callers: server.callers(), certificates: server.certificates().cloned().collect() };
     let state = ConfigurationState::default();
     let metrics = state.clone();
@@ -112,7 +112,7 @@ fn announce(server: &Server, config: &Config) {
     terminal::tell(&format!(
         "dms-worker: serving on {} ({}{auth}{}{})",
         server.url().unwrap_or_default(),
-        server_config::storage(&config.server),
+        config.server.storage(),
         admin.unwrap_or_default(),
         mqs.unwrap_or_default()
     ));

@@ -180,9 +180,7 @@ impl From<ServerError> for Failure {
                 );
                 Self::new(text).because(source)
             }
-            ServerError::Config(_) | ServerError::Unguarded(_) | ServerError::OpenAdmin(_) | ServerError::Tls(_) => {
-                Self::of(Kind::Config, error.to_string())
-            }
+            ServerError::Config(_) | ServerError::Tls(_) => Self::of(Kind::Config, error.to_string()),
             other => {
                 let cause = other.source().map(|cause| format!(": {cause}")).unwrap_or_default();
                 Self::new(format!("{other}{cause}")).because(other)

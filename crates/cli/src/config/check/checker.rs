@@ -34,6 +34,11 @@ impl<'a> Checker<'a> {
         self.problems.push(Problem::new(self.tree.nearest_origin(path), path, message));
     }
 
+    /// The keys with a mistake.
+    pub(super) fn keys(&self) -> BTreeSet<String> {
+        self.problems.iter().map(|problem| problem.key.clone()).collect()
+    }
+
     /// Reports `key` of `parent` as missing when `value` is empty.
     pub(super) fn require(&mut self, parent: &KeyPath, key: &str, value: &str) {
         if value.trim().is_empty() {
@@ -45,13 +50,6 @@ impl<'a> Checker<'a> {
     pub(super) fn limit(&mut self, path: &KeyPath, result: Result<(), LimitError>) {
         if let Err(LimitError { value, allowed, .. }) = result {
             self.report(path, format!("`{}` is not allowed: {allowed}", value.trim_matches('"')));
-        }
-    }
-
-    /// Reports a count below one.
-    pub(super) fn at_least_one(&mut self, path: &KeyPath, value: usize) {
-        if value == 0 {
-            self.report(path, "`0` is not allowed: 1 or more is needed");
         }
     }
 

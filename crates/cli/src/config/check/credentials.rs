@@ -1,7 +1,7 @@
 //! Credentials with nothing in them: nobody may be let in by one, or call with one.
 //!
-//! Looks at what is written, whatever section it stands in, so that no kind of secret can be left out. Secrets in files are
-//! checked where these are read.
+//! Checks every written secret, in any section, so that no kind of secret can be left out. Secrets in files are checked when the
+//! files are read.
 
 use figment::value::{Dict, Value};
 

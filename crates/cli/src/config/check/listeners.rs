@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::SocketAddr};
 
 use crate::config::{
     check::checker::Checker,
-    schema::{config::Config, server::Server, tls::Tls},
+    schema::{admin::Admin, config::Config, tls::Tls},
     source::path::KeyPath,
 };
 use dms_protocol::limits;
@@ -18,7 +18,6 @@ pub(super) fn check(config: &Config, checker: &mut Checker<'_>) {
     check_tls(&KeyPath::dotted("server.admin_tls"), config.server.admin_tls.as_ref(), checker);
     check_tls(&KeyPath::dotted("server.admin.tls"), config.server.admin.0.tls.as_ref(), checker);
     check_tls(&KeyPath::dotted("admin.tls"), config.admin.tls.as_ref(), checker);
-    check_server_admin(&config.server, checker);
     let memory_only = config.dms.is_embedded() && !config.server.is_durable();
     for (place, publisher) in config.publishers.iter().enumerate() {
         let path = KeyPath::dotted("publishers").child(place);
@@ -44,49 +43,24 @@ pub(super) fn check(config: &Config, checker: &mut Checker<'_>) {
         check_hosts(&path, &publisher.hosts, checker);
         check_reach(&path, publisher.listen, has_token, checker);
     }
-    check_admins(config, checker);
-    if let Some(listen) = config.admin.listen {
-        let has_token = config.admin.token.is_some() || config.admin.token_file.is_some();
-        check_reach(&KeyPath::dotted("admin"), listen, has_token, checker);
-    }
+    check_admin(&config.admin, checker);
     check_distinct(config, checker);
-    check_hosts(&KeyPath::dotted("server"), &config.server.hosts, checker);
-    check_hosts(&KeyPath::dotted("admin"), &config.admin.hosts, checker);
 }
 
-/// The read tokens, the base paths, and the settings of the server's admin address that have two keys.
-fn check_admins(config: &Config, checker: &mut Checker<'_>) {
-    let (server, section, sidecar) = (&config.server, &config.server.admin.0, &config.admin);
-    let own = KeyPath::dotted("server.admin");
-    let token = server.admin_token().is_some() || section.token_file.is_some() || server.admin_token_file.is_some();
-    check_read_token(&own, section.read_token.is_some() || section.read_token_file.is_some(), token, checker);
-    check_base_path(&own, section.base_path.as_deref(), checker);
-    let doubled = [
-        ("token", section.token.is_some() && server.admin_token.is_some()),
-        ("tls", section.tls.is_some() && server.admin_tls.is_some()),
-    ];
-    for (key, _) in doubled.into_iter().filter(|(_, doubled)| *doubled) {
-        checker.report(&own.child(key), format!("`server.admin_{key}` is set too: keep one of the two"));
+/// The admin address of `run`.
+fn check_admin(admin: &Admin, checker: &mut Checker<'_>) {
+    let path = KeyPath::dotted("admin");
+    let has_token = admin.token.is_some() || admin.token_file.is_some();
+    if (admin.read_token.is_some() || admin.read_token_file.is_some()) && !has_token {
+        checker.report(&path.child("read_token"), "is set and admin.token is not, so everybody may read: set both");
     }
-    let own = KeyPath::dotted("admin");
-    let token = sidecar.token.is_some() || sidecar.token_file.is_some();
-    check_read_token(&own, sidecar.read_token.is_some() || sidecar.read_token_file.is_some(), token, checker);
-    check_base_path(&own, sidecar.base_path.as_deref(), checker);
-}
-
-/// A read token alone would leave the address open.
-fn check_read_token(path: &KeyPath, has_read_token: bool, has_token: bool, checker: &mut Checker<'_>) {
-    if has_read_token && !has_token {
-        let token = path.child("token");
-        checker
-            .report(&path.child("read_token"), format!("is set and {token} is not, so everybody may read: set both"));
-    }
-}
-
-fn check_base_path(path: &KeyPath, base: Option<&str>, checker: &mut Checker<'_>) {
-    if let Some(base) = base.filter(|base| !is_base_path(base)) {
+    if let Some(base) = admin.base_path.as_deref().filter(|base| !is_base_path(base)) {
         checker.report(&path.child("base_path"), format!("`{base}` is not allowed: write a path such as /dms"));
     }
+    if let Some(listen) = admin.listen {
+        check_reach(&path, listen, has_token, checker);
+    }
+    check_hosts(&path, &admin.hosts, checker);
 }
 
 /// Names by which callers may call a listener.
@@ -106,22 +80,6 @@ fn check_reach(path: &KeyPath, listen: SocketAddr, has_token: bool, checker: &mu
     let message =
         format!("`{listen}` can be reached from outside and {token} is not set: set it, or listen on 127.0.0.1");
     checker.report(&path.child("listen"), message);
-}
-
-/// The server's admin address shows and changes messages: off loopback it asks for a token, and tells nobody on the way.
-fn check_server_admin(server: &Server, checker: &mut Checker<'_>) {
-    let path = KeyPath::dotted("server");
-    let Some(listen) = server.admin_listen().filter(|listen| !listen.ip().is_loopback()) else { return };
-    let token_file = server.admin.0.token_file.as_ref().or(server.admin_token_file.as_ref());
-    let has_token = server.admin_token().is_some() || token_file.is_some();
-    let missing = match (has_token, server.admin_tls().is_some()) {
-        (true, true) => return,
-        (true, false) => "server.admin_tls is not set: set it",
-        (false, true) => "server.admin_token is not set: set it",
-        (false, false) => "server.admin_token and server.admin_tls are not set: set them",
-    };
-    let message = format!("`{listen}` can be reached from outside and {missing}, or listen on 127.0.0.1");
-    checker.report(&path.child("admin"), message);
 }
 
 fn check_tls(path: &KeyPath, tls: Option<&Tls>, checker: &mut Checker<'_>) {

@@ -5,11 +5,13 @@
 
 pub(crate) mod checker;
 mod credentials;
+mod dms;
 pub(crate) mod key_store;
 mod listeners;
 mod mqs;
 mod outboxes;
-pub(crate) mod service;
+mod server;
+mod server_keys;
 mod workers;
 
 use crate::config::{
@@ -20,11 +22,11 @@ use crate::config::{
 /// Finds everything that cannot work.
 pub(crate) fn check(config: &Config, checker: &mut Checker<'_>) {
     credentials::check(checker);
-    service::check_dms(config, checker);
+    dms::check(config, checker);
     if config.dms.dialect == Dialect::Mqs {
         mqs::check(config, checker);
     }
-    service::check_server(config, checker);
+    server::check(config, checker);
     workers::check(config, checker);
     outboxes::check(config, checker);
     listeners::check(config, checker);

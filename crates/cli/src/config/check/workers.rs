@@ -32,7 +32,7 @@ pub(super) fn check(config: &Config, checker: &mut Checker<'_>) {
     for (place, worker) in config.workers.iter().enumerate() {
         let path = KeyPath::dotted("workers").child(place);
         if !names.insert(worker.label()) && !worker.queue.is_empty() {
-            let message = format!("there is another worker `{}`: give each a name of its own", worker.label());
+            let message = format!("there is another worker `{}`: give each a different name", worker.label());
             checker.report(&path.child("name"), message);
         }
         check_names(&path, worker, checker);

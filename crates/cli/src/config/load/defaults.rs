@@ -91,8 +91,8 @@ fn follow_lease(worker: &mut Worker, path: &KeyPath, is_set: IsSet<'_>) {
     }
 }
 
-/// The shortest lease, in whole seconds, that has room for what is set, and for the usual defaults of the rest where the limits allow
-/// it.
+/// The shortest lease, in whole seconds, that has room for the settings that are written, and for the usual defaults of the others
+/// where the limits allow it.
 fn needed_lease(worker: &Worker, timeout_is_set: bool, linger_is_set: bool) -> Duration {
     if !timeout_is_set && !linger_is_set {
         return Duration::ZERO;
@@ -109,8 +109,8 @@ fn fitting(usual: Duration, room: Duration) -> Duration {
     usual.min(most).max(Duration::from_millis(1))
 }
 
-/// A batch that is collected fits into what may be in flight; by default there is room for one that is collected while another is
-/// handled.
+/// The most messages of a collected batch. It fits into the messages in flight; by default one batch can be collected while another
+/// is handled.
 fn follow_batch(worker: &mut Worker, path: &KeyPath, is_set: IsSet<'_>) {
     let Some(http) = &mut worker.handler.http else { return };
     let Some(Batch::Collect(Collect { max_messages, .. })) = &mut http.batch else { return };

@@ -49,7 +49,7 @@ pub(crate) fn extract<T: DeserializeOwned + Default>(tree: &Tree) -> Extracted<T
         };
         let path = KeyPath::new(error.path.iter().cloned());
         let empty = matches!(tree.value(&path), Some(Value::Empty(..)));
-        // A key with nothing behind it is a key left out. An unknown one is a mistake all the same.
+        // A key without a value counts as left out. An unknown key is a mistake even without a value.
         let mistake = !empty || matches!(error.kind, Kind::UnknownField(..));
         // A choice that is empty because its only key was removed is not a separate mistake.
         let follows = broken.iter().any(|known: &KeyPath| known.overlaps(&path));

@@ -53,7 +53,7 @@ impl KeysFile {
     /// Reads a file; one that is missing has no keys.
     ///
     /// # Errors
-    /// When it cannot be read, or is not one of keys. The text says where, and not what is written there.
+    /// When it cannot be read, or is not a keys file. The text names the line, and never shows its content, which may be a secret.
     pub(crate) fn read(path: &Path) -> Result<Self, String> {
         match text::read(path) {
             Ok(text) => Self::parse(&text).map_err(|place| {

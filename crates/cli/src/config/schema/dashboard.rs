@@ -8,7 +8,7 @@ use serde::{
     de::{Error, MapAccess, Unexpected, Visitor, value::MapAccessDeserializer},
 };
 
-/// Whether there is a dashboard, and what it may do without a token.
+/// Whether there is a dashboard, and whether it may change anything without a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Dashboard {
     /// Whether it is served.

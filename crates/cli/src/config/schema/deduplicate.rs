@@ -19,7 +19,7 @@ pub struct Deduplicate {
     pub store: KeyStore,
     /// How long the key of finished work is remembered; 1 day by default.
     pub keep: Span,
-    /// Separates these keys from those of other workers in the same store; `QUEUE/GROUP` by default.
+    /// Separates these keys from the keys of other workers in the same store; `QUEUE/GROUP` by default.
     pub scope: Option<String>,
 }
 
@@ -72,7 +72,7 @@ pub struct RedisKeys {
     pub url: Option<Secret>,
     /// A file that holds the URL.
     pub url_file: Option<PathBuf>,
-    /// A PEM file with the certificates of the authorities that may have issued Redis's; those of the system by default.
+    /// A PEM file with the certificates of the authorities that may have issued Redis's; the system's authorities by default.
     pub ca_file: Option<PathBuf>,
     /// Begins the names of all keys; `dms_worker:` by default.
     pub prefix: String,

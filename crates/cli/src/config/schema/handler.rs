@@ -139,7 +139,7 @@ pub enum BodyFormat {
     Cloudevents,
 }
 
-/// How a body that is a JSON string is written into a request of its own.
+/// How a body that is a JSON string is written into a request for one message.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum TextBodies {
@@ -234,7 +234,7 @@ pub struct LogHandler {
     pub body: bool,
 }
 
-/// Reads `log:` with nothing behind it as `log: {}`.
+/// Reads `log:` without a value as `log: {}`.
 fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<LogHandler>, D::Error> {
     Option::deserialize(deserializer).map(|handler| Some(handler.unwrap_or_default()))
 }

@@ -25,7 +25,7 @@ pub struct Publisher {
     pub queue: String,
     /// The names or identifiers of queues that messages of `POST /QUEUE` go to, besides `queue`; none by default.
     pub queues: Vec<String>,
-    /// Whether messages are stored in the order in which they arrived; by default only those of FIFO queues are.
+    /// Whether messages are stored in the order in which they arrived; by default only messages of FIFO queues are.
     pub ordered: bool,
     /// Messages taken and not yet sent, of all its queues together; more are answered 503. 10 000 by default.
     #[schemars(range(min = 1))]

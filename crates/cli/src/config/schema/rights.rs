@@ -14,10 +14,3 @@ pub struct Rights {
     /// Queues that may be created, deleted and changed, with their groups and tags; none by default.
     pub manage: Vec<String>,
 }
-
-impl Rights {
-    /// The patterns of each right, by its key.
-    pub(crate) fn by_key(&self) -> [(&'static str, &[String]); 3] {
-        [("send", &self.send), ("consume", &self.consume), ("manage", &self.manage)]
-    }
-}

@@ -122,10 +122,19 @@ impl Server {
         self.admin.0.tls.as_ref().or(self.admin_tls.as_ref())
     }
 
-    /// The keys and users of a project: those of the server itself, unless an entry of `projects` has this id.
+    /// The keys and users of a project: from the server's own `auth`, unless an entry of `projects` has this id.
     pub(crate) fn auth_of(&self, project_id: &str) -> Option<&ServerAuth> {
         let further = self.projects.iter().find(|project| project.id == project_id);
         further.map_or(self.auth.as_ref(), |project| project.auth.as_ref())
+    }
+
+    /// `in memory`, or where the messages are kept, for the first line that a server prints.
+    pub(crate) fn storage(&self) -> String {
+        match (&self.data_dir, &self.postgres) {
+            (Some(dir), _) => format!("data in {}", dir.display()),
+            (None, Some(postgres)) => format!("data in PostgreSQL, schema {}", postgres.schema),
+            (None, None) => "in memory".to_owned(),
+        }
     }
 
     /// Whether its queues outlive the process.
@@ -227,7 +236,7 @@ impl Default for ServerAuth {
 }
 
 impl ServerAuth {
-    /// All keys: those of the configuration, and then those of the keys file.
+    /// All keys: first the keys of the configuration, then the keys of the keys file.
     pub(crate) fn keys(&self) -> impl Iterator<Item = &AccessKey> {
         self.access_keys.iter().chain(&self.keys_of_file)
     }
@@ -317,7 +326,7 @@ impl Default for Quotas {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ServerLimits {
-    /// Connections at a time, at least 1; a further one takes the place of the one that was idle the longest. 4 096 by
+    /// Connections at a time, at least 1; a further one takes the place of the connection that was idle the longest. 4 096 by
     /// default.
     #[schemars(range(min = 1))]
     pub connections: usize,
@@ -364,7 +373,7 @@ pub struct QueueSpec {
     /// Kafka modes only: how long messages are kept, 1-72 hours.
     #[schemars(range(min = 1, max = 72))]
     pub retention_hours: Option<u32>,
-    /// How long this queue keeps messages, 1s to 72h; as `server.retention` says by default. What is set here holds at every start.
+    /// How long this queue keeps messages, 1s to 72h; `server.retention` by default. This value applies again at every start.
     pub retention: Option<Span>,
     /// Whether messages go as soon as every group that exists has settled them, for queues that need no later groups; false by
     /// default.

@@ -10,7 +10,7 @@ use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqA
 use crate::config::source::path::{KeyPath, index};
 
 /// The line of `path` in `text`, counted from 1, or of the nearest key around it; `None` where the text has none of
-/// them. A key that comes in by an anchor has no line of its own.
+/// them. A key that is merged in by an anchor has no line.
 pub(crate) fn line(text: &str, path: &KeyPath) -> Option<usize> {
     (1..=path.steps().len()).rev().find_map(|length| exact(text, &path.steps()[..length]))
 }

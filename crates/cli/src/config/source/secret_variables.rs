@@ -11,7 +11,7 @@ use dms_protocol::internal::secret_url::credentials;
 /// How the names of others' variables with secrets begin: credentials of the vendor's SDKs, and headers for a collector of traces.
 const FOREIGN: [&str; 3] = ["HUAWEICLOUD_SDK_", "OTEL_EXPORTER_OTLP_HEADERS", "OTEL_EXPORTER_OTLP_TRACES_HEADERS"];
 
-/// Whether a variable of this name and value is a secret of this process by itself, whatever the configuration file says.
+/// Whether a variable with this name and value is a secret of this process, independent of the configuration file.
 pub(crate) fn is_secret_variable(name: &str, value: &str) -> bool {
     FOREIGN.iter().any(|beginning| name.starts_with(beginning))
         || key(name, value).is_some_and(|path| is_secret_place(&path) || !credentials(value).is_empty())

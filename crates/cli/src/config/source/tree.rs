@@ -106,7 +106,7 @@ impl Tree {
         layer::find(self.root.get(top)?, rest)
     }
 
-    /// Whether a layer sets `path`. A key with nothing behind it is left out.
+    /// Whether a layer sets `path`. A key without a value counts as left out.
     pub(crate) fn is_set(&self, path: &KeyPath) -> bool {
         self.value(path).is_some_and(|value| !matches!(value, Value::Empty(..)))
     }

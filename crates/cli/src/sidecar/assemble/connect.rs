@@ -27,8 +27,8 @@ pub(crate) fn to_service(config: &Config) -> Result<Client, Error> {
     authorized(builder, config)
 }
 
-/// Whether the vendor's variables or its credentials file have a key. One variable alone counts, because a request must not go out
-/// unsigned for a key that was forgotten: the client then says what is missing.
+/// Whether the vendor's variables or its credentials file have a key. One variable alone counts, because a request must not
+/// be sent unsigned when only a part of the key was forgotten: the client then names the missing variable.
 fn has_vendor_key() -> bool {
     let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
     is_set("HUAWEICLOUD_SDK_AK") || is_set("HUAWEICLOUD_SDK_SK") || VendorCredentials::find().is_ok()

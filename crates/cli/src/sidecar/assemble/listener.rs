@@ -3,8 +3,8 @@
 use std::{net::SocketAddr, time::Duration};
 
 use crate::{
-    config,
-    sidecar::{assemble::server_config, error::SidecarError},
+    config::{self, server_settings},
+    sidecar::error::SidecarError,
 };
 use dms_server::{
     HttpLimits, Tls,
@@ -24,7 +24,7 @@ pub(crate) async fn listen(
     key: &str,
     tls: Option<&config::Tls>,
 ) -> Result<Listener, SidecarError> {
-    let tls = tls.map(|tls| Tls::load(server_config::tls(tls))).transpose()?;
+    let tls = tls.map(|tls| Tls::load(server_settings::tls(tls))).transpose()?;
     Listener::bind(address, tls).await.map_err(|error| SidecarError::Listen(address, key.to_owned(), error))
 }
 

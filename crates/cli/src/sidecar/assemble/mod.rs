@@ -4,6 +4,5 @@ pub(crate) mod connect;
 pub(crate) mod deduplicate;
 pub(crate) mod listener;
 pub(crate) mod outbox;
-pub(crate) mod server_config;
 pub(crate) mod shared;
 pub(crate) mod unit;

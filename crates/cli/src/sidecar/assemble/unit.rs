@@ -42,7 +42,7 @@ use dms_worker::{
 #[derive(Debug)]
 pub(crate) struct WorkerUnit {
     worker: Worker,
-    /// What is known of it while it runs.
+    /// The state of the running worker.
     pub(crate) running: Arc<RunningWorker>,
     app: Option<WatchedApp>,
 }

@@ -5,7 +5,7 @@
 //! | `workers` | all workers, and one worker with its counts and errors |
 //! | `live` | their numbers, as pages and events show them |
 //! | `actions` | pause, resume, drain, concurrency |
-//! | `settings` | the effective configuration, and what was done |
+//! | `settings` | the effective configuration, and recent actions |
 
 mod actions;
 mod live;
@@ -22,8 +22,8 @@ use axum::{
 };
 
 use crate::{
-    config::Config,
-    sidecar::{admin::state::AdminState, assemble::server_config},
+    config::{Config, server_settings},
+    sidecar::admin::state::AdminState,
 };
 use dms_server::{
     clock::Clock,
@@ -78,7 +78,7 @@ pub(super) fn add(router: Router, admin: &Arc<AdminState>, config: &Config, list
         read_token: admin.guards.read_token.clone(),
         reader_sees_bodies: false,
         host_check: admin.host_check.clone(),
-        options: server_config::dashboard(settings.dashboard, settings.base_path.as_deref()),
+        options: server_settings::dashboard(settings.dashboard, settings.base_path.as_deref()),
         product: Product::Worker,
         port: listener.local_addr().map_or(0, |address| address.port()),
         clock: Clock::system(),

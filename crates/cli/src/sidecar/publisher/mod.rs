@@ -48,11 +48,10 @@ use self::{
     results::{PublishAnswer, PublishOutcome},
 };
 use crate::{
-    config,
+    config::{self, server_settings},
     sidecar::{
         assemble::{
             listener::{host_check, limits, listen},
-            server_config,
             shared::Shared,
         },
         error::SidecarError,
@@ -132,7 +131,7 @@ struct Intake {
 }
 
 impl PublisherEndpoint {
-    /// A publisher on this address, which is that of the key `publishers[PLACE].listen`.
+    /// A publisher on this address, which the key `publishers[PLACE].listen` names.
     ///
     /// # Errors
     /// When the address cannot be listened on, or the certificate cannot be used.
@@ -157,7 +156,7 @@ impl PublisherEndpoint {
         settings: &config::Publisher,
         shared: &Shared,
     ) -> Result<Self, SidecarError> {
-        let tls = settings.tls.as_ref().map(|tls| Tls::load(server_config::tls(tls))).transpose()?;
+        let tls = settings.tls.as_ref().map(|tls| Tls::load(server_settings::tls(tls))).transpose()?;
         Ok(Self::on(of.listener.successor(tls), settings, of.key, of.memories.clone(), shared))
     }
 

@@ -1,15 +1,12 @@
 //! The server in this process: its keys and users, its admin token, queues that are missing, and schedules.
 
-use crate::{
-    config::{self, QueueSpec, ServerAuth},
-    sidecar::assemble::server_config,
-};
+use crate::config::{self, QueueSpec, ServerAuth, server_settings};
 use dms_server::Callers;
 
 /// Uses the keys and users of a new configuration, and writes them into the one in force. Returns whether the server accepted
 /// them; if not, nothing has changed.
 pub(crate) fn take_callers(callers: &Callers, in_force: &mut config::Server, new: &config::Server) -> bool {
-    match callers.replace(&server_config::settings(new).projects) {
+    match callers.replace(&server_settings::settings(new).projects) {
         Ok(0) => {}
         Ok(changes) => tracing::info!(changes, "the keys and users were read again"),
         Err(error) => {
@@ -79,7 +76,7 @@ pub(crate) async fn create_queues(callers: &Callers, in_force: &mut config::Serv
         return;
     }
     let known: Vec<_> = merged.iter().map(|(id, ..)| id.as_str()).collect();
-    let mut projects = server_config::settings(new).projects;
+    let mut projects = server_settings::settings(new).projects;
     projects.retain(|project| known.contains(&project.id.to_string().as_str()));
     if let Err(error) = callers.create_missing_queues(&projects).await {
         return tracing::error!(%error, "queues of the configuration cannot be created before a restart");

@@ -61,6 +61,56 @@ fn an_access_key_that_cannot_stand_in_a_header_is_named_with_its_place() {
     );
 }
 
+/// The library numbers the projects; the configuration has one of them in the keys of the server itself, or none.
+#[test]
+fn mistakes_of_a_project_are_named_where_it_stands() {
+    let further = "projects:\n    - id: q\n      auth: {access_keys: [{access_key: AK}], users: [{user: u}]}\n      \
+                   quotas: {queues: 0}\n      queues: [{name: a b}, {name: c, retention: 73h}]\n";
+    let of_q = |line: usize| {
+        [
+            (1, "auth.access_keys[0].secret_key: is missing: set secret_key or secret_key_file"),
+            (1, "auth.users[0].password: is missing: set password or password_file"),
+            (2, "quotas.queues: `0` is not allowed: 1 or more is needed"),
+            (3, "queues: has 2 queues, the quota is 0: raise quotas.queues"),
+            (3, "queues[0].name: `a b` is not allowed: 1 to 64 of A-Z a-z 0-9 _ - are allowed"),
+            (3, "queues[1].retention: `3d1h` is not allowed: 1s to 72h are"),
+        ]
+        .map(|(below, text)| format!("config.yaml:{}: server.projects[0].{text}", line + below))
+    };
+    let mut found = mistakes(&format!("server:\n  {further}"), &[]);
+    found.sort();
+    let mut expected = of_q(3).to_vec();
+    expected.sort();
+    assert_eq!(found, expected);
+
+    let found = mistakes(&format!("server:\n  project_id: p\n  queues: [{{name: own}}]\n  {further}"), &[]);
+    let unguarded = "config.yaml:3: server.auth: has neither access keys nor users, but other projects have: add some";
+    assert_eq!(found.iter().filter(|text| of_q(5).contains(text)).count(), expected.len(), "{found:?}");
+    assert!(
+        found.iter().any(|text| text.ends_with(&unguarded[15..])) && found.len() == expected.len() + 1,
+        "{found:?}"
+    );
+    check(
+        "server:\n  project_id: p q\n  project_name: ''\n",
+        &[
+            "config.yaml:2: server.project_id: `p q` is not allowed: 1 to 64 of A-Z a-z 0-9 _ - are allowed",
+            "config.yaml:3: server.project_name: is required and missing",
+        ],
+    );
+}
+
+/// A secret that its file does not give is reported there, and not as a missing secret.
+#[test]
+fn a_secret_whose_file_cannot_be_read_is_reported_once() {
+    check(
+        "server:\n  listen: 127.0.0.1:1\n  admin: {listen: '10.0.0.1:1', token_file: /no, read_token: R, tls: {certificate: Cargo.toml, key: Cargo.toml}}\n  auth: {access_keys: [{access_key: AK, secret_key_file: /no}]}\n",
+        &[
+            "config.yaml:3: server.admin.token_file: `/no` cannot be read: No such file or directory (os error 2)",
+            "config.yaml:4: server.auth.access_keys[0].secret_key_file: `/no` cannot be read: No such file or directory (os error 2)",
+        ],
+    );
+}
+
 #[test]
 fn rights_contain_valid_queue_names() {
     check(
@@ -338,8 +388,8 @@ fn mistakes_in_the_section_of_an_admin_address_are_named() {
     check(
         "server: {admin: {listen: '127.0.0.1:1', token: T, base_path: dms}, admin_token: T}\n",
         &[
-            "config.yaml:1: server.admin.base_path: `dms` is not allowed: write a path such as /dms",
             "config.yaml:1: server.admin.token: `server.admin_token` is set too: keep one of the two",
+            "config.yaml:1: server.admin.base_path: `dms` is not allowed: write a path such as /dms",
         ],
     );
     check(

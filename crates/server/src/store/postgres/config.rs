@@ -79,30 +79,39 @@ impl PostgresConfig {
     /// # Errors
     /// A sentence about the first setting that cannot be used. It never contains the connection string.
     pub fn check(&self) -> Result<(), PostgresError> {
-        self.hosts().map(drop)?;
-        check_schema(&self.schema).map_err(|reason| PostgresError::Setting { setting: "schema", reason })?;
-        if self.takeover_after < MIN_TAKEOVER {
-            let reason = format!("{:?} is less than {MIN_TAKEOVER:?}", self.takeover_after);
-            return Err(PostgresError::Setting { setting: "takeover_after", reason });
+        match self.mistakes().into_iter().next() {
+            Some((setting, reason)) => Err(PostgresError::Setting { setting, reason }),
+            None => Ok(()),
         }
-        if let Some(shards) = self.shards.filter(|shards| !(1..=MAX_SHARDS).contains(shards)) {
-            let reason = format!("{shards} is not allowed: 1 to {MAX_SHARDS} are");
-            return Err(PostgresError::Setting { setting: "shards", reason });
-        }
-        self.check_addresses()
     }
 
-    fn check_addresses(&self) -> Result<(), PostgresError> {
-        let bad = |reason: String| Err(PostgresError::Setting { setting: "advertise", reason });
+    /// All settings that cannot be used, and why.
+    pub(crate) fn mistakes(&self) -> Vec<(&'static str, String)> {
+        let mut found = Vec::new();
+        if let Err(PostgresError::Setting { setting, reason }) = self.hosts() {
+            found.push((setting, reason));
+        }
+        found.extend(check_schema(&self.schema).err().map(|reason| ("schema", reason)));
+        if self.takeover_after < MIN_TAKEOVER {
+            found.push(("takeover_after", format!("{:?} is less than {MIN_TAKEOVER:?}", self.takeover_after)));
+        }
+        if let Some(shards) = self.shards.filter(|shards| !(1..=MAX_SHARDS).contains(shards)) {
+            found.push(("shards", format!("{shards} is not allowed: 1 to {MAX_SHARDS} are")));
+        }
+        found.extend(self.wrong_address().map(|reason| ("advertise", reason)));
+        found
+    }
+
+    fn wrong_address(&self) -> Option<String> {
         match (&self.advertise, self.listen) {
-            (Some(_), None) => bad("it is the address of cluster.listen, which is not set".to_owned()),
+            (Some(_), None) => Some("it is the address of cluster.listen, which is not set".to_owned()),
             (Some(url), Some(_)) if authority(url).is_none() => {
-                bad(format!("{url:?} is no URL of a host with a port, as http://10.0.0.7:9410"))
+                Some(format!("{url:?} is no URL of a host with a port, as http://10.0.0.7:9410"))
             }
             (None, Some(listen)) if listen.ip().is_unspecified() => {
-                bad(format!("it is required, because other servers cannot reach {listen}"))
+                Some(format!("it is required, because other servers cannot reach {listen}"))
             }
-            _ => Ok(()),
+            _ => None,
         }
     }
 

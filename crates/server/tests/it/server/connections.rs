@@ -2,7 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
-use dms_server::{HttpLimits, Project, Server, ServerConfig, ServerError, broker::Broker};
+use dms_protocol::{queue::NewQueue, secret::Secret, settings::InvalidSetting};
+use dms_server::{HttpLimits, Project, Rights, Server, ServerConfig, ServerError, StartQueue, broker::Broker};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -204,10 +205,13 @@ async fn old_connections_are_closed_after_an_answer() {
 async fn other_addresses_than_loopback_need_credentials() {
     let anywhere = Some(([0, 0, 0, 0], 0).into());
     let refused = Server::bind(ServerConfig::default().listen(anywhere)).await.unwrap_err();
-    assert!(refused.to_string().contains("refusing to listen on 0.0.0.0:0: no project has access keys"), "{refused}");
+    assert!(
+        refused.to_string().contains("listen: `0.0.0.0:0` can be reached from outside and no project has access keys"),
+        "{refused}"
+    );
     Server::bind(guarded().listen(anywhere)).await.unwrap();
     let refused = Server::bind(guarded().admin(anywhere)).await.unwrap_err();
-    assert!(refused.to_string().contains("refusing the admin address 0.0.0.0:0"), "{refused}");
+    assert!(refused.to_string().contains("admin: `0.0.0.0:0` can be reached from outside"), "{refused}");
 }
 
 /// A project with temporary credentials.
@@ -221,31 +225,65 @@ fn with_token(security_token: &str) -> Project {
 #[tokio::test]
 async fn contradicting_projects_are_refused() {
     for (projects, text) in [
-        (vec![Project::new("a b")], "the project id ProjectId(\"a b\") is not"),
-        (vec![Project::new("p"), Project::new("p")], "the project id p is listed twice"),
-        (vec![Project::new("p").access_key("AK", "SK"), Project::new("q")], "the project q has neither"),
-        (vec![Project::new("p").access_key("AK", "")], "an access key of the project p, its secret or its"),
-        (vec![Project::new("p").access_key(" ", "SK")], "an access key of the project p, its secret or its"),
-        (vec![with_token("")], "an access key of the project p, its secret or its security token is empty"),
-        (vec![Project::new("p").user("u", "", "d")], "a user of the project p, \"u\", or the password is empty"),
-        (vec![Project::new("p").user("u", " \t", "d")], "a user of the project p, \"u\", or the password is empty"),
-        (vec![Project::new("p").user("", "pass", "d")], "a user of the project p, \"\", or the password is empty"),
+        (vec![Project::new("a b")], "projects[0].id: `a b` is not allowed: 1 to 64 of"),
+        (vec![Project::new("p"), Project::new("p")], "projects[1].id: there is another project `p`"),
+        (
+            vec![Project::new("p").access_key("AK", "SK"), Project::new("q")],
+            "projects[1]: has neither access keys nor users",
+        ),
+        (vec![Project::new("p").access_key("AK", "")], "projects[0].access_keys[0].secret_key: is required"),
+        (vec![Project::new("p").access_key(" ", "SK")], "projects[0].access_keys[0].access_key: is required"),
+        (vec![with_token("")], "projects[0].access_keys[0].security_token: is empty"),
+        (vec![Project::new("p").user("u", "", "d")], "projects[0].users[0].password: is required"),
+        (vec![Project::new("p").user("u", " \t", "d")], "projects[0].users[0].password: is required"),
+        (vec![Project::new("p").user("", "pass", "d")], "projects[0].users[0].user: is required"),
         (
             vec![Project::new("p").access_key("AK", "1"), Project::new("q").access_key("AK", "2")],
-            "the access key AK is listed twice with different secrets",
+            "projects[1].access_keys[0].access_key: the access key AK is listed twice with different secrets",
         ),
         (
             vec![Project::new("p").access_key("AK", "1").access_key("AK", "1")],
-            "the access key AK is listed twice in the project p",
+            "projects[0].access_keys[1].access_key: the access key AK is listed twice",
         ),
         (
             vec![with_token("t"), Project::new("q").access_key("AK", "SK")],
-            "the access key AK is listed twice with different security",
+            "projects[1].access_keys[0].access_key: the access key AK is listed twice with different security",
         ),
     ] {
         let refused = Server::bind(ServerConfig::default().projects(projects)).await.unwrap_err();
         assert!(refused.to_string().starts_with(text), "{refused}");
     }
+}
+
+/// All mistakes are named at once, each with its setting.
+#[test]
+fn all_mistakes_of_a_configuration_are_found() {
+    let queue = StartQueue::new(NewQueue::new("a b")).group("g").group("g");
+    let mut project = Project::new("p").access_key("A K", "SK").queue(queue);
+    project.access_keys[0].rights = Rights::none().send(vec!["x y".to_owned()]);
+    let mut config = ServerConfig::default()
+        .projects(vec![project, Project::new("q")])
+        .limits(HttpLimits::default().connections(0).bodies_bytes(9))
+        .hosts(vec!["dms:9400".to_owned()])
+        .admin_read_token(Secret::from("R"));
+    config.broker.retention = Duration::from_millis(999);
+    config.broker.max_leased_bytes = 9;
+    let found = config.check().unwrap_err();
+    let settings: Vec<_> = found.all().iter().map(InvalidSetting::setting).collect();
+    let expected = [
+        "projects[1]",
+        "projects[0].access_keys[0].access_key",
+        "projects[0].access_keys[0].rights.send[0]",
+        "projects[0].queues[0].name",
+        "projects[0].queues[0].groups[1]",
+        "broker.retention",
+        "limits.connections",
+        "limits.bodies_bytes",
+        "broker.max_leased_bytes",
+        "hosts[0]",
+        "admin_read_token",
+    ];
+    assert_eq!(settings, expected, "{found}");
 }
 
 /// A port that is taken is named.

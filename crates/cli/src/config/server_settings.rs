@@ -1,4 +1,4 @@
-//! The embedded server as the configuration describes it.
+//! Maps the settings of the server in the configuration to a [`ServerConfig`], once: to check them and to run the server.
 
 use std::collections::HashMap;
 
@@ -24,10 +24,7 @@ pub(crate) fn settings(server: &config::Server) -> ServerConfig {
     own.quotas = Some(quotas(server.quotas));
     own.queues = server.queues.iter().map(queue).collect();
     let own = with_schedules(own, &server.schedules);
-    // Where projects are listed, the short form that nobody wrote is not one more of them.
-    let unwritten =
-        server.auth.is_none() && server.queues.is_empty() && server.schedules.is_empty() && !server.projects.is_empty();
-    let own = (!unwritten).then_some(own);
+    let own = lists_own_project(server).then_some(own);
     let further = server.projects.iter().map(project);
     let made = with_dashboard(with_postgres(ServerConfig::default(), server), server);
     let admin = &server.admin.0;
@@ -66,18 +63,28 @@ pub(crate) fn settings(server: &config::Server) -> ServerConfig {
         .limits(HttpLimits::default().connections(server.limits.connections).bodies_bytes(server.limits.request_bytes))
 }
 
+/// Whether the keys of the server itself describe a project, the first. Where `projects` are listed, they do so only with keys,
+/// queues or schedules of their own.
+pub(crate) fn lists_own_project(server: &config::Server) -> bool {
+    let has_own = server.auth.is_some() || !server.queues.is_empty() || !server.schedules.is_empty();
+    has_own || server.projects.is_empty()
+}
+
 fn mqs(mqs: &config::Mqs) -> MqsConfig {
     MqsConfig::new().listen(mqs.listen).tls(mqs.tls.as_ref().map(tls)).auto_create(mqs.auto_create)
 }
 
 #[cfg(feature = "postgres")]
 fn with_postgres(made: ServerConfig, server: &config::Server) -> ServerConfig {
-    if server.postgres.is_none() {
-        return made;
-    }
-    let mut to = config::postgres_config(server);
-    to.takeover_after = server.cluster.takeover_after.get();
-    made.postgres(to)
+    let Some(keys) = &server.postgres else { return made };
+    let mut postgres = dms_server::PostgresConfig::new(secret(keys.url.as_ref()));
+    postgres.ca_file.clone_from(&keys.ca_file);
+    postgres.schema.clone_from(&keys.schema);
+    postgres.shards = server.cluster.shards;
+    postgres.listen = server.cluster.listen;
+    postgres.advertise.clone_from(&server.cluster.advertise);
+    postgres.takeover_after = server.cluster.takeover_after.get();
+    made.postgres(postgres)
 }
 
 /// A checked configuration does not name PostgreSQL here.
@@ -163,7 +170,7 @@ fn rights(written: Option<&config::Rights>) -> Rights {
     })
 }
 
-/// A secret of a checked configuration: it is there.
+/// A secret; a checked configuration has all of them.
 fn secret(secret: Option<&config::Secret>) -> secret::Secret {
     secret::Secret::from(secret.map(config::Secret::expose).unwrap_or_default())
 }
@@ -194,13 +201,4 @@ fn queue(spec: &config::QueueSpec) -> StartQueue {
         retention_hours: spec.retention_hours,
     };
     spec.groups.iter().fold(StartQueue::new(queue), StartQueue::group)
-}
-
-/// `in memory`, or where the messages are kept: for the line that a server begins with.
-pub(crate) fn storage(server: &config::Server) -> String {
-    match (&server.data_dir, &server.postgres) {
-        (Some(dir), _) => format!("data in {}", dir.display()),
-        (None, Some(postgres)) => format!("data in PostgreSQL, schema {}", postgres.schema),
-        (None, None) => "in memory".to_owned(),
-    }
 }
