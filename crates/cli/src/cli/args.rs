@@ -57,7 +57,7 @@ pub(crate) enum Command {
         after_help = "Examples:\n  dms-worker config show --origin\n  dms-worker config schema > dms-worker.schema.json"
     )]
     Config(config::ConfigArgs),
-    /// Save services under names, and choose the one that commands use
+    /// Save services under names, and choose which one commands use
     #[command(
         after_help = "Examples:\n  dms-worker context add prod --endpoint https://dms.example.com --use\n  dms-worker context list"
     )]

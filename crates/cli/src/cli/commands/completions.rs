@@ -24,8 +24,8 @@ pub(crate) fn run(args: &CompletionsArgs, mut program: clap::Command) -> Result<
     clap_complete::generate(args.shell, &mut program, "dms-worker", &mut script);
     let mut script = String::from_utf8_lossy(&script).into_owned();
     if args.shell == Shell::Bash {
-        // The generator takes the `-` of the program's name for the end of a command where it lists what may follow, and not
-        // where it finds out which command it is: no command would be completed.
+        // The generator replaces the `-` in the program's name when it lists the subcommands, but not when it detects the current
+        // command, so no command would be completed.
         script = script.replace("dms__subcmd__worker", "dms__worker");
     }
     Ok(terminal::print_own(&script)?)

@@ -32,7 +32,7 @@ mod tests {
 
     use super::*;
 
-    /// A terminal that notes what is done with its line.
+    /// A terminal that records how its line changes.
     #[derive(Clone, Debug, Default)]
     struct Line(Arc<Mutex<Vec<String>>>);
 

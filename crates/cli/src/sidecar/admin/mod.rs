@@ -1,7 +1,6 @@
 //! The admin endpoint of `run`: probes, metrics, status, and control.
 //!
-//! `/livez`, `/readyz`, `/startupz` and `/metrics` are open to whoever reaches the address; everything else needs the
-//! token where one is configured.
+//! `/livez`, `/readyz`, `/startupz` and `/metrics` need no token; everything else needs the token, if one is configured.
 
 mod control;
 pub(crate) mod state;
@@ -22,7 +21,7 @@ use prometheus_client::registry::Registry;
 use self::state::AdminState;
 use dms_server::internal::{bearer, exposition, host_check};
 
-/// The routes, without those of the dashboard.
+/// The routes, without the dashboard.
 pub(super) fn router(admin: Arc<AdminState>) -> Router {
     let guarded = Router::new()
         .route("/status", get(status::status))

@@ -39,9 +39,9 @@ const MAX_PAUSE: Duration = Duration::from_secs(30);
 pub(crate) enum Health {
     /// It is healthy.
     Well,
-    /// It refuses connections, or reports that it is not healthy: what was asked, and what came of it.
+    /// It refuses connections, or reports that it is not healthy. Holds the request and its result.
     Ill(String),
-    /// It did not answer in time, because it is busy perhaps: what was asked.
+    /// It did not answer in time, perhaps because it is busy. Holds the request.
     Silent(String),
 }
 
@@ -50,7 +50,7 @@ pub(crate) enum Health {
 pub(crate) struct Outage {
     /// When it was first noticed.
     since: Timestamp,
-    /// What was asked last, and what came of it.
+    /// The last request and its result.
     reason: String,
 }
 
@@ -410,7 +410,7 @@ mod tests {
         app.change(Availability::found);
         let turn = waits(Duration::from_secs(1)).await;
         assert!(turn.is_ok());
-        assert!(waits(Duration::from_secs(60)).await.is_err(), "one is out already");
+        assert!(waits(Duration::from_secs(60)).await.is_err(), "one request is in progress already");
         app.answered(&LazyKey::of(&[]));
         drop(turn);
         assert!(waits(Duration::from_secs(1)).await.is_ok());

@@ -315,7 +315,7 @@ mod tests {
         }
         assert_eq!(blame.judge(key(1), LONE).0, UNCLEAR);
         let ends: Vec<Fault> = (0..5).map(|_| blame.judge(key(1), LONE).0).collect();
-        assert_eq!(ends[..4], [Fault::Later, Fault::Later, Fault::Later, Fault::Message], "but not for ever");
+        assert_eq!(ends[..4], [Fault::Later, Fault::Later, Fault::Later, Fault::Message], "but not without end");
         assert_eq!(ends[4], UNCLEAR);
         blame.answered(Some(key(2)));
         blame.judge(key(1), LONE);

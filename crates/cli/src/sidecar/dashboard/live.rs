@@ -1,4 +1,4 @@
-//! The numbers of the workers, and the stream of those that change.
+//! The numbers of the workers, and the stream of changed numbers.
 
 use std::{convert::Infallible, time::Duration};
 

@@ -150,7 +150,7 @@ fn controls(ui: &Ui<'_>, watch: &RunningWorker, concurrency: usize) -> Markup {
     }
 }
 
-/// The counts since the process started, each with what it means and the setting that changes it.
+/// The counts since the process started, each with its meaning and the setting that changes it.
 fn outcomes(ui: &Ui<'_>, cell: &dyn Fn(&str) -> Markup) -> Markup {
     let t = ui.t;
     let rows = [

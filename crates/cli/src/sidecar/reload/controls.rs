@@ -32,8 +32,8 @@ impl Controls {
     /// Applies another configuration to the sidecar, which runs by the configuration `in_force`, and writes the applied settings
     /// into that. Afterwards both differ in the keys that take a restart of the process.
     ///
-    /// Workers that do not change go on without a pause. Workers whose limits or secrets change go on with these. Workers with
-    /// other changes, and those that are gone, drain: their handlers finish, and their messages are acknowledged. Returns when
+    /// Workers that do not change go on without a pause. Workers whose limits or secrets change go on with the new ones. Workers with
+    /// other changes, and removed workers, drain: their handlers finish, and their messages are acknowledged. Returns when
     /// that is done.
     ///
     /// # Errors

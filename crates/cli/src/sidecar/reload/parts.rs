@@ -106,7 +106,7 @@ impl Parts {
         }
     }
 
-    /// Adds the kept counts to those of the workers that ran until the end.
+    /// Adds the kept counts to the counts of the workers that ran until the end.
     pub(crate) fn with_kept_counts(&self, mut workers: Vec<EndedWorker>) -> Vec<EndedWorker> {
         let mut kept = std::mem::take(&mut *self.ended.lock().unwrap_or_else(PoisonError::into_inner));
         for worker in &mut workers {

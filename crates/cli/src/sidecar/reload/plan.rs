@@ -48,7 +48,7 @@ fn of_worker(old: &[config::Worker], new: &config::Worker, other_variables: bool
     }
 }
 
-/// A worker's settings with those of `new` that can change while it runs.
+/// A worker's old settings, except that settings that can change while it runs are taken from `new`.
 fn with_live_settings(old: &config::Worker, new: &config::Worker) -> config::Worker {
     let mut changed = config::Worker {
         concurrency: new.concurrency,

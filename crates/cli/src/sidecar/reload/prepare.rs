@@ -61,7 +61,7 @@ impl Prepared {
     /// Sets up what another configuration starts, and listens on its new addresses.
     ///
     /// # Errors
-    /// All mistakes. What was set up is dropped then.
+    /// All mistakes. The parts that were set up are dropped then.
     pub(super) async fn new(old: &Config, new: &Config, shared: &Shared) -> Result<Self, Vec<String>> {
         let plan = Plan::between(old, new);
         let mut mistakes = room(old, new).err().into_iter().collect::<Vec<_>>();

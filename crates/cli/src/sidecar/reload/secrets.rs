@@ -11,13 +11,13 @@ use crate::{
 };
 use dms_server::internal::bearer::{BearerAuth, BearerPair};
 
-/// Whether the client takes other credentials. Where the configuration has none, they are those of the embedded server or of the
+/// Whether the client takes other credentials. Where the configuration has none, they come from the embedded server or the
 /// environment, which may have changed.
 pub(super) fn needs_credentials(old: &Config, new: &Config) -> bool {
     old.dms.auth != new.dms.auth || new.dms.auth.is_none()
 }
 
-/// Uses other headers and signing keys for the applications of workers that go on. Returns what has changed.
+/// Uses other headers and signing keys for the applications of workers that go on. Returns the names of the changed ones.
 pub(super) fn renew_apps(parts: &Parts, old: &Config, new: &Config) -> Vec<String> {
     let mut changed = Vec::new();
     for worker in &new.workers {

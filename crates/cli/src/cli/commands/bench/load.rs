@@ -85,7 +85,7 @@ impl Load {
         Ok(progress.tally(|progress| &progress.polls))
     }
 
-    /// Sends and consumes at the same time. The latencies are those of the send requests.
+    /// Sends and consumes at the same time. The latencies are measured for the send requests.
     pub(super) async fn both(&self) -> Result<Tally, Failure> {
         let progress = Arc::new(LoadObserver::new(usize::MAX));
         let half = Self { connections: self.connections.div_ceil(2), ..self.clone() };

@@ -1,6 +1,6 @@
 //! `bench`: how fast a server and this client are together, and what each of them spends on it.
 //!
-//! Each run has a queue of its own, which is deleted afterwards. Handlers do nothing, so the figures are those of the messaging
+//! Each run creates a queue and deletes it afterwards. Handlers do nothing, so the figures measure the messaging
 //! alone. The server is a child process, so that the system counts its CPU time, memory and disk apart from the client's.
 
 mod args;
@@ -177,7 +177,7 @@ mod tests {
     #[test]
     fn large_bodies_make_small_batches_unless_a_size_is_asked_for() {
         assert_eq!([2, 1_024, 52_428, 52_429, 524_288].map(|size| batch(None, size)), [10, 10, 10, 9, 1]);
-        assert_eq!(batch(Some(10), 524_288), 10, "what is asked for is refused by its own name");
+        assert_eq!(batch(Some(10), 524_288), 10, "an explicit batch size is kept, and the service refuses it");
     }
 
     #[test]

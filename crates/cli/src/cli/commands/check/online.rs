@@ -25,7 +25,7 @@ const SKEW: Duration = Duration::from_secs(60);
 pub(super) struct Findings {
     /// What keeps something from working.
     pub(super) mistakes: Vec<String>,
-    /// What is likely not meant.
+    /// Settings that work, and are probably not intended.
     pub(super) remarks: Vec<String>,
 }
 
@@ -136,7 +136,7 @@ fn named<'a>(queues: &'a [QueueOverview], name: &str) -> Option<&'a QueueOvervie
     queues.iter().find(|queue| queue.queue.name == name || queue.queue.id.as_str() == name)
 }
 
-/// Says how far this machine's clock is from that of the service, if that is much.
+/// Describes the difference between the clocks of this machine and of the service, if it is large.
 pub(super) async fn skew(config: &Config) -> Option<String> {
     let trust = config.dms.ca_file.clone().map_or(probe::Trust::System, probe::Trust::Authorities);
     let date = probe::date(&connect::endpoint(config), &trust).await?;
@@ -147,7 +147,7 @@ pub(super) async fn skew(config: &Config) -> Option<String> {
     };
     (apart >= SKEW).then(|| {
         format!(
-            "the clock of this machine is {} {which} that of the service: signed requests are refused when it is 15 minutes; set the clock",
+            "the clock of this machine is {} {which} the service's clock: signed requests are refused from 15 minutes on; set the clock",
             brief(apart)
         )
     })

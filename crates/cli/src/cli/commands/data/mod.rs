@@ -172,7 +172,7 @@ pub(crate) async fn run(args: DataArgs, context: &Context) -> Result<ExitCode, F
     }
 }
 
-/// Runs blocking disk work on a thread of its own.
+/// Runs blocking disk work on a separate thread.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Failure> {
     tokio::task::spawn_blocking(work).await.map_err(|error| Failure::new(error.to_string()))
 }

@@ -191,8 +191,8 @@ pub(crate) fn with_options(
     redrive
 }
 
-/// The journal of a run: the one that was named, or one in the user's state directory that is about this task alone; `None` for a
-/// dry run, and where there can be none.
+/// The journal of a run: the named file, or a file in the user's state directory for exactly this task. `None` for a dry run, and
+/// where no journal is possible.
 pub(crate) fn journal_file(
     kind: &str,
     about: &str,

@@ -24,7 +24,7 @@ pub(super) struct Viewer<F> {
 }
 
 impl<F: FnMut(&[ReceivedMessage]) -> io::Result<()>> Viewer<F> {
-    /// Shows `see` at most `max` messages, then sets `enough` off; `takes`: what was seen is acknowledged.
+    /// Shows at most `max` messages to `see`, and then cancels `enough`. With `takes`, the shown messages are acknowledged.
     pub(super) fn new(filter: Filter, takes: bool, max: u64, enough: CancellationToken, see: F) -> Self {
         Self { filter, takes, left: max, seen: 0, enough, see, failed: None }
     }

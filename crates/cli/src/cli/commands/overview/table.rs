@@ -21,7 +21,7 @@ pub(crate) fn width() -> usize {
     if terminal.is_term() { usize::from(terminal.size().1).clamp(20, 80) } else { 80 }
 }
 
-/// The lines of the table. A name that leaves no room for the figures has a line of its own: nothing is cut off.
+/// The lines of the table. A name that leaves no room for the figures gets a separate line, so that nothing is cut off.
 pub(crate) fn lines(rows: &[Row], width: usize) -> Vec<String> {
     let gap = if width < NARROW { 1 } else { 2 };
     let shown = |cells: [String; 8]| -> Vec<String> {

@@ -179,7 +179,7 @@ pub(super) async fn update(args: &UpdateArgs, context: &Context) -> Result<(), F
 }
 
 impl Updated {
-    /// What is so now of what was to be changed.
+    /// The changed settings with their new values, as a sentence.
     fn in_words(&self, args: &UpdateArgs) -> String {
         let mut parts = Vec::new();
         if args.retention.is_some() || args.delete_when_settled.is_some() {

@@ -184,7 +184,7 @@ fn only_group(source: &Queue, mut groups: Vec<ConsumerGroup>) -> Result<Consumer
     }
 }
 
-/// The group with which this copy consumes, and whether it is new or that of a copy that was not finished.
+/// The group with which this copy consumes, and whether it is new or belongs to an earlier copy that did not finish.
 async fn own_group(
     client: &Client,
     source: &Queue,
@@ -200,7 +200,7 @@ async fn own_group(
     }
     client.create_groups(&source.id, &[&name]).await.map_err(|error| {
         let failure = Failure::from(error);
-        Failure::of(failure.kind(), format!("a copy needs a group of its own in queue {}: {failure}", source.name))
+        Failure::of(failure.kind(), format!("a copy needs a separate group in queue {}: {failure}", source.name))
     })?;
     let group = client.find_group(&source.id, &name).await?;
     if group.available_messages == 0 && group.produced_messages > 0 {

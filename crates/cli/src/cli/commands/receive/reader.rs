@@ -98,7 +98,7 @@ fn is_closed(pipe: &File) -> bool {
     asked.is_ok() && polled[0].revents().contains(PollFlags::ERR)
 }
 
-/// Elsewhere the writing end of a pipe tells nothing: macOS answers with what can be read at this end, which is always nothing.
+/// Elsewhere the number of unread bytes is unknown. macOS reports the bytes that can be read at the writing end, which are always 0.
 #[cfg(not(target_os = "linux"))]
 fn is_empty(_: &File) -> bool {
     true

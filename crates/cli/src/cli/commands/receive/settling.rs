@@ -1,4 +1,4 @@
-//! [`Settling`]: prints the messages of a batch, and acknowledges those that were read.
+//! [`Settling`]: prints the messages of a batch, and acknowledges each one that was read.
 
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -102,8 +102,8 @@ impl Settling<'_> {
         })
     }
 
-    /// Waits for a line that was handed back to be read, so that its next copy is not printed behind it at once. Returns false if the
-    /// reader ends before.
+    /// Waits until the reader has read a line whose message was handed back, so that the redelivered copy is not printed right after
+    /// it. Returns false if the reader ends first.
     async fn read_late(&self, left: usize) -> bool {
         let left = counted(u64::try_from(left).unwrap_or(u64::MAX), "message");
         (self.say)(&format!("the reader needs longer than --ack-wait: {left} handed back, and printed again"));
@@ -214,7 +214,7 @@ mod tests {
         assert_eq!((lines, printed.count), (0, 0));
     }
 
-    /// A line that nobody reads is handed back with those behind it: one copy of it is in the pipe, and nothing has failed.
+    /// Messages whose lines nobody reads are handed back: one copy of the first is in the pipe, and no failure is counted.
     #[tokio::test(start_paused = true)]
     async fn lines_that_are_not_read_in_time_are_handed_back() {
         let server = TestServer::start().await;

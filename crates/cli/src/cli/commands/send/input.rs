@@ -61,7 +61,7 @@ impl Input {
         Self { source, common, number: 0, offset: 0, size: None, keeps_texts: false, keeps_ids: false }
     }
 
-    /// Makes the messages copies of those that the lines name by their `id`.
+    /// Makes each message a copy of the message whose `id` its line has.
     pub(crate) fn keep_ids(&mut self) {
         self.keeps_ids = true;
     }

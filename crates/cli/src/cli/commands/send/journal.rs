@@ -76,8 +76,8 @@ pub(crate) struct Wanted<'a> {
 }
 
 impl Journal {
-    /// Opens the journal of a file, made anew or that of an earlier run; `None` where there can be none: the input is no
-    /// plain file, or nothing can be written beside it.
+    /// Opens the journal of a file: a new one, or the journal of an earlier run. `None` if the input is not a plain file, or nothing
+    /// can be written beside it.
     ///
     /// # Errors
     /// When another run has it, an earlier run was not finished and is not to be resumed, or it belongs to other lines.

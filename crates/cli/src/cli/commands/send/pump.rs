@@ -79,8 +79,8 @@ impl<'a> Pump<'a> {
     /// end was reached.
     ///
     /// # Errors
-    /// When the service is gone, in trouble or refuses the caller, or the source or the journal fails. What was settled is in the
-    /// journal then.
+    /// When the service cannot be reached, fails or refuses the caller, or the source or the journal fails. The journal then has the
+    /// settled lines.
     pub(crate) async fn run(
         mut self,
         input: &mut Input,
@@ -120,7 +120,7 @@ impl<'a> Pump<'a> {
         Ok(self.report)
     }
 
-    /// The run ends early. Gives what it leaves where no journal has it.
+    /// Ends the run early. Returns the unsent lines if no journal records them.
     async fn stop(mut self) -> Result<(Report<'a>, UnsentLines), Failure> {
         let rest = self.leave().await?;
         self.report.rejected = self.rejected.map(Rejected::finish).transpose()?.flatten();
@@ -134,8 +134,8 @@ impl<'a> Pump<'a> {
         Ok((self.report, rest))
     }
 
-    /// Waits for the lines behind one that ended the run. A run with a journal sends them again; of another, each is counted as it fared,
-    /// and those that are not stored go where refused lines go.
+    /// Waits for the results of the lines after the one that ended the run. With a journal, a later run sends them again. Without one,
+    /// each counts by its result, and lines that were not stored are written where refused lines are written.
     async fn leave(&mut self) -> Result<UnsentLines, Failure> {
         let mut rest = UnsentLines { is_sure: true, ..UnsentLines::default() };
         for InFlightLine { number, text, outcome, .. } in std::mem::take(&mut self.travelling) {

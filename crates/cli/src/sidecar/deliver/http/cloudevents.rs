@@ -93,8 +93,8 @@ fn text_type(delivery: &Delivery) -> Option<Cow<'_, str>> {
     delivery.attribute("ce-datacontenttype").filter(|text| text.starts_with("text/"))
 }
 
-/// The id of the message. Services other than this project's tell a consumer none: there it is one of this delivery. A consumer that
-/// drops what it has seen loses nothing by it, for no two deliveries are equal.
+/// The id of the message. Only this project's server sends one; elsewhere the id belongs to this delivery alone. A consumer that
+/// drops events with known ids loses no message, because no two deliveries have the same id.
 fn id(delivery: &Delivery) -> String {
     let of_delivery = || hex(&Sha256::digest(delivery.handle().as_str())[..16]);
     delivery.id().map_or_else(of_delivery, |id| id.to_string())

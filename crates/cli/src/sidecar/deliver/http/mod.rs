@@ -267,7 +267,7 @@ impl BatchHandler for HttpBatches {
 }
 
 impl HttpBatches {
-    /// Posts each message in a separate request, so that only the one that broke the connection fails.
+    /// Posts each message in a separate request, so that only the message that broke the connection fails.
     async fn one_by_one(&self, deliveries: &[Delivery]) -> Vec<Result<(), HandlerError>> {
         let mut verdicts = Vec::with_capacity(deliveries.len());
         for delivery in deliveries {

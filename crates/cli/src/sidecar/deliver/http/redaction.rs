@@ -1,4 +1,5 @@
-//! [`Redaction`]: an application that repeats what it was sent does not put our secrets into errors and dead letters.
+//! [`Redaction`]: removes our secrets from an application's answer, which may repeat the request, before errors and dead letters
+//! show it.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 
@@ -55,7 +56,8 @@ impl Redaction {
     }
 }
 
-/// What may be secret in a URL, as a whole, in its parts (`user:password`, `key=value&key=value`), and as `Authorization: Basic` has it.
+/// The parts of a URL that may be secret: `user:password` and the query, as a whole and in parts, and the credentials as in
+/// `Authorization: Basic`.
 fn parts(url: &SecretUrl) -> impl Iterator<Item = String> {
     let of = |part: &str| {
         let pieces = part.split(['&', ':', '=']).map(str::to_owned);

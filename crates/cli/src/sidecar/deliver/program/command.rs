@@ -67,8 +67,8 @@ impl CommandDelivery {
     }
 }
 
-/// A process of `program` with a pipe to its standard input. What it prints on standard error goes to ours. It ends with
-/// the message: dropped, it is killed.
+/// A process of `program` with a pipe to its standard input. Its standard error is ours. It does not outlive
+/// the message, because dropping it kills it.
 ///
 /// # Errors
 /// When it cannot be started, which is not the message's fault: it is handed back, and nothing is fetched for a while.

@@ -14,8 +14,8 @@ use dms_protocol::trace_context::TRACEPARENT;
 /// What a span's field is called that names another trace, before the name of the W3C header.
 const PREFIX: &str = "link.";
 
-/// Turns the attributes `link.traceparent` and `link.tracestate` of a span into links. A `link.traceparent` begins one, the
-/// `link.tracestate` behind it belongs to it.
+/// Turns the attributes `link.traceparent` and `link.tracestate` of a span into links. A `link.traceparent` begins a link, and
+/// a `link.tracestate` after it belongs to the same link.
 pub(crate) fn link(span: &mut SpanData) {
     let mut contexts: Vec<HashMap<String, String>> = Vec::new();
     span.attributes.retain(|attribute| {
@@ -83,7 +83,7 @@ mod tests {
         assert_eq!(left, ["messaging.system"]);
     }
 
-    /// As those of a call for several messages.
+    /// A call for several messages has such attributes.
     #[test]
     fn each_trace_becomes_a_link_of_its_own() {
         let parent = |id: u8| format!("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b{id}-01");

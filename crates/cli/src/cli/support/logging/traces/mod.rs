@@ -1,7 +1,7 @@
 //! Traces of a process that stays, sent to an OpenTelemetry collector where the environment names one.
 //!
-//! The variables are those of the OpenTelemetry specification. Without an endpoint there are no traces, and nothing is
-//! connected to.
+//! The variables are defined by the OpenTelemetry specification. Without an endpoint, no traces are recorded and no connection is
+//! opened.
 
 #[cfg(feature = "otel")]
 mod collector;

@@ -128,7 +128,7 @@ mod tests {
         assert!(suspects.ended(key(1)) && suspects.ended(key(1)), "one message alone");
         assert!(!suspects.ended(key(2)) && !suspects.ended(key(1)), "two, and no answer between them");
         let ends: Vec<bool> = (0..5).map(|_| suspects.ended(key(3))).collect();
-        assert_eq!(ends, [false, false, false, false, true], "but not for ever");
+        assert_eq!(ends, [false, false, false, false, true], "but not without end");
         suspects.acquit(&LazyKey::numbered(4));
         assert!(suspects.ended(key(2)), "others are answered");
     }
