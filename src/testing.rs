@@ -248,14 +248,14 @@ impl TestGroup {
     /// Runs a worker until the group is idle, and returns its report.
     ///
     /// # Panics
-    /// When the settings contradict each other, the worker ends by itself, or the group is not idle after eight days.
+    /// When the settings contradict each other, the worker ends early, or the group is not idle after eight days.
     pub async fn run_worker(&self, worker: WorkerBuilder) -> WorkerReport {
         let worker = worker.build().unwrap_or_else(|error| panic!("the worker cannot be built: {error}"));
         let (stop, stopped) = oneshot::channel::<()>();
         let running = worker.run(async { drop(stopped.await) });
         let watching = async {
             self.until_idle(IDLE_TIMEOUT).await;
-            // A worker that has ended by itself is reported below.
+            // A worker that has ended early is reported below.
             let _ = stop.send(());
         };
         tokio::pin!(running, watching);

@@ -145,7 +145,7 @@ mod tests {
         assert_eq!(["a", "b", "c"].map(|key| map.get(key).is_some()), [false, true, true]);
         map.remove("b");
         map.insert_weighed("d", (), TTL, 9);
-        assert_eq!(["c", "d"].map(|key| map.get(key).is_some()), [true, true], "what was removed weighs nothing");
+        assert_eq!(["c", "d"].map(|key| map.get(key).is_some()), [true, true], "removed entries weigh nothing");
         map.insert_weighed("e", (), TTL, 99);
         assert_eq!(["c", "d", "e"].map(|key| map.get(key).is_some()), [false, false, true]);
     }

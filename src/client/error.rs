@@ -68,7 +68,7 @@ pub(crate) struct Refusal {
 }
 
 impl Refusal {
-    /// How far the call got, if the service or a gateway answered with an error of its own.
+    /// How far the call got, if the answer is an error of the service or of a gateway.
     fn progress(&self) -> Progress {
         match self.status {
             // Overloaded services refuse a request before they begin it, and say when to retry.
@@ -377,7 +377,7 @@ fn remedy(class: Class, message: &str) -> &'static str {
         Class::Quota => "delete resources that are not needed, or ask for a larger quota",
         Class::Throttled => "send fewer requests",
         Class::BeingCreated => "wait a few seconds",
-        Class::LostLease => "the messages come again",
+        Class::LostLease => "the messages are redelivered",
         Class::Transient | Class::Exists | Class::NotFound | Class::Caller => "",
     }
 }
@@ -413,7 +413,7 @@ mod tests {
         assert!(
             marked.is_unsure() && marked.clone().is_unsure() && marked.to_string().contains("may have taken effect")
         );
-        assert!(!kept.is_unsure(), "what is kept elsewhere was not about this call");
+        assert!(!kept.is_unsure(), "an outcome that is unknown elsewhere is not about this call");
     }
 
     #[test]

@@ -496,11 +496,7 @@ pub(crate) fn check_message(message: &Message) -> Result<(), LimitError> {
 fn check_body(message: &Message) -> Result<(), LimitError> {
     if let Some(fault) = message.body.fault() {
         let allowed = "a body that is one JSON value is needed".to_owned();
-        return Err(LimitError {
-            what: "body",
-            value: format!("that of a message that cannot be read ({fault})"),
-            allowed,
-        });
+        return Err(LimitError { what: "body", value: format!("unreadable in one message ({fault})"), allowed });
     }
     Ok(())
 }

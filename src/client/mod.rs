@@ -72,8 +72,8 @@ impl Client {
         ClientBuilder::new(endpoint.into(), project_id.into())
     }
 
-    /// Replaces the credentials of this client and its clones by those of `other`, for keys and passwords that are
-    /// rotated. Calls in flight keep the credentials with which they started. If the old credentials have worked, a
+    /// Replaces the credentials of this client and its clones by the credentials of `other`, for the rotation of keys and
+    /// passwords. Calls in flight keep the credentials with which they started. If the old credentials have worked, a
     /// refusal of the new ones does not stop the client.
     pub fn authorize_as(&self, other: &Self) {
         self.inner.authorize_as(&other.inner);

@@ -112,7 +112,7 @@ mod tests {
         for token in [&late, &current, &third] {
             store.release(token).await.unwrap();
         }
-        assert_eq!(store.claim("a", SECOND).await.unwrap(), Claim::Done, "what is done stays done");
+        assert_eq!(store.claim("a", SECOND).await.unwrap(), Claim::Done, "finished work stays finished");
     }
 
     #[tokio::test(start_paused = true)]

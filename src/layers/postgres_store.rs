@@ -15,7 +15,7 @@ use crate::postgres::{
 
 /// A store of keys in PostgreSQL, which all replicas of a worker share.
 ///
-/// Times are those of the database, so the clocks of the replicas do not matter. Expired keys are deleted once a minute.
+/// All times come from the database's clock, so the clocks of the replicas do not matter. Expired keys are deleted once a minute.
 /// The table `keys` is created in the schema of the [`Postgres`] when the store is first used.
 ///
 /// ```no_run
@@ -41,7 +41,7 @@ impl PostgresStore {
         Self { table: Table::new(postgres, "keys", definition), scope: String::new(), purge: Purge::default() }
     }
 
-    /// Separates the keys of this store from those of others in the same schema. Default: empty.
+    /// Separates the keys of this store from the keys of others in the same schema. Default: empty.
     ///
     /// Give the workers of different queues or groups different scopes, unless the work of a key is the same for all.
     pub fn scope(mut self, scope: impl Into<String>) -> Self {

@@ -24,7 +24,7 @@ const RELEASE: &str = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redi
 
 /// A store of keys in Redis or Valkey, which all replicas of a worker share.
 ///
-/// Redis deletes expired keys by itself. The store is as durable as the server: without `appendfsync always` a crash can
+/// Redis itself deletes expired keys. The store is as durable as the server: without `appendfsync always` a crash can
 /// forget keys of finished work, as can a failover, and so can an eviction policy other than `noeviction`. Use
 /// `PostgresStore` where that matters.
 ///
@@ -92,7 +92,7 @@ impl RedisStore {
         Ok(())
     }
 
-    /// The connection. It is opened again by itself, except that a first attempt that fails is repeated by the next call.
+    /// The connection, which reconnects automatically. If the first attempt fails, the next call repeats it.
     async fn connection(&self) -> Result<ConnectionManager, RedisError> {
         let connect = || {
             use_a_provider();

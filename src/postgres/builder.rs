@@ -34,7 +34,7 @@ pub struct PostgresBuilder {
 
 impl Postgres {
     /// Sets up a database. `url` has one of the forms `postgres://user:password@host1,host2/database` and
-    /// `host=host1,host2 user=… dbname=…`. Of several hosts, the one that accepts writes is used.
+    /// `host=host1,host2 user=… dbname=…`. Of several hosts, the first that accepts writes is used.
     pub fn builder(url: impl AsRef<str>) -> PostgresBuilder {
         PostgresBuilder::new(Secret::from(url.as_ref()))
     }

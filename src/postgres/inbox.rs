@@ -53,7 +53,7 @@ impl Inbox {
         Self { table, scope: String::new(), keep: KEEP, purge: Purge::default() }
     }
 
-    /// Separates the keys of this inbox from those of other handlers in the same schema. Default: empty.
+    /// Separates the keys of this inbox from the keys of other handlers in the same schema. Default: empty.
     pub fn scope(mut self, scope: impl Into<String>) -> Self {
         self.scope = scope.into();
         self
@@ -65,7 +65,7 @@ impl Inbox {
         self
     }
 
-    /// Creates the table if it is missing, on a connection of its own. The first claim does the same.
+    /// Creates the table if it is missing, on a separate connection. The first claim does the same.
     ///
     /// # Errors
     /// If PostgreSQL cannot be reached, or refuses to create the table.

@@ -64,7 +64,7 @@ impl Outbox {
         Self { table: Table::new(postgres, "outbox", definition) }
     }
 
-    /// Creates the table if it is missing, on a connection of its own. The first send and the relay do the same.
+    /// Creates the table if it is missing, on a separate connection. The first send and the relay do the same.
     ///
     /// # Errors
     /// If PostgreSQL cannot be reached, or refuses to create the table.

@@ -182,7 +182,7 @@ impl Relay {
         self.outbox.set_up().await?;
         let database = match database {
             Some(database) => database,
-            // A connection of its own, because others must not take part in its transactions.
+            // A separate connection, because nothing else may run in its transactions.
             none => none.insert(self.outbox.table().postgres().dedicated().await?),
         };
         let transaction = in_time(database.transaction()).await?;
@@ -232,7 +232,7 @@ impl Relay {
         Ok(rows.first().map_or(Ok(false), |row| row.try_get(0))?)
     }
 
-    /// Sends messages, and those of each queue in their order.
+    /// Sends messages, in order within each queue.
     async fn send(&mut self, pending: Vec<Pending>) -> Results {
         let mut results = Results::default();
         let mut queues: BTreeMap<String, Vec<Pending>> = BTreeMap::new();
@@ -313,7 +313,7 @@ impl Relay {
                 Ok(())
             }
             Err(error) if is_final(&error) => {
-                // One of them is at fault, so each is sent by itself.
+                // One of them is at fault, so each is sent alone.
                 for pending in chunk {
                     Box::pin(self.send_chunk(queue, std::slice::from_ref(pending), results)).await?;
                 }
@@ -361,7 +361,7 @@ impl SendFailure {
 /// Lets PostgreSQL end a transaction that is idle for `idle`, its statements that hang, and its connection if the host of the
 /// relay dies. The lock of the relay would otherwise be held until then, which is hours with the usual settings of TCP.
 ///
-/// The settings are those of the transaction, because a connection pooler may share the connection with others.
+/// The settings are local to the transaction, because a connection pooler may share the connection with others.
 async fn limit_times(transaction: &Transaction<'_>, idle: Duration) -> Result<(), PostgresError> {
     let sql = format!(
         "SET LOCAL idle_in_transaction_session_timeout = {}; SET LOCAL statement_timeout = {}; \

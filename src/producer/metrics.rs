@@ -21,7 +21,7 @@ use prometheus_client::{
 
 use super::error::SendResult;
 
-/// Buckets in seconds: those of the OpenTelemetry messaging conventions, and two for sends that waited for the end of
+/// Buckets in seconds, from the OpenTelemetry messaging conventions, and two more for sends that waited for the end of
 /// an outage.
 const SECONDS: [f64; 16] =
     [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 30.0, 60.0];

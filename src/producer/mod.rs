@@ -50,7 +50,7 @@ const MAX_ENCODED: usize = MAX_BYTES - batcher::ENVELOPE;
 /// Sends messages to one queue. Cloning is cheap: clones share the batches, the bounds and the order.
 ///
 /// After all clones are dropped, accepted messages are still sent while the runtime lives. [`close`](Self::close) waits
-/// for them and reports those that were not sent.
+/// for them and reports how many were not sent.
 ///
 /// ```
 /// use std::time::Duration;
@@ -208,7 +208,7 @@ impl Producer {
         done.await.map_err(|_| SendError::Closed)
     }
 
-    /// Closes the producer and its clones: sends the accepted messages, and gives up those that are not settled within
+    /// Closes the producer and its clones. Sends the accepted messages, and gives up messages that are not settled within
     /// `grace`.
     ///
     /// A second close returns at once.
@@ -248,7 +248,7 @@ impl Producer {
     /// Checks a message alone, so that it cannot make its batch fail. Returns its exact size in a request.
     ///
     /// The API reference bounds the size of a request (5.3.1) without saying what counts. Requests of several messages
-    /// keep the bound as a whole; a message that is a body and nothing else may fill it alone.
+    /// keep the bound as a whole; a message with only a body may fill it alone.
     fn check(&self, message: &Message) -> Result<usize, LimitError> {
         self.client.check_message(message)?;
         let size = self.client.encoded_len(message);

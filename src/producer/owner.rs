@@ -31,7 +31,7 @@ pub(super) enum Command {
     Send(Box<Entry>),
     /// Resolves when all messages that were accepted before are settled.
     Flush(oneshot::Sender<()>),
-    /// Accepts no more messages, settles those that it has until the deadline, and returns the number of messages that
+    /// Accepts no more messages, settles the accepted ones until the deadline, and returns the number of messages that
     /// were never sent.
     Close(Instant, oneshot::Sender<u64>),
 }

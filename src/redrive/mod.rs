@@ -175,7 +175,7 @@ impl Redrive {
     }
 
     /// Records the copies in flight in this file, which is removed when the redrive has finished; none by default. If
-    /// the file is that of a killed run, this redrive continues it: it waits for messages that are still leased, does
+    /// the file belongs to a killed run, this redrive continues that run: it waits for messages that are still leased, does
     /// not send stored copies again, and counts copies that may have been stored as possible duplicates. Missing
     /// directories are created.
     pub fn journal(mut self, path: impl Into<PathBuf>) -> Self {

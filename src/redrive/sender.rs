@@ -114,7 +114,7 @@ impl Sender {
         self.client.dialect() == Dialect::Mqs && last().is_some_and(|failed| failed > self.began)
     }
 
-    /// The copies of the next request: those that fit, up to the first one that cannot be sent or has another target.
+    /// The copies of the next request: all that fit, up to the first one that cannot be sent or has another target.
     async fn copies(&mut self, messages: &[ReceivedMessage]) -> Result<(QueueId, Vec<Message>), Error> {
         let mut queue = None;
         let mut copies = Vec::new();
@@ -240,7 +240,7 @@ impl Visitor for Sender {
         self.take_noted(messages).await
     }
 
-    fn counted(&self, report: &SweepReport) -> u64 {
+    fn counts_towards_max(&self, report: &SweepReport) -> u64 {
         // In a dry run nothing is taken, and messages that are skipped have no copy.
         if self.dry_run { self.report.redriven } else { report.taken.saturating_sub(self.skipped) }
     }

@@ -48,8 +48,8 @@ pub trait Visitor: Send {
     /// Called for a message that stays in the stream.
     fn passed_over(&mut self, message: &ReceivedMessage);
 
-    /// The number of messages that count towards [`Sweep::max`]. Default: those that were visited and acknowledged.
-    fn counted(&self, report: &SweepReport) -> u64 {
+    /// The number of messages that count towards [`Sweep::max`]. Default: all visited and acknowledged messages.
+    fn counts_towards_max(&self, report: &SweepReport) -> u64 {
         report.taken
     }
 }
@@ -300,7 +300,7 @@ impl Pass {
     /// The next batch; empty after an empty poll, `None` at the end of the sweep.
     async fn next(&mut self, visitor: &dyn Visitor) -> Result<Option<Vec<ReceivedMessage>>, Error> {
         let seen = self.report.taken + self.report.passed_over;
-        let wanted = self.sweep.max.saturating_sub(visitor.counted(&self.report));
+        let wanted = self.sweep.max.saturating_sub(visitor.counts_towards_max(&self.report));
         let left = wanted.min(self.report.expected.saturating_add(EXTRA_VISITS).saturating_sub(seen));
         let most = if self.single { 1 } else { MAX_MESSAGES };
         let want = usize::try_from(left).unwrap_or(most).min(most);
@@ -398,7 +398,7 @@ impl Pass {
         self.part(&batch, done, until).await
     }
 
-    /// Acknowledges the first messages of a batch. The rest is redelivered, its first message in a batch of its own.
+    /// Acknowledges the first `done` messages of a batch. The rest is redelivered, its first message alone in a batch.
     async fn part(&mut self, batch: &[ReceivedMessage], done: usize, until: Instant) -> Result<(), Error> {
         self.single = done < batch.len();
         if done == 0 {
@@ -414,7 +414,7 @@ impl Pass {
             Ok(outcome) => outcome.success.min(done),
             Err(error) if error.is_auth() => return Err(error),
             Err(error) => {
-                tracing::warn!(%error, messages = done, "the messages were taken and may come again");
+                tracing::warn!(%error, messages = done, "the acknowledgement failed; messages that were already handled may be redelivered");
                 self.wait_until(until + 2 * MARGIN);
                 0
             }
@@ -438,7 +438,7 @@ impl Pass {
     async fn give_back(&mut self, batch: &[ReceivedMessage], until: Instant) {
         let acks: Vec<_> = batch.iter().map(|message| (message.handle.clone(), AckStatus::Release)).collect();
         if let Err(error) = self.sweep.client.acknowledge_until(&self.sweep.source, &acks, until).await {
-            tracing::debug!(%error, messages = batch.len(), "the messages come again when their lease ends");
+            tracing::debug!(%error, messages = batch.len(), "the messages are redelivered when their lease ends");
             self.wait_until(until + 2 * MARGIN);
         }
     }
@@ -451,7 +451,7 @@ impl Pass {
             let acks: Vec<_> = chunk.iter().map(|(handle, _)| (handle.clone(), AckStatus::Release)).collect();
             let until = chunk.iter().map(|(_, until)| *until).max().unwrap_or(now);
             if let Err(error) = self.sweep.client.acknowledge_until(&self.sweep.source, &acks, until).await {
-                tracing::debug!(%error, messages = chunk.len(), "the messages come again when their lease ends");
+                tracing::debug!(%error, messages = chunk.len(), "the messages are redelivered when their lease ends");
             }
         }
     }

@@ -69,7 +69,7 @@ impl Members {
             return Err(LimitError {
                 what: "name of a worker",
                 value: format!("{:?} twice", handle.name()),
-                allowed: "each needs one of its own: give it a name when it is built".to_owned(),
+                allowed: "each needs a different name: set it when it is built".to_owned(),
             });
         }
         if let Some(ceiling) = &self.ceiling {

@@ -1,4 +1,4 @@
-//! Certificate errors in words: rustls shows most of them as the names of its own variants.
+//! Describes certificate errors in words, because rustls shows most of them as the names of its enum variants.
 
 use std::borrow::Cow;
 

@@ -275,6 +275,6 @@ mod tests {
                 assert_eq!(urls.read(text.parse().unwrap()).unwrap().as_str(), text, "the {time} time");
             }
         }
-        assert_eq!(urls.lock().len(), 1, "it has begun anew");
+        assert_eq!(urls.lock().len(), 1, "the set was cleared");
     }
 }

@@ -5,7 +5,7 @@ use serde::Deserialize;
 
 use super::number;
 
-/// The header in which a service announces its extensions, and a client requests those that change an answer.
+/// The header in which a service announces its extensions, and a client requests extensions that change an answer.
 pub(crate) const EXTENSIONS: HeaderName = HeaderName::from_static("x-dms-extensions");
 
 /// The header with the id of a consume call, by which the call can be ended.

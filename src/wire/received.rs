@@ -38,7 +38,7 @@ pub(crate) fn read(answer: &Bytes) -> Result<Received, String> {
     if read.is_ok() {
         return Ok(Received { messages, cut_off: None });
     }
-    // The second pass checks the encoding of each message by itself; the first one checks the whole text.
+    // The second pass checks the encoding of each message separately; the first one checks the whole text.
     let (messages, complete, read) = read_with(answer, true);
     match read {
         Err(fault) if messages.is_empty() => Err(reason(&fault, answer)),

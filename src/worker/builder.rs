@@ -254,7 +254,7 @@ impl WorkerBuilder {
 
     /// Whether the worker remembers finished work whose message may be redelivered, because a message before it failed
     /// or its acknowledgement was lost. The redelivery is then acknowledged without calling the handler again. Default:
-    /// yes, where messages can be told apart, either by the place in the queue that this project's server sends, or by
+    /// yes, if messages can be distinguished, either by the place in the queue that this project's server sends, or by
     /// [`unique_attribute`](Self::unique_attribute) or [`unique_pointer`](Self::unique_pointer).
     pub fn remember_finished(mut self, remember: bool) -> Self {
         self.settings.remember = remember;

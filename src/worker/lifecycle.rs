@@ -47,7 +47,7 @@ impl Worker {
 
     /// Settings that work but are probably a mistake, each with the remedy.
     ///
-    /// [`WorkerBuilder::build`](super::WorkerBuilder::build) logs them, and the start of the worker logs those that
+    /// [`WorkerBuilder::build`](super::WorkerBuilder::build) logs them, and the start of the worker logs warnings that
     /// depend on the queue. [`check`](Self::check) finds the latter before the start.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = self.setup.settings.warnings();
@@ -56,7 +56,7 @@ impl Worker {
     }
 
     /// Looks up the queue, the group, and everything else that the settings name. Afterwards,
-    /// [`warnings`](Self::warnings) includes those that depend on the queue, for example on its dead letters.
+    /// [`warnings`](Self::warnings) includes warnings that depend on the queue, for example on its dead letters.
     ///
     /// # Errors
     /// As [`run`](Self::run), and if the service cannot be reached.

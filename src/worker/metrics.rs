@@ -40,7 +40,7 @@ use crate::worker::{
     observe::event::{AckResult, Event, MessageAck, Observer},
 };
 
-/// Buckets in seconds: those of the OpenTelemetry messaging conventions, and longer ones up to the longest lease.
+/// Buckets in seconds, from the OpenTelemetry messaging conventions, and longer ones up to the longest lease.
 const BUCKETS: [f64; 17] =
     [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 30.0, 60.0, 300.0];
 

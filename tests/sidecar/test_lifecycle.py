@@ -100,11 +100,11 @@ class Ending(Case):
         until(lambda: process.status()["concurrency"] == 5, "the new concurrency")
         process.file.write_text(text.replace("poll_wait: 1s", "poll_wait: 1s\n    concurrency: none of it"))
         process.kill(signal.SIGHUP)
-        self.assertIn("concurrency", process.line("not taken"))
+        self.assertIn("concurrency", process.line("was rejected"))
         limited = "poll_wait: 1s\n    concurrency: 5\n    rate_limit: 100/h\n    max_messages: 1\n    max_in_flight_bytes: 600000"
         process.file.write_text(text.replace("poll_wait: 1s", limited))
         process.kill(signal.SIGHUP)
-        process.line("its limits are changed.*orders/billing|orders/billing.*its limits are changed")
+        process.line("worker limits changed.*orders/billing|orders/billing.*worker limits changed")
         process.file.write_text(text.replace("poll_wait: 1s", "poll_wait: 2s") + "limits: {in_flight: 9}\n")
         process.kill(signal.SIGHUP)
         self.assertIn("limits.in_flight", process.line("need a restart"))

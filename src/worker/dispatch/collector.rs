@@ -96,8 +96,8 @@ impl Collector {
         Slot { collector: self.clone(), position, counted: true }
     }
 
-    /// Adds a message, and returns the calls that can start now: the one that it completes, and the one that it did not
-    /// fit into.
+    /// Adds a message, and returns the calls that can start now: the call that it completes, and the call that had no room
+    /// for it.
     fn join(self: &Arc<Self>, position: usize, delivery: Delivery) -> (PendingCall, Vec<ReadyCall>) {
         let (send, answer) = oneshot::channel();
         let size = delivery.body().len();
@@ -176,7 +176,7 @@ impl Slot {
         self.collector.join(self.position, delivery)
     }
 
-    /// Joins a call of its own, and lets the others continue without it.
+    /// Adds the message to a separate call, so that the others continue without it.
     pub(crate) fn join_own_call(&mut self, delivery: Delivery) -> (PendingCall, Vec<ReadyCall>) {
         let mut complete = Vec::from_iter(self.leave(true));
         let own = Collector::consumed(1, false);

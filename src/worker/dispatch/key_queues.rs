@@ -1,7 +1,7 @@
 //! [`KeyedQueues`]: one message of a key at a time, in the order of arrival, with other keys in parallel.
 //!
-//! A message enters the queue of its key when it arrives. If a message fails, those that wait after it are turned away,
-//! and so are later ones, until the failure has been reported to the service; the service then redelivers them after
+//! A message enters the queue of its key when it arrives. If a message fails, the messages after it are turned away,
+//! and so are later arrivals, until the failure has been reported to the service; the service then redelivers them after
 //! the failed message. They learn of it only once the failure is reported. Otherwise they would be redelivered before
 //! it, be turned away again, and become dead letters because of another message's failure.
 //!
@@ -59,7 +59,7 @@ struct QueueEntry {
 }
 
 impl KeyQueue {
-    /// Turns away the messages that wait and those that arrive, until the queue is reopened.
+    /// Turns away waiting and arriving messages until the queue is reopened.
     fn stop(&mut self, entry: &QueueEntry) {
         for waiting in self.waiting.drain(..) {
             // The receiver may be gone, because its batch has ended.
@@ -289,7 +289,7 @@ mod tests {
         let mut third = Box::pin(third.turn());
         assert!(futures_util::poll!(&mut third).is_pending(), "the second is not reported yet");
         drop(two);
-        assert!(third.await.is_none(), "the second comes again before the third");
+        assert!(third.await.is_none(), "the second is redelivered before the third");
         drop((one, three));
         continues_to_work(&queues).await;
     }

@@ -15,7 +15,7 @@ use crate::worker::{
 #[derive(Debug)]
 pub(crate) struct Dispatch {
     pub(crate) handler: HandlerKind,
-    /// Collects the messages of all batches for a batch handler; `None` where each consumed batch has a collector of its own.
+    /// Collects the messages of all batches for a batch handler; `None` if each consumed batch has a separate collector.
     collector: Option<Arc<Collector>>,
     /// The messages that wait for others of the same key.
     pub(crate) keyed_queues: KeyedQueues,
@@ -33,7 +33,7 @@ impl Dispatch {
         Self { handler, collector, keyed_queues: KeyedQueues::default(), in_order }
     }
 
-    /// The collector for the `messages` of a consumed batch; `None` when each message has a call of its own.
+    /// The collector for the `messages` of a consumed batch; `None` if each message is a separate call.
     pub(crate) fn collector(&self, messages: usize) -> Option<Arc<Collector>> {
         match (&self.handler, &self.collector) {
             (HandlerKind::Single(_), _) => None,

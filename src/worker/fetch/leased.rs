@@ -9,7 +9,7 @@ use crate::{
     worker::settlement::lease::{Lease, LeaseBegin, MIN_MARGIN},
 };
 
-/// A batch that a consumer without a worker acknowledges by itself.
+/// A batch for a consumer without a worker, which sends the acknowledgement itself.
 #[derive(Debug)]
 pub struct LeasedBatch {
     /// The messages in the order of consumption.

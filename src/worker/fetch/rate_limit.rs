@@ -113,7 +113,7 @@ impl TokenBucket {
         self.lock().era == tokens.era
     }
 
-    /// Gives unused tokens back, for those that wait. Tokens of an earlier rate are dropped.
+    /// Gives unused tokens back to the waiting polls. Tokens of an earlier rate are dropped.
     pub(crate) fn give_back(&self, unused: Tokens) {
         let count = u32::try_from(unused.count).unwrap_or(u32::MAX);
         if count > 0 && self.lock().give_back(count, unused.era) {

@@ -87,14 +87,14 @@ where
 
 /// Which messages share a call of a [`BatchHandler`].
 ///
-/// A message that is known to have failed before has a call of its own, so that a message that makes its call fail
+/// A message that is known to have failed before is called alone, so that a message that makes its call fail
 /// cannot do so to the same neighbours again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Batching {
     /// Messages that were consumed together, at most ten. No message waits. The default.
     ///
-    /// With [`Ordering::Key`](crate::worker::Ordering::Key), a message that waits for its key is called by itself when
+    /// With [`Ordering::Key`](crate::worker::Ordering::Key), a message that waits for its key is called alone when
     /// its turn comes.
     #[default]
     Consumed,

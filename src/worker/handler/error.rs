@@ -11,7 +11,7 @@ use crate::{
 ///
 /// Every error converts with `?`, and means that the message failed and is to be redelivered. [`HandlerError`] does not
 /// implement [`std::error::Error`] itself, because this conversion could not exist then. Clones share the reason. The
-/// text of the error is that of the reason, cut after 4,096 bytes. A reason that panics when it is formatted or dropped
+/// error shows the text of the reason, cut after 4,096 bytes. A reason that panics when it is formatted or dropped
 /// does no harm.
 #[derive(Clone)]
 pub struct HandlerError {

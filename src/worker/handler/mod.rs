@@ -17,7 +17,7 @@ use serde::de::DeserializeOwned;
 
 use crate::worker::handler::{delivery::Delivery, error::HandlerError};
 
-/// Handles messages, each in a call of its own, many concurrently.
+/// Handles messages, one per call, many concurrently.
 ///
 /// The future is dropped at the [deadline](Delivery::deadline) of the message. A panic fails its message only.
 ///

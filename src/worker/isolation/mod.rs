@@ -2,7 +2,7 @@
 //!
 //! A failing acknowledgement also fails the messages after the failure, and a service may count that against each of
 //! them. So before such an acknowledgement is sent, no other poll for more than one message is in flight. Afterwards
-//! messages are fetched one at a time, until those that became available again have been seen (see [`quarantine`]). So
+//! messages are fetched one at a time, until all messages that became available again have been seen (see [`quarantine`]). So
 //! each neighbour fails at most once, and then succeeds alone. Then batches grow again.
 //!
 //! The messages are quarantined before the acknowledgement is sent, and stay so whatever its result: a lost reply, an

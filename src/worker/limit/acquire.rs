@@ -11,8 +11,8 @@ use tokio::{
 /// single message.
 pub(crate) const GATHER_TIME: Duration = Duration::from_millis(5);
 
-/// Waits until `take` succeeds, which is called whenever capacity is `freed`. `take` returns what it took, or how much
-/// is free if that is not enough. Its argument is `true` when it should accept any amount, because it has waited
+/// Waits until `take` succeeds, which is called whenever capacity is `freed`. `take` returns the taken capacity, or the
+/// free amount if it is not enough. Its argument is `true` when it should accept any amount, because it has waited
 /// [`GATHER_TIME`] since something was free.
 ///
 /// # Cancel safety

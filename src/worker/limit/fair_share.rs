@@ -32,8 +32,8 @@ pub(super) struct FairShare {
     vacant: Vec<usize>,
     /// The members that want capacity, the next one first.
     queue: BTreeSet<QueuePosition>,
-    /// What all members hold together. A member that holds nothing is charged for its guaranteed message.
-    charged: Capacity,
+    /// The capacity that is reserved for all members together.
+    reserved: Capacity,
     /// Messages in flight in all members.
     messages: usize,
     /// The sum of the weights of all members.
@@ -52,7 +52,7 @@ pub(super) struct MemberState {
     pub(super) wants: usize,
     /// When it started to wait or last took something, in the order of all members.
     turn: u64,
-    /// Whether its worker has ended. Then it is charged only for the capacity that it still holds.
+    /// Whether its worker has ended. Then nothing is reserved beyond the capacity that it still holds.
     left: bool,
 }
 
@@ -91,8 +91,8 @@ impl Capacity {
 }
 
 impl MemberState {
-    /// What the member is charged for: at least its guaranteed poll, until it has left.
-    fn charge(&self) -> Capacity {
+    /// The capacity that is reserved for the member: what it holds, and at least one poll until it has left.
+    fn reserved(&self) -> Capacity {
         if self.left {
             return Capacity { messages: self.messages, bytes: self.bytes };
         }
@@ -113,7 +113,7 @@ impl FairShare {
             members: Vec::new(),
             vacant: Vec::new(),
             queue: BTreeSet::new(),
-            charged: Capacity { messages: 0, bytes: 0 },
+            reserved: Capacity { messages: 0, bytes: 0 },
             messages: 0,
             weights: 0,
             next_turn: 0,
@@ -123,7 +123,7 @@ impl FairShare {
     /// Adds a member and returns its number.
     pub(super) fn join(&mut self, weight: u32) -> usize {
         let member = MemberState { weight, messages: 0, bytes: 0, wants: 0, turn: 0, left: false };
-        self.charged = self.charged.plus(member.charge());
+        self.reserved = self.reserved.plus(member.reserved());
         self.weights += u64::from(weight);
         if let Some(place) = self.vacant.pop()
             && let Some(vacant) = self.members.get_mut(place)
@@ -185,9 +185,9 @@ impl FairShare {
         if queue.next().is_none_or(|place| place.member != to) {
             return sure;
         }
-        let free = self.max.less(self.charged);
-        // A poll is charged for the most bytes that it can bring.
-        if free.bytes < (member.bytes + MAX_BYTES).saturating_sub(member.charge().bytes) {
+        let free = self.max.less(self.reserved);
+        // A poll needs room for the most bytes that it can return.
+        if free.bytes < (member.bytes + MAX_BYTES).saturating_sub(member.reserved().bytes) {
             return 0;
         }
         let fair = queue.next().map_or(usize::MAX, |next| self.up_to(to, next.rank));
@@ -224,14 +224,14 @@ impl FairShare {
         let Some(place) = self.place(of) else { return };
         self.queue.remove(&place);
         let Some(member) = self.members.get_mut(of) else { return };
-        let (messages, charge, waited) = (member.messages, member.charge(), member.wants > 0);
+        let (messages, before, waited) = (member.messages, member.reserved(), member.wants > 0);
         change(member);
         if !waited {
             member.turn = turn;
         }
         let wants = member.wants > 0;
         self.messages = self.messages + member.messages - messages;
-        self.charged = self.charged.less(charge).plus(member.charge());
+        self.reserved = self.reserved.less(before).plus(member.reserved());
         if let Some(place) = self.place(of).filter(|_| wants) {
             self.queue.insert(place);
         }

@@ -7,7 +7,7 @@
 //! first.
 //!
 //! [`FairShare`](crate::worker::limit::fair_share::FairShare) decides and is pure; this file waits, wakes and releases.
-//! A change wakes the first worker in the queue and the one that has just released its last capacity, but never all of
+//! A change wakes the first worker in the queue and the worker that has just released its last capacity, but never all of
 //! them, because there may be a thousand.
 
 use std::sync::{Arc, Mutex, PoisonError};

@@ -244,7 +244,11 @@ mod tests {
         assert_eq!(MessageAck::of(&all, 2, Some(Verdict::NotStarted), reported(Stop::Release)), Released);
         assert_eq!(of(AckResult::Answered { success: 2, fail: 1 }), [Acked, Acked, Returned]);
         assert_eq!(of(AckResult::Answered { success: 1, fail: 2 }), [Acked, Rejected, Returned]);
-        assert_eq!(of(AckResult::Answered { success: 3, fail: 0 }), [Acked, Acked, Returned], "not what was asked");
+        assert_eq!(
+            of(AckResult::Answered { success: 3, fail: 0 }),
+            [Acked, Acked, Returned],
+            "the answer disagrees with the request"
+        );
         assert_eq!(of(AckResult::Late), [Late; 3]);
         assert_eq!(of(AckResult::Unknown), [Unknown; 3]);
     }

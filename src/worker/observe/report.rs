@@ -20,7 +20,7 @@ pub struct WorkerReport {
     pub done: u64,
     /// Messages whose handler returned an error that is neither a reject nor a deferral.
     pub failed: u64,
-    /// Messages whose handler rejected them, including those that could not be decoded.
+    /// Messages whose handler rejected them, including undecodable messages.
     pub rejected: u64,
     /// Messages whose handler deferred them.
     pub deferred: u64,
@@ -36,7 +36,7 @@ pub struct WorkerReport {
     pub remembered: u64,
     /// Messages that the service settled.
     pub acknowledged: u64,
-    /// Messages that will be redelivered: those that failed, and those after them.
+    /// Messages that will be redelivered, because they or an earlier message of their batch failed.
     pub redelivered: u64,
     /// Messages that were handed back without counting a failure, because they were not started or their handler was
     /// stopped with the worker.

@@ -31,7 +31,7 @@ pub(crate) fn receive(origin: &Origin) -> Span {
     )
 }
 
-/// A poll was answered with so many messages.
+/// Records on a poll's span that it was answered with `messages` messages.
 pub(crate) fn received(span: &Span, messages: usize) {
     span.record("messaging.batch.message_count", messages);
 }
@@ -89,7 +89,7 @@ pub(crate) fn processed(span: &Span, outcome: &HandlerOutcome<'_>) {
     }
 }
 
-/// The span of an acknowledgement of so many messages.
+/// The span of an acknowledgement of `messages` messages.
 pub(crate) fn ack(origin: &Origin, messages: usize) -> Span {
     messaging_span!(
         "ack", kind: "client", operation: "settle", queue: origin.queue,

@@ -100,7 +100,7 @@ fn others_leases(context: &Context) -> Duration {
     context.ack_wait() * MAX_OTHER_LEASES
 }
 
-/// Stops batch polls, and asks the service to end those that are waiting.
+/// Stops batch polls, and asks the service to end the waiting ones.
 async fn close(context: &Context) -> ClosedPolls<'_> {
     let closing = context.isolation.close();
     tokio::pin!(closing);

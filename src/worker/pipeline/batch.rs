@@ -99,7 +99,7 @@ struct BatchRun {
     stop_guards: Vec<Option<StopGuard>>,
     /// When each message was started or entered the queue of its key, by position.
     started: Vec<Instant>,
-    /// The permits, if those of stuck handlers are to be released.
+    /// The permits, if stuck handlers must release theirs.
     permits: Option<Arc<BatchPermits>>,
     /// The positions of handlers that continue although they were stopped.
     stuck: HashSet<usize>,
@@ -113,7 +113,7 @@ impl BatchRun {
         let permits = batch.permits.first().filter(|_| frees_permits).map(|permit| permit.batch().clone());
         let ordering = &context.settings.ordering;
         let collector = context.dispatch.collector(batch.messages.len());
-        // In an ordered batch, a call of its own would break the order.
+        // In an ordered batch, a separate call would break the order.
         let own_call = |message: &ReceivedMessage| {
             !ordering.is_batch() && (batch.suspect || failed_attempts(&message.attributes) > 0)
         };

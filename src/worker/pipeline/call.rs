@@ -98,7 +98,7 @@ async fn linger_ends(context: &Context, until: Option<Instant>) {
     }
 }
 
-/// Starts the call of a batch handler, in a task of its own because it belongs to none of its messages.
+/// Starts the call of a batch handler, in a separate task because the call belongs to none of its messages alone.
 pub(crate) fn begin(context: &Arc<Context>, complete: ReadyCall) {
     let HandlerKind::Batch(handler) = &context.dispatch.handler else { return };
     let ReadyCall { mut members, stop } = complete;

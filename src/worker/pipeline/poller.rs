@@ -42,7 +42,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(37_500);
 /// The longest of these pauses.
 const MAX_PAUSE: Duration = Duration::from_secs(5 * 60);
 
-/// Runs pollers until the worker stops, and returns those that are left, to be
+/// Runs pollers until the worker stops, and returns the remaining ones, to be
 /// [drained](crate::worker::pipeline::drain). Ends the polls in flight while the worker is paused.
 ///
 /// # Errors
@@ -126,7 +126,7 @@ struct Poller {
     backoff: Schedule,
     /// Whether its last poll received no messages.
     found_empty: bool,
-    /// Since when polls have failed for a reason that will not go away by itself.
+    /// Since when polls have failed for a reason that an operator has to remove.
     refused_since: Option<Instant>,
     /// The pauses while the key or the user is refused.
     pauses: Schedule,

@@ -40,7 +40,7 @@ pub(crate) struct Job {
     pub(crate) ticket: Option<Ticket>,
     /// Its slot in the call of a batch handler, if there is one.
     pub(crate) slot: Option<Slot>,
-    /// Whether it gets a call of its own, because it may be the one that makes calls fail.
+    /// Whether it is called alone, because it may be the message that makes calls fail.
     pub(crate) own_call: bool,
 }
 

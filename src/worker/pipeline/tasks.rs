@@ -121,7 +121,7 @@ impl BatchTasks {
         None
     }
 
-    /// Gives each message that has not started a task of its own.
+    /// Spawns a separate task for each message that has not started.
     pub(crate) fn spawn_waiting(&mut self) {
         if self.spawn_waiting_at.take().is_some() {
             let waiting = self.queue.lock().waiting.len();

@@ -74,7 +74,7 @@ impl Ledger {
     }
 
     /// Records the verdict of the message at `position`. The first verdict stays, because a late result cannot undo
-    /// what was decided.
+    /// a decision.
     pub(crate) fn record(&mut self, position: usize, verdict: Verdict) {
         if let Some(slot) = self.verdicts.get_mut(position) {
             slot.get_or_insert(verdict);

@@ -70,7 +70,7 @@ async fn a_hanging_handler_is_stopped_before_the_lease_ends() {
     assert_eq!(script.acks(), [list(&[("a", OK), ("b", FAIL)])]);
     let at = script.ack_times()[0];
     assert!(at >= SECOND * 29 && at < SECOND * 30, "{at:?}");
-    assert_eq!(told.load(SeqCst), 1, "it was told before it was stopped");
+    assert_eq!(told.load(SeqCst), 1, "the handler saw the cancellation before it was stopped");
     assert_eq!(running.stop().await.timed_out, 1);
 }
 

@@ -163,7 +163,7 @@ async fn batches_are_collected_by_bytes() {
     running.stop().await;
 }
 
-/// Invariant 3: a message is not held so long that its handler could not finish within the lease.
+/// Invariant 3: the wait for a batch leaves the handler enough time to finish within the lease.
 #[tokio::test(start_paused = true)]
 async fn the_lease_ends_the_wait_for_a_batch_that_does_not_fill() {
     for (timeout, expected) in [(None, 14), (Some(SECOND * 8), 21)] {

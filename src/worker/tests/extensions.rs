@@ -78,7 +78,11 @@ async fn a_reject_that_is_refused_becomes_a_failure() {
     running.after(SECOND * 10).await;
     let rejected = list(&[("a", OK), ("poison", REJECT), ("c", OK)]);
     assert_eq!(script.acks(), [rejected, list(&[("a", OK), ("poison", FAIL)])]);
-    assert_eq!(script.ack_times()[1].as_secs(), 8, "it would be redelivered for ever: not at once");
+    assert_eq!(
+        script.ack_times()[1].as_secs(),
+        8,
+        "the failure is not sent at once, because the message would be redelivered in a loop"
+    );
     running.stop().await;
 }
 

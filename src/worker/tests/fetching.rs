@@ -68,7 +68,7 @@ async fn after_a_failure_messages_are_fetched_one_at_a_time_until_all_were_seen(
         async move { if fails { Err(HandlerError::retry("no")) } else { Ok(()) } }
     });
     running.after(SECOND / 10).await;
-    assert!(script.acks().is_empty(), "a wide poll is out");
+    assert!(script.acks().is_empty(), "a batch poll is in flight");
     running.after(SECOND).await;
     assert_eq!(script.acks(), [list(&[("a", FAIL)])], "it has come back");
     script.batches.lock().unwrap().push_back(messages(&["a", "b", "c", "d", "e"]));

@@ -23,7 +23,7 @@ async fn a_failure_stops_its_own_key_only() {
     let (running, order) = Running::in_order(&script, settings, "a1");
     running.after(SECOND * 5).await;
     let order = order.lock().unwrap().clone();
-    assert_eq!(order, ["a1", "b1", "b2"], "a2 and a3 come again behind a1");
+    assert_eq!(order, ["a1", "b1", "b2"], "a2 and a3 are redelivered after a1");
     let acks = script.acks();
     assert!(acks.contains(&list(&[("a1", FAIL)])) && acks.contains(&list(&[("a3", FAIL)])), "{acks:?}");
     running.stop().await;

@@ -1,4 +1,4 @@
-//! Changes of a running worker, and failures of its own parts.
+//! Changes of a running worker, and failures of its parts.
 
 use tokio::sync::mpsc;
 
@@ -152,7 +152,7 @@ async fn stopping_now_does_not_wait_for_handlers() {
     let report = running.stop().await;
     assert!(began.elapsed() < SECOND, "{:?}", began.elapsed());
     assert_eq!((report.drained, report.done, report.interrupted), (false, 1, 1));
-    assert_eq!(script.acks(), [list(&[("a", OK), ("b", FAIL)])], "what is finished is acknowledged");
+    assert_eq!(script.acks(), [list(&[("a", OK), ("b", FAIL)])], "finished messages are acknowledged");
 }
 
 /// A poller that panics is restarted, later each time, and an idle worker stays cheap whichever poller it was.
@@ -161,7 +161,7 @@ async fn the_successor_of_a_poller_that_panicked_waits_as_long() {
     let script = Script::new(&vec![&["x"; 10][..]; 40]);
     let (running, _) = slow(&script, Settings { concurrency: 100, ..Settings::default() });
     running.after(SECOND / 2).await;
-    assert!(script.asked.lock().unwrap().len() > 1, "several polls are out");
+    assert!(script.asked.lock().unwrap().len() > 1, "several polls are in flight");
     // The poller with the long wait panics when the queue is empty, while others wait shortly.
     script.deadly.store(1, SeqCst);
     running.after(SECOND * 60).await;

@@ -99,7 +99,7 @@ async fn an_error_that_panics_fails_its_message_and_its_key_continues() {
             assert_eq!(acks.last(), Some(&list(&[("a3", OK)])), "its lane is open again");
             let report = running.control.counters.report(false);
             assert_eq!((report.failed, report.rejected), if parks { (0, 1) } else { (1, 0) }, "its message is counted");
-            assert_eq!(curious.0.lock().unwrap().len(), if parks { 4 } else { 3 }, "the observer was told of each run");
+            assert_eq!(curious.0.lock().unwrap().len(), if parks { 4 } else { 3 }, "the observer received each event");
             assert!(running.stop().await.drained);
         }
     }

@@ -1,4 +1,4 @@
-//! Which keys differ between two configurations, and what a change of a key takes to apply.
+//! The differences between two configurations, and whether each takes effect at once or needs a restart.
 
 use std::collections::BTreeSet;
 
@@ -6,18 +6,18 @@ use serde_json::Value;
 
 use crate::config::schema::config::Config;
 
-/// What a change of a key takes while the process runs.
+/// When a changed key takes effect in a running process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChangeEffect {
-    /// It is applied at once, without a restart of anything.
+    /// At once, without a restart of anything.
     Live,
-    /// The worker, publisher or outbox that has it is stopped in order and started again. The others continue.
+    /// At once: its worker, publisher or outbox is stopped gracefully and started again. The others continue.
     Part,
-    /// It is applied when the process starts again.
+    /// When the process is restarted.
     Process,
 }
 
-/// What a change of each key takes. The longest entry that is the key, or stands above it, decides.
+/// The effect of a change of each key. The longest entry that equals the key or is a prefix of it decides.
 pub const CHANGE_EFFECTS: &[(&str, ChangeEffect)] = &[
     ("admin", ChangeEffect::Process),
     ("admin.read_token", ChangeEffect::Live),
@@ -68,7 +68,7 @@ pub const CHANGE_EFFECTS: &[(&str, ChangeEffect)] = &[
     ("workers[].rate_limit", ChangeEffect::Live),
 ];
 
-/// What a change of this key takes; `key` has `[]` for places in lists, as in `workers[].name`.
+/// The effect of a change of `key`, which has `[]` for places in lists, as in `workers[].name`.
 pub fn change_effect(key: &str) -> Option<ChangeEffect> {
     let above = |entry: &str| {
         key.strip_prefix(entry).is_some_and(|rest| rest.is_empty() || rest.starts_with('.') || rest.starts_with('['))

@@ -8,6 +8,7 @@ use serde_json::json;
 
 use crate::{
     cli::support::{
+        confirm::counted,
         context::Context,
         failure::{Failure, Kind},
         logging,
@@ -76,10 +77,6 @@ fn certificates(config: &Config) -> Result<(), Failure> {
             .map_err(|error| Failure::of(Kind::Config, format!("{key}: TLS: {error}")))?;
     }
     Ok(())
-}
-
-fn counted(count: usize, what: &str) -> String {
-    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 /// Finds every queue and group that is named. The embedded server has no other life than `run`, so there is nothing to ask.

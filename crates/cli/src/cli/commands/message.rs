@@ -150,7 +150,7 @@ fn cells(place: &MessagePlace, group: Option<&StateForGroup>) -> [String; 10] {
 
 fn report(resolved: &Resolved, done: usize, what: &str, context: &Context) -> Result<(), Failure> {
     let Resolved { leased, delayed, .. } = *resolved;
-    let times = |count: usize, place: &str| counted(u64::try_from(count).unwrap_or(u64::MAX), place);
+    let times = |count: usize, place: &str| counted(count, place);
     let mut text = format!("{what} in {}", times(done, "place"));
     if leased > 0 {
         text.push_str(&format!("; consumers hold it in {}: try again later", times(leased, "place")));

@@ -23,7 +23,7 @@ pub(crate) trait Reloadable {
     /// Applies a configuration, and writes the applied settings into the one in force.
     ///
     /// # Errors
-    /// All mistakes. Nothing has changed then.
+    /// Returns all mistakes. Nothing has changed then.
     async fn apply(&self, in_force: &mut Config, new: &Config) -> Result<(), Vec<String>>;
 
     /// The certificates that are in use.
@@ -86,7 +86,7 @@ pub(crate) struct Reloader<'a, R, F> {
 }
 
 impl<'a, R: Reloadable, F: Fn() -> Request> Reloader<'a, R, F> {
-    /// A process that runs by the configuration that `request` asked for. `hash` is the hash of its file when it was loaded.
+    /// A process that runs with the configuration that `request` loaded. `hash` is the hash of its file when it was loaded.
     pub(crate) fn new(
         (config, hash): (Config, Content),
         request: F,
@@ -98,7 +98,7 @@ impl<'a, R: Reloadable, F: Fn() -> Request> Reloader<'a, R, F> {
     ) -> Self {
         let file = request().path().map(ToOwned::to_owned);
         state.started(file.clone(), hexadecimal(hash));
-        // Before the process is announced as ready: a file that changes afterwards has changed.
+        // The watch starts before the process is announced as ready, so that it notices every later change.
         let certificates = certificate_files(&parts).iter().map(|file| content(file)).collect();
         let (config_watch, certificate_watch) = (FileWatch::knowing(vec![hash]), FileWatch::knowing(certificates));
         Self {
@@ -117,7 +117,7 @@ impl<'a, R: Reloadable, F: Fn() -> Request> Reloader<'a, R, F> {
 
     /// Applies changes until the process ends.
     pub(crate) async fn run(mut self, mut hang_ups: HangUps) -> Infallible {
-        // Its first look counts as a change, because a secret may have changed since it was read.
+        // The first check counts as a change, because a secret may have changed since it was read.
         let mut secret_watch = FileWatch::default();
         loop {
             let watch = self.in_force.reload.watch;
@@ -138,9 +138,9 @@ impl<'a, R: Reloadable, F: Fn() -> Request> Reloader<'a, R, F> {
         }
     }
 
-    /// Reads the configuration again and applies it; on a signal, the certificates too. Returns the content that was read.
+    /// Reloads the configuration and applies it; on a signal, the certificates too. Returns the content that was read.
     async fn reload(&mut self, certificates: bool) -> Content {
-        // Before the file is loaded: if it changes meanwhile, the watch notices that it has another content.
+        // Read before the file is loaded, so that the watch notices a change in between as different content.
         let hash = self.file.as_deref().and_then(content);
         match self.read_and_apply().await {
             Ok(new) => {
@@ -151,7 +151,7 @@ impl<'a, R: Reloadable, F: Fn() -> Request> Reloader<'a, R, F> {
             }
             Err(error) => {
                 self.state.failed(&error);
-                tracing::error!(error, "the configuration was read again and not taken: the one in force stays");
+                tracing::error!(error, "the new configuration was rejected; the current one stays in use");
             }
         }
         hash
@@ -169,7 +169,7 @@ impl<'a, R: Reloadable, F: Fn() -> Request> Reloader<'a, R, F> {
         Ok(new)
     }
 
-    /// Notes and logs a configuration that was applied, and the keys that need a restart.
+    /// Records and logs an applied configuration, and the keys that need a restart.
     fn applied(&self, hash: Content, new: &Config) {
         let pending = self.restart_needed(new);
         self.state.reloaded(hexadecimal(hash), pending.clone());
@@ -181,7 +181,7 @@ impl<'a, R: Reloadable, F: Fn() -> Request> Reloader<'a, R, F> {
         }
     }
 
-    /// Loads the configuration. An empty file is refused, because it may be one that is being written.
+    /// Loads the configuration. An empty file is refused, because an editor may just be writing it.
     fn load(&self) -> Result<Loaded, String> {
         if let Some(file) = &self.file
             && std::fs::read(file).is_ok_and(|text| text.trim_ascii().is_empty())
@@ -189,7 +189,7 @@ impl<'a, R: Reloadable, F: Fn() -> Request> Reloader<'a, R, F> {
             return Err(format!("`{}` is empty", file.display()));
         }
         let request = (self.request)().in_force(&self.in_force);
-        // Never another file than before: the default places are not searched because the file was deleted.
+        // The same file as before. When it was deleted, the default places must not be searched for another one.
         let request = match &self.file {
             Some(file) => request.file(file.clone()),
             None => request,
@@ -199,20 +199,17 @@ impl<'a, R: Reloadable, F: Fn() -> Request> Reloader<'a, R, F> {
         Ok(loaded)
     }
 
-    /// Reads the files with secrets again. A file that cannot be used keeps its secret, and holds back no other.
+    /// Reloads the files with secrets. If a file cannot be used, its current secret stays in use, and the others change.
     async fn read_secrets(&mut self) {
         let (new, unusable) = self.in_force.with_files_read_again();
         warn_of_kept(&unusable);
         if let Err(mistakes) = self.parts.apply(&mut self.in_force, &new).await {
             let error = listed(&mistakes);
-            return tracing::error!(
-                error,
-                "the files with secrets were read again and not taken: the secrets in force stay"
-            );
+            return tracing::error!(error, "the new secrets were rejected; the current ones stay in use");
         }
         let pending = self.restart_needed(&new);
         if !pending.is_empty() {
-            tracing::warn!(keys = pending.join(", "), "other secrets were read; these changes need a restart");
+            tracing::warn!(keys = pending.join(", "), "secrets have changed; these changes need a restart");
         }
     }
 
@@ -221,7 +218,7 @@ impl<'a, R: Reloadable, F: Fn() -> Request> Reloader<'a, R, F> {
             let file = certificate.files().certificate.display();
             match certificate.reload() {
                 Ok(()) => tracing::info!(certificate = %file, "the certificate was read again"),
-                Err(error) => tracing::error!(%error, "the certificate was read again and not taken"),
+                Err(error) => tracing::error!(%error, "the new certificate was rejected; the current one stays in use"),
             }
         }
     }
@@ -230,7 +227,7 @@ impl<'a, R: Reloadable, F: Fn() -> Request> Reloader<'a, R, F> {
     fn secret_files(&self) -> Vec<PathBuf> {
         match self.in_force.reload.watch {
             true => self.parts.secret_files(&self.in_force),
-            // Keys and users of a server can be rotated by their files alone, whatever `reload.watch` is.
+            // These files are watched even without `reload.watch`, so that keys and users can be rotated by changing a file.
             false if self.sections.contains(&"server") => self.in_force.server.secret_files(),
             false => Vec::new(),
         }
@@ -258,9 +255,9 @@ fn listed(mistakes: &[String]) -> String {
     }
 }
 
-/// Says which files with secrets cannot be used.
+/// Logs which files with secrets cannot be used.
 fn warn_of_kept(unusable: &[String]) {
     for error in unusable {
-        tracing::warn!(error, "a secret file cannot be used: the secret in force stays");
+        tracing::warn!(error, "a secret file cannot be used; its current secret stays in use");
     }
 }

@@ -40,7 +40,7 @@ pub(crate) struct SavedContext {
     /// The API of the service.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) dialect: Option<String>,
-    /// The authorities that the service's certificate is trusted by.
+    /// The file of authorities for the service's certificate.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) ca_file: Option<PathBuf>,
     /// The identifier of an access key.
@@ -55,7 +55,7 @@ pub(crate) struct SavedContext {
 }
 
 impl SavedContext {
-    /// The settings of the configuration that it stands for.
+    /// The context as settings of the configuration.
     pub(crate) fn settings(&self) -> Vec<(&'static str, String)> {
         let file = |file: &Option<PathBuf>| file.as_ref().map(|file| file.display().to_string());
         let settings = [
@@ -73,7 +73,7 @@ impl SavedContext {
 }
 
 impl SavedContext {
-    /// Whether it says with which credentials requests are made.
+    /// Whether it names credentials.
     pub(crate) fn has_credentials(&self) -> bool {
         self.access_key.is_some() || self.secret_key_file.is_some() || self.token_file.is_some()
     }
@@ -83,7 +83,7 @@ impl Contexts {
     /// Reads the saved contexts; none if there is no file.
     ///
     /// # Errors
-    /// When the file cannot be read, or is not one of contexts.
+    /// When the file cannot be read, or does not contain contexts.
     pub(crate) fn read() -> Result<Self, Failure> {
         let Some(path) = file() else { return Ok(Self::default()) };
         let text = match text::read(&path) {
@@ -101,7 +101,7 @@ impl Contexts {
     /// Saves the contexts.
     ///
     /// # Errors
-    /// When the file cannot be written; the old one stays.
+    /// When the file cannot be written. The old content stays then.
     pub(crate) fn save(&self) -> Result<(), Failure> {
         let Some(path) = file() else {
             return Err(Failure::new("there is no home directory to save contexts in: set HOME or XDG_CONFIG_HOME"));

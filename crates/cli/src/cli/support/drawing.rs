@@ -1,19 +1,19 @@
-//! [`undisturbed`]: text beside a progress bar.
+//! [`undisturbed`]: writes text while a progress bar is drawn.
 
 use std::sync::{Mutex, PoisonError};
 
 use indicatif::ProgressBar;
 
-/// The bar that is drawn; a command has one at a time.
+/// The progress bar that is drawn. A command has one at a time.
 static DRAWN: Mutex<Option<ProgressBar>> = Mutex::new(None);
 
-/// Takes note of a bar that is drawn from now on.
+/// Registers a progress bar that is now drawn.
 pub(crate) fn begin(bar: &ProgressBar) {
     *DRAWN.lock().unwrap_or_else(PoisonError::into_inner) = Some(bar.clone());
 }
 
-/// Writes to the terminal while no bar is there: it is erased before and drawn again after. Otherwise the text would stand behind the bar
-/// or be overwritten by it, and a part of the bar would be left.
+/// Erases the progress bar, calls `write`, and draws the bar again. Otherwise the text and the bar would overwrite each other, and a
+/// part of the bar would stay on the screen.
 pub(crate) fn undisturbed<T>(write: impl FnOnce() -> T) -> T {
     let drawn = DRAWN.lock().unwrap_or_else(PoisonError::into_inner).clone();
     match drawn.filter(|bar| !bar.is_finished()) {

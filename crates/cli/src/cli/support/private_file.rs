@@ -10,15 +10,15 @@ use dms_protocol::internal::private;
 
 /// Replaces a file by a rename, so that another process reads the old text or the new one. A new file has mode 0600, and missing
 /// directories are made with 0700. An existing file keeps its owner, group and mode, so that a server that runs as another user can
-/// still read it; only the right of everybody is taken away.
+/// still read it; only the access of all other users is removed.
 ///
 /// # Errors
-/// When the file cannot be written; the old one stays.
+/// When the file cannot be written. The old content stays then.
 pub(crate) fn replace(path: &Path, text: &str) -> io::Result<()> {
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         private::create_dir_all(folder)?;
     }
-    // A link is followed, so that it stays one.
+    // A symbolic link is followed, because renaming over it would replace the link and not its target.
     let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}", std::process::id()));

@@ -1,8 +1,8 @@
-//! All that the command writes to standard output and standard error.
+//! Writes everything that the command prints to standard output and standard error.
 //!
-//! What it shows came from a service, a message or a file: characters that a terminal would obey are escaped here, so that no command
-//! can forget it (clippy refuses the other ways to write in `cli`). JSON is left as it is where a program reads it, and stays the
-//! same JSON where a terminal does.
+//! The text may come from a service, a message or a file, so terminal control characters are escaped here and no command can forget it
+//! (clippy refuses the other ways to write in `cli`). JSON is written unchanged to a program; on a terminal its control characters are
+//! written as JSON escapes.
 
 #![allow(clippy::disallowed_methods, clippy::disallowed_macros, reason = "this is the one place")]
 
@@ -14,7 +14,7 @@ use std::{
 use crate::cli::support::drawing::undisturbed;
 use dms_protocol::internal::visible::{visible_json, visible_lines};
 
-/// Whether a person looks at standard error.
+/// Whether standard error is a terminal.
 pub(crate) fn is_watched() -> bool {
     stderr().is_terminal()
 }
@@ -50,7 +50,7 @@ pub(crate) fn print_json(json: &str) -> io::Result<()> {
     write_line(&json_for(json, stdout().is_terminal()))
 }
 
-/// Writes a text of this program alone to standard output as it is, such as a script.
+/// Writes text that only this program produced, such as a script, to standard output without escapes.
 ///
 /// # Errors
 /// When it cannot be written; every write is flushed.
@@ -74,7 +74,7 @@ pub(crate) fn enter_screen() -> io::Result<()> {
 /// When it cannot be written.
 pub(crate) fn draw_screen(lines: &[String]) -> io::Result<()> {
     let lines: Vec<String> = lines.iter().map(|line| format!("{}\u{1b}[K", visible_lines(line))).collect();
-    // No newline behind the last line, which would scroll a full screen.
+    // No newline after the last line, because it would scroll a full screen.
     print_own(&format!("\u{1b}[H{}\u{1b}[J", lines.join("\r\n")))
 }
 
@@ -92,7 +92,7 @@ fn write_line(text: &str) -> io::Result<()> {
         writeln!(out, "{}", text.trim_end_matches('\n'))?;
         out.flush()
     };
-    // Another file or pipe is not in the way of the bar.
+    // A file or a pipe does not disturb the progress bar.
     if stdout().is_terminal() { undisturbed(write) } else { write() }
 }
 
@@ -101,12 +101,12 @@ pub(crate) fn tell(text: &str) {
     undisturbed(|| anstream::eprintln!("{}", visible_lines(text)));
 }
 
-/// The same behind a head in colours, which are this program's own.
+/// Writes a coloured heading of this program and then text to standard error.
 pub(crate) fn tell_styled(head: &str, text: &str) {
     undisturbed(|| anstream::eprintln!("{head}{}", visible_lines(text)));
 }
 
-/// Writes text to standard error, and stays in the line.
+/// Writes text to standard error without a newline.
 pub(crate) fn ask(question: &str) {
     anstream::eprint!("{}", visible_lines(question));
 }

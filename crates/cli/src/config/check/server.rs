@@ -1,4 +1,4 @@
-//! Rules of `server`. Most are those of the library, which are shown with the keys of the configuration.
+//! Rules of `server`. The library checks most of them; its mistakes are shown with the keys of the configuration.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -31,7 +31,7 @@ pub(super) fn check(config: &Config, checker: &mut Checker<'_>) {
     check_doubled(server, checker);
     check_all_schedules(server, checker);
     let Err(found) = settings(server).check() else { return };
-    // A key with a mistake of its own, such as a blank secret, is not reported a second time.
+    // A key with another mistake, such as a blank secret, is not reported a second time.
     let mut reported: BTreeSet<_> = checker.keys().into_iter().map(|key| (key, None)).collect();
     for invalid in found.all() {
         let path = key_of(server, invalid.setting());

@@ -1,4 +1,4 @@
-//! [`KeysFile`]: access keys in a file of their own, which `dms-worker key` changes while the server runs.
+//! [`KeysFile`]: a file of access keys, which `dms-worker key` changes while the server runs.
 
 use std::{
     fmt, io,
@@ -31,7 +31,7 @@ pub(crate) struct KeysFile {
 pub(crate) struct StoredKey {
     pub(crate) access_key: String,
     pub(crate) secret_key: String,
-    /// Everything if there are none.
+    /// The rights; `None` means all of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) rights: Option<Rights>,
     /// When it was added.
@@ -50,21 +50,21 @@ impl fmt::Debug for StoredKey {
 }
 
 impl KeysFile {
-    /// Reads a file; one that is missing has no keys.
+    /// Reads a file. A missing file has no keys.
     ///
     /// # Errors
     /// When it cannot be read, or is not a keys file. The text names the line, and never shows its content, which may be a secret.
     pub(crate) fn read(path: &Path) -> Result<Self, String> {
         match text::read(path) {
             Ok(text) => Self::parse(&text).map_err(|place| {
-                format!("`{}` is no file of keys{place}: change it with `dms-worker key`", path.display())
+                format!("`{}` is not a keys file{place}: change it only with `dms-worker key`", path.display())
             }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
             Err(error) => Err(format!("`{}` cannot be read: {error}", path.display())),
         }
     }
 
-    /// Reads a text; the error is the place of the mistake.
+    /// Parses the content. The error is the place of the mistake.
     fn parse(text: &str) -> Result<Self, String> {
         if text.trim().is_empty() {
             return Ok(Self::default());
@@ -84,16 +84,16 @@ impl KeysFile {
     }
 }
 
-/// Takes the keys of the file that a section names, if it names one. Returns why the file cannot be used if keys of it are in force, which
-/// then stay.
+/// Fills in the keys of the file that a section names, if it names one. If the file cannot be used and its earlier keys are in use, these
+/// stay, and the reason is returned.
 ///
 /// # Errors
-/// When the file cannot be used, and no keys of it are in force.
+/// When the file cannot be used, and it has no earlier keys in use.
 pub(crate) fn take(auth: &mut ServerAuth, in_force: &FileSecrets) -> Result<Option<String>, String> {
     let Some(file) = auth.access_keys_file.clone() else { return Ok(None) };
     let known = in_force.get(&file).and_then(|text| KeysFile::parse(text.expose()).ok());
     let (keys, kept) = match (KeysFile::read(&file), known) {
-        // Without any key, the server would let everybody in.
+        // A server without any key would admit everybody.
         (Ok(keys), Some(known)) if keys.access_keys.is_empty() => (known, Some(without_keys(&file))),
         (Ok(keys), _) => (keys, None),
         (Err(error), Some(known)) => (known, Some(error)),
@@ -103,16 +103,16 @@ pub(crate) fn take(auth: &mut ServerAuth, in_force: &FileSecrets) -> Result<Opti
     Ok(kept)
 }
 
-/// Takes the keys of the file again.
+/// Reads the keys of the file again.
 ///
 /// # Errors
-/// When it cannot be used; the keys stay as they were.
+/// When it cannot be used. The keys stay as they were.
 pub(crate) fn take_again(auth: &mut ServerAuth) -> Result<(), String> {
     let in_force = in_force(auth).into_iter().collect();
     take(auth, &in_force)?.map_or(Ok(()), Err)
 }
 
-/// The keys of a section's file as they are in force, as the text of a file.
+/// The current keys of a section's file, as the text of a file.
 pub(crate) fn in_force(auth: &ServerAuth) -> Option<(PathBuf, Secret)> {
     let file = auth.access_keys_file.clone().filter(|_| !auth.keys_of_file.is_empty())?;
     let stored = |key: &AccessKey| StoredKey {

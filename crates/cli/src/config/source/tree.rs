@@ -19,10 +19,10 @@ use crate::config::source::{
 };
 use dms_protocol::internal::text;
 
-/// The section that may be written as an address alone.
+/// The section that may also be written as just an address.
 const ADDRESS_OR_SECTION: &str = "server.admin";
 
-/// The merged layers. What no layer sets is not in it.
+/// The merged layers, without keys that no layer sets.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Tree {
     figment: Figment,
@@ -58,7 +58,7 @@ impl Tree {
         if let Err(message) = self.set(&path, &mut value, rest, &setting.value) {
             return Some(Problem::new(setting.origin.clone(), &setting.path, message));
         }
-        // A secret and the file of it are one setting with two keys: a later layer that has one of them overrides the other.
+        // A secret and its file are two keys for one setting, so a later layer that has one of them overrides the other.
         if let Some(other) = other_key(&path).filter(|other| matches!(self.origin(other), Origin::File { .. })) {
             let nothing = Value::Empty(Tag::Default, figment::value::Empty::None);
             let _ = layer::set(&mut value, other.steps().get(1..).unwrap_or_default(), nothing);
@@ -67,13 +67,13 @@ impl Tree {
         None
     }
 
-    /// The place of a setting. `server.admin` is an address or a section, and an address alone belongs into a section that is there.
+    /// The path at which a setting is stored. An address for `server.admin` goes into the section, if an earlier layer has one.
     fn in_section(&self, path: &KeyPath) -> KeyPath {
         let is_section = matches!(self.value(path), Some(Value::Dict(..)));
         if is_section && *path == KeyPath::dotted(ADDRESS_OR_SECTION) { path.child("listen") } else { path.clone() }
     }
 
-    /// Sets a place below the value of a top-level key. An address that stands alone becomes part of a new section.
+    /// Sets a path below the value of a top-level key. If an earlier layer has just an address there, it is moved into a new section.
     fn set(&self, path: &KeyPath, top: &mut Value, rest: &[String], new: &str) -> Result<(), String> {
         let section = KeyPath::dotted(ADDRESS_OR_SECTION);
         if path.parent().as_ref() == Some(&section)
@@ -90,7 +90,7 @@ impl Tree {
         self.root = self.figment.find_value("").ok().and_then(Value::into_dict).unwrap_or_default();
     }
 
-    /// The variables that the file takes secrets from.
+    /// The variables from which the file takes secrets.
     pub(crate) fn secret_variables(&self) -> &BTreeSet<String> {
         &self.secret_variables
     }

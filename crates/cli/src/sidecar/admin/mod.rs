@@ -38,7 +38,8 @@ pub(super) fn router(admin: Arc<AdminState>) -> Router {
         .route("/startupz", get(status::started))
         .route("/metrics", get(metrics))
         .merge(guarded)
-        // Its own, so that the rules for hosts and web pages hold for unknown paths, too, whatever router this one is merged with.
+        // The fallback is set here, below the layer, so that the rules for hosts and web pages also apply to unknown paths after this
+        // router is merged with another one.
         .fallback(async || StatusCode::NOT_FOUND)
         .layer(middleware::from_fn_with_state(admin.host_check.clone(), host_check::check))
         .with_state(admin)

@@ -26,7 +26,7 @@ impl RunningWorker {
 
     /// Why the worker is not ready; `None` when it is.
     pub(in crate::sidecar) fn trouble(&self) -> Option<String> {
-        // It drains in order, and its successor follows, or it is not wanted any more.
+        // It drains because a reload replaced or removed it.
         if self.retiring.load(Relaxed) {
             return None;
         }
@@ -70,9 +70,9 @@ pub(super) async fn ready(State(admin): State<Arc<AdminState>>) -> Response {
     (status, text).into_response()
 }
 
-/// `/startupz`: 200 once the service has answered every worker, and for good. One whose application is not there has
-/// started too: an orchestrator may start the application only then. So has one whose queue is missing: ended for it, the
-/// process would take the other workers along.
+/// `/startupz`: 200 once the service has answered every worker, and from then on. A worker whose application is down counts as
+/// started, because an orchestrator may start the application only after this process. So does a worker whose queue is missing,
+/// because a restart of the process would stop the other workers and not help this one.
 pub(super) async fn started(State(admin): State<Arc<AdminState>>) -> Response {
     let has_begun = |watch: &RunningWorker| {
         let worker = watch.throttle.worker();

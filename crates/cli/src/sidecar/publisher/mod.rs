@@ -1,16 +1,16 @@
-//! A publisher: an endpoint that takes messages over HTTP and answers when the service has them.
+//! A publisher: an endpoint that accepts messages over HTTP and answers when the service has stored them.
 //!
 //! | answer | when |
 //! |---|---|
 //! | 200 | every message is sent |
-//! | 207 | some are, some are not: each message has its own result |
-//! | 400, 413 | none could be sent: malformed, or above a limit, which is named |
+//! | 207 | some messages are sent and some are not; each message has its own result |
+//! | 400, 413 | no message can be sent, because the request is malformed or above a limit, which is named |
 //! | 401 | without the token |
 //! | 403, 421 | without a token configured: a web page, a foreign `Host` |
 //! | 404, 405 | no queue of this publisher has this path; another method than POST |
-//! | 422 | the `Idempotency-Key` stood on another request |
-//! | 503 with `Retry-After` | none was taken: too many are waiting, or the service is not there |
-//! | 504 | nobody knows whether the service has them |
+//! | 422 | the `Idempotency-Key` was used for a different request |
+//! | 503 with `Retry-After` | no message was accepted, because too many are waiting or the service cannot be reached |
+//! | 504 | it is unknown whether the service has stored the messages |
 
 mod body;
 mod events;
@@ -81,13 +81,13 @@ use dms_worker::{
     runtime::RuntimeHandle,
 };
 
-/// The keys that a refusal of a caller names.
+/// The configuration keys that a refusal names as the remedy.
 const KEYS: Remedy = Remedy { hosts: "publishers[].hosts", credentials: "publishers[].token" };
-/// How long a publisher that is stopped may take to answer the requests it has, and then to send their messages.
+/// How long a stopped publisher may take to answer its open requests, and again to send their messages.
 const REQUESTS_GRACE: Duration = Duration::from_secs(10);
-/// How long the connections of a publisher that is stopped go on after the last one was accepted.
+/// How long a stopped publisher keeps its connections after it accepted the last one.
 const FIRST_REQUEST_TIME: Duration = Duration::from_secs(1);
-/// Numbers the publishers that have begun.
+/// Numbers the producers, for their names.
 static PRODUCERS: AtomicU64 = AtomicU64::new(1);
 /// The longest `Idempotency-Key`, in characters.
 const MAX_KEY: usize = 255;
@@ -104,13 +104,13 @@ pub(crate) struct PublisherEndpoint {
 /// The intakes of a publisher.
 #[derive(Debug)]
 struct Intakes {
-    /// That of `POST /`.
+    /// For `POST /`.
     first: Option<Arc<Intake>>,
-    /// Those of `POST /QUEUE`.
+    /// For `POST /QUEUE`, by queue.
     by_queue: BTreeMap<String, Arc<Intake>>,
 }
 
-/// What turns requests into messages of one queue.
+/// Turns requests into messages of one queue.
 #[derive(Debug)]
 struct Intake {
     client: Client,
@@ -119,9 +119,9 @@ struct Intake {
     metrics: ProducerMetrics,
     /// The name of the producer in the runtime.
     producer_name: String,
-    /// Made with the first message: the service need not be there when the process starts.
+    /// Created with the first message, so that the service need not be reachable when the process starts.
     producer: OnceCell<Producer>,
-    /// Closes the producer when everything ends.
+    /// Closes the producer when the process ends.
     runtime: RuntimeHandle,
     /// Shared by all queues of the publisher.
     room: Arc<BodyMemory>,
@@ -146,8 +146,8 @@ impl PublisherEndpoint {
         Ok(Self::on(listener, settings, key, IdempotencyMemories::default(), shared))
     }
 
-    /// A publisher that takes the place of another one, with other settings: it accepts connections on the same socket, and
-    /// knows the repeatable requests of the other one.
+    /// A publisher that replaces another one with other settings. It accepts connections on the same socket, and knows the
+    /// idempotency keys of the other one.
     ///
     /// # Errors
     /// When the certificate cannot be used.
@@ -184,7 +184,7 @@ impl PublisherEndpoint {
         let guarded = settings.token.is_some();
         let (stop, guard) = (running.stop.clone(), running.guard.clone());
         let intakes = Arc::new(Intakes::new(&settings, &shared, &running, &runtime));
-        // Its socket must not be kept by a publisher that was stopped.
+        // A stopped publisher must not keep its socket.
         drop(running);
         let router = Router::new()
             .route("/", post(publish_first))
@@ -197,7 +197,7 @@ impl PublisherEndpoint {
         let connections = shared.stopping.child_token();
         let hand_over = async {
             stop.cancelled().await;
-            // A connection that was just accepted may not have sent its request yet, and must not be closed for that.
+            // A connection that was just accepted may not have sent its request yet, so it stays open a little longer.
             let _ = connections.run_until_cancelled(sleep(FIRST_REQUEST_TIME)).await;
             connections.cancel();
         };
@@ -323,8 +323,9 @@ fn key(headers: &HeaderMap) -> Result<Option<&str>, String> {
 }
 
 impl Intake {
-    /// Sends the messages, and writes down what became of each. Where `outcomes` are known from an earlier try, only what
-    /// was not taken then, or is unsure, is sent. Behind one that is not taken none is, so that a repetition keeps their order.
+    /// Sends the messages and records the outcome of each. With `outcomes` of an earlier try, sends only the messages that were not
+    /// accepted then, or whose outcome is unknown. After a message that is not accepted, no later one is sent, so that a repetition
+    /// keeps their order.
     async fn send(&self, messages: Vec<Result<Message, String>>, outcomes: &mut Vec<PublishOutcome>) {
         let producer = match self.producer.get_or_try_init(|| self.connect()).await {
             Ok(producer) => producer,
@@ -400,7 +401,7 @@ impl Intake {
     }
 }
 
-/// Puts the messages into the trace that the caller works in, where they have none of their own.
+/// Puts messages without a trace context into the trace of the caller.
 fn traced(headers: &HeaderMap, messages: Vec<Result<Message, String>>) -> Vec<Result<Message, String>> {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
     let caller = text(TRACEPARENT).and_then(|parent| TraceContext::parse(parent, text(TRACESTATE)).ok());
@@ -410,7 +411,7 @@ fn traced(headers: &HeaderMap, messages: Vec<Result<Message, String>>) -> Vec<Re
     }
 }
 
-/// Whether the service refuses the sidecar and not the message: that is nothing the application can mend.
+/// Whether the service refuses the sidecar and not the message, so that the application cannot do anything about it.
 fn is_about_service(error: &SendError) -> bool {
     matches!(error, SendError::Call(error) if error.is_auth() || error.is_forbidden())
 }

@@ -1,5 +1,5 @@
-//! Applying a [`Prepared`] configuration: publishers, outboxes and workers are stopped and started. Nothing here can fail but for a
-//! process that is stopping.
+//! Applies a [`Prepared`] configuration: stops and starts publishers, outboxes and workers. This fails only while the process is
+//! stopping.
 
 use std::{
     collections::BTreeSet,
@@ -22,11 +22,11 @@ use crate::sidecar::{
 };
 use dms_worker::runtime::AddWorkerError;
 
-/// More than the longest poll and the longest lease after it, so that a reload interrupts no handler.
+/// Longer than the longest poll followed by the longest lease, so that a reload interrupts no handler.
 const LONGEST_DRAIN: Duration = Duration::from_secs(420);
 
 impl Controls {
-    /// Starts publishers and stops others. A publisher that takes the place of another one accepts connections before that one
+    /// Starts new publishers and stops removed ones. A publisher that replaces another one accepts connections before the other one
     /// stops.
     pub(super) fn replace_publishers(&self, publishers: Vec<(PublisherKey, Option<PublisherEndpoint>)>) {
         let parts = &self.shared.parts;
@@ -35,7 +35,7 @@ impl Controls {
         for (key, endpoint) in publishers {
             match endpoint {
                 Some(endpoint) => {
-                    tracing::info!(listen = endpoint.running.listener.url(), "a publisher is started");
+                    tracing::info!(listen = endpoint.running.listener.url(), "publisher started");
                     after.push(Arc::clone(&endpoint.running));
                     starting.push(endpoint);
                 }
@@ -45,12 +45,15 @@ impl Controls {
         parts.set_publishers(after.clone());
         starting.into_iter().for_each(|endpoint| endpoint.start(&self.runtime));
         for stopped in before.iter().filter(|old| !after.iter().any(|kept| Arc::ptr_eq(kept, old))) {
-            tracing::info!(listen = stopped.listener.url(), "a publisher stops: requests in progress are answered");
+            tracing::info!(
+                listen = stopped.listener.url(),
+                "publisher stopping; requests in progress are still answered"
+            );
             stopped.stop.cancel();
         }
     }
 
-    /// Stops relays, waits for their batches in progress, and starts others.
+    /// Stops removed relays, waits for their batches in progress, and starts new ones.
     pub(super) async fn replace_outboxes(&self, outboxes: Vec<(crate::config::Outbox, Option<RelayUnit>)>) {
         let parts = &self.shared.parts;
         let before = parts.outboxes();
@@ -75,10 +78,12 @@ impl Controls {
         starting.into_iter().for_each(|relay| relay.start(&self.runtime));
     }
 
-    /// Changes the limits of workers that go on, stops others, and starts others. Returns when the stopped workers have drained.
+    /// Changes the limits of workers that continue, stops removed workers, and starts new ones. Returns when the stopped workers have
+    /// drained.
     ///
-    /// A worker with the name or the stream of a stopped one starts after that has drained: names are unique, and the order of messages
-    /// is kept. With shared limits (`limited`) it waits for all of them, because each worker needs room there. All other workers start at once.
+    /// A worker with the name or the stream of a stopped one starts after that one has drained, because names are unique and the order
+    /// of messages is kept. With shared limits (`limited`), it starts after all of them, because each worker needs a share of the limits.
+    /// All other workers start at once.
     pub(super) async fn replace_workers(&self, workers: Vec<PreparedWorker>, limited: bool) {
         let parts = &self.shared.parts;
         let before = parts.workers();
@@ -111,7 +116,7 @@ impl Controls {
         parts.set_workers(names.iter().filter_map(|name| parts.worker(name)).collect());
     }
 
-    /// Starts a worker. One that an operator had paused stays paused.
+    /// Starts a worker. It is paused if an operator had paused its predecessor.
     fn start(&self, unit: WorkerUnit, is_paused: bool) {
         // An operator may have stopped all workers while the old ones drained.
         if self.shared.parts.is_drained() {
@@ -124,7 +129,7 @@ impl Controls {
         }
         match unit.start(&self.runtime, &self.shared.metrics) {
             Ok(()) => {
-                tracing::info!(worker = running.name, "the worker is started with its new settings");
+                tracing::info!(worker = running.name, "worker started with its new settings");
                 self.shared.parts.show(&running);
             }
             Err(AddWorkerError::Stopped) => {}
@@ -135,8 +140,8 @@ impl Controls {
     /// Stops a worker and waits until it has drained. No handler is interrupted, unless the process ends meanwhile.
     async fn retire(&self, old: &RunningWorker) {
         let _ended = old.ended.clone().drop_guard();
-        tracing::info!(worker = old.name, "the worker drains, because the configuration has changed");
-        // An application that is down is not waited for: its messages are handed back.
+        tracing::info!(worker = old.name, "worker draining, because the configuration has changed");
+        // The drain does not wait for an application that is down; its messages are handed back.
         old.stop.cancel();
         let handle = old.throttle.worker();
         handle.set_shutdown_grace(LONGEST_DRAIN);
@@ -172,7 +177,7 @@ fn change_limits(worker: &RunningWorker, limits: WorkerLimits) {
     handle.set_max_in_flight_bytes(limits.bytes);
     worker.throttle.concurrency(limits.concurrency);
     if let Err(error) = handle.set_max_messages(limits.max_messages) {
-        tracing::error!(worker = worker.name, %error, "max_messages is not changed");
+        tracing::error!(worker = worker.name, %error, "max_messages was not changed");
     }
-    tracing::info!(worker = worker.name, "its limits are changed");
+    tracing::info!(worker = worker.name, "worker limits changed");
 }

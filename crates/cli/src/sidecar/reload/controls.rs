@@ -24,20 +24,20 @@ pub struct Controls {
 }
 
 impl Controls {
-    /// Sets how many messages a worker may have in flight. False where there is no such worker.
+    /// Sets how many messages a worker may have in flight. Returns false if there is no such worker.
     pub fn set_concurrency(&self, worker: &str, messages: usize) -> bool {
         self.shared.parts.worker(worker).inspect(|worker| worker.throttle.concurrency(messages)).is_some()
     }
 
-    /// Applies another configuration to the sidecar, which runs by the configuration `in_force`, and writes the applied settings
-    /// into that. Afterwards both differ in the keys that take a restart of the process.
+    /// Applies another configuration to the sidecar, which runs with the configuration `in_force`, and writes the applied settings
+    /// into `in_force`. Afterwards the two differ only in keys that need a restart of the process.
     ///
-    /// Workers that do not change go on without a pause. Workers whose limits or secrets change go on with the new ones. Workers with
+    /// Unchanged workers continue without a pause. Workers whose limits or secrets change continue with the new ones. Workers with
     /// other changes, and removed workers, drain: their handlers finish, and their messages are acknowledged. Returns when
     /// that is done.
     ///
     /// # Errors
-    /// When the configuration cannot work here: all mistakes. Nothing has changed then.
+    /// Returns all mistakes if the configuration cannot work here. Nothing has changed then.
     ///
     /// # Cancel safety
     /// Dropping the future may leave a stopped worker without its successor.
@@ -59,7 +59,7 @@ impl Controls {
             }
             None => true,
         };
-        // The client of the server in this process goes on with the keys that this server accepts.
+        // The client of the embedded server continues with keys that this server accepts.
         if taken && secrets::needs_credentials(in_force, new) {
             self.shared.client.authorize_as(&prepared.credentials);
         }
@@ -70,7 +70,7 @@ impl Controls {
         changed.extend((in_force.dms.auth != auth).then(|| "dms.auth".to_owned()));
         in_force.dms.auth = auth;
         if !changed.is_empty() {
-            tracing::info!(keys = changed.join(", "), "other secrets are in use from now on");
+            tracing::info!(keys = changed.join(", "), "the new secrets are in use");
         }
         self.runtime.set_shutdown_grace(new.shutdown.grace.get());
         self.replace_publishers(prepared.publishers);
@@ -97,7 +97,7 @@ impl Controls {
         self.fixed_certificates.iter().cloned().chain(publishers).collect()
     }
 
-    /// Which configuration is in force, as the admin endpoint shows it.
+    /// The state of the configuration, for the admin endpoint.
     pub fn configuration(&self) -> &ConfigurationState {
         &self.configuration
     }

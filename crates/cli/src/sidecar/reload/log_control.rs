@@ -1,4 +1,4 @@
-//! [`LogControl`]: what the process lets the admin endpoint do to its log.
+//! [`LogControl`]: lets the admin endpoint change the log filter.
 
 use std::{fmt, sync::Arc};
 

@@ -3,7 +3,7 @@
 //! | file | content |
 //! |---|---|
 //! | `parts` | the workers, publishers and outboxes that run now |
-//! | `plan` | what another configuration adds, removes and changes; pure |
+//! | `plan` | the parts that another configuration adds, removes and changes; pure |
 //! | `prepare` | everything that can fail, before anything changes |
 //! | `apply` | stops and starts workers, publishers and outboxes |
 //! | `secrets`, `server` | secrets; keys, users and queues of the embedded server |

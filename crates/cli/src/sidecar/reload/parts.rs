@@ -63,7 +63,7 @@ impl Parts {
         self.workers.set(workers);
     }
 
-    /// Shows a worker that was started, in the place of its predecessor of the same name.
+    /// Adds a started worker, in the place of its predecessor of the same name.
     pub(crate) fn show(&self, worker: &Arc<RunningWorker>) {
         self.workers.update(|workers| {
             let others = workers.iter().filter(|other| other.name != worker.name).cloned();
@@ -71,7 +71,7 @@ impl Parts {
         });
     }
 
-    /// Shows a worker no more.
+    /// Removes a worker.
     pub(crate) fn hide(&self, worker: &RunningWorker) {
         self.workers
             .update(|workers| workers.iter().filter(|other| !std::ptr::eq(&***other, worker)).cloned().collect());
@@ -139,17 +139,17 @@ pub(crate) struct RunningWorker {
     pub(crate) recorder: Arc<Recorder>,
     /// The application that its handler calls, if it calls one that can be down.
     pub(crate) app: Option<Arc<App>>,
-    /// What this application is sent besides messages.
+    /// The headers and the signing key for this application.
     pub(crate) credentials: Option<Current<Credentials>>,
     /// Whether it reads the group's dead letters.
     pub(crate) dead_letters: bool,
     /// A worker whose last successful poll is older than this is not ready.
     pub(crate) stale_after: Duration,
-    /// Cancelled when it is to end: its application is then not waited for.
+    /// Cancelled when the worker must end without waiting for its application.
     pub(crate) stop: CancellationToken,
-    /// It has begun, for `/startupz`.
+    /// Whether it has started, for `/startupz`.
     pub(crate) begun: AtomicBool,
-    /// It drains because the configuration has changed.
+    /// Whether it drains because the configuration has changed.
     pub(crate) retiring: AtomicBool,
     /// Cancelled when it has drained.
     pub(crate) ended: CancellationToken,
@@ -178,8 +178,8 @@ pub(crate) struct RunningPublisher {
     pub(crate) stop: CancellationToken,
 }
 
-/// What a publisher is recognised by in another configuration: its address. The number tells those with the same address apart,
-/// which only port 0 can be.
+/// Identifies a publisher in another configuration, by its address. The number distinguishes publishers with the same address, which
+/// port 0 makes possible.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PublisherKey {
     listen: SocketAddr,

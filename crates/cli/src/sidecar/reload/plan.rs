@@ -1,4 +1,4 @@
-//! Which workers, publishers and outboxes another configuration adds, removes and changes. Pure.
+//! Compares two configurations: the workers, publishers and outboxes that are added, removed and changed. Pure.
 
 use std::collections::BTreeSet;
 
@@ -7,18 +7,18 @@ use crate::{
     sidecar::reload::parts::PublisherKey,
 };
 
-/// What a new configuration means for a part that it has.
+/// What happens to a part of a new configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PartChange {
-    /// It goes on as it is, or with other limits and secrets that are changed while it runs.
+    /// It continues, perhaps with other limits and secrets, which are changed while it runs.
     Stays,
-    /// It was there with other settings, and is started again.
+    /// It exists with other settings, and is restarted.
     Restarts,
-    /// It was not there.
+    /// It is new.
     Starts,
 }
 
-/// What a new configuration means for each part that it has, in its order.
+/// What happens to each part of a new configuration, in its order.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Plan {
     pub(super) workers: Vec<PartChange>,
@@ -39,7 +39,7 @@ impl Plan {
     }
 }
 
-/// `other_variables`: programs have to be kept from other variables of the environment than before.
+/// With `other_variables`, the environment variables that are hidden from programs have changed, so workers with programs restart.
 fn of_worker(old: &[config::Worker], new: &config::Worker, other_variables: bool) -> PartChange {
     let Some(before) = old.iter().find(|old| old.label() == new.label()) else { return PartChange::Starts };
     match with_live_settings(before, new) == *new && !(other_variables && new.handler.command.is_some()) {
@@ -69,7 +69,7 @@ fn with_live_settings(old: &config::Worker, new: &config::Worker) -> config::Wor
 fn of_publisher(old: Option<&Publisher>, new: &Publisher) -> PartChange {
     let Some(before) = old else { return PartChange::Starts };
     let mut changed = before.clone();
-    // The first token and the removal of the last one change more than the token: who may call at all.
+    // Adding the first token or removing the last one also changes which callers are admitted without one.
     if before.token.is_some() == new.token.is_some() {
         changed.token.clone_from(&new.token);
         changed.token_file.clone_from(&new.token_file);
@@ -77,7 +77,7 @@ fn of_publisher(old: Option<&Publisher>, new: &Publisher) -> PartChange {
     if changed == *new { PartChange::Stays } else { PartChange::Restarts }
 }
 
-/// An outbox has no name: one with other settings is another one.
+/// An outbox has no name, so one with other settings is a different outbox.
 fn of_outboxes(old: &[Outbox], new: &[Outbox]) -> Vec<PartChange> {
     let mut taken = BTreeSet::new();
     let mut change = |outbox: &Outbox| {

@@ -1,4 +1,4 @@
-//! [`Prepared`]: everything of another configuration that can fail, done before anything changes.
+//! [`Prepared`]: does everything that can fail in applying another configuration, before anything changes.
 
 use crate::{
     config::{
@@ -32,9 +32,9 @@ pub(crate) struct Prepared {
     pub(super) credentials: Client,
     /// In the order of the new configuration.
     pub(super) workers: Vec<PreparedWorker>,
-    /// In the order of the new configuration; `None` for one that goes on.
+    /// In the order of the new configuration; `None` for one that continues.
     pub(super) publishers: Vec<(PublisherKey, Option<PublisherEndpoint>)>,
-    /// In the order of the new configuration; `None` for one that goes on.
+    /// In the order of the new configuration; `None` for one that continues.
     pub(super) outboxes: Vec<(config::Outbox, Option<RelayUnit>)>,
 }
 
@@ -42,9 +42,9 @@ pub(crate) struct Prepared {
 #[derive(Debug)]
 pub(super) struct PreparedWorker {
     pub(super) name: String,
-    /// Starts it; `None` if it goes on.
+    /// Starts it; `None` if it continues.
     pub(super) unit: Option<WorkerUnit>,
-    /// Its limits, if one that goes on has other ones than before.
+    /// The changed limits of a worker that continues.
     pub(super) limits: Option<WorkerLimits>,
 }
 
@@ -65,7 +65,7 @@ impl Prepared {
     pub(super) async fn new(old: &Config, new: &Config, shared: &Shared) -> Result<Self, Vec<String>> {
         let plan = Plan::between(old, new);
         let mut mistakes = room(old, new).err().into_iter().collect::<Vec<_>>();
-        // A change of these sections takes a restart, so the parts that are started now have the old ones.
+        // A change of these sections needs a restart, so the parts that are started now get the old ones.
         let effective = Config { dms: old.dms.clone(), limits: old.limits, ..new.clone() };
         let credentials = connect::to_service(new).map_err(|error| mistakes.push(error.to_string())).ok();
         let mut workers = Vec::new();
@@ -123,7 +123,7 @@ fn prepare_worker(
 }
 
 impl WorkerLimits {
-    /// The limits in new settings, if they differ from those before. Equal ones leave those alone that an operator has set.
+    /// The limits in the new settings, if they have changed. Otherwise limits that an operator has set are kept.
     fn changed(old: Option<&config::Worker>, new: &config::Worker) -> Result<Option<Self>, String> {
         let of = |worker: &config::Worker| {
             let rate = rate(worker).map_err(|error| format!("worker {}: {error}", worker.label()))?;

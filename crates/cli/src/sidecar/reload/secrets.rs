@@ -11,13 +11,13 @@ use crate::{
 };
 use dms_server::internal::bearer::{BearerAuth, BearerPair};
 
-/// Whether the client takes other credentials. Where the configuration has none, they come from the embedded server or the
+/// Whether the client may need other credentials. Where the configuration has none, they come from the embedded server or the
 /// environment, which may have changed.
 pub(super) fn needs_credentials(old: &Config, new: &Config) -> bool {
     old.dms.auth != new.dms.auth || new.dms.auth.is_none()
 }
 
-/// Uses other headers and signing keys for the applications of workers that go on. Returns the names of the changed ones.
+/// Replaces the headers and signing keys for the applications of workers that continue. Returns the names of the changed ones.
 pub(super) fn renew_apps(parts: &Parts, old: &Config, new: &Config) -> Vec<String> {
     let mut changed = Vec::new();
     for worker in &new.workers {
@@ -36,7 +36,7 @@ pub(super) fn renew_apps(parts: &Parts, old: &Config, new: &Config) -> Vec<Strin
     changed
 }
 
-/// Asks for other tokens at publishers that go on. Returns the keys that have changed.
+/// Replaces the tokens of publishers that continue. Returns the changed keys.
 pub(super) fn renew_publishers(parts: &Parts, old: &Config, new: &Config) -> Vec<String> {
     let mut changed = Vec::new();
     for (place, (publisher, key)) in new.publishers.iter().zip(PublisherKey::all(&new.publishers)).enumerate() {
@@ -50,8 +50,8 @@ pub(super) fn renew_publishers(parts: &Parts, old: &Config, new: &Config) -> Vec
     changed
 }
 
-/// Asks for other tokens at the admin endpoint, and writes them into `old`. To set the first one or to remove it takes a restart.
-/// Returns the keys that have changed.
+/// Replaces the tokens of the admin endpoint, and writes them into `old`. Setting the first token or removing it needs a restart.
+/// Returns the changed keys.
 pub(super) fn renew_admin(guards: &BearerPair, old: &mut Config, new: &Config) -> Vec<String> {
     let (old, new) = (&mut old.admin, &new.admin);
     let mut changed = Vec::new();
@@ -65,7 +65,7 @@ pub(super) fn renew_admin(guards: &BearerPair, old: &mut Config, new: &Config) -
     changed
 }
 
-/// Asks for another token, and writes it and its file into the ones in force. Returns whether the token has changed.
+/// Replaces a token, and writes it and its file into the settings in use. Returns whether the token has changed.
 fn renew(
     guard: &BearerAuth,
     (token, file): (&mut Option<Secret>, &mut Option<PathBuf>),

@@ -1,16 +1,16 @@
-//! The server in this process: its keys and users, its admin token, queues that are missing, and schedules.
+//! Applies a new configuration to the embedded server: keys and users, the admin tokens, missing queues, and schedules.
 
 use crate::config::{self, QueueSpec, ServerAuth, server_settings};
 use dms_server::Callers;
 
-/// Uses the keys and users of a new configuration, and writes them into the one in force. Returns whether the server accepted
-/// them; if not, nothing has changed.
+/// Replaces the keys and users by the new ones, and writes them into `in_force`. Returns whether the server accepted them; if not,
+/// nothing has changed.
 pub(crate) fn take_callers(callers: &Callers, in_force: &mut config::Server, new: &config::Server) -> bool {
     match callers.replace(&server_settings::settings(new).projects) {
         Ok(0) => {}
         Ok(changes) => tracing::info!(changes, "the keys and users were read again"),
         Err(error) => {
-            tracing::warn!(%error, "the keys and users were read again and not taken: those in force stay");
+            tracing::warn!(%error, "the new keys and users were rejected; the current ones stay in use");
             return false;
         }
     }
@@ -24,8 +24,8 @@ pub(crate) fn take_callers(callers: &Callers, in_force: &mut config::Server, new
     true
 }
 
-/// Uses the tokens of a new configuration at the admin address, and writes them into the one in force. The first one, and its
-/// removal, take a restart.
+/// Replaces the tokens of the admin address, and writes them into `in_force`. Setting the first token or removing it needs a
+/// restart.
 fn take_admin_tokens(callers: &Callers, in_force: &mut config::Server, new: &config::Server) {
     let is_other = in_force.admin.0.read_token != new.admin.0.read_token;
     let read_token = new.admin.0.read_token.as_ref().map(config::Secret::expose);
@@ -48,7 +48,7 @@ fn take_admin_tokens(callers: &Callers, in_force: &mut config::Server, new: &con
     }
 }
 
-/// New keys and users, with the rules for signatures that are in force: those take a restart.
+/// The new keys and users with the old rules for signatures, because a change of the rules needs a restart.
 fn with_rules_of(in_force: Option<&ServerAuth>, new: Option<&ServerAuth>) -> Option<ServerAuth> {
     let mut auth = new?.clone();
     if let Some(in_force) = in_force {
@@ -57,8 +57,8 @@ fn with_rules_of(in_force: Option<&ServerAuth>, new: Option<&ServerAuth>) -> Opt
     Some(auth)
 }
 
-/// Creates the queues and groups of a new configuration that are missing, and writes them into the one in force. Queues that are
-/// left out stay, and queues that exist do not change.
+/// Creates the missing queues and groups of a new configuration, and writes them into `in_force`. Queues that it leaves out stay,
+/// and existing queues do not change.
 pub(crate) async fn create_queues(callers: &Callers, in_force: &mut config::Server, new: &config::Server) {
     let projects = new.projects.iter().map(|project| (project.id.as_str(), project.queues.as_slice()));
     let lists: Vec<_> = std::iter::once((new.project_id.as_str(), new.queues.as_slice())).chain(projects).collect();
@@ -86,7 +86,7 @@ pub(crate) async fn create_queues(callers: &Callers, in_force: &mut config::Serv
     }
 }
 
-/// Sets the schedules of a new configuration, and writes them into the one in force.
+/// Sets the schedules of a new configuration, and writes them into `in_force`.
 pub(crate) async fn set_schedules(callers: &Callers, in_force: &mut config::Server, new: &config::Server) {
     let schedules_of =
         |id: &str| new.projects.iter().find(|project| project.id == id).map(|project| &project.schedules);
@@ -96,7 +96,7 @@ pub(crate) async fn set_schedules(callers: &Callers, in_force: &mut config::Serv
     if !(own && in_force.schedules != new.schedules || in_force.projects.iter().any(is_other)) {
         return;
     }
-    let mut projects = server_config::settings(new).projects;
+    let mut projects = server_settings::settings(new).projects;
     projects.retain(|project| {
         let id = project.id.to_string();
         known.contains(&id) || (own && id == new.project_id)
@@ -114,7 +114,7 @@ pub(crate) async fn set_schedules(callers: &Callers, in_force: &mut config::Serv
     }
 }
 
-/// New queues with the retention that is in force: that takes a restart.
+/// The new queues with the old retention, because a change of the retention needs a restart.
 fn with_retention_of(in_force: &[QueueSpec], mut new: Vec<QueueSpec>) -> Vec<QueueSpec> {
     for queue in &mut new {
         let before = in_force.iter().find(|before| before.name == queue.name);

@@ -242,7 +242,7 @@ admin: {listen: '127.0.0.1:0', token_file: admin}
     // Of the server in this process and its client, both.
     program.file("key", "another\n");
     sidecar.signal("HUP");
-    sidecar.until("other secrets are in use from now on");
+    sidecar.until("the new secrets are in use");
     sidecar.until("the configuration was read again");
     assert_eq!((publish("publisher-old"), ask("admin-old")), (401, 401));
     assert_eq!((publish("publisher-new"), ask("admin-new")), (200, 200));

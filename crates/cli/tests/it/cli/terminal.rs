@@ -68,7 +68,7 @@ fn a_refused_group_name_creates_no_queue() {
     assert_eq!(program.run(&["--endpoint", &url, "queue", "list", "-o", "json"]).json(), json!([]));
     let four = ["--group", "a", "--group", "b", "--group", "c", "--group", "d"];
     let stderr = program.run(&[&create[..], &four].concat()).failed(1);
-    assert!(stderr.contains("queue q is there and its groups are not") && stderr.contains("group create"), "{stderr}");
+    assert!(stderr.contains("queue q was created, but not its groups") && stderr.contains("group create"), "{stderr}");
 }
 
 #[test]

@@ -37,7 +37,7 @@ fn a_renewed_certificate_is_used_after_sighup() {
 
     std::fs::write(pki.path("tls.key"), "no key").unwrap();
     server.signal("HUP");
-    server.until("the certificate was read again and not taken");
+    server.until("the new certificate was rejected");
     assert!(queues(&program, &url, &ca).status.success());
     server.signal("TERM");
     assert_eq!(server.wait().0.code(), Some(0));

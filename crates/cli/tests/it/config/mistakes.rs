@@ -210,7 +210,7 @@ fn settings_that_exclude_each_other_are_refused() {
     );
     check(
         &(worker("") + "  - {queue: q, group: g, handler: {log: {}}}\n"),
-        &["config.yaml:8: workers[1].name: there is another worker `q/g`: give each a name of its own"],
+        &["config.yaml:8: workers[1].name: there is another worker `q/g`: give each a different name"],
     );
 }
 

@@ -1,5 +1,5 @@
-//! What `check --online` asks besides whether queues and groups exist: rights, dead letters, parking queues and the clock. All of it is
-//! asked without side effects.
+//! `check --online` beyond the existence of queues and groups: rights, dead letters, parking queues and the clock. None of the requests
+//! has a side effect.
 
 use std::time::Duration;
 
@@ -17,19 +17,19 @@ use dms_worker::{
     internal::{may_consume, may_send},
 };
 
-/// The difference of the clocks that is worth a remark. A signature is accepted for 15 minutes.
+/// The difference of the clocks that is reported. A signature is accepted for 15 minutes.
 const SKEW: Duration = Duration::from_secs(60);
 
-/// The results of the further questions.
+/// The results.
 #[derive(Debug, Default)]
 pub(super) struct Findings {
-    /// What keeps something from working.
+    /// Settings that cannot work with this service.
     pub(super) mistakes: Vec<String>,
     /// Settings that work, and are probably not intended.
     pub(super) remarks: Vec<String>,
 }
 
-/// Asks about everything that the configuration names and that exists.
+/// Checks everything that the configuration names and that exists.
 pub(super) async fn findings(client: &Client, config: &Config) -> Result<Findings, Failure> {
     let mut found = Findings::default();
     let queues = client.overview().await?;

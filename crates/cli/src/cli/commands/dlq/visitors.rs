@@ -104,7 +104,7 @@ impl Visitor for Discard {
         Ok(messages.len())
     }
 
-    fn counted(&self, report: &SweepReport) -> u64 {
+    fn counts_towards_max(&self, report: &SweepReport) -> u64 {
         if self.dry_run { self.would_be } else { report.taken }
     }
 

@@ -79,8 +79,8 @@ Examples:
 With --delete-when-settled, messages are deleted once every group has settled
 them. Groups that are created later do not receive them.
 
-With --max-consume-count, failures that were counted before count, too. Dead
-letters can be switched off (none) once no group has any.")]
+--max-consume-count applies to failures that were counted before, too. `none`
+switches dead letters off; no group may have any then.")]
     Update(UpdateArgs),
     /// Delete all messages of a queue, or the backlog of one group; only on the server of dms-worker
     #[command(after_help = "\
@@ -179,7 +179,7 @@ async fn delete(client: &Client, queue: &str, yes: bool, context: &Context) -> R
 }
 
 async fn create(client: &Client, args: CreateArgs, context: &Context) -> Result<(), Failure> {
-    // Before the queue is there without them.
+    // Checked first, because otherwise the queue would be created without its groups.
     args.groups.iter().try_for_each(|group| limits::group_name(group))?;
     let queue = NewQueue {
         name: args.name,
@@ -200,10 +200,10 @@ async fn create(client: &Client, args: CreateArgs, context: &Context) -> Result<
     Ok(context.printer().print(created.id.as_str(), &json)?)
 }
 
-/// The queue was created, and then its groups were not.
+/// The error when the queue was created and its groups were not.
 fn without_groups(queue: &str, error: client::Error) -> Failure {
     let kind = Failure::from(error.clone()).kind();
-    let text = format!("queue {queue} is there and its groups are not: {error}; `dms-worker group create` adds them");
+    let text = format!("queue {queue} was created, but not its groups: {error}; `dms-worker group create` adds them");
     Failure::of(kind, text).because(error)
 }
 

@@ -1,4 +1,4 @@
-//! What a running server of this project does for `queue` through its admin address: no other service offers it.
+//! `queue purge` and `queue update`, which use the admin address of this project's server. Other services do not offer them.
 
 use std::borrow::Cow;
 
@@ -76,7 +76,7 @@ struct AdminGroup {
     leased_messages: u64,
 }
 
-/// What a purge has deleted.
+/// The result of a purge.
 #[derive(Debug, Deserialize, Serialize)]
 struct Purged {
     queue_id: String,
@@ -102,7 +102,7 @@ struct Updated {
     delete_when_settled: bool,
 }
 
-/// Reads a retention; gives it in milliseconds, as the admin address takes it.
+/// Reads a retention. Returns milliseconds, the unit of the admin address.
 fn retention(text: &str) -> Result<String, String> {
     if text == "default" {
         return Ok(text.to_owned());
@@ -116,7 +116,7 @@ fn retention(text: &str) -> Result<String, String> {
     }
 }
 
-/// Checks the number of failures, as the admin address takes it.
+/// Reads a number of failures, or `none`.
 fn max_consume_count(text: &str) -> Result<String, String> {
     match text.parse() {
         _ if text == "none" => Ok(text.to_owned()),
@@ -140,7 +140,7 @@ pub(super) async fn purge(args: &PurgeArgs, context: &Context) -> Result<(), Fai
     context.done(&format!("purged {deleted} of queue {}{whose} at {}", queue.name, admin.url()), &json)
 }
 
-/// What will be purged.
+/// Describes the messages that will be purged.
 fn what(queue: &AdminQueue, group: Option<&AdminGroup>, admin: &AdminClient) -> String {
     let of = format!("{} at {}", queue.name, admin.url());
     match group {

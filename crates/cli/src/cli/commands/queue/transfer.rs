@@ -1,7 +1,7 @@
 //! `queue move` and `queue copy`: messages of a queue into another one, of this service or of another server.
 //!
-//! Both are a redrive that leaves the messages as they are. A move takes the backlog of a group. A copy consumes with a group of its
-//! own, which is deleted in the end: the other groups notice nothing, and a copy that was stopped continues where that group stands.
+//! Both are a redrive that leaves the messages unchanged. A move takes the backlog of a group. A copy creates a group, consumes with it,
+//! and deletes it at the end. So the other groups are not affected, and a stopped copy continues at the position of its group.
 
 use std::path::PathBuf;
 
@@ -51,7 +51,7 @@ pub(super) struct CopyArgs {
     transfer: Transfer,
 }
 
-/// What both have.
+/// The options that both commands have.
 #[derive(Debug, Args)]
 struct Transfer {
     /// The queue that messages are taken from, by name or id
@@ -86,10 +86,10 @@ struct Transfer {
 /// Which messages are taken, and from which group.
 #[derive(Clone, Copy)]
 enum Mode {
-    /// Those of a group that others consume with.
+    /// The backlog of a group that other consumers use.
     Move,
-    /// Those of the copy's own group, where messages that do not match are passed over for good. `leased`: a killed run may lease some
-    /// of them.
+    /// The messages of the group that was created for the copy. Messages that do not match are acknowledged, too. With `leased`, a
+    /// killed run may still lease some of them.
     Copy { leased: bool },
 }
 
@@ -114,7 +114,7 @@ pub(super) async fn run_move(args: &MoveArgs, context: &Context) -> Result<(), F
     print("moved", &report, args.transfer.dry_run, context)
 }
 
-/// Copies what a queue keeps.
+/// Copies the messages that a queue keeps.
 pub(super) async fn run_copy(args: &CopyArgs, context: &Context) -> Result<(), Failure> {
     let client = context.client()?;
     let source = client.find_queue(&args.transfer.source).await?;
@@ -124,7 +124,7 @@ pub(super) async fn run_copy(args: &CopyArgs, context: &Context) -> Result<(), F
     // A run that was killed a moment ago may still lease messages, which no poll shows.
     let is_leased = !is_new && leased(&client, &path).await?.is_none_or(|leased| leased > 0);
     match args.transfer.send(&client, path.clone(), &target, Mode::Copy { leased: is_leased }, context).await {
-        // A dry run leaves the group of a copy that was not finished where it stands.
+        // A dry run does not move the group of an unfinished copy.
         Ok((report, _)) if args.transfer.dry_run => {
             if is_new {
                 client.delete_group(&source.id, &group.id).await?;
@@ -132,7 +132,7 @@ pub(super) async fn run_copy(args: &CopyArgs, context: &Context) -> Result<(), F
             print("copied", &report, true, context)
         }
         Ok((report, finished)) => {
-            // A sweep also ends at `--max`, and where it can pass over no more messages.
+            // A sweep also ends at `--max`, and when it cannot skip more messages.
             let left = client.find_group(&source.id, group.id.as_str()).await?.available_messages;
             let leased = leased(&client, &path).await?.unwrap_or(0);
             let finished = finished && left + leased == 0 && report.refused == 0;
@@ -152,7 +152,7 @@ pub(super) async fn run_copy(args: &CopyArgs, context: &Context) -> Result<(), F
     }
 }
 
-/// The number of messages of a group that are leased; `None` where the service does not tell.
+/// The number of leased messages of a group; `None` if the service does not report it.
 async fn leased(client: &Client, path: &SourcePath) -> Result<Option<u64>, Failure> {
     let overview = client.overview().await?;
     let groups = overview.into_iter().find(|queue| queue.queue.id == path.queue).map(|queue| queue.groups);
@@ -278,7 +278,7 @@ fn print(verb: &str, report: &RedriveReport, dry_run: bool, context: &Context) -
     let would = if dry_run { "would be " } else { "" };
     let earlier = match report.earlier {
         0 => String::new(),
-        copies => format!(" after {copies} by earlier runs that were not finished"),
+        copies => format!(" after {copies} by earlier, unfinished runs"),
     };
     let text = format!(
         "{} {would}{verb}{earlier}, {} did not match, {} cannot be sent, {} may be there twice",

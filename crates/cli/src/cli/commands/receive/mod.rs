@@ -94,7 +94,7 @@ pub(crate) async fn run(args: ReceiveArgs, context: &Context) -> Result<(), Fail
     let reader = Reader::of_stdout();
     let settling = Settling { client, source, print: &print, say: &say, reader, ack: args.ack, stop };
     let received = receive(&settling, options, &args).await?;
-    let received = counted(u64::try_from(received).unwrap_or(u64::MAX), "message");
+    let received = counted(received, "message");
     let kept = format!(", not acknowledged: redelivered after {} (--ack acknowledges them)", args.ack_wait);
     context.say(&format!("{received} received{}", if args.ack { "" } else { &kept }));
     Ok(())

@@ -7,17 +7,17 @@ use tokio::{task::yield_now, time::sleep};
 #[cfg(unix)]
 use crate::cli::support::terminal;
 
-/// How often the pipe is looked at without a pause: a reader that waits for a line takes it within microseconds.
+/// How many times the pipe is checked without a pause, because a waiting reader takes a line within microseconds.
 const SPINS: u32 = 100;
 const SHORTEST_PAUSE: Duration = Duration::from_micros(50);
 const LONGEST_PAUSE: Duration = Duration::from_millis(20);
-/// How often [`Reader::gone`] looks.
+/// How often [`Reader::gone`] checks.
 const LOOK: Duration = Duration::from_millis(100);
 
 /// The process that reads standard output, if that is a pipe.
 ///
-/// A write to a pipe succeeds while the reader has not read it, and the reader may end without reading it, as `head -3` does. A file or a
-/// terminal has everything that was written.
+/// A write to a pipe succeeds before the reader reads it, and the reader may end without reading it, as `head -3` does. For a file or a
+/// terminal, everything that was written counts as read.
 #[derive(Debug)]
 pub(super) struct Reader {
     pipe: Option<File>,
@@ -39,7 +39,7 @@ impl Reader {
         Self { pipe }
     }
 
-    /// Without pipes that can be asked, all written lines count as read.
+    /// Where the unread bytes of a pipe are not known, all written lines count as read.
     #[cfg(not(unix))]
     pub(super) fn of_stdout() -> Self {
         Self { pipe: None }
@@ -57,7 +57,7 @@ impl Reader {
                 return true;
             }
             if is_closed(pipe) {
-                // It may have read the rest between the two looks.
+                // It may have read the rest between the two checks.
                 return is_empty(pipe);
             }
             if look < SPINS {
@@ -84,7 +84,7 @@ impl Reader {
     }
 }
 
-/// A pipe that cannot be asked counts as read, because nothing but its writes is known.
+/// Whether the pipe has no unread bytes, or their number is not known.
 #[cfg(target_os = "linux")]
 fn is_empty(pipe: &File) -> bool {
     rustix::io::ioctl_fionread(pipe).map_or(true, |unread| unread == 0)

@@ -13,13 +13,13 @@ use crate::cli::{
 use dms_protocol::{message::AckStatus, queue::SourcePath};
 use dms_worker::{client::Client, internal::LeasedBatch};
 
-/// What batches are printed and acknowledged with.
+/// The means to print and acknowledge batches.
 pub(super) struct Settling<'a> {
     pub(super) client: Client,
     pub(super) source: SourcePath,
     /// Prints a line of results.
     pub(super) print: &'a (dyn Fn(&str) -> Result<(), Failure> + Sync),
-    /// Tells a person something.
+    /// Writes a note for the user.
     pub(super) say: &'a (dyn Fn(&str) + Sync),
     pub(super) reader: Reader,
     pub(super) ack: bool,
@@ -42,7 +42,7 @@ enum Line {
     Read,
     /// The reader has ended, or the user has stopped the command. Nobody has read the line.
     Ended,
-    /// It is printed, and was not read in time.
+    /// It was printed, and not read in time.
     Unread,
 }
 
@@ -80,8 +80,8 @@ impl Settling<'_> {
         Ok(printed)
     }
 
-    /// Prints a line. With `--ack`, waits until `due` for it to be read: a reader that gets ten lines at once may use three of them and
-    /// end.
+    /// Prints a line. With `--ack`, waits until `due` for the reader to read it, because a reader that gets ten lines at once may use
+    /// three of them and end.
     async fn print(&self, line: &str, due: Instant) -> Result<Line, Failure> {
         match (self.print)(line) {
             Err(closed) if closed.kind() == Kind::ClosedPipe => return Ok(Line::Ended),
@@ -105,8 +105,8 @@ impl Settling<'_> {
     /// Waits until the reader has read a line whose message was handed back, so that the redelivered copy is not printed right after
     /// it. Returns false if the reader ends first.
     async fn read_late(&self, left: usize) -> bool {
-        let left = counted(u64::try_from(left).unwrap_or(u64::MAX), "message");
-        (self.say)(&format!("the reader needs longer than --ack-wait: {left} handed back, and printed again"));
+        let left = counted(left, "message");
+        (self.say)(&format!("the reader takes longer than --ack-wait: {left} handed back, to be printed again"));
         tokio::select! {
             read = self.reader.has_read() => read,
             () = self.stop.cancelled() => false,
@@ -127,8 +127,10 @@ impl Settling<'_> {
             outcome => outcome?,
         };
         if outcome.success < read {
-            let lost = counted(u64::try_from(read - outcome.success).unwrap_or(u64::MAX), "printed message");
-            return Err(Failure::new(format!("the service did not take the acknowledgement of {lost}: redelivered")));
+            let lost = counted(read - outcome.success, "printed message");
+            return Err(Failure::new(format!(
+                "the service did not accept the acknowledgement of {lost}, which will be redelivered"
+            )));
         }
         Ok(())
     }

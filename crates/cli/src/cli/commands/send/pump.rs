@@ -134,7 +134,7 @@ impl<'a> Pump<'a> {
         Ok((self.report, rest))
     }
 
-    /// Waits for the results of the lines after the one that ended the run. With a journal, a later run sends them again. Without one,
+    /// Waits for the results of the lines after the line that ended the run. With a journal, a later run sends them again. Without one,
     /// each counts by its result, and lines that were not stored are written where refused lines are written.
     async fn leave(&mut self) -> Result<UnsentLines, Failure> {
         let mut rest = UnsentLines { is_sure: true, ..UnsentLines::default() };

@@ -1,7 +1,7 @@
 //! [`OpenMessages`]: the messages that a program has and has not answered.
 //!
-//! Ids grow in the order in which messages are given. Most programs take one line after the other, so the oldest open message is
-//! the one that hangs, and the program has not started the later ones. A program that has answered a later one works on several at a time.
+//! Ids grow in the order in which messages are given. Most programs take one line after the other, so the oldest open message
+//! hangs, and the program has not started the later ones. A program that has answered a later one works on several at a time.
 
 use std::{
     collections::BTreeMap,
