@@ -31,7 +31,7 @@ fn a_changed_secret_file_takes_effect_and_a_broken_one_does_not() {
     assert_eq!(send(&program, &server, "AK", "one"), Some(77));
 
     program.file("secret", " \n");
-    server.until("the secret in force stays");
+    server.until("its current secret stays in use");
     assert_eq!(send(&program, &server, "AK", "two"), Some(0));
     std::fs::remove_file(program.dir().join("secret")).unwrap();
     server.until("cannot be read");
@@ -42,7 +42,7 @@ fn a_changed_secret_file_takes_effect_and_a_broken_one_does_not() {
 
     server.signal("TERM");
     let (_, log) = server.wait();
-    assert_eq!(log.matches("the secret in force stays").count(), 2, "each content is told once: {log}");
+    assert_eq!(log.matches("its current secret stays in use").count(), 2, "each content is told once: {log}");
     assert!(log.contains("change_key") && log.contains("dms_worker::access"), "{log}");
     assert!(!log.contains("three"), "{log}");
 }
@@ -86,7 +86,7 @@ fn one_broken_secret_file_does_not_hold_back_the_others() {
     assert_eq!((send(&program, &server, "A", "one-old"), ask("admin-old")), (Some(0), 200));
 
     program.file("one", "");
-    server.until("the secret in force stays");
+    server.until("its current secret stays in use");
     program.file("two", "two-new");
     server.until("the keys and users were read again");
     assert_eq!(send(&program, &server, "A", "one-old"), Some(0));
@@ -101,7 +101,7 @@ fn one_broken_secret_file_does_not_hold_back_the_others() {
     assert_eq!((ask("admin-old"), ask("admin-new")), (401, 200));
     server.signal("TERM");
     let (_, log) = server.wait();
-    assert!(!log.contains("need a restart") && !log.contains("rejected"), "{log}");
+    assert!(!log.contains("need a restart") && !log.contains("was rejected"), "{log}");
 }
 
 /// The client of the server in this process goes on as that does.
@@ -126,7 +126,7 @@ publishers: [{queue: q, listen: '127.0.0.1:0'}]
     assert_eq!(publish(), 200);
     sidecar.signal("TERM");
     let (_, log) = sidecar.wait();
-    assert!(log.contains("those in force stay"), "{log}");
+    assert!(log.contains("the current ones stay in use"), "{log}");
 }
 
 #[test]

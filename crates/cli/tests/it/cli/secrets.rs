@@ -261,7 +261,7 @@ admin: {listen: '127.0.0.1:0', token_file: admin}
     program.file("header", "\n");
     program.file("admin", "admin-newer\n");
     sidecar.signal("HUP");
-    sidecar.until("the secret in force stays");
+    sidecar.until("its current secret stays in use");
     sidecar.until("the configuration was read again");
     assert_eq!((publish("publisher-new"), ask("admin-new"), ask("admin-newer")), (200, 401, 200));
     assert!(delivered().contains("x-api-key: header-new"));
