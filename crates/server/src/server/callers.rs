@@ -54,7 +54,7 @@ impl Callers {
     /// # Cancel safety
     /// Dropping the future may leave out some of them; the next call sets those.
     pub async fn set_schedules(&self, projects: &[Project]) -> Result<(), ServerError> {
-        let app = self.0.upgrade().ok_or_else(|| ServerError::Config("the server has ended".to_owned()))?;
+        let app = self.0.upgrade().ok_or(ServerError::Ended)?;
         startup::set_schedules(&*app.broker, projects).await
     }
 
