@@ -81,6 +81,7 @@ impl Connector {
     /// When no host answered in time, or the server does not make commits durable.
     pub(crate) async fn connect(&self) -> Result<Session, PostgresError> {
         let mut reasons = Vec::new();
+        // All hosts at once, because a host that is down may take the whole time-out to say so.
         let race = async {
             let mut tries: FuturesUnordered<_> = (0..self.hosts.len()).map(|number| self.connect_to(number)).collect();
             while let Some(tried) = tries.next().await {
@@ -99,6 +100,7 @@ impl Connector {
                 return Err(self.unreachable(&reasons));
             }
         };
+        // A second limit, because a frozen server may accept the connection and then answer nothing.
         match timeout(CONNECT_TIMEOUT, self.set_up(&session)).await {
             Ok(server) => {
                 session.server = server?;
@@ -114,6 +116,7 @@ impl Connector {
 
     async fn connect_to(&self, number: usize) -> Result<Session, String> {
         if self.hosts.len() > 1 && self.avoid.load(Ordering::Relaxed) == number {
+            // A head start for the others only: after a failover and back, this host may be the primary again.
             sleep(AVOIDED).await;
         }
         let host = &self.hosts[number];
@@ -135,6 +138,7 @@ impl Connector {
                      current_setting('server_version_num')::int, current_setting('server_version'), \
                      concat(inet_server_addr(), ' ', pg_postmaster_start_time())";
         let row = session.client.query_one(asked, &[]).await?;
+        // Checked on each connection, because a failover leads to a server with its own settings.
         if row.try_get::<_, &str>(0)? == "off" {
             return Err(PostgresError::NoFsync);
         }
@@ -238,6 +242,7 @@ impl Session {
     }
 
     async fn prepared(&self, sql: &str) -> Result<Statement, tokio_postgres::Error> {
+        // The lock is not held while PostgreSQL prepares: two callers may prepare the same statement, which is harmless.
         let known = self.statements.lock().unwrap_or_else(PoisonError::into_inner).get(sql).cloned();
         if let Some(statement) = known {
             return Ok(statement);
@@ -283,6 +288,7 @@ impl Link {
     /// # Errors
     /// When PostgreSQL cannot be reached.
     pub(crate) async fn get(&self) -> Result<Arc<Session>, PostgresError> {
+        // Held while connecting, so that callers who come meanwhile wait for this connection and open no further ones.
         let mut held = self.session.lock().await;
         if let Some(session) = held.as_ref().filter(|session| !session.is_closed()) {
             return Ok(session.clone());

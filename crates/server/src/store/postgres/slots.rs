@@ -48,6 +48,7 @@ impl Slots {
     pub(crate) fn note(&mut self, stream: StreamId, first: u64, slot: Slot) {
         self.current = self.current.max(slot);
         let slots = self.streams.entry(stream).or_default();
+        // Only the first place in a slot is kept, so the map grows with the tables and not with the messages.
         if slots.last_key_value().is_none_or(|(_, last)| *last < slot) {
             slots.insert(first, slot);
         }
@@ -56,6 +57,7 @@ impl Slots {
     /// The slots that have messages of a stream from a place on, in order.
     pub(crate) fn from(&self, stream: StreamId, place: u64) -> Vec<Slot> {
         let Some(slots) = self.streams.get(&stream) else { return Vec::new() };
+        // The place itself is in the last slot that begins at or below it.
         let begin = slots.range(..=place).next_back().map_or(0, |(first, _)| *first);
         slots.range(begin..).map(|(_, slot)| *slot).collect()
     }
@@ -87,12 +89,14 @@ impl Slots {
 
     /// The tables in which no message is left.
     pub(crate) fn unused(&self) -> Vec<Slot> {
+        // The current table is never dropped, even when it is empty, because a commit may be on its way to it.
         let used: BTreeSet<Slot> = self.streams.values().flat_map(BTreeMap::values).copied().collect();
         self.tables.range(..self.current).filter(|slot| !used.contains(slot)).copied().collect()
     }
 
     /// The tables that commits will need next and that do not exist.
     pub(crate) fn missing(&self) -> Vec<Slot> {
+        // The next table is created ahead, so that no commit has to wait for one when the slot changes.
         [self.current, self.current + 1].into_iter().filter(|slot| !self.tables.contains(slot)).collect()
     }
 }

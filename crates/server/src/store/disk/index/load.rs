@@ -44,6 +44,7 @@ pub(crate) fn snapshot(conn: &Connection, files: &FileCache) -> IndexResult<Snap
         groups.push(GroupSnapshot { row, cursor, dead_letters, dead_letter_cursor });
     }
     let keys = all(conn, "SELECT until_ms, keys, sum FROM sent_keys ORDER BY id", sent_keys)?;
+    // The disk store keeps no leases, so their messages are available again after a restart.
     Ok(Snapshot { next_number, queues, groups, keys, leases: Vec::new() })
 }
 
@@ -142,9 +143,10 @@ fn cursor_snapshot(conn: &Connection, cursor: CursorId) -> IndexResult<CursorSna
     let rule = rule.map(|rule| serde_json::from_str::<TagFilter>(&rule)).transpose();
     let rule =
         rule.map_err(|error| IndexError::Contradiction(format!("the label rule of reader {}: {error}", cursor.0)))?;
-    // Messages below have expired, or were sent before the group was created.
+    // Messages below `first` have expired, or were sent before the group was created.
     let first = image.start.max(stream_row(conn, image.stream)?.low);
     let mut ready = Vec::new();
+    // Pages between the oldest kept page and the head only. All earlier messages are settled, however long the stream is.
     for number in image.page.max(first / PAGE_MESSAGES)..image.head.div_ceil(PAGE_MESSAGES) {
         let page = page(conn, cursor, &image, number)?;
         let open = page.open().map(|(place, failures)| (number * PAGE_MESSAGES + u64::from(place), failures));
