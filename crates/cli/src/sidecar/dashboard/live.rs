@@ -47,7 +47,7 @@ impl Pages {
         let millis = |duration: Duration| span(duration, t);
         set("p50", status.durations.map_or_else(|| "–".to_owned(), |seen| millis(seen.p50)));
         set("p99", status.durations.map_or_else(|| "–".to_owned(), |seen| millis(seen.p99)));
-        set("lease", self.lease_used(watch, &status).map_or_else(|| "–".to_owned(), |used| format!("{used} %")));
+        set("lease", lease_used(watch, &status).map_or_else(|| "–".to_owned(), |used| format!("{used} %")));
         set("polled", status.last_poll_age.map_or_else(|| "–".to_owned(), |age| span(age, t)));
         for (name, value) in [
             ("received", counts.received),
@@ -67,13 +67,12 @@ impl Pages {
             set(name, number(value));
         }
     }
+}
 
-    /// The part of the lease that the slowest handlers need, in percent. Near 100, messages are redelivered.
-    pub(super) fn lease_used(&self, watch: &RunningWorker, status: &Status) -> Option<u128> {
-        let worker = self.config.workers.iter().find(|worker| worker.label() == watch.name)?;
-        let lease = worker.ack_wait().saturating_sub(ACK_MARGIN).as_millis().max(1);
-        Some(status.durations?.p99.as_millis() * 100 / lease)
-    }
+/// The part of the lease that the slowest handlers need, in percent. Near 100, messages are redelivered.
+fn lease_used(watch: &RunningWorker, status: &Status) -> Option<u128> {
+    let lease = watch.ack_wait.saturating_sub(ACK_MARGIN).as_millis().max(1);
+    Some(status.durations?.p99.as_millis() * 100 / lease)
 }
 
 /// The style and the name of a worker's state.

@@ -143,6 +143,8 @@ pub(crate) struct RunningWorker {
     pub(crate) credentials: Option<Current<Credentials>>,
     /// Whether it reads the group's dead letters.
     pub(crate) dead_letters: bool,
+    /// The lease that its settings ask for.
+    pub(crate) ack_wait: Duration,
     /// A worker whose last successful poll is older than this is not ready.
     pub(crate) stale_after: Duration,
     /// Cancelled when the worker must end without waiting for its application.
