@@ -36,6 +36,8 @@ use self::{
 
 /// How many seeds a usual test run plays.
 const SEEDS: u64 = 300;
+/// The same over ROMA Connect MQS.
+const MQS_SEEDS: u64 = 100;
 /// The search ends after this number of failures.
 const ENOUGH: usize = 8;
 
@@ -54,6 +56,22 @@ fn the_invariants_hold_whatever_goes_wrong() {
     if let Some((seed, report)) = failures.first_key_value() {
         let others: Vec<_> = failures.keys().filter(|other| *other != seed).collect();
         panic!("{report}\nother seeds that failed: {others:?}");
+    }
+}
+
+/// The invariants that need neither places nor dead letters, in the same worlds over ROMA Connect MQS.
+#[test]
+fn the_invariants_hold_over_mqs() {
+    use Rule::{Announced, Deadline, Handled, NothingInvented, NothingLost, Once, Prefix, Quiet, Room};
+    let rules = [Handled, NothingLost, NothingInvented, Prefix, Once, Deadline, Room, Announced, Quiet];
+    let first = number("DMS_SIM_FIRST").unwrap_or(0);
+    let seeds = number("DMS_SIM_SEED")
+        .map_or(first..first + number("DMS_SIM_SEEDS").unwrap_or(MQS_SEEDS), |seed| seed..seed + 1);
+    for seed in seeds {
+        let outcome = play(&Scenario::over_mqs(seed), None);
+        let mut found = check(&outcome);
+        found.retain(|violation| rules.contains(&violation.rule));
+        assert!(found.is_empty(), "over MQS, {}", complaint(&outcome, &found));
     }
 }
 

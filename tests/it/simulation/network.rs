@@ -11,6 +11,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use dms_worker::transport::{InProcess, Transport, TransportError};
 use fastrand::Rng;
@@ -80,8 +81,9 @@ impl Kind {
     fn of(request: &Request<Bytes>) -> Self {
         let path = request.uri().path();
         match *request.method() {
-            Method::GET if path.contains("/groups/") && path.ends_with("/messages") => Self::Consume,
+            Method::GET if path.contains("/group") && path.ends_with("/messages") => Self::Consume,
             Method::POST if path.ends_with("/ack") => Self::Ack,
+            Method::POST if path.contains("/group/") && path.ends_with("/messages") => Self::Ack,
             Method::POST if path.ends_with("/polls/end") => Self::EndPolls,
             _ => Self::Other,
         }
@@ -351,6 +353,8 @@ fn answer_of(answered: &Answered) -> Answer {
 
 #[derive(Deserialize)]
 struct Acks {
+    /// In the dialect of MQS, `messages`.
+    #[serde(alias = "messages")]
     message: Vec<AckLine>,
 }
 
@@ -368,21 +372,32 @@ fn received(answer: &Response<Bytes>) -> Vec<(Item, String)> {
         handler: String,
     }
     #[derive(Deserialize)]
-    struct Inner {
-        body: u64,
+    #[serde(untagged)]
+    enum Inner {
+        Dms { body: u64 },
+        Mqs { content: String },
     }
     if !answer.status().is_success() {
         return Vec::new();
     }
     let messages: Vec<One> = serde_json::from_slice(answer.body()).unwrap();
     let header = answer.headers().get("x-dms-deliveries").map_or("", |value| value.to_str().unwrap());
-    let deliveries = header.split(',').filter_map(place_and_attempt);
-    let one = |(One { message, handler }, (sequence, attempt)): (One, (&str, &str))| {
-        let item =
-            Item { message: message.body, sequence: sequence.parse().unwrap(), attempt: attempt.parse().unwrap() };
-        (item, handler)
+    let mut deliveries = header.split(',').filter_map(place_and_attempt);
+    let one = |One { message, handler }| {
+        let item = match message {
+            Inner::Dms { body } => {
+                let (sequence, attempt) = deliveries.next()?;
+                Item { message: body, sequence: sequence.parse().unwrap(), attempt: attempt.parse().unwrap() }
+            }
+            // MQS tells neither the place nor the attempt.
+            Inner::Mqs { content } => {
+                let message = String::from_utf8(STANDARD.decode(content).unwrap()).unwrap().parse().unwrap();
+                Item { message, sequence: message, attempt: 1 }
+            }
+        };
+        Some((item, handler))
     };
-    messages.into_iter().zip(deliveries).map(one).collect()
+    messages.into_iter().filter_map(one).collect()
 }
 
 /// The first two parts of an entry of `x-dms-deliveries`.

@@ -7,7 +7,7 @@ use std::{
 };
 
 use dms_server::{
-    Server, ServerConfig,
+    MqsConfig, Server, ServerConfig,
     broker::{
         Broker, GroupPath, Stream,
         embedded::{EmbeddedBroker, EmbeddedConfig},
@@ -15,7 +15,7 @@ use dms_server::{
     clock::Clock,
 };
 use dms_worker::{
-    Client,
+    Client, Dialect,
     message::Message,
     queue::{NewQueue, ProjectId, QueueId, QueueMode},
     transport::InProcess,
@@ -91,11 +91,15 @@ impl World {
         let clock = Clock::following_tokio(SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000));
         let config = EmbeddedConfig { failure_counting: scenario.counting, ..EmbeddedConfig::default() };
         let broker = Arc::new(EmbeddedBroker::in_memory(config, clock).await);
-        let config = ServerConfig::default().clock(clock).extensions(scenario.extensions);
+        let mqs = scenario.mqs.then(MqsConfig::new);
+        let config = ServerConfig::default().clock(clock).extensions(scenario.extensions).mqs(mqs);
         let server = Server::with_broker(config, broker.clone()).await.unwrap();
         let path = create(&scenario, &broker).await;
         let history = Arc::new(History::new());
-        let transport = InProcess::new(server.service());
+        let transport = match server.mqs_service() {
+            Some(service) => InProcess::new(service),
+            None => InProcess::new(server.service()),
+        };
         let network =
             Network::new(transport, history.clone(), scenario.weather, Rng::with_seed(scenario.seed ^ 0x5eed));
         let script = Arc::new(Script::new(scenario.messages.clone(), history.clone()));
@@ -159,7 +163,8 @@ impl World {
 
     fn client(&self, process: Option<Process>, dead: CancellationToken) -> Client {
         let wire = Wire { network: self.0.network.clone(), process, dead, sabotage: self.0.sabotage };
-        Client::builder("http://in.process", "local").transport(Arc::new(wire)).build().unwrap()
+        let dialect = if self.0.scenario.mqs { Dialect::Mqs } else { Dialect::Dms };
+        Client::builder("http://in.process", "local").dialect(dialect).transport(Arc::new(wire)).build().unwrap()
     }
 
     async fn produce(self) {
@@ -168,10 +173,15 @@ impl World {
             self.at(*at).await;
             let message = |body: usize| {
                 let delay = self.0.scenario.messages[body].delay;
-                Message::json(&body).unwrap().attribute("key", format!("{}", body % 3)).delay(delay)
+                let message = Message::json(&body).unwrap();
+                if self.0.scenario.mqs {
+                    return message;
+                }
+                message.attribute("key", format!("{}", body % 3)).delay(delay)
             };
             let messages: Vec<Message> = range.clone().map(message).collect();
-            let outcome = match client.send(&self.0.path.queue, &messages).await {
+            let queue = if self.0.scenario.mqs { QueueId::from("orders") } else { self.0.path.queue.clone() };
+            let outcome = match client.send(&queue, &messages).await {
                 Ok(sent) => sent.into_iter().try_for_each(|one| one.map(drop)),
                 Err(error) => Err(error),
             };
@@ -301,6 +311,8 @@ impl World {
         let ordering = match plan.ordering {
             Order::None => Ordering::None,
             Order::Batch => Ordering::Batch,
+            // A number has no parts, so all messages share the order of those without a key.
+            Order::Key if self.0.scenario.mqs => Ordering::by_pointer("/0"),
             Order::Key => Ordering::by_attribute("key"),
         };
         let (client, script) = (self.client(Some(process), dead), self.0.script.clone());
