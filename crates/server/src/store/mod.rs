@@ -51,12 +51,14 @@ pub(crate) mod test_model;
 
 #[cfg(feature = "disk")]
 pub(crate) use self::disk::tools::backup::Backup;
+#[cfg(any(feature = "disk", feature = "postgres"))]
+pub(crate) use self::schedule::ScheduleSnapshot;
 pub(crate) use self::{
     error::StoreError,
     origin::FirstPlace,
     read::{Damaged, ReadBatch, ReadLimit, up_to_time},
     record::{CursorId, FailureHistory, GroupRow, QueueRow, Record, Settlement, StoredMessage, StreamId},
-    schedule::{ScheduleProgress, ScheduleRow, ScheduleSnapshot},
+    schedule::{ScheduleProgress, ScheduleRow},
     sent_keys::{SentKey, SentKeys},
     snapshot::{
         CursorSnapshot, DelayQueueSnapshot, GroupSnapshot, LeaseSnapshot, QueueSnapshot, Snapshot, StreamSnapshot,
