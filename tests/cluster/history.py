@@ -88,7 +88,9 @@ class History:
             if not numbers:
                 # Until a lease whose answer was lost has ended, there may be more.
                 quiet = quiet or time.monotonic()
-                if self.done.is_set() and (not self.lacks() or time.monotonic() - quiet > 3 * ACK_WAIT):
+                # The last send may still wait for an owner.
+                is_sent = self.done.is_set() and not self.threads[0].is_alive()
+                if is_sent and (not self.lacks() or time.monotonic() - quiet > 3 * ACK_WAIT):
                     return
                 continue
             quiet = None

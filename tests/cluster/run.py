@@ -254,7 +254,8 @@ def finish(stage):
         for kind, numbers in (("lost", lost), ("acknowledged, and came back", came_back), ("out of order", late), ("stored twice", twice)):
             if numbers:
                 failed = True
-                print(f"{history.name}: {kind}: {numbers[:20]}", file=sys.stderr)
+                last = max(history.answered)
+                print(f"{history.name}: {kind}: {numbers[:20]}; the last answered is {last}", file=sys.stderr)
         found = (len(history.answered), len(history.settled), len(lost), len(came_back), len(late), len(twice))
         sums = [sum(pair) for pair in zip(sums, found)]
     print("answered sends {}, answered acknowledgements {}, lost {}, came back {}, out of order {}, stored twice {}".format(*sums))
