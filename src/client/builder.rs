@@ -135,7 +135,7 @@ impl ClientBuilder {
         self
     }
 
-    /// The API to speak: that of DMS, which is the default, or that of ROMA Connect MQS.
+    /// The API to speak: the DMS API, which is the default, or the API of ROMA Connect MQS.
     ///
     /// With [`Dialect::Mqs`] the SASL user and password are set as [`access_key`](Self::access_key), queues and groups are topics and
     /// groups by their names, and the project id has no effect, because this API has no projects.

@@ -21,7 +21,7 @@ pub(crate) enum Identity {
     Place(u64, Option<i64>),
     /// The value of the attribute, or the value in the body, that the user named.
     Unique(String),
-    /// A hash of its body, where equal bodies need not be told apart.
+    /// A hash of its body, where equal bodies need not be distinguished.
     Body(u64),
 }
 

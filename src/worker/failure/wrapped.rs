@@ -114,6 +114,6 @@ mod tests {
         let mut message = received(&Body::raw(document).unwrap());
         message.attributes.insert("own", 1);
         unwrap(&mut message);
-        assert_eq!(message.body.as_str(), document, "it has attributes of its own");
+        assert_eq!(message.body.as_str(), document, "it has other attributes");
     }
 }

@@ -91,7 +91,7 @@ impl Capacity {
 }
 
 impl MemberState {
-    /// The capacity that is reserved for the member: what it holds, and at least one poll until it has left.
+    /// The capacity that is reserved for the member: the held capacity, and at least one poll until it has left.
     fn reserved(&self) -> Capacity {
         if self.left {
             return Capacity { messages: self.messages, bytes: self.bytes };
