@@ -9,14 +9,18 @@ With --axe, every page is checked by axe-core. On a failure a picture of the pag
 
 import argparse
 import contextlib
+import http.server
 import json
+import os
 import pathlib
+import pty
 import re
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
 
@@ -429,6 +433,38 @@ def test_send(server, browser):
     browser.until("its page", lambda: "12345678901234567890" in browser.text())
 
 
+def test_search_over_all_queues(server, browser):
+    queue, groups = server.ids("mail")
+    server.send(queue, [{"id": BIG}])
+    browser.open("/search")
+    browser.fill("#filter-pointer", f"/id={BIG}")
+    browser.submit("#filter-pointer")
+    text = browser.text()
+    assert "mail / smtp" in text and str(BIG) in text, text
+    browser.check()
+    browser.open("/search?text=order")
+    assert "orders / billing" in browser.text(), browser.text()
+    # Page by page to the end.
+    pages = 1
+    while browser.all(".further a.primary"):
+        with browser.leaving():
+            browser.click(".further a.primary")
+        pages += 1
+    assert 1 < pages < 100, pages
+    browser.open("/search?text=order")
+    browser.shoot("search", height=900)
+
+
+def test_tags(server, browser):
+    browser.open("/queues/orders")
+    browser.fill("#tag-key", "team")
+    browser.fill("#tag-value", "payments")
+    browser.submit("#tag-key")
+    assert "payments" in browser.text()
+    browser.check()
+    browser.shoot("queue")
+
+
 def test_queues_are_created_and_deleted(server, browser):
     browser.open("/queues")
     browser.fill("#new-name", "made-here")
@@ -462,8 +498,9 @@ def test_keyboard(server, browser):
     browser.until("the filter has the focus", lambda: (browser.driver.switch_to.active_element.get_attribute("id") or "").startswith("filter-"))
 
 
-PAGES = ["/", "/queues", "/queues/orders", "/queues/orders/billing", "/queues/orders/billing/messages", "/queues/orders/billing/dead",
-         "/queues/orders/billing/dead/redrive", "/queues/orders/billing/consume", "/dead", "/jobs", "/send", "/storage", "/activity", "/nothing"]
+PAGES = ["/", "/queues", "/queues/orders", "/queues/orders/billing", "/queues/orders/billing/messages", "/queues/orders/billing/leases", "/queues/orders/billing/dead",
+         "/queues/orders/billing/dead/redrive", "/queues/orders/billing/consume", "/dead", "/search", "/search?text=order",
+         "/jobs", "/send", "/storage", "/cluster", "/access", "/activity", "/nothing"]
 
 
 def test_every_page_in_every_language_theme_and_width(server, browser):
@@ -485,7 +522,7 @@ def test_every_page_in_every_language_theme_and_width(server, browser):
                     if page in ("/", "/queues/orders/billing") and (theme, width) in (("light", 1280), ("dark", 1280), ("light", 390)):
                         kind = "" if width == 1280 else "-narrow"
                         browser.shoot(f"{'overview' if page == '/' else 'group'}-{name}-{theme}{kind}", width)
-                    if page in ("/jobs", "/storage", "/activity", "/queues/orders/billing/consume") and (name, theme, width) == ("en", "light", 1280):
+                    if page in ("/jobs", "/storage", "/access", "/activity", "/queues/orders/billing/consume") and (name, theme, width) == ("en", "light", 1280):
                         browser.shoot(page.rsplit("/", 1)[1])
             browser.size(1280, 860)
 
@@ -518,6 +555,112 @@ def test_without_javascript(server, browser):
         browser.until("it is undone", lambda: "cancelled" in browser.text())
     finally:
         browser.driver.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
+
+
+@contextlib.contextmanager
+def workers_of(server, config):
+    """`dms-worker run` with this configuration; gives what the browser needs of it."""
+    file = server.directory / "workers.yaml"
+    file.write_text(config)
+    process = subprocess.Popen([server.binary, "run", "-c", str(file)], stderr=subprocess.PIPE, text=True)
+    told = ""
+    while "dashboard on" not in told:
+        line = process.stderr.readline()
+        assert line, told
+        told += line
+    reader = subprocess.Popen(["cat"], stdin=process.stderr, stdout=subprocess.DEVNULL)
+    try:
+        yield type("Worker", (), {"ui": re.search(r"dashboard on (\S+)", told).group(1).rstrip("/")})
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(20)
+        reader.wait(5)
+
+
+def test_in_flight_with_deadlines(server, browser):
+    """An application that does not answer: the server shows the leases, the worker the messages, both with the time left."""
+    done = threading.Event()
+
+    class Slow(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            # A worker begins with one message, until its application has answered once.
+            if b'"order":0' not in self.rfile.read(int(self.headers.get("Content-Length", 0))).replace(b" ", b""):
+                done.wait(60)
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    queue = server.call("POST", "/queues", {"name": "slow"})["id"]
+    server.call("POST", f"/queues/{queue}/groups", {"groups": [{"name": "app"}]})
+    server.send(queue, [{"order": number} for number in range(12)])
+    application = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Slow)
+    threading.Thread(target=application.serve_forever, daemon=True).start()
+    config = f"""
+dms: {{endpoint: "{server.api}", project_id: shop}}
+workers:
+  - {{name: slow, queue: slow, group: app, concurrency: 4, handler: {{http: {{url: "http://127.0.0.1:{application.server_port}/"}}}}}}
+admin: {{listen: "127.0.0.1:0"}}
+"""
+    own = browser.server
+    try:
+        with workers_of(server, config) as worker:
+            browser.until("messages are in flight", lambda: server.call("GET", f"/queues/{queue}/groups")["groups"][0]["available_messages"] == 7)
+            browser.open("/queues/slow/app/leases")
+            assert len(browser.all("tbody tr")) == 4, browser.text()
+            left = browser.text("[data-left]")
+            browser.until("the time runs down", lambda: browser.text("[data-left]") != left)
+            browser.check()
+            browser.shoot("in-flight")
+            browser.server = worker
+            browser.open("/workers/slow")
+            browser.until("three charts are drawn", lambda: len(browser.all(".uplot canvas")) == 3)
+            rows = len(browser.all("[data-left]"))
+            assert rows == 4, browser.text()
+            left = browser.text("[data-left]")
+            browser.until("the time runs down", lambda: browser.text("[data-left]") != left)
+            browser.check()
+            browser.size(390, 860)
+            browser.open("/workers/slow?range=3h")
+            browser.size(1280, 860)
+            browser.open("/workers/slow")
+            browser.shoot("worker-in-flight")
+            done.set()
+            browser.until("all are done", lambda: browser.text("[data-live='slow.done']") == "12")
+            browser.open("/workers/slow")
+            assert not browser.all("[data-left]")
+    finally:
+        done.set()
+        browser.server = own
+        application.shutdown()
+
+
+def test_a_link_logs_in_once(server, browser):
+    """`serve` prints it on a terminal."""
+    config = server.directory / "linked.yaml"
+    config.write_text(f'server: {{listen: "127.0.0.1:0", admin: {{listen: "127.0.0.1:0", token: "{TOKEN}"}}}}\n')
+    screen, terminal = pty.openpty()
+    process = subprocess.Popen([server.binary, "serve", "-c", str(config)], stderr=terminal)
+    os.close(terminal)
+    try:
+        told = ""
+        while not re.search(r"log in once, within 10 minutes: \S+\s", told):
+            told += os.read(screen, 4096).decode()
+        link = re.search(r"log in once, within 10 minutes: (\S+)", told).group(1)
+        browser.driver.get(link)
+        browser.until("it logged in", lambda: browser.all("nav.main"))
+        browser.check()
+        assert "#" not in browser.driver.current_url
+        browser.driver.delete_all_cookies()
+        browser.driver.get("about:blank")
+        browser.driver.get(link)
+        browser.until("it is refused the second time", lambda: browser.all(".alert.bad"))
+        assert "/login" in browser.driver.current_url
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(20)
+        os.close(screen)
 
 
 def test_worker_pages(server, browser):
@@ -567,9 +710,9 @@ admin: {listen: "127.0.0.1:0", dashboard: {actions: true}}
 
 TESTS = [
     test_login_and_live_numbers, test_charts, test_messages, test_redrive_is_cancelled_and_resumed, test_discard_is_undone, test_a_dead_letter_is_edited,
-    test_send,
+    test_send, test_search_over_all_queues, test_tags,
     test_queues_are_created_and_deleted, test_keyboard, test_every_page_in_every_language_theme_and_width,
-    test_the_read_token_sees_no_bodies_and_no_buttons, test_without_javascript, test_worker_pages,
+    test_the_read_token_sees_no_bodies_and_no_buttons, test_without_javascript, test_in_flight_with_deadlines, test_worker_pages, test_a_link_logs_in_once,
 ]
 
 

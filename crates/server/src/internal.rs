@@ -28,10 +28,13 @@ pub mod dashboard {
         form::{Form, UnreadableForm},
         html::{
             activity::activity_page,
+            charts::{Chart, charts},
             format::{bytes, foreign, number, rate, span, time},
             frame::{Product, Ui, notice, see_other},
+            left::{countdown, ticking},
             live::{Live, points},
         },
+        series::{Range, Series},
         text::{Language, Texts, fill},
     };
 }

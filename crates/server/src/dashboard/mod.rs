@@ -5,6 +5,7 @@
 //! | `access` | who may use it, and for what |
 //! | `text` | the texts in all languages |
 //! | `html` | what the pages share |
+//! | `series` | the numbers of the last day |
 //! | `assets` | script, style and charts |
 //! | `server` | the pages of a server |
 //!
@@ -16,6 +17,7 @@ mod assets;
 pub(crate) mod form;
 pub(crate) mod html;
 pub(crate) mod options;
+pub(crate) mod series;
 pub(crate) mod server;
 pub(crate) mod text;
 

@@ -47,6 +47,12 @@ impl BearerAuth {
         self.token.is_some()
     }
 
+    /// The SHA-256 hash of the token, if one is set.
+    #[cfg(feature = "dashboard")]
+    pub(crate) fn hash(&self) -> Option<[u8; 32]> {
+        self.token.as_ref().map(|token| *token.get())
+    }
+
     /// Whether `token` is the token; false if none is set. The hashes are compared in constant time.
     pub fn is(&self, token: &str) -> bool {
         self.is_hash(&Sha256::digest(token).into())

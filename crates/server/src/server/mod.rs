@@ -193,6 +193,14 @@ impl Server {
         Some(format!("{}{}", self.admin_url()?, dashboard.url("/")))
     }
 
+    /// A link that logs in to the dashboard as the admin token does, once and within ten minutes. A new link ends the one before.
+    /// `None` if the dashboard is not served, or has no token.
+    #[cfg(feature = "dashboard")]
+    pub fn dashboard_login_link(&self) -> Option<String> {
+        let path = self.admin.dashboard.as_ref()?.invite()?;
+        Some(format!("{}{path}", self.admin_url()?))
+    }
+
     /// The admin address, with the real port if port 0 was requested; `None` without one.
     pub fn admin_addr(&self) -> Option<SocketAddr> {
         self.admin.listener.as_ref().and_then(Listener::local_addr)

@@ -119,5 +119,11 @@ fn announce(server: &Server, config: &Config) {
     #[cfg(feature = "dashboard")]
     if let Some(url) = server.dashboard_url() {
         terminal::tell(&format!("dms-worker: dashboard on {url}"));
+        // A terminal is read by whoever started the server; a file of a log is kept, and read by others.
+        if terminal::is_watched()
+            && let Some(link) = server.dashboard_login_link()
+        {
+            terminal::tell(&format!("dms-worker: log in once, within 10 minutes: {link}"));
+        }
     }
 }

@@ -4,11 +4,16 @@
 //! |---|---|
 //! | `workers` | all workers, and one worker with its counts and errors |
 //! | `live` | their numbers, as pages and events show them |
+//! | `charts`, `in_flight` | the last day of a worker, and the messages that it handles now |
+//! | `redelivered` | why its messages were redelivered |
 //! | `actions` | pause, resume, drain, concurrency |
 //! | `settings` | the effective configuration, and recent actions |
 
 mod actions;
+mod charts;
+mod in_flight;
 mod live;
+mod redelivered;
 mod settings;
 mod workers;
 
@@ -21,6 +26,7 @@ use axum::{
     routing::{any, get, post},
 };
 
+use self::charts::Charts;
 use crate::{
     config::{Config, server_settings},
     sidecar::admin::state::AdminState,
@@ -39,11 +45,14 @@ struct Pages {
     admin: Arc<AdminState>,
     gate: Gate,
     config: Arc<Config>,
+    charts: Arc<Charts>,
 }
 
 /// The routes of the dashboard.
 fn router(admin: &Arc<AdminState>, gate: &Gate, config: &Config) -> Router {
-    let pages = Pages { admin: Arc::clone(admin), gate: gate.clone(), config: Arc::new(config.clone()) };
+    let (admin, config) = (Arc::clone(admin), Arc::new(config.clone()));
+    let charts = Charts::of(admin.parts.clone());
+    let pages = Pages { admin, gate: gate.clone(), config, charts };
     let home = gate.url("/");
     let routes = Router::new()
         .route("/", get(async move || Redirect::to(&home)))
@@ -51,6 +60,7 @@ fn router(admin: &Arc<AdminState>, gate: &Gate, config: &Config) -> Router {
         .route("/ui/", get(workers::list))
         .route("/ui/events", get(live::events))
         .route("/ui/workers/{worker}", get(workers::show))
+        .route("/ui/workers/{worker}/history", get(charts::history))
         .route("/ui/workers/{worker}/pause", post(actions::pause))
         .route("/ui/workers/{worker}/resume", post(actions::resume))
         .route("/ui/workers/{worker}/concurrency", post(actions::concurrency))

@@ -10,7 +10,7 @@ use axum::{
 use maud::{Markup, html};
 
 use crate::sidecar::{
-    dashboard::{Pages, live::state},
+    dashboard::{Pages, charts, in_flight::in_flight, live::state, redelivered::redelivered},
     reload::parts::RunningWorker,
 };
 use dms_server::internal::dashboard::{Form, Live, Ui, Visitor, foreign, notice};
@@ -127,8 +127,13 @@ pub(super) async fn show(
             @for (name, key, unit) in tiles { div.tile { span.name { (name) } span.value { (cell(key)) small { (unit) } } } }
         }
         @if visitor.acts() { (controls(&ui, &watch, handle.status().concurrency)) }
+        (charts::of_worker(&ui, &pages, &watch, &query))
+        h2 { (t.in_flight_now) }
+        (in_flight(&ui, &watch))
         h2 { (t.outcomes) }
         (outcomes(&ui, &cell))
+        h2 { (t.why_again) }
+        (redelivered(&ui, &watch))
         h2 { (t.last_errors) }
         (errors(&ui, &watch))
     };

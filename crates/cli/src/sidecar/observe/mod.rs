@@ -1,5 +1,7 @@
 //! The activity of workers and the state of the configuration, for the admin endpoint.
 
 pub(crate) mod configuration;
+#[cfg(feature = "dashboard")]
+pub(crate) mod in_flight;
 mod rate_window;
 pub(crate) mod recorder;

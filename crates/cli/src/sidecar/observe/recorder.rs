@@ -9,8 +9,12 @@ use jiff::Timestamp;
 use serde::Serialize;
 use tokio::{sync::watch, time::Instant};
 
+#[cfg(feature = "dashboard")]
+use crate::sidecar::observe::in_flight::InFlight;
 use crate::sidecar::observe::rate_window::Window;
 use dms_protocol::internal::clock;
+#[cfg(feature = "dashboard")]
+use dms_worker::worker::Redelivery;
 use dms_worker::worker::{AckResult, Event, FailureKind, HandlerOutcome, Observer, Origin};
 
 /// How many errors are remembered.
@@ -24,6 +28,11 @@ const MAX_CHARS: usize = 300;
 #[derive(Debug)]
 pub(crate) struct Recorder {
     running: AtomicUsize,
+    #[cfg(feature = "dashboard")]
+    in_flight: InFlight,
+    /// The number of redeliveries by reason, in the order of [`Redelivery::ALL`].
+    #[cfg(feature = "dashboard")]
+    redelivered: Mutex<[u64; Redelivery::ALL.len()]>,
     /// Messages that were received and are not settled with the service.
     open: watch::Sender<usize>,
     handled: Mutex<Window>,
@@ -60,6 +69,10 @@ impl Default for Recorder {
     fn default() -> Self {
         Self {
             running: AtomicUsize::new(0),
+            #[cfg(feature = "dashboard")]
+            in_flight: InFlight::default(),
+            #[cfg(feature = "dashboard")]
+            redelivered: Mutex::default(),
             open: watch::Sender::new(0),
             handled: Mutex::new(Window::new(Instant::now())),
             errors: Mutex::default(),
@@ -71,6 +84,26 @@ impl Recorder {
     /// Handlers that run now. Unlike the worker's own count this has no places that polls have reserved.
     pub(crate) fn running(&self) -> usize {
         self.running.load(Relaxed)
+    }
+
+    /// The messages that handlers work on now.
+    #[cfg(feature = "dashboard")]
+    pub(crate) fn in_flight(&self) -> &InFlight {
+        &self.in_flight
+    }
+
+    /// Why messages were redelivered, with the number of each reason that occurred.
+    #[cfg(feature = "dashboard")]
+    pub(crate) fn redelivered(&self) -> Vec<(Redelivery, u64)> {
+        let counts = *self.redelivered.lock().unwrap_or_else(PoisonError::into_inner);
+        Redelivery::ALL.into_iter().zip(counts).filter(|(_, count)| *count > 0).collect()
+    }
+
+    #[cfg(feature = "dashboard")]
+    fn count_redelivery(&self, reason: Redelivery) {
+        let mut counts = self.redelivered.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = Redelivery::ALL.into_iter().zip(counts.iter_mut());
+        all.filter(|(known, _)| *known == reason).for_each(|(_, count)| *count += 1);
     }
 
     /// Waits until every message that was received is settled with the service. Cancel-safe.
@@ -106,6 +139,13 @@ impl Recorder {
 
 impl Observer for Recorder {
     fn observe(&self, _: &Origin, event: &Event<'_>) {
+        #[cfg(feature = "dashboard")]
+        match event {
+            Event::Started { delivery, .. } => self.in_flight.begin(delivery),
+            Event::Handled { delivery, .. } => self.in_flight.end(delivery),
+            Event::Redelivered { reason, .. } => self.count_redelivery(*reason),
+            _ => {}
+        }
         match event {
             Event::Started { .. } => drop(self.running.fetch_add(1, Relaxed)),
             Event::Handled { .. } => {
@@ -141,6 +181,15 @@ impl Observer for Recorder {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(feature = "dashboard")]
+    #[test]
+    fn redeliveries_are_counted_by_reason() {
+        let recorder = Recorder::default();
+        let reasons = [Redelivery::LateAck, Redelivery::Failed, Redelivery::LateAck];
+        reasons.into_iter().for_each(|reason| recorder.count_redelivery(reason));
+        assert_eq!(recorder.redelivered(), [(Redelivery::Failed, 1), (Redelivery::LateAck, 2)]);
+    }
 
     #[test]
     fn released_messages_do_not_displace_errors() {

@@ -8,6 +8,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use http::{HeaderMap, StatusCode, header, request::Parts};
+use sha2::{Digest, Sha256};
 
 use crate::{
     clock::Clock,
@@ -15,8 +16,9 @@ use crate::{
         access::{
             activity::Activity,
             headers::protect,
+            invitation::Invitations,
             origin,
-            session::Sessions,
+            session::{Hash, Sessions},
             visitor::{Access, Role, Visitor, cookie},
             wrong_tokens::WrongTokens,
         },
@@ -61,6 +63,7 @@ struct GateState {
     parts: GateParts,
     cookie: String,
     sessions: Sessions,
+    invitations: Invitations,
     wrong_tokens: WrongTokens,
     activity: Activity,
 }
@@ -70,7 +73,8 @@ impl Gate {
     pub fn new(parts: GateParts) -> Self {
         let cookie = format!("dms-session-{}", parts.port);
         let (sessions, wrong_tokens, activity) = (Sessions::default(), WrongTokens::new(), Activity::default());
-        Self(Arc::new(GateState { parts, cookie, sessions, wrong_tokens, activity }))
+        let invitations = Invitations::default();
+        Self(Arc::new(GateState { parts, cookie, sessions, invitations, wrong_tokens, activity }))
     }
 
     /// The URL path of a page, such as `/queues`.
@@ -97,6 +101,23 @@ impl Gate {
     /// Whether callers log in.
     pub(crate) fn asks(&self) -> bool {
         self.0.parts.token.asks()
+    }
+
+    /// The URL path of a page that logs in as the token does, once and within ten minutes. `None` if callers need not log in.
+    ///
+    /// The code is behind the `#`, so neither the browser nor a proxy sends it with the request for the page.
+    pub fn invite(&self) -> Option<String> {
+        let code = self.asks().then(|| self.0.invitations.issue())??;
+        Some(self.url(&format!("/login#{code}")))
+    }
+
+    /// The role of a login by the code of a link or by a token, and the hash of the token whose replacement ends the session.
+    pub(super) fn enter(&self, code: Option<&str>, token: &str) -> Option<(Role, Hash)> {
+        match code {
+            Some(code) if self.0.invitations.accept(code) => Some((Role::Operator, self.0.parts.token.hash()?)),
+            Some(_) => None,
+            None => Some((self.role_of(token)?, Sha256::digest(token).into())),
+        }
     }
 
     /// The actions through the dashboard.

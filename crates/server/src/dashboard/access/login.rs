@@ -8,7 +8,6 @@ use axum::{
 };
 use http::{HeaderMap, HeaderValue, StatusCode, header, uri::Scheme};
 use maud::html;
-use sha2::{Digest, Sha256};
 
 use crate::dashboard::{
     access::{
@@ -34,7 +33,7 @@ pub(crate) async fn show(State(gate): State<Gate>, Extension(visitor): Extension
     let next = local(&gate, query.first("next"));
     match visitor.access {
         Some(_) => see_other(&next),
-        None => page(&gate, &visitor, &next, false),
+        None => page(&gate, &visitor, &next, None),
     }
 }
 
@@ -50,19 +49,28 @@ pub(crate) async fn login(
     let Ok(form) = Form::read(body, MAX_FORM).await else { return StatusCode::BAD_REQUEST.into_response() };
     let (token, next) = (form.first("token").unwrap_or_default(), local(&gate, form.first("next")));
     let connection = connection.map(|Extension(connection)| connection);
-    let Some(role) = gate.role_of(token) else {
+    let code = form.filled("code");
+    let Some((role, hash)) = gate.enter(code, token) else {
         let delay = gate.wrong_tokens().refuse(connection.as_ref().map(|connection| connection.peer()));
         if !delay.is_zero() {
             connection.iter().for_each(|connection| connection.hold_back());
             tokio::time::sleep(delay).await;
         }
-        gate.record(&visitor, "login", "dashboard", Err("wrong token"));
-        return page(&gate, &visitor, &next, true);
+        let (reason, text) = match code {
+            Some(_) => ("a link that was used or is over", visitor.language.texts().login_link_over),
+            None => ("wrong token", visitor.language.texts().login_wrong),
+        };
+        gate.record(&visitor, "login", "dashboard", Err(reason));
+        return page(&gate, &visitor, &next, Some(text));
     };
-    let Some(id) = gate.sessions().begin(role, Sha256::digest(token).into()) else {
+    let Some(id) = gate.sessions().begin(role, hash) else {
         return StatusCode::SERVICE_UNAVAILABLE.into_response();
     };
-    let with = if role == Role::Operator { "token" } else { "read token" };
+    let with = match role {
+        _ if code.is_some() => "a link",
+        Role::Operator => "token",
+        _ => "read token",
+    };
     gate.record(&visitor, "login", "dashboard", Ok(with));
     let lifetime = session::LIFETIME.as_secs();
     let attributes = attributes(&gate, scheme.as_ref().map(|Extension(scheme)| scheme), &headers);
@@ -91,17 +99,19 @@ pub(crate) async fn preferences(State(gate): State<Gate>, headers: HeaderMap, bo
     with_cookies(see_other(&local(&gate, form.first("back"))), cookies)
 }
 
-fn page(gate: &Gate, visitor: &Visitor, next: &str, wrong: bool) -> Response {
+fn page(gate: &Gate, visitor: &Visitor, next: &str, refused: Option<&str>) -> Response {
     let ui = Ui::new(gate, visitor);
     let t = ui.t;
-    let status = if wrong { StatusCode::UNAUTHORIZED } else { StatusCode::OK };
+    let status = if refused.is_some() { StatusCode::UNAUTHORIZED } else { StatusCode::OK };
     let body = html! {
         div.login {
             h1 { (t.login_title) }
             p.muted { (t.login_help) }
-            @if wrong { p.alert.bad role="alert" { (t.login_wrong) } }
+            @if let Some(refused) = refused { p.alert.bad role="alert" { (refused) } }
             form method="post" action=(gate.url("/login")) {
                 input type="hidden" name="next" value=(next);
+                // The script puts the code of a link here, and sends the form.
+                input type="hidden" name="code" data-code;
                 // Password managers keep the token under this name.
                 input type="text" name="username" value="dms-worker" autocomplete="username" hidden;
                 label for="token" { (t.login_token) }

@@ -5,7 +5,7 @@
 //! | `gate` | [`Gate`]: the middleware before every page |
 //! | `visitor` | [`Visitor`]: the caller of a request, with language and theme |
 //! | `session` | sessions of browsers that have logged in |
-//! | `login` | the login page |
+//! | `login`, `invitation` | the login page, and links that log in once |
 //! | `origin` | the rule for requests that web pages cause |
 //! | `headers` | the security headers of every answer |
 //! | `wrong_tokens` | delays for wrong tokens |
@@ -14,6 +14,7 @@
 pub(crate) mod activity;
 pub(crate) mod gate;
 mod headers;
+mod invitation;
 pub(crate) mod login;
 mod origin;
 pub(crate) mod session;

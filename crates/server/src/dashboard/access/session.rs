@@ -68,7 +68,8 @@ impl Sessions {
     }
 }
 
-fn hash(text: &str) -> Hash {
+/// The hash of a text that is random enough.
+pub(super) fn hash(text: &str) -> Hash {
     Sha256::digest(text).into()
 }
 

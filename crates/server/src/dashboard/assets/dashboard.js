@@ -15,6 +15,27 @@ const localTimes = (root) => {
 };
 localTimes(document);
 
+// A link that logs in once has its code behind the #.
+const code = $("[data-code]");
+if (code && location.hash.length > 1) {
+  code.value = location.hash.slice(1);
+  history.replaceState(null, "", location.pathname + location.search);
+  code.form.submit();
+}
+
+// Times that run down.
+const opened = performance.now();
+const tick = () => {
+  for (const cell of $$("[data-left]")) {
+    const { seconds, minutes, over } = cell.closest("[data-over]").dataset;
+    const left = Math.ceil((Number(cell.dataset.left) - performance.now() + opened) / 1000);
+    const text = left > 119 ? minutes.replace("{}", Math.floor(left / 60)) : seconds.replace("{}", left);
+    cell.textContent = left > 0 ? text : over;
+    cell.classList.toggle("bad-text", left < 5);
+  }
+};
+if ($("[data-left]")) setInterval(tick, 1000);
+
 // Live numbers.
 const box = $("#freshness");
 const pause = $("#pause");

@@ -77,9 +77,11 @@ impl<'a> Ui<'a> {
                 ("/", self.t.overview),
                 ("/queues", self.t.queues),
                 ("/dead", self.t.dead_letters),
+                ("/search", self.t.search),
                 ("/jobs", self.t.jobs),
                 ("/send", self.t.send),
                 ("/storage", self.t.storage),
+                ("/access", self.t.access),
                 ("/activity", self.t.activity),
             ],
             Product::Worker => {

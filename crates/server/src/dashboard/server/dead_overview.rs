@@ -8,7 +8,7 @@ use crate::dashboard::{html::format::number, server::request::PageRequest};
 /// `GET /ui/dead`.
 pub(super) async fn show(request: PageRequest) -> Response {
     let ui = request.ui();
-    let (t, queues) = (ui.t, request.pages.app.broker.overview());
+    let (t, queues) = (ui.t, request.pages.queues().await);
     let groups = queues.iter().flat_map(|queue| queue.groups.iter().map(move |group| (queue, group)));
     let dead: Vec<_> = groups.filter(|(_, group)| group.group.available_dead_letters.unwrap_or(0) > 0).collect();
     let body = html! {

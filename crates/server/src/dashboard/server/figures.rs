@@ -15,10 +15,11 @@ use crate::{
             frame::Ui,
             live::{Live, points},
         },
+        series::Range,
         server::{
             Pages,
             find::queue_urls,
-            history::{Column, Forecast, Range, Snapshot},
+            history::{Column, Forecast, Snapshot},
         },
         text::{Texts, fill},
     },
@@ -32,9 +33,13 @@ const OLD: Duration = Duration::from_secs(5 * 60);
 
 impl Pages {
     /// The overview now.
-    pub(super) fn snapshot(&self) -> Snapshot {
-        let at_ms = self.app.authenticator.clock().now_ms();
-        Snapshot { at_ms, queues: self.app.broker.overview(), oldest: self.dashboard.history.oldest() }
+    pub(super) async fn snapshot(&self) -> Snapshot {
+        self.dashboard.history.look(&self.app).await
+    }
+
+    /// All queues now, also those of the other servers of a cluster.
+    pub(super) async fn queues(&self) -> Vec<QueueOverview> {
+        self.snapshot().await.queues
     }
 
     /// The numbers of the overview page.
@@ -129,6 +134,8 @@ pub(super) enum Finding {
     Faults,
     /// Damaged messages are set aside.
     Damaged(u64),
+    /// Other servers of the cluster do not answer.
+    Incomplete,
     /// A group with a backlog has no consumer.
     NoConsumer { label: String, url: String, backlog: u64, gone: Option<Duration> },
     /// A backlog is old and grows.
@@ -143,6 +150,9 @@ impl Pages {
         let mut findings: Vec<_> = self.app.broker.storage_troubles().into_iter().map(Finding::Storage).collect();
         if self.app.faults.is_active() {
             findings.push(Finding::Faults);
+        }
+        if snapshot.is_partial {
+            findings.push(Finding::Incomplete);
         }
         let damaged = self.app.broker.damaged().len();
         if damaged > 0 {
@@ -186,6 +196,7 @@ impl Finding {
             Self::Storage(trouble) => trouble.part.as_str().to_owned(),
             Self::Faults => "faults".to_owned(),
             Self::Damaged(_) => "damaged".to_owned(),
+            Self::Incomplete => "incomplete".to_owned(),
             Self::NoConsumer { label, .. } => format!("no consumer {label}"),
             Self::Growing { label, .. } => format!("growing {label}"),
             Self::DeadLetters { label, .. } => format!("dead {label}"),
@@ -195,7 +206,9 @@ impl Finding {
     fn class(&self) -> &'static str {
         match self {
             Self::NotServing(_) | Self::Storage(_) => "bad",
-            Self::Damaged(_) | Self::NoConsumer { .. } | Self::Growing { .. } | Self::Faults => "warn",
+            Self::Damaged(_) | Self::Incomplete | Self::NoConsumer { .. } | Self::Growing { .. } | Self::Faults => {
+                "warn"
+            }
             Self::DeadLetters { .. } => "note",
         }
     }
@@ -211,6 +224,7 @@ impl Finding {
             }
             Self::Faults => (t.faults.to_owned(), t.faults_remedy.to_owned()),
             Self::Damaged(count) => (fill(t.damaged, &[&number(*count)]), t.damaged_remedy.to_owned()),
+            Self::Incomplete => (t.incomplete.to_owned(), t.incomplete_remedy.to_owned()),
             Self::NoConsumer { label, backlog, gone, .. } => {
                 let text = match gone {
                     Some(gone) => fill(t.no_consumer_since, &[label, &number(*backlog), &span(*gone, t)]),
@@ -231,6 +245,7 @@ impl Finding {
         match self {
             Self::NoConsumer { url, .. } | Self::Growing { url, .. } | Self::DeadLetters { url, .. } => Some(url),
             Self::Damaged(_) | Self::Storage(_) => Some("/storage"),
+            Self::Incomplete => Some("/cluster"),
             Self::NotServing(_) | Self::Faults => None,
         }
     }

@@ -52,6 +52,11 @@ impl<'a> Parts<'a> {
 impl Filter {
     const NAMES: [&'static str; 7] = ["state", "reason", "error", "label", "attribute", "pointer", "text"];
 
+    /// The filter for messages that consumers hold.
+    pub(super) fn leased() -> Self {
+        Self { state: "leased".to_owned(), ..Self::default() }
+    }
+
     /// The filter in a query string or a form.
     pub(super) fn of(form: &Form) -> Self {
         let field = |name| form.filled(name).unwrap_or_default().to_owned();

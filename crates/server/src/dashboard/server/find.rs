@@ -6,8 +6,7 @@ use axum::extract::RawPathParams;
 
 use crate::{
     broker::{GroupOverview, GroupPath, QueueOverview},
-    dashboard::form::Form,
-    state::AppState,
+    dashboard::{form::Form, server::Pages},
 };
 
 /// A queue with one of its groups.
@@ -46,17 +45,17 @@ pub(super) fn param<'a>(params: &'a RawPathParams, name: &str) -> &'a str {
 }
 
 /// The queue in a path, by its name or id. `project` distinguishes queues with the same name.
-pub(super) fn queue(app: &AppState, params: &RawPathParams, query: &Form) -> Option<QueueOverview> {
+pub(super) async fn queue(pages: &Pages, params: &RawPathParams, query: &Form) -> Option<QueueOverview> {
     let (wanted, project) = (param(params, "queue"), query.filled("project"));
-    app.broker.overview().into_iter().find(|queue| {
+    pages.queues().await.into_iter().find(|queue| {
         (queue.queue.id.as_str() == wanted || queue.queue.name == wanted)
             && project.is_none_or(|project| queue.project.as_str() == project)
     })
 }
 
 /// The queue and the group in a path.
-pub(super) fn group(app: &AppState, params: &RawPathParams, query: &Form) -> Option<Found> {
-    let (mut queue, wanted) = (queue(app, params, query)?, param(params, "group"));
+pub(super) async fn group(pages: &Pages, params: &RawPathParams, query: &Form) -> Option<Found> {
+    let (mut queue, wanted) = (queue(pages, params, query).await?, param(params, "group"));
     let is_it = |group: &GroupOverview| group.group.id.as_str() == wanted || group.group.name == wanted;
     let at = queue.groups.iter().position(is_it)?;
     let group = queue.groups.swap_remove(at);

@@ -6,22 +6,23 @@ use axum::{
 };
 use http::header;
 use maud::{Markup, html};
-use serde_json::{Map, Value, json};
 
 use crate::{
     broker::QueueOverview,
     dashboard::{
         form::Form,
         html::{
+            charts::charts,
             format::{bytes, foreign, number, span, time},
             frame::{Ui, notice},
             live::Live,
         },
+        series::Range,
         server::{
             Pages,
             find::{self, Found},
-            history::{Column, Range},
             request::PageRequest,
+            tags,
         },
         text::fill,
     },
@@ -32,6 +33,7 @@ use crate::{
 pub(super) enum Tab {
     Charts,
     Messages,
+    Leases,
     DeadLetters,
     Consume,
 }
@@ -43,6 +45,7 @@ pub(super) fn heading(ui: &Ui<'_>, found: &Found, here: Tab) -> Markup {
     let tabs = [
         (Tab::Charts, "", t.charts.to_owned()),
         (Tab::Messages, "/messages", t.messages.to_owned()),
+        (Tab::Leases, "/leases", format!("{} ({})", t.in_flight_now, number(found.group.in_flight))),
         (Tab::DeadLetters, "/dead", format!("{} ({})", t.dead_letters, number(dead))),
         (Tab::Consume, "/consume", t.how_to_consume.to_owned()),
     ];
@@ -76,44 +79,22 @@ pub(super) async fn show(request: PageRequest<Found>) -> Response {
     let (ui, PageRequest { pages, visitor, target: found, form: query }) = (request.ui(), &request);
     let range = query.first("range").and_then(Range::parse).unwrap_or_default();
     let (t, id) = (ui.t, &found.group.group.id);
-    let snapshot = pages.snapshot();
+    let snapshot = pages.snapshot().await;
     let mut live = Live::default();
     pages.group_live(&found.queue, &found.group, &snapshot, t, &mut live);
-    let data = ui.url(&format!("{}/history?range={}", base(found), range.as_str()));
-    let began = pages.dashboard.history.began_ms();
+    let (data, began) = (format!("{}/history", base(found)), pages.dashboard.history.began_ms());
     let body = html! {
         (heading(&ui, found, Tab::Charts))
         (figures(&ui, found, &live))
-        div.chart-head {
-            nav.ranges aria-label=(t.range) {
-                @for (other, name) in Range::ALL.into_iter().zip([t.ten_minutes, t.three_hours, t.one_day]) {
-                    a href=(format!("?range={}", other.as_str())) aria-current=[(other == range).then_some("true")] { (name) }
-                }
-            }
-            span.muted { @if let Some(began) = began { (t.history_since) " " (time(began)) } }
-        }
-        @for (title, columns) in charts(&ui) {
-            figure.chart data-chart=(columns) data-src=(data) data-step=(range.step()) {
-                figcaption { (title) }
-                noscript { p.muted { (t.charts_need_script) } }
-            }
-        }
+        (charts(&ui, &data, range, began, &[
+            (t.backlog, &[("ready", t.ready), ("leased", t.leased), ("delayed", t.delayed), ("dead", t.dead)]),
+            (t.rates, &[("in", t.entering), ("out", t.settling)]),
+            (t.oldest_seconds, &[("oldest", t.oldest), ("polls", t.consumers)]),
+        ]))
         (settings(&ui, found))
         @if visitor.acts() { (dangers(&ui, found)) }
     };
     ui.live_page(&found.label(), "/queues", &format!("/events?group={id}"), &body)
-}
-
-/// The charts with their lines: `key:name` pairs.
-fn charts(ui: &Ui<'_>) -> [(&'static str, String); 3] {
-    let t = ui.t;
-    let columns =
-        |names: &[(&str, &str)]| names.iter().map(|(key, name)| format!("{key}:{name}")).collect::<Vec<_>>().join("|");
-    [
-        (t.backlog, columns(&[("ready", t.ready), ("leased", t.leased), ("delayed", t.delayed), ("dead", t.dead)])),
-        (t.rates, columns(&[("in", t.entering), ("out", t.settling)])),
-        (t.oldest_seconds, columns(&[("oldest", t.oldest), ("polls", t.consumers)])),
-    ]
 }
 
 fn figures(ui: &Ui<'_>, found: &Found, live: &Live) -> Markup {
@@ -188,28 +169,13 @@ fn dangers(ui: &Ui<'_>, found: &Found) -> Markup {
 
 /// `GET /ui/queues/{queue}/{group}/history?range=…`: the values of the charts.
 pub(super) async fn history(State(pages): State<Pages>, params: RawPathParams, query: Form) -> Response {
-    let Some(found) = find::group(&pages.app, &params, &query) else {
+    let Some(found) = find::group(&pages, &params, &query).await else {
         return http::StatusCode::NOT_FOUND.into_response();
     };
     let range = query.first("range").and_then(Range::parse).unwrap_or_default();
-    let names = ["ready", "leased", "delayed", "dead", "in", "out", "oldest", "polls"];
-    let columns = [
-        Column::Ready,
-        Column::Leased,
-        Column::Delayed,
-        Column::Dead,
-        Column::In,
-        Column::Out,
-        Column::Oldest,
-        Column::Polls,
-    ];
-    let id = &found.group.group.id;
-    let values = |column| json!(pages.dashboard.history.column(Some(id), column, range, usize::MAX));
-    let mut answer: Map<String, Value> =
-        names.into_iter().zip(columns).map(|(name, column)| (name.to_owned(), values(column))).collect();
-    answer.insert("end".to_owned(), json!(pages.app.authenticator.clock().now_ms() / 1_000));
-    answer.insert("step".to_owned(), json!(range.step()));
-    ([(header::CONTENT_TYPE, "application/json")], Value::Object(answer).to_string()).into_response()
+    let now_ms = pages.app.authenticator.clock().now_ms();
+    let chart = pages.dashboard.history.chart(&found.group.group.id, range, now_ms);
+    ([(header::CONTENT_TYPE, "application/json")], chart).into_response()
 }
 
 /// `GET /ui/queues/{queue}/{group}/consume`: how to consume from exactly this group.
@@ -254,8 +220,9 @@ pub(super) async fn consume(request: PageRequest<Found>) -> Response {
 
 /// `GET /ui/queues/{queue}`: the first group of a queue, or a page that says that there is none.
 pub(super) async fn queue(request: PageRequest<QueueOverview>) -> Response {
-    let (ui, PageRequest { visitor, target: queue, form: query, .. }) = (request.ui(), &request);
+    let (ui, PageRequest { pages, visitor, target: queue, form: query }) = (request.ui(), &request);
     let (t, base) = (ui.t, format!("/queues/{}", queue.queue.id));
+    let tags = tags::section(&ui, pages, queue).await;
     let body = html! {
         h1 { (queue.queue.name) " " small.muted { (queue.queue.mode.as_str()) } }
         @if !queue.queue.description.is_empty() { p { (foreign(&queue.queue.description)) } }
@@ -276,6 +243,7 @@ pub(super) async fn queue(request: PageRequest<QueueOverview>) -> Response {
             }
         }
         p { a.button href=(ui.url(&format!("/send?queue={}", queue.queue.id))) { (t.send_message) } }
+        (tags)
         @if visitor.acts() {
             h2 { (t.dangers) }
             div.dangers {

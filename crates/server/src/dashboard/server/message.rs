@@ -93,6 +93,7 @@ fn timeline(ui: &Ui<'_>, found: &FoundPlace) -> Markup {
     let entered = match found.found_in {
         FoundIn::Queue => t.entered,
         FoundIn::Delayed => t.is_due,
+        FoundIn::DeadLetters if died.is_some_and(|info| info.reason == EDITED) => t.was_edited,
         FoundIn::DeadLetters => t.became_dead,
     };
     let first = died.and_then(|info| info.first_failure_ms);

@@ -28,7 +28,7 @@ pub(super) const ROWS: usize = 50;
 /// The places of delayed messages are counted from here.
 const DELAYED: u64 = 1 << 40;
 /// The length of the beginning of a body in a row, in bytes.
-const EXCERPT: usize = 160;
+pub(super) const EXCERPT: usize = 160;
 
 /// `GET /ui/queues/{queue}/{group}/messages`.
 pub(super) async fn show(request: PageRequest<Found>) -> Response {
@@ -102,28 +102,33 @@ pub(super) fn filter_form(ui: &Ui<'_>, url: &str, filter: &Filter, states: bool)
 
 /// The rows of messages.
 pub(super) fn table(ui: &Ui<'_>, rows: &[Peeked], dead: bool) -> Markup {
-    let t = ui.t;
     html! {
         div.table-box {
             table.wide.messages {
-                thead { tr {
-                    th.num scope="col" { (t.place) } th scope="col" { (t.state) } th.num scope="col" { (t.failures) } th scope="col" { (t.entered) }
-                    th.num scope="col" { (t.size) } th scope="col" { (t.labels) } th scope="col" { @if dead { (t.reason) } @else { (t.body) } }
-                } }
-                tbody { @for message in rows { (row(ui, message, dead)) } }
+                thead { tr { (columns(ui, dead)) } }
+                tbody { @for message in rows { tr { (cells(ui, message, dead)) } } }
             }
         }
     }
 }
 
-fn row(ui: &Ui<'_>, message: &Peeked, dead: bool) -> Markup {
+/// The names of the columns of messages.
+pub(super) fn columns(ui: &Ui<'_>, dead: bool) -> Markup {
+    let t = ui.t;
+    html! {
+        th.num scope="col" { (t.place) } th scope="col" { (t.state) } th.num scope="col" { (t.failures) } th scope="col" { (t.entered) }
+        th.num scope="col" { (t.size) } th scope="col" { (t.labels) } th scope="col" { @if dead { (t.reason) } @else { (t.body) } }
+    }
+}
+
+/// The cells of a message.
+pub(super) fn cells(ui: &Ui<'_>, message: &Peeked, dead: bool) -> Markup {
     let t = ui.t;
     let parts = Parts::of(&message.json);
     let failures = message.dead_letter.as_ref().map_or(message.failures, |info| info.attempts);
     let size = parts.as_ref().map_or(0, |parts| parts.body.get().len());
     let body = parts.as_ref().map_or("", |parts| parts.body.get());
     html! {
-        tr {
             td.num data-label=(t.place) { a href=(ui.url(&format!("/messages/{}", message.id))) { (number(message.sequence % DELAYED)) } }
             td data-label=(t.state) { (state(message.state, t)) }
             td.num data-label=(t.failures) { (failures) }
@@ -138,7 +143,6 @@ fn row(ui: &Ui<'_>, message: &Peeked, dead: bool) -> Markup {
                     code { (foreign(cut(body, EXCERPT))) @if body.len() > EXCERPT { "…" } }
                 } @else { span.muted { (t.hidden_body) } }
             }
-        }
     }
 }
 

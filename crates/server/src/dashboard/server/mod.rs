@@ -3,15 +3,19 @@
 //! | file | contents |
 //! |---|---|
 //! | `overview`, `figures` | problems, rates, and the numbers of all groups |
-//! | `queues`, `group` | creating and deleting; one group with its charts |
-//! | `messages`, `message`, `send` | looking at messages, one message, sending one |
+//! | `queues`, `tags`, `group` | creating and deleting; tags; one group with its charts |
+//! | `messages`, `leases`, `message`, `send` | looking at messages, at those in flight, one message, sending one |
 //! | `dead_overview`, `dead`, `edit`, `export` | dead letters by reason, edited and sent again, and as a file |
 //! | `jobs`, `job_pages` | redrives and discards in the background |
-//! | `storage` | the store, and what was done through the dashboard |
+//! | `storage`, `cluster` | the store, the servers that share it, and what was done through the dashboard |
+//! | `accounts` | keys, users and tokens with their rights |
 //! | `history`, `events` | samples of the last day, and live numbers |
 //! | `request` | the visitor, the queue or group in the path, and the form of a request |
 //! | `filter`, `scan`, `find` | which messages, in bounded steps, of which group |
+//! | `search` | messages of all queues |
 
+mod accounts;
+mod cluster;
 mod dead;
 mod dead_overview;
 mod edit;
@@ -24,14 +28,17 @@ mod group;
 mod history;
 mod job_pages;
 mod jobs;
+mod leases;
 mod message;
 mod messages;
 mod overview;
 mod queues;
 mod request;
 mod scan;
+mod search;
 mod send;
 mod storage;
+mod tags;
 
 use std::sync::Arc;
 
@@ -73,6 +80,11 @@ impl Dashboard {
         Arc::new(Self { gate, history: History::default(), jobs: Arc::default(), streams, peeks })
     }
 
+    /// The URL path of a page that logs in once.
+    pub(crate) fn invite(&self) -> Option<String> {
+        self.gate.invite()
+    }
+
     /// The URL path of a page.
     pub(crate) fn url(&self, path: &str) -> String {
         self.gate.url(path)
@@ -104,6 +116,8 @@ pub(crate) fn router(app: &Arc<AppState>, dashboard: &Arc<Dashboard>) -> Router 
         .route("/ui/queues", get(queues::list).post(queues::create))
         .route("/ui/queues/{queue}", get(group::queue))
         .route("/ui/queues/{queue}/groups", post(queues::create_group))
+        .route("/ui/queues/{queue}/tags", post(tags::put))
+        .route("/ui/queues/{queue}/tags/delete", post(tags::delete))
         .route("/ui/queues/{queue}/purge", post(queues::purge))
         .route("/ui/queues/{queue}/delete", post(queues::delete))
         .route("/ui/queues/{queue}/{group}", get(group::show))
@@ -112,12 +126,14 @@ pub(crate) fn router(app: &Arc<AppState>, dashboard: &Arc<Dashboard>) -> Router 
         .route("/ui/queues/{queue}/{group}/purge", post(queues::purge_group))
         .route("/ui/queues/{queue}/{group}/delete", post(queues::delete_group))
         .route("/ui/queues/{queue}/{group}/messages", get(messages::show))
+        .route("/ui/queues/{queue}/{group}/leases", get(leases::show))
         .route("/ui/queues/{queue}/{group}/dead", get(dead::show))
         .route("/ui/queues/{queue}/{group}/dead/redrive", get(dead::dry_run).post(dead::redrive))
         .route("/ui/queues/{queue}/{group}/dead/discard", get(dead::prepare_discard).post(dead::discard))
         .route("/ui/queues/{queue}/{group}/dead/export", get(dead::export))
         .route("/ui/queues/{queue}/{group}/dead/{sequence}/edit", get(edit::show).post(edit::send))
         .route("/ui/find", get(message::find))
+        .route("/ui/search", get(search::show))
         .route("/ui/messages/{id}", get(message::show))
         .route("/ui/messages/{id}/retry", post(message::retry))
         .route("/ui/messages/{id}/discard", post(message::discard))
@@ -127,6 +143,8 @@ pub(crate) fn router(app: &Arc<AppState>, dashboard: &Arc<Dashboard>) -> Router 
         .route("/ui/jobs/{id}/cancel", post(job_pages::cancel))
         .route("/ui/send", get(send::show).post(send::send))
         .route("/ui/storage", get(storage::storage))
+        .route("/ui/cluster", get(cluster::show))
+        .route("/ui/access", get(accounts::show))
         .route("/ui/activity", get(storage::activity))
         .route("/ui/{*rest}", any(not_found));
     behind_gate(&dashboard.gate, routes.with_state(pages))

@@ -14,7 +14,7 @@ use crate::{
 /// `GET /ui/`.
 pub(super) async fn show(request: PageRequest) -> Response {
     let (ui, pages) = (request.ui(), &request.pages);
-    let snapshot = pages.snapshot();
+    let snapshot = pages.snapshot().await;
     let mut findings = pages.findings(&snapshot);
     let live = pages.overview_live(&snapshot, &findings, ui.t);
     if let Some(first) = pages.not_serving().await {

@@ -28,11 +28,11 @@ use dms_protocol::{
 
 /// `GET /ui/queues`.
 pub(super) async fn list(request: PageRequest) -> Response {
-    page(&request.pages, &request.ui(), &request.form, None)
+    page(&request.pages, &request.ui(), &request.form, None).await
 }
 
-fn page(pages: &Pages, ui: &Ui<'_>, entered: &Form, refused: Option<&str>) -> Response {
-    let (t, queues) = (ui.t, pages.app.broker.overview());
+async fn page(pages: &Pages, ui: &Ui<'_>, entered: &Form, refused: Option<&str>) -> Response {
+    let (t, queues) = (ui.t, pages.queues().await);
     let projects = pages.projects(&queues);
     let body = html! {
         h1 { (t.queues) }
@@ -102,7 +102,7 @@ pub(super) async fn create(Posted(request): Posted) -> Response {
         }
         Err(text) => {
             gate.record(visitor, "create-queue", name, Err(&text));
-            page(pages, &ui, form, Some(&text))
+            page(pages, &ui, form, Some(&text)).await
         }
     }
 }
@@ -114,7 +114,7 @@ impl Pages {
         if let Some(group) = group {
             limits::group_name(group).map_err(|error| error.of("group").to_string())?;
         }
-        let projects = self.projects(&self.app.broker.overview());
+        let projects = self.projects(&self.queues().await);
         let wanted = form.filled("project");
         let project = projects.iter().find(|project| wanted.is_none_or(|wanted| project.as_str() == wanted));
         let project = project.ok_or_else(|| "there is no such project".to_owned())?;
@@ -209,7 +209,13 @@ impl<T> PageRequest<T> {
     }
 
     /// Records an action, and leads to the page that shows its result.
-    fn ended(&self, action: &'static str, target: &str, outcome: Result<String, String>, page: &str) -> Response {
+    pub(super) fn ended(
+        &self,
+        action: &'static str,
+        target: &str,
+        outcome: Result<String, String>,
+        page: &str,
+    ) -> Response {
         let ui = self.ui();
         let recorded = outcome.as_ref().map(String::as_str).map_err(String::as_str);
         self.pages.dashboard.gate.record(&self.visitor, action, target, recorded);

@@ -39,42 +39,42 @@ pub(super) struct Posted<T = ()>(pub(super) PageRequest<T>);
 /// The parts of a path that name something.
 pub(super) trait Target: Sized {
     /// Finds it. `None` is answered with 404.
-    fn find(pages: &Pages, params: &RawPathParams, form: &Form) -> Option<Self>;
+    fn find(pages: &Pages, params: &RawPathParams, form: &Form) -> impl Future<Output = Option<Self>> + Send;
 }
 
 impl Target for () {
-    fn find(_: &Pages, _: &RawPathParams, _: &Form) -> Option<Self> {
+    async fn find(_: &Pages, _: &RawPathParams, _: &Form) -> Option<Self> {
         Some(())
     }
 }
 
 impl Target for QueueOverview {
-    fn find(pages: &Pages, params: &RawPathParams, form: &Form) -> Option<Self> {
-        find::queue(&pages.app, params, form)
+    async fn find(pages: &Pages, params: &RawPathParams, form: &Form) -> Option<Self> {
+        find::queue(pages, params, form).await
     }
 }
 
 impl Target for Found {
-    fn find(pages: &Pages, params: &RawPathParams, form: &Form) -> Option<Self> {
-        find::group(&pages.app, params, form)
+    async fn find(pages: &Pages, params: &RawPathParams, form: &Form) -> Option<Self> {
+        find::group(pages, params, form).await
     }
 }
 
 impl Target for DeadLetterPlace {
-    fn find(pages: &Pages, params: &RawPathParams, form: &Form) -> Option<Self> {
+    async fn find(pages: &Pages, params: &RawPathParams, form: &Form) -> Option<Self> {
         let sequence = param(params, "sequence").parse().ok()?;
-        find::group(&pages.app, params, form).map(|found| Self { found, sequence })
+        find::group(pages, params, form).await.map(|found| Self { found, sequence })
     }
 }
 
 impl Target for MessageOrigin {
-    fn find(_: &Pages, params: &RawPathParams, _: &Form) -> Option<Self> {
+    async fn find(_: &Pages, params: &RawPathParams, _: &Form) -> Option<Self> {
         Self::parse(param(params, "id"))
     }
 }
 
 impl Target for Arc<Job> {
-    fn find(pages: &Pages, params: &RawPathParams, _: &Form) -> Option<Self> {
+    async fn find(pages: &Pages, params: &RawPathParams, _: &Form) -> Option<Self> {
         pages.dashboard.jobs.find(param(params, "id"))
     }
 }
@@ -95,7 +95,7 @@ impl<T> PageRequest<T> {
 
     async fn about<U: Target>(self, parts: &mut Parts) -> Result<PageRequest<U>, Response> {
         let params: RawPathParams = parts.extract().await.map_err(IntoResponse::into_response)?;
-        match U::find(&self.pages, &params, &self.form) {
+        match U::find(&self.pages, &params, &self.form).await {
             Some(target) => {
                 let Self { pages, visitor, form, .. } = self;
                 Ok(PageRequest { pages, visitor, target, form })

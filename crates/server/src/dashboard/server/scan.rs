@@ -12,9 +12,9 @@ use crate::{
 /// The number of messages of one read.
 const PAGE: usize = 100;
 /// The maximum number of messages of one step.
-const MAX_LOOKED: usize = 50_000;
+pub(super) const MAX_LOOKED: usize = 50_000;
 /// The maximum time of one step.
-const MAX_TIME: Duration = Duration::from_millis(200);
+pub(super) const MAX_TIME: Duration = Duration::from_millis(200);
 
 /// One step through the messages of a group.
 #[derive(Debug, Default)]

@@ -1,6 +1,6 @@
 //! `/ui/send`: sending a test message.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, time::Duration};
 
 use axum::{body::Body, response::Response};
 use maud::{Markup, html};
@@ -16,7 +16,7 @@ use crate::{
     handlers::send_body::SendRequest,
     http::error::ApiError,
 };
-use dms_protocol::limits::MAX_DELAY;
+use dms_protocol::limits::{MAX_DELAY, MAX_LONG_DELAY};
 
 /// The maximum size of the form, in bytes: the largest body, with each byte percent-encoded, and the other fields.
 pub(super) const MAX_SEND_FORM: usize = 2 << 20;
@@ -25,11 +25,11 @@ const MAX_COPIES: u64 = 10;
 
 /// `GET /ui/send?queue=…`.
 pub(super) async fn show(request: PageRequest) -> Response {
-    page(&request.ui(), &request.pages.app.broker.overview(), &request.form, None)
+    page(&request.ui(), &request.pages, &request.pages.queues().await, &request.form, None)
 }
 
 /// The form, with what was entered and why it was refused.
-fn page(ui: &Ui<'_>, queues: &[QueueOverview], entered: &Form, refused: Option<&str>) -> Response {
+fn page(ui: &Ui<'_>, pages: &Pages, queues: &[QueueOverview], entered: &Form, refused: Option<&str>) -> Response {
     let (t, chosen) = (ui.t, entered.first("queue").unwrap_or_default());
     let value = |name| entered.first(name).unwrap_or_default();
     let body = html! {
@@ -49,7 +49,7 @@ fn page(ui: &Ui<'_>, queues: &[QueueOverview], entered: &Form, refused: Option<&
                 textarea #send-body name="body" rows="10" required spellcheck="false" aria-describedby="send-body-hint" { (value("body")) }
                 div.row {
                     div { label for="send-labels" { (t.labels) } input #send-labels name="labels" value=(value("labels")) placeholder="a, b"; }
-                    div { label for="send-delay" { (t.delay_seconds) } input #send-delay name="delay" type="number" min="0" max="604800" value=(entered.first("delay").unwrap_or("0")); }
+                    div { label for="send-delay" { (t.delay_seconds) } input #send-delay name="delay" type="number" min="0" max=(pages.longest_delay().as_secs()) value=(entered.first("delay").unwrap_or("0")); }
                     div { label for="send-copies" { (t.copies) } input #send-copies name="copies" type="number" min="1" max="10" value=(entered.first("copies").unwrap_or("1")); }
                 }
                 label for="send-attributes" { (t.attributes) } p.hint #send-attributes-hint { (t.attributes_hint) }
@@ -79,7 +79,7 @@ pub(super) async fn send(request: PageRequest, body: Body) -> Response {
     let (ui, PageRequest { pages, visitor, .. }) = (request.ui(), &request);
     let gate = &pages.dashboard.gate;
     let Ok(form) = Form::read(body, MAX_SEND_FORM).await else { return ui.bad_form() };
-    let queues = pages.app.broker.overview();
+    let queues = pages.queues().await;
     let chosen = form.first("queue").unwrap_or_default();
     let Some(queue) = queues.iter().find(|queue| queue.queue.id.as_str() == chosen) else { return ui.not_found() };
     match pages.send(queue, &form).await {
@@ -94,19 +94,27 @@ pub(super) async fn send(request: PageRequest, body: Body) -> Response {
         Err(error) => {
             let text = error.to_string();
             gate.record(visitor, "send", &queue.queue.name, Err(&text));
-            page(&ui, &queues, &form, Some(&text))
+            page(&ui, pages, &queues, &form, Some(&text))
         }
     }
 }
 
 impl Pages {
+    /// The longest delay that the server allows.
+    fn longest_delay(&self) -> Duration {
+        if self.app.extensions { MAX_LONG_DELAY } else { MAX_DELAY }
+    }
+
     /// Sends what a form says, through the checks of the API. Returns the ids.
     async fn send(&self, queue: &QueueOverview, form: &Form) -> Result<Vec<String>, ApiError> {
         let message = message(form)?;
         let copies = form.number("copies").unwrap_or(1).clamp(1, MAX_COPIES);
         let messages = vec![message; usize::try_from(copies).unwrap_or(1)].join(",");
-        let request =
-            SendRequest::read(format!("{{\"messages\":[{messages}]}}").as_bytes(), self.app.extensions, MAX_DELAY)?;
+        let request = SendRequest::read(
+            format!("{{\"messages\":[{messages}]}}").as_bytes(),
+            self.app.extensions,
+            self.longest_delay(),
+        )?;
         let asked: Vec<_> = request.messages.iter().map(|message| (message.delay, message.origin)).collect();
         let (count, id) = (asked.len(), &queue.queue.id);
         let appended = self.app.broker.append(&queue.project, id, request.messages).await?;

@@ -40,6 +40,7 @@ pub(super) async fn storage(request: PageRequest) -> Response {
             div { dt { (t.redeliveries) } dd { (number(stats.redeliveries)) } }
             div { dt { (t.died_total) } dd { (number(stats.dead_letters)) } }
         }
+        @if app.broker.cluster_counters().is_some() { p { a.button href=(ui.url("/cluster")) { (t.cluster) } } }
         h2 { (t.set_aside) }
         (damaged(&ui, &request.pages))
     };

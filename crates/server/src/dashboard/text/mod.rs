@@ -142,6 +142,15 @@ texts! {
     outcome_rejected outcome_deferred outcome_released outcome_late outcome_redelivered outcome_dead_lettered
     outcome_failed_polls
     edit_this edit_title edit_help edit_send original reason_edited notice_edited edited_stay body_is_no_json
+    in_flight_now leases_help no_leases leases_count leases_first time_left lease_over
+    in_flight_help nothing_in_flight stuck attempt handled_for handler_millis was_edited
+    search search_help search_empty searched message_id show_message incomplete incomplete_remedy access access_help callers
+    admin_address temporary_key access_key user kind may_send may_consume may_manage server_is_open every_queue
+    reads_with_bodies reads_without_bodies nobody everything is_set is_not_set without_a_token rights access_changes
+    cluster no_cluster cluster_help servers shards standbys missed_beats takeovers unsure_commits this_server address
+    not_reachable shard owner epoch next_owner pinned no_standbys lag tags no_tags tag_key delete login_link_over
+    why_again no_redeliveries again_failed again_rejected again_panicked again_timed_out again_deferred again_behind_failure
+    again_handed_back again_not_started again_late_ack again_lost_ack again_rejected_ack again_lease_lapsed again_unknown
 }
 
 #[cfg(test)]

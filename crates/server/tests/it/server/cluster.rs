@@ -18,7 +18,7 @@ use super::{
 };
 
 /// A configuration of one server; all servers of a test use the same schema.
-fn settings(server: &PgServer, schema: &str, quotas: Quotas) -> ServerConfig {
+pub(super) fn settings(server: &PgServer, schema: &str, quotas: Quotas) -> ServerConfig {
     let mut postgres = PostgresConfig::new(server.url().into());
     schema.clone_into(&mut postgres.schema);
     postgres.takeover_after = Duration::from_millis(1_000);
@@ -28,7 +28,7 @@ fn settings(server: &PgServer, schema: &str, quotas: Quotas) -> ServerConfig {
     ServerConfig::default().postgres(postgres).projects(vec![project])
 }
 
-fn schema() -> String {
+pub(super) fn schema() -> String {
     format!("dms_{}", uuid::Uuid::new_v4().simple())
 }
 
@@ -76,7 +76,7 @@ async fn three(server: &PgServer, quotas: Quotas) -> Cluster {
     Cluster { servers, schema }
 }
 
-const MANY: Quotas = Quotas { queues: 100, groups_per_queue: 3, tags_per_queue: 20 };
+pub(super) const MANY: Quotas = Quotas { queues: 100, groups_per_queue: 3, tags_per_queue: 20 };
 
 async fn make(api: &Api, name: &str) -> (String, String) {
     let created = api.post("/queues", &json!({ "name": name }).to_string()).await.expect(201);

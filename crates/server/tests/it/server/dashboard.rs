@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use dms_protocol::{queue::TagFilter, secret::Secret};
 use dms_server::{
-    DashboardOptions, Project, Server, ServerConfig, StartQueue,
+    AccessKey, DashboardOptions, Project, Rights, Server, ServerConfig, StartQueue,
     broker::{Ack, AckStatus, Broker, FailureCause, GroupPath, LeaseRequest, NewMessage, Stream},
     queue::NewQueue,
 };
@@ -78,7 +78,7 @@ fn open(actions: bool) -> ServerConfig {
 }
 
 /// The paths of all pages that read.
-const PAGES: [&str; 18] = [
+const PAGES: [&str; 23] = [
     "/ui",
     "/ui/",
     "/ui/queues",
@@ -87,21 +87,28 @@ const PAGES: [&str; 18] = [
     "/ui/queues/orders/billing/history?range=3h",
     "/ui/queues/orders/billing/consume",
     "/ui/queues/orders/billing/messages?text=x&from=7",
+    "/ui/queues/orders/billing/leases",
     "/ui/queues/orders/billing/dead?reason=failed",
     "/ui/queues/orders/billing/dead/redrive",
     "/ui/queues/orders/billing/dead/discard",
     "/ui/dead",
     "/ui/jobs",
     "/ui/send?queue=orders",
+    "/ui/search",
+    "/ui/search?text=x&at=messages-nothing&from=7",
     "/ui/storage",
+    "/ui/cluster",
+    "/ui/access",
     "/ui/activity",
     "/ui/messages/not-an-id",
     "/ui/queues/orders/billing/dead/1/edit?there-is=not-an-id",
 ];
 /// The paths of everything that changes something.
-const ACTIONS: [&str; 14] = [
+const ACTIONS: [&str; 16] = [
     "/ui/queues",
     "/ui/queues/orders/groups",
+    "/ui/queues/orders/tags",
+    "/ui/queues/orders/tags/delete",
     "/ui/queues/orders/purge",
     "/ui/queues/orders/delete",
     "/ui/queues/orders/billing/purge",
@@ -439,10 +446,189 @@ async fn the_read_token_neither_edits_nor_sees_what_would_be_edited() {
     assert!(broker.peek(&path, Stream::Messages, 1, 1).await.unwrap().is_empty());
 }
 
+/// Over all queues, their groups and dead letters, in steps that a link continues.
+#[tokio::test]
+async fn a_search_finds_messages_of_all_queues_in_steps() {
+    let (server, broker, path) = with_dead_letters(guarded(), 3).await;
+    let other = broker.create_queue(&path.project, NewQueue::new("mail")).await.unwrap().id;
+    let groups = broker.create_groups(&path.project, &other, &["smtp".to_owned()]).await.unwrap();
+    let json = |number: u64| format!(r#"{{"body":{{"order":{number}}},"attributes":{{"key":"k-{number}"}}}}"#);
+    let message = |number| NewMessage {
+        json: json(number).into(),
+        body_bytes: 11,
+        tags: vec![],
+        delay: Duration::ZERO,
+        origin: None,
+        deduplication: None,
+    };
+    broker.append(&path.project, &other, (0..120).map(message).collect()).await.unwrap();
+    let operator = server.log_in(TOKEN).await;
+    let search = async |query: &str| {
+        let request = server.browse(Method::GET, &format!("/ui/search?{query}")).header("Cookie", &operator);
+        request.send().await.unwrap().text().await.unwrap()
+    };
+    let found = search("pointer=/order%3D1").await;
+    assert_eq!(found.matches("orders / g").count(), 3, "{found}");
+    assert_eq!(found.matches("mail / smtp").count(), 1, "{found}");
+    assert!(found.contains("of about 123 in all queues"), "{found}");
+    assert!(search("attribute=key%3Dk-77").await.contains("&quot;order&quot;:77"));
+    // A page of 50 rows, and links to the others.
+    let (mut link, mut rows) = ("text=order".to_owned(), 0);
+    loop {
+        let page = search(&link).await;
+        rows += page.matches("data-label=\"Place\"").count();
+        let Some(next) = page.split("button primary\" href=\"/ui/search?").nth(1) else { break };
+        link = next.split('"').next().unwrap().replace("&amp;", "&");
+    }
+    assert_eq!(rows, 123);
+    let group = GroupPath { project: path.project.clone(), queue: other, group: groups[0].clone() };
+    let id = broker.peek(&group, Stream::Messages, 1, 1).await.unwrap().remove(0).id;
+    let request = server.browse(Method::GET, &format!("/ui/search?id={id}")).header("Cookie", &operator);
+    assert_eq!(request.send().await.unwrap().headers()["location"], format!("/ui/messages/{id}"));
+    // The read token searches by what it may see.
+    let reader = server.log_in(READ_TOKEN).await;
+    let request = server.browse(Method::GET, "/ui/search?text=order").header("Cookie", &reader);
+    let shown = request.send().await.unwrap().text().await.unwrap();
+    assert!(!shown.contains("mail / smtp") && !shown.contains("filter-text"), "{shown}");
+}
+
+/// Every server shows the queues of all shards, edits and finds dead letters of the others, and lists who owns what.
+#[cfg(feature = "postgres")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_server_of_a_cluster_shows_the_queues_of_all() {
+    use super::{PROJECT, cluster};
+    use dms_worker_postgres_fixture::PgServer;
+
+    let Some(pg) = PgServer::shared() else { return };
+    let schema = cluster::schema();
+    let mut servers = Vec::new();
+    for _ in 0..2 {
+        let config =
+            cluster::settings(pg, &schema, cluster::MANY).admin(std::net::SocketAddr::from(([127, 0, 0, 1], 0)));
+        let config = config.dashboard(DashboardOptions::default().actions(true));
+        let server = Server::bind(config).await.unwrap();
+        let (broker, url) = (Arc::clone(server.broker()), server.admin_url().unwrap());
+        tokio::spawn(server.run(std::future::pending()));
+        let (client, _stop) =
+            (Client::builder().no_proxy().redirect(Policy::none()).build().unwrap(), oneshot::channel().0);
+        servers.push((Running { server: url, client, _stop }, broker));
+    }
+    let sql = format!("SELECT count(DISTINCT owner) FROM {schema}.shard");
+    while pg.psql("postgres", &sql).unwrap().pop().unwrap() != "2" {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let project = PROJECT.into();
+    for number in 0..6 {
+        let queue = NewQueue::new(format!("queue-{number}")).dead_letters_after(1);
+        let queue = servers[0].1.create_queue(&project, queue).await.unwrap().id;
+        servers[0].1.create_groups(&project, &queue, &["billing".to_owned()]).await.unwrap();
+    }
+    for (server, broker) in &servers {
+        let page = server.get("/ui/queues").await.text().await.unwrap();
+        assert!((0..6).all(|number| page.contains(&format!(">queue-{number}<"))), "{page}");
+        assert!(broker.overview().len() < 6, "one server owns everything, so the test shows nothing");
+        let overview = server.get("/ui/").await.text().await.unwrap();
+        assert!((0..6).all(|number| overview.contains(&format!(">queue-{number}<"))), "{overview}");
+        let cluster = server.get("/ui/cluster").await.text().await.unwrap();
+        assert_eq!(cluster.matches(">serving<").count(), 2, "{cluster}");
+        assert!(cluster.contains(">owned<") && cluster.contains("this server"), "{cluster}");
+        let all = broker.overview_of_all().await.unwrap();
+        let elsewhere =
+            all.into_iter().find(|queue| broker.overview().iter().all(|own| own.queue.id != queue.queue.id));
+        let elsewhere = elsewhere.unwrap();
+        let path = GroupPath {
+            project: elsewhere.project,
+            queue: elsewhere.queue.id,
+            group: elsewhere.groups[0].group.id.clone(),
+        };
+        die(&**broker, &path, 1).await;
+        let dead = broker.peek(&path, Stream::DeadLetters, 1, 1).await.unwrap().remove(0);
+        let edit = format!("/ui/queues/{}/{}/dead/{}/edit", path.queue, path.group, dead.sequence);
+        let sent = server.post(&edit, &[("id", &dead.id.to_string()), ("body", "12345678901234567890")]).await;
+        assert_eq!(sent.status(), 303, "{}", sent.text().await.unwrap());
+        let copy = broker.peek(&path, Stream::Messages, 1, 10).await.unwrap().remove(0);
+        assert_eq!((copy.id, &*copy.json), (dead.id, &br#"{"body":12345678901234567890,"attributes":{}}"#[..]));
+        broker.discard_message(&path, Stream::Messages, copy.sequence).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_link_logs_in_once() {
+    let server = Server::bind(guarded()).await.unwrap();
+    let link = server.dashboard_login_link().unwrap();
+    let url = server.admin_url().unwrap();
+    tokio::spawn(server.run(std::future::pending()));
+    let (client, _stop) =
+        (Client::builder().no_proxy().redirect(Policy::none()).build().unwrap(), oneshot::channel().0);
+    let running = Running { server: url.clone(), client, _stop };
+    let code = link.strip_prefix(&format!("{url}/ui/login#")).unwrap();
+    assert_eq!(running.post("/ui/login", &[("code", "wrong"), ("token", "")]).await.status(), 401);
+    let entered = running.post("/ui/login", &[("code", code), ("token", "")]).await;
+    assert_eq!(entered.status(), 303);
+    let cookie = entered.headers()["set-cookie"].to_str().unwrap().split(';').next().unwrap().to_owned();
+    let page = running.browse(Method::GET, "/ui/queues").header("Cookie", cookie).send().await.unwrap();
+    assert!(page.text().await.unwrap().contains("new-name"), "it may act");
+    let again = running.post("/ui/login", &[("code", code), ("token", "")]).await;
+    assert_eq!(again.status(), 401);
+    assert!(again.text().await.unwrap().contains("This link was used"));
+    assert!(Server::bind(open(true)).await.unwrap().dashboard_login_link().is_none(), "nobody has to log in there");
+}
+
+#[tokio::test]
+async fn the_page_of_access_shows_rights_and_no_secrets() {
+    let rights = Rights::none().consume(vec!["orders-*".to_owned()]);
+    let mut project =
+        Project::new("shop").access_key("AK-ALL", "the secret key").user("ann", "the password", "shop-domain");
+    project.access_keys.push(AccessKey::new("AK-WORKER", "another secret").rights(rights));
+    let server = Server::bind(guarded().projects(vec![project])).await.unwrap();
+    let url = server.admin_url().unwrap();
+    tokio::spawn(server.run(std::future::pending()));
+    let client = Client::builder().no_proxy().build().unwrap();
+    let page = client.get(format!("{url}/ui/access")).bearer_auth(READ_TOKEN).send().await.unwrap();
+    let page = page.text().await.unwrap();
+    for expected in [
+        "AK-ALL",
+        "AK-WORKER",
+        "ann @ shop-domain",
+        "<code>orders-*</code>",
+        "every queue",
+        "reads everything but bodies",
+    ] {
+        assert!(page.contains(expected), "{expected}: {page}");
+    }
+    for secret in ["the secret key", "another secret", "the password", TOKEN, READ_TOKEN] {
+        assert!(!page.contains(secret), "{secret}");
+    }
+}
+
+#[tokio::test]
+async fn tags_are_set_and_deleted() {
+    let server = Running::start(open(true)).await;
+    let set =
+        async |key: &str, value: &str| server.post("/ui/queues/orders/tags", &[("key", key), ("value", value)]).await;
+    assert_eq!(set("team", "payments").await.status(), 303);
+    assert_eq!(set("a=b", "").await.status(), 422);
+    let page = server.get("/ui/queues/orders").await.text().await.unwrap();
+    assert!(page.contains("<code>team</code> = <code>payments</code>"), "{page}");
+    server.post("/ui/queues/orders/tags/delete", &[("key", "team")]).await;
+    assert!(!server.get("/ui/queues/orders").await.text().await.unwrap().contains("payments"));
+    let activity = server.get("/ui/activity").await.text().await.unwrap();
+    assert!(
+        activity.contains("set-tag") && activity.contains("delete-tag") && activity.contains("orders: team"),
+        "{activity}"
+    );
+}
+
 /// Makes dead letters in the first queue of a broker, whose messages may fail once, and gives the path of their group.
 async fn dead_letters(broker: &dyn Broker, count: usize) -> GroupPath {
     let queue = broker.overview().remove(0);
     let path = GroupPath { project: queue.project, queue: queue.queue.id, group: queue.groups[0].group.id.clone() };
+    die(broker, &path, count).await;
+    path
+}
+
+/// Makes dead letters in a group, whose messages may fail once.
+async fn die(broker: &dyn Broker, path: &GroupPath, count: usize) {
     let json = r#"{"body":{"order":1},"attributes":{}}"#;
     let message = NewMessage {
         json: json.into(),
@@ -457,14 +643,13 @@ async fn dead_letters(broker: &dyn Broker, count: usize) -> GroupPath {
         let (wait, ack_wait) = (Duration::from_secs(1), Duration::from_secs(30));
         let request =
             LeaseRequest { max_messages: 1, max_bytes: 524_288, wait, ack_wait, filter: TagFilter::default() };
-        let leased = broker.lease(&path, Stream::Messages, request).await.unwrap().remove(0);
+        let leased = broker.lease(path, Stream::Messages, request).await.unwrap().remove(0);
         let cause = FailureCause {
             reason: Some("failed".into()),
             error: Some("no such account".into()),
             ..FailureCause::default()
         };
         let ack = Ack { receipt: leased.receipt, status: AckStatus::Fail(Some(Arc::new(cause))) };
-        broker.ack(&path, Stream::Messages, vec![ack]).await.unwrap();
+        broker.ack(path, Stream::Messages, vec![ack]).await.unwrap();
     }
-    path
 }
