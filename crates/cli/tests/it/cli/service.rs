@@ -193,6 +193,47 @@ fn a_benchmark_starts_a_separate_server() {
     assert!(figures["runs"][0]["acknowledged_per_second"].as_f64().unwrap() > 0.0, "{figures}");
 }
 
+/// Every curve is measured, written in three forms, and leaves no queue behind.
+#[test]
+fn a_sweep_has_a_point_for_each_value_and_draws_each_curve() {
+    let program = Program::new();
+    let server = program.serve(&[]);
+    let url = server.url("serving on ");
+    let (pid, report) = (server.pid().to_string(), program.dir().join("report"));
+    let to = report.display().to_string();
+    let bench = ["-o", "json", "bench", "--sweep", "--against", &url, "--server-pid", &pid, "--messages", "40"];
+    let figures: Value = program.run(&[&bench[..], &["--up-to", "1000", "--report", &to]].concat()).json();
+    let curves: Vec<_> = figures["curves"].as_array().unwrap().iter().collect();
+    let values: Vec<_> = curves
+        .iter()
+        .map(|curve| {
+            let points = curve["points"].as_array().unwrap().iter();
+            (curve["name"].as_str().unwrap(), points.map(|point| point["value"].as_u64().unwrap()).collect())
+        })
+        .collect();
+    let expected: [(&str, Vec<u64>); 6] = [
+        ("connections", vec![1, 4, 16, 64, 256]),
+        ("queues", vec![1, 10]), // the quota is 30
+        ("groups", vec![1, 2, 3]),
+        ("backlog", vec![1_000]),
+        ("size", vec![100, 1_000]),
+        ("workers", vec![1, 2, 4, 8, 16, 32, 64]),
+    ];
+    assert_eq!(values, expected);
+    for point in curves.iter().flat_map(|curve| curve["points"].as_array().unwrap()) {
+        assert!(point["sent_per_second"].as_f64().unwrap() > 0.0, "{point}");
+        assert!(point["acknowledged_per_second"].as_f64().unwrap() > 0.0, "{point}");
+    }
+    let read = |name: &str| std::fs::read_to_string(report.join(name)).unwrap();
+    assert_eq!(serde_json::from_str::<Value>(&read("sweep.json")).unwrap(), figures);
+    assert_eq!(read("sweep.md").lines().filter(|line| line.starts_with("| queues")).count(), 2);
+    let plot = read("sweep.svg");
+    for title in ["concurrent requests", "queues", "consumer groups", "waiting before", "bytes of a body", "workers"] {
+        assert!(plot.contains(title), "{title} is not in the plot");
+    }
+    assert_eq!(program.run(&["--endpoint", &url, "-o", "json", "queue", "list"]).json(), serde_json::json!([]));
+}
+
 #[test]
 fn the_tour_prints_a_table_without_a_terminal() {
     let table = Program::new().run(&["demo", "--orders", "100"]).ok();

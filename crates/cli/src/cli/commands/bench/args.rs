@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
+use super::sweep::Curve;
 use crate::config::Span;
 
 /// Options of `bench`.
@@ -15,9 +16,12 @@ Examples:
   dms-worker bench --against http://10.0.0.7:9400 --run produce,consume
   dms-worker bench -o json --duration 10s
   dms-worker bench --dialect mqs            over the API of ROMA Connect MQS
+  dms-worker bench --sweep                  how the cost of a message changes with the load
+  dms-worker bench --sweep size,backlog --up-to 10000000 --data-dir /tmp/bench
 
 The runs: `produce` sends, `consume` receives and acknowledges these messages, `both` does both at once, `latency` sends single \
-messages at a steady rate and measures the time until their handlers are called. CPU time, memory and disk writes are available on \
+messages at a steady rate and measures the time until their handlers are called. A sweep sends, then receives and acknowledges at \
+each of its points: numbers of connections, queues, groups, messages waiting before, workers, and bytes in a body. CPU time, memory and disk writes are available on \
 Linux only. Measure with a release build, on an otherwise idle machine.")]
 pub(crate) struct BenchArgs {
     /// A server to measure, with the credentials of the configuration
@@ -42,6 +46,23 @@ pub(crate) struct BenchArgs {
         hide_possible_values = true
     )]
     pub(super) run: Vec<Scenario>,
+    /// Change one thing at a time instead: all of connections, queues, groups, backlog, size and workers, or some of them
+    #[arg(
+        long,
+        value_name = "CURVES",
+        num_args = 0..=1,
+        value_delimiter = ',',
+        default_missing_value = "connections,queues,groups,backlog,size,workers",
+        conflicts_with_all = ["run", "rate", "queue"],
+        hide_possible_values = true
+    )]
+    pub(super) sweep: Option<Vec<Curve>>,
+    /// Leave out the points of a sweep above this number
+    #[arg(long, value_name = "NUMBER", default_value_t = 1_000_000, requires = "sweep")]
+    pub(super) up_to: u32,
+    /// Where a sweep writes its table, figures and plot: sweep.md, sweep.json and sweep.svg
+    #[arg(long, value_name = "DIRECTORY", default_value = "bench-sweep", requires = "sweep")]
+    pub(super) report: PathBuf,
     /// How long each run lasts
     #[arg(long, default_value = "5s")]
     pub(super) duration: Span,

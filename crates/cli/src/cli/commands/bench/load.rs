@@ -8,11 +8,12 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::try_join_all;
 use tokio::{
-    sync::Notify,
     task::JoinSet,
     time::{Instant, interval, sleep_until},
 };
+use tokio_util::sync::CancellationToken;
 
 use crate::cli::{commands::bench::figures::Tally, support::failure::Failure};
 use dms_protocol::{
@@ -25,8 +26,6 @@ use dms_worker::{
     worker::{AckResult, Delivery, Event, MaxMessages, Observer, Origin, Worker, handler_fn},
 };
 
-/// The consumer group of every queue.
-pub(super) const GROUP: &str = "bench";
 /// The attribute that says when a message was sent, in nanoseconds since the run began.
 const SENT: &str = "sent";
 /// How long the last messages of a run by the clock may take to arrive.
@@ -47,6 +46,15 @@ pub(super) struct Load {
     pub(super) duration: Duration,
     /// After how many messages it ends before that.
     pub(super) messages: usize,
+    /// How many consumer groups the queue has.
+    pub(super) groups: usize,
+    /// How many workers consume for each group.
+    pub(super) workers: usize,
+}
+
+/// The name of one of a queue's groups.
+pub(super) fn group(number: usize) -> String {
+    if number == 0 { "bench".to_owned() } else { format!("bench-{number}") }
 }
 
 impl Load {
@@ -78,9 +86,9 @@ impl Load {
         Ok(sum)
     }
 
-    /// Consumes until this number of messages is acknowledged, or the time is over.
+    /// Consumes until every group has acknowledged this number of messages, or the time is over.
     pub(super) async fn consume(&self, messages: usize) -> Result<Tally, Failure> {
-        let progress = Arc::new(LoadObserver::new(messages));
+        let progress = Arc::new(LoadObserver::new(messages * self.groups));
         self.work(&progress, self.connections * self.batch, self.duration).await?;
         Ok(progress.tally(|progress| &progress.polls))
     }
@@ -91,7 +99,7 @@ impl Load {
         let half = Self { connections: self.connections.div_ceil(2), ..self.clone() };
         let sending = async {
             let sent = half.produce().await;
-            progress.complete.notify_one();
+            progress.complete.cancel();
             sent
         };
         let handling = half.work(&progress, half.connections * half.batch, Duration::MAX);
@@ -134,17 +142,31 @@ impl Load {
         Ok(sent)
     }
 
-    /// Runs a worker until the progress is complete or the time is over.
+    /// Runs the workers of all groups, which share the concurrency, until the progress is complete or the time is over.
     async fn work(&self, progress: &Arc<LoadObserver>, concurrency: usize, time: Duration) -> Result<(), Failure> {
+        let each = (concurrency / (self.groups * self.workers)).max(1);
+        let workers = (0..self.groups).flat_map(|number| (0..self.workers).map(move |_| group(number)));
+        try_join_all(workers.map(|group| self.work_for(group, progress, each, time))).await?;
+        Ok(())
+    }
+
+    /// Runs one worker.
+    async fn work_for(
+        &self,
+        group: String,
+        progress: &Arc<LoadObserver>,
+        concurrency: usize,
+        time: Duration,
+    ) -> Result<(), Failure> {
         let seen = progress.clone();
         let handler = handler_fn(move |delivery: Delivery| {
             seen.handled(&delivery);
             async { Ok(()) }
         });
-        let (until, complete) = (progress.started.checked_add(time), progress.clone());
+        let (until, complete) = (progress.started.checked_add(time), progress.complete.clone());
         let stop = async move {
             tokio::select! {
-                () = complete.complete.notified() => {}
+                () = complete.cancelled() => {}
                 () = async { match until {
                     Some(until) => sleep_until(until).await,
                     None => std::future::pending().await,
@@ -153,7 +175,7 @@ impl Load {
         };
         Worker::builder(self.client.clone())
             .queue(self.queue.as_str())
-            .group(GROUP)
+            .group(group)
             .handler(handler)
             .concurrency(concurrency)
             .max_messages(MaxMessages::Fixed(self.batch))
@@ -166,41 +188,46 @@ impl Load {
         Ok(())
     }
 
-    /// Sends messages; one that is refused ends the run.
     async fn send(&self, messages: &[Message]) -> Result<(), Failure> {
-        for sent in self.client.send(&self.queue, messages).await? {
-            sent?;
-        }
-        Ok(())
+        send(&self.client, &self.queue, messages).await
     }
 
     fn message(&self) -> Result<Message, Failure> {
-        self.padded(String::new())
+        message(String::new(), self.size)
     }
 
     /// A message that says when it is sent: in an attribute, or without attributes in its body.
     fn stamped(&self, now: u64) -> Result<Message, Failure> {
         match self.client.dialect() {
-            Dialect::Mqs => self.padded(now.to_string()),
+            Dialect::Mqs => message(now.to_string(), self.size),
             _ => Ok(self.message()?.attribute(SENT, now)),
         }
     }
+}
 
-    fn padded(&self, mut text: String) -> Result<Message, Failure> {
-        // Two bytes of the size are the quotes.
-        let size = usize::try_from(self.size).unwrap_or(2).saturating_sub(2);
-        text.extend(std::iter::repeat_n('x', size.saturating_sub(text.len())));
-        Ok(Message::new(Body::json(&text).map_err(broken)?))
+/// Sends messages; one that is refused ends the run.
+pub(super) async fn send(client: &Client, queue: &QueueId, messages: &[Message]) -> Result<(), Failure> {
+    for sent in client.send(queue, messages).await? {
+        sent?;
     }
+    Ok(())
+}
+
+/// A message with a body of this size in bytes, which begins with this text.
+pub(super) fn message(mut text: String, size: u32) -> Result<Message, Failure> {
+    // Two bytes of the size are the quotes.
+    let size = usize::try_from(size).unwrap_or(2).saturating_sub(2);
+    text.extend(std::iter::repeat_n('x', size.saturating_sub(text.len())));
+    Ok(Message::new(Body::json(&text).map_err(broken)?))
 }
 
 /// Takes up to `batch` of the messages that are left.
-fn claim(left: &AtomicUsize, batch: usize) -> Option<usize> {
+pub(super) fn claim(left: &AtomicUsize, batch: usize) -> Option<usize> {
     let before = left.fetch_update(Relaxed, Relaxed, |left| Some(left.saturating_sub(batch))).unwrap_or(0);
     (before > 0).then_some(before.min(batch))
 }
 
-fn broken(error: impl std::fmt::Display) -> Failure {
+pub(super) fn broken(error: impl std::fmt::Display) -> Failure {
     Failure::new(error.to_string())
 }
 
@@ -210,7 +237,7 @@ struct LoadObserver {
     started: Instant,
     acknowledged: AtomicUsize,
     expected: AtomicUsize,
-    complete: Notify,
+    complete: CancellationToken,
     /// How long polls took that brought something.
     polls: Mutex<Vec<Duration>>,
     /// How long messages took, where they say when they were sent.
@@ -223,7 +250,7 @@ impl LoadObserver {
             started: Instant::now(),
             acknowledged: AtomicUsize::new(0),
             expected: AtomicUsize::new(expected),
-            complete: Notify::new(),
+            complete: CancellationToken::new(),
             polls: Mutex::default(),
             messages: Mutex::default(),
         }
@@ -249,7 +276,7 @@ impl LoadObserver {
 
     fn look(&self) {
         if self.acknowledged.load(Relaxed) >= self.expected.load(Relaxed) {
-            self.complete.notify_one();
+            self.complete.cancel();
         }
     }
 

@@ -7,6 +7,7 @@ mod args;
 mod figures;
 mod load;
 mod server;
+mod sweep;
 mod time_bar;
 mod usage;
 
@@ -18,11 +19,16 @@ pub(crate) use self::args::BenchArgs;
 use self::{
     args::Scenario,
     figures::{Cost, Figures, Meter},
-    load::{GROUP, Load},
+    load::{Load, group},
     server::BenchServer,
     time_bar::TimeBar,
 };
-use crate::cli::support::{context::Context, failure::Failure, logging, table::Table};
+use crate::cli::support::{
+    context::Context,
+    failure::{Failure, Kind},
+    logging,
+    table::Table,
+};
 use dms_protocol::internal::secret_url::without_secrets;
 use dms_protocol::{
     limits::{MAX_BYTES, MAX_MESSAGES},
@@ -39,7 +45,18 @@ fn batch(asked: Option<u8>, size: u32) -> usize {
 /// Measures, and prints the figures.
 pub(crate) async fn run(args: BenchArgs, context: &Context) -> Result<ExitCode, Failure> {
     let target = BenchServer::open(&args, context).await?;
-    logging::for_command(&context.global, context.colored(), "warn");
+    logging::for_command(&context.global, context.colored(), "error");
+    if let Some(curves) = &args.sweep {
+        if target.client.dialect() == Dialect::Mqs {
+            target.close().await;
+            let text = "--sweep creates and deletes queues, which ROMA Connect MQS cannot: leave out --sweep, or measure over the DMS API";
+            return Err(Failure::of(Kind::Usage, text));
+        }
+        let swept = sweep::measure(curves, &target, &args, context).await;
+        target.close().await;
+        sweep::report(&swept?, &args, context)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let mut figures = Vec::with_capacity(args.run.len());
     let measured = async {
         for run in runs(&args.run) {
@@ -69,17 +86,28 @@ async fn on_a_queue(
     args: &BenchArgs,
     context: &Context,
 ) -> Result<Vec<Figures>, Failure> {
-    let name = || format!("bench-{:08x}", fastrand::u32(..));
+    with_queue(target, args, 1, async |load| measure(&load, target, &runs, args, context).await).await
+}
+
+/// Creates a queue with this many groups, unless one was named, and deletes it whatever became of the work.
+async fn with_queue<T>(
+    target: &BenchServer,
+    args: &BenchArgs,
+    groups: usize,
+    work: impl AsyncFnOnce(Load) -> Result<T, Failure>,
+) -> Result<T, Failure> {
     let client = &target.client;
     let (queue, is_own) = match &args.queue {
         Some(name) => (client.find_queue(name).await?.id, false),
         // The server that was started for this creates the topic on request.
-        None if client.dialect() == Dialect::Mqs => (QueueId::from(name()), false),
-        None => (client.create_queue(NewQueue::new(name())).await?.id, true),
+        None if client.dialect() == Dialect::Mqs => (QueueId::from(new_name()), false),
+        None => (client.create_queue(NewQueue::new(new_name())).await?.id, true),
     };
-    let measured = async {
+    let done = async {
+        let names: Vec<_> = (0..groups).map(group).collect();
+        let names: Vec<_> = names.iter().map(String::as_str).collect();
         if client.dialect() == Dialect::Dms {
-            client.create_groups(&queue, &[GROUP]).await?;
+            client.create_groups(&queue, &names).await?;
         }
         let load = Load {
             client: client.clone(),
@@ -89,14 +117,21 @@ async fn on_a_queue(
             connections: args.connections.into(),
             duration: args.duration.get(),
             messages: args.messages.map_or(usize::MAX, |messages| usize::try_from(messages).unwrap_or(usize::MAX)),
+            groups,
+            workers: 1,
         };
-        measure(&load, target, &runs, args, context).await
+        work(load).await
     }
     .await;
     let deleted = if is_own { client.delete_queue(&queue).await } else { Ok(()) };
-    let figures = measured?;
+    let done = done?;
     deleted?;
-    Ok(figures)
+    Ok(done)
+}
+
+/// A name of a queue that no other benchmark has.
+fn new_name() -> String {
+    format!("bench-{:016x}", fastrand::u64(..))
 }
 
 async fn measure(

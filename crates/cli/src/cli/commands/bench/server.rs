@@ -26,6 +26,9 @@ const SERVING: &str = "serving on ";
 /// What it says in front of the address for MQS.
 const SERVING_MQS: &str = "MQS on ";
 
+/// How many queues the server that is started may have: as many as a sweep creates, and the one that it is creating them beside.
+const QUEUES: u32 = 10_100;
+
 /// A server to measure.
 #[derive(Debug)]
 pub(super) struct BenchServer {
@@ -78,6 +81,7 @@ async fn start(data_dir: Option<PathBuf>, dialect: Dialect) -> Result<BenchServe
     if dialect == Dialect::Mqs {
         command.env("DMS_WORKER_SERVER__MQS__LISTEN", "127.0.0.1:0");
     }
+    command.env("DMS_WORKER_SERVER__QUOTAS__QUEUES", QUEUES.to_string()).env("DMS_WORKER_LOG__FILTER", "warn");
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
     let mut child = command.spawn().map_err(failed)?;
     let Some(errors) = child.stderr.take() else { return Err(Failure::new("the server has no standard error")) };
