@@ -32,7 +32,7 @@ pub(crate) fn confirm(yes: bool, what: &str) -> Result<(), Failure> {
 }
 
 /// A number of things, in words.
-pub(crate) fn counted<N: PartialEq + From<u8> + std::fmt::Display>(count: N, thing: &str) -> String {
+pub(crate) fn counted<N: Copy + PartialEq + From<u8> + std::fmt::Display>(count: N, thing: &str) -> String {
     let plural = if count == N::from(1) { "" } else { "s" };
     format!("{count} {thing}{plural}")
 }
