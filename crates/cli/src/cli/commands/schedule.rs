@@ -39,12 +39,15 @@ enum ScheduleCommand {
         queue: Option<String>,
     },
     /// Add a schedule, and show the next three times at which it sends
-    #[command(after_help = "\
+    #[command(
+        override_usage = "dms-worker schedule add [OPTIONS] <NAME>\n           --cron <CRON> --queue <QUEUE> --message <MESSAGE>",
+        after_help = "\
 Examples:
   dms-worker schedule add nightly --cron '0 2 * * *' --queue reports --message '{\"kind\": \"nightly\"}'
   dms-worker schedule add monday --cron '0 9 * * MON' --timezone Europe/Berlin --queue mails --message hello
 
-A message is JSON, or else text. An object with `body` may have `attributes` and `tags` beside it.")]
+A message is JSON, or else text. An object with `body` may have `attributes` and `tags` beside it."
+    )]
     Add(AddArgs),
     /// Pause a schedule: it sends nothing until it is resumed
     #[command(after_help = "Examples:\n  dms-worker schedule pause nightly")]
