@@ -32,8 +32,10 @@ pub use code::ErrorCode;
 pub use error::Error;
 pub use extensions::PollId;
 pub use groups::GroupsOptions;
+#[cfg(feature = "postgres")]
+pub(crate) use messages::check_message;
 pub use messages::{AckOutcome, ConsumeOptions, SendOptions, SendOutcome};
-pub(crate) use messages::{Acked, Consumed, are_deduplicated, check_message};
+pub(crate) use messages::{Acked, Consumed, are_deduplicated};
 pub use messages_by_id::Resolved;
 
 /// A client of one project. Cloning is cheap: clones share connections, tokens and the stop after a refused key.

@@ -124,7 +124,7 @@ impl Sweep {
         self
     }
 
-    /// The most messages to visit, as [`Visitor::counted`] counts them; no limit by default.
+    /// The most messages to visit, as [`Visitor::counts_towards_max`] counts them; no limit by default.
     pub fn max(mut self, messages: impl Into<Option<u64>>) -> Self {
         self.max = messages.into().unwrap_or(u64::MAX);
         self

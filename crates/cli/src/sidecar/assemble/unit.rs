@@ -115,6 +115,7 @@ pub(crate) fn unit(worker: &config::Worker, config: &Config, shared: &Shared) ->
         app: app.as_ref().map(|watched| watched.app.clone()),
         credentials: app.as_ref().map(|watched| watched.target.credentials().clone()),
         dead_letters,
+        #[cfg(feature = "dashboard")]
         ack_wait: worker.ack_wait(),
         stale_after,
         stop,

@@ -144,6 +144,7 @@ pub(crate) struct RunningWorker {
     /// Whether it reads the group's dead letters.
     pub(crate) dead_letters: bool,
     /// The lease that its settings ask for.
+    #[cfg(feature = "dashboard")]
     pub(crate) ack_wait: Duration,
     /// A worker whose last successful poll is older than this is not ready.
     pub(crate) stale_after: Duration,

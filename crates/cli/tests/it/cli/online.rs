@@ -87,5 +87,5 @@ fn a_clock_that_is_far_off_is_told_before_anything_is_refused() {
     let yaml =
         format!("dms: {{endpoint: 'http://{address}'}}\nworkers: [{{queue: q, group: g, handler: {{log: {{}}}}}}]\n");
     let stderr = program.run(&["check", "--online", "-c", &program.file("config.yaml", &yaml)]).failed(1);
-    assert!(stderr.contains("s ahead of that of the service") && stderr.contains("set the clock"), "{stderr}");
+    assert!(stderr.contains("s ahead of the service's clock") && stderr.contains("set the clock"), "{stderr}");
 }

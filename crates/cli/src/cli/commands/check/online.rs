@@ -148,7 +148,7 @@ pub(super) async fn skew(config: &Config) -> Option<String> {
     (apart >= SKEW).then(|| {
         format!(
             "the clock of this machine is {} {which} the service's clock: signed requests are refused from 15 minutes on; set the clock",
-            brief(apart)
+            brief(Duration::from_secs(apart.as_secs()))
         )
     })
 }

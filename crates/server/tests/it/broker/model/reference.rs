@@ -314,21 +314,26 @@ impl Model {
         self.dead.iter_mut().for_each(|log| expire(log, DEAD_LETTER_RETENTION));
     }
 
-    /// Leases are gone, and count for nothing.
-    /// A restart, after which the leases go on or have ended.
+    /// A restart, after which the leases go on, except those with a purged message, or have ended.
     pub(super) fn restart(&mut self, keeps_leases: bool) {
+        for lease in &mut self.leases {
+            let view = &self.views[lease.group][usize::from(lease.dead)];
+            let is_whole = lease.positions.iter().all(|place| matches!(view.states[*place], MessageState::Out { .. }));
+            lease.over |= !(keeps_leases && is_whole);
+        }
         for state in self.views.iter_mut().flatten().flat_map(|view| &mut view.states) {
             // The number of failures is kept; their causes and times are lost.
             let forgotten = |past: Past| Past { failures: past.failures, ..Past::default() };
             *state = match *state {
-                MessageState::Out { past, lease } if keeps_leases => MessageState::Out { past: forgotten(past), lease },
+                MessageState::Out { past, lease } if !self.leases[lease].over => {
+                    MessageState::Out { past: forgotten(past), lease }
+                }
                 MessageState::Open { past } | MessageState::Out { past, .. } => {
                     MessageState::Open { past: forgotten(past) }
                 }
                 MessageState::Purged | MessageState::Settled => MessageState::Settled,
             };
         }
-        self.leases.iter_mut().for_each(|lease| lease.over |= !keeps_leases);
     }
 
     pub(super) fn counters(&self, group: usize) -> Counters {

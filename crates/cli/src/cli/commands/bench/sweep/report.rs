@@ -189,8 +189,8 @@ mod tests {
         let flat = compared(Curve::Queues, vec![point(1, Some(10.5)), point(10, Some(10.0)), point(100, Some(11.0))]);
         assert_eq!((flat.spread_percent.map(f64::round), flat.flat), (Some(10.0), Some(true)));
         assert_eq!(flat.points[0].relative, Some(1.0));
-        let steep = compared(Curve::Queues, vec![point(1, Some(10.0)), point(10, Some(11.2))]);
-        assert_eq!((steep.flat, steep.points[1].relative), (Some(false), Some(1.12)));
+        let steep = compared(Curve::Queues, vec![point(1, Some(10.0)), point(10, Some(15.0))]);
+        assert_eq!((steep.flat, steep.points[1].relative), (Some(false), Some(1.5)));
     }
 
     #[test]
