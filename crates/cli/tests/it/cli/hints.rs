@@ -12,7 +12,17 @@ use super::Program;
 /// Options of other programs.
 const FOREIGN_OPTIONS: [&str; 1] = ["fast"];
 /// Names that look like keys: files, and the type of an event.
-const NO_KEYS: [&str; 6] = ["dms.db", "dms.db.old", "dms.lock", "dms.reserve", "dms.message", "server.yaml"];
+const NO_KEYS: [&str; 8] = [
+    "dms.db",
+    "dms.db.old",
+    "dms.lock",
+    "dms.reserve",
+    "dms.message",
+    "server.yaml",
+    // Settings of the library, which are named as in the configuration where it has them.
+    "limits.bodies_bytes",
+    "limits.connections",
+];
 /// The sections of a configuration.
 const SECTIONS: [&str; 9] =
     ["dms", "server", "workers", "publishers", "outboxes", "admin", "shutdown", "log", "limits"];

@@ -55,6 +55,9 @@ pub(crate) async fn open(session: &Session, log: u32, duty: &Duty, schema: &str)
     let slots = loader.slots(&images).await?;
     let snapshot = loader.snapshot(&images, &slots).await?;
     within(STATEMENT_TIMEOUT, session.batch("COMMIT")).await?;
+    if !snapshot.leases.is_empty() {
+        loader.forget_leases(duty).await?;
+    }
     Ok(Opened { images, slots, snapshot })
 }
 
@@ -251,6 +254,13 @@ impl Loader<'_> {
         let sql = "SELECT leases FROM leased WHERE shard = $1 AND commit_no = $2";
         let rows = self.query(sql, &[&self.shard, &big(commit_no)]).await?;
         rows.first().map_or(Ok(Vec::new()), |row| self.json(Self::get(row, 0)?))
+    }
+
+    /// Deletes the leases that were handed over. Without a commit until this server crashes, the next one would take them for its own, and
+    /// they would last longer than they were given.
+    async fn forget_leases(&self, duty: &Duty) -> Result<(), PostgresError> {
+        let sql = "DELETE FROM leased WHERE shard = $1 AND EXISTS (SELECT 1 FROM shard WHERE id = $1 AND epoch = $2 FOR SHARE)";
+        self.query(sql, &[&self.shard, &duty.epoch]).await.map(drop)
     }
 
     /// When the first message of each stream entered, or a little earlier: the time of the row that it is in.
