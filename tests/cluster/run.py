@@ -2,13 +2,17 @@
 
 Each fault is followed by a probe that every queue is served again through every server, and by the time until then. At the end
 nothing that was answered may be missing, nothing may have been stored twice, nothing that was acknowledged may have come back, and
-FIFO queues have kept their order. Prints a table of the faults. See patroni.py for what has to be installed.
+FIFO queues have kept their order. Prints a table of the faults. See patroni.py for what has to be installed, and Debian's package
+faketime, which sets the clocks of single servers.
 
 `--only NAME` repeats one kind: `--only "a server is paused" --faults 100` takes a stopped owner over 100 times in a row.
 """
 
 import argparse
 import collections
+import email.utils
+import glob
+import http.client
 import os
 import pathlib
 import signal
@@ -26,6 +30,8 @@ QUEUES = {"orders": "FIFO", "invoices": "FIFO", "mails": "NORMAL", "events": "NO
 TAKEOVER = 3
 # By when everything is served again: what Patroni needs, what a take-over needs, and what a busy machine adds.
 SERVED_WITHIN = 90
+# How far the wall clocks are from the right time, in seconds: over the borders of the tables of messages, which have 6 hours each.
+SHIFTS = [0, 2_400, -10_800, 25_200, -90, -28_800, 18_000]
 
 
 class Server:
@@ -44,12 +50,41 @@ class Server:
   cluster: {{listen: "127.0.0.1:{cluster}", advertise: "http://127.0.0.1:{self.hop.port}", takeover_after: {TAKEOVER}s}}
   queues: [{queues}]
 """)
-        self.process = None
+        self.process, self.clock = None, folder / f"clock-{number}"
+        # Durations are measured as they are. The file is read again each second, so that the clock of a running server jumps.
+        self.environment = dict(os.environ, LD_PRELOAD=libfaketime(), FAKETIME_TIMESTAMP_FILE=str(self.clock),
+                                FAKETIME_DONT_FAKE_MONOTONIC="1", FAKETIME_CACHE_DURATION="1", NO_FAKE_STAT="1")
+        self.shift = self.latest = 0
+        self.set_clock(0)
 
     def start(self):
+        self.latest = self.shift
         with open(self.log, "ab") as log:
             command = [self.binary, "serve", "--config", str(self.config)]
-            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log)
+            self.process = subprocess.Popen(
+                command, env=self.environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log)
+
+    def set_clock(self, shift):
+        """Sets its wall clock to this many seconds from the right time. Returns whether its answers show that: they never carry an
+        earlier time than before."""
+        self.shift, written = shift, self.clock.with_suffix(".new")
+        written.write_text(f"{shift:+}\n")
+        written.replace(self.clock)
+        is_shown = shift >= self.latest
+        self.latest = max(shift, self.latest)
+        return is_shown
+
+    def shows_shift(self):
+        """Whether its answers carry the time that was set."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=2)
+        try:
+            connection.request("GET", "/")
+            said = email.utils.parsedate_to_datetime(connection.getresponse().headers["Date"]).timestamp()
+            return abs(said - time.time() - self.shift) < 15
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            connection.close()
 
     def signal(self, number):
         self.process.send_signal(number)
@@ -57,6 +92,13 @@ class Server:
     def end(self, number):
         self.signal(number)
         self.process.wait(60)
+
+
+def libfaketime():
+    found = glob.glob("/usr/lib/*/faketime/libfaketimeMT.so.1")
+    if not found:
+        sys.exit("libfaketime is not installed: apt-get install faketime")
+    return found[0]
 
 
 class Stage:
@@ -109,6 +151,17 @@ class Stage:
         victim.end(signal.SIGKILL)
         took = self.await_served(self.others(victim))
         victim.start()
+        return took
+
+    def clocks_set_apart(self, turn):
+        # All jump while they serve, and then some that are behind take over from one that is ahead, or the other way round. The clocks
+        # stay apart during the faults that follow.
+        shown = [server for number, server in enumerate(self.servers)
+                 if server.set_clock(SHIFTS[(turn + 2 * number + 1) % len(SHIFTS)])]
+        time.sleep(2)
+        took = self.server_killed(turn)
+        for server in {*shown, self.servers[turn % 3]}:
+            wait(f"{server.log} shows that its clock was set", server.shows_shift, 30)
         return took
 
     def server_paused(self, turn):
@@ -193,6 +246,7 @@ class Stage:
 
 # Faults of servers take seconds, and faults of PostgreSQL half a minute.
 KINDS = [
+    ("the clocks jump hours apart, and a server is killed", Stage.clocks_set_apart),
     ("a server is killed", Stage.server_killed), ("a server is paused and resumed", Stage.server_paused),
     ("a server is cut off from PostgreSQL", Stage.server_cut_off_from_postgres),
     ("PostgreSQL's primary crashes", Stage.postgres_crashed), ("a server is restarted in order", Stage.server_restarted),
@@ -201,6 +255,7 @@ KINDS = [
     ("a switchover", Stage.switched_over), ("a server is paused and resumed", Stage.server_paused),
     ("the primary's node is paused and resumed", Stage.primary_node_paused),
     ("a server is restarted in order", Stage.server_restarted), ("the synchronous standby is lost", Stage.standby_lost),
+    ("the clocks jump hours apart, and a server is killed", Stage.clocks_set_apart),
     ("a server is killed", Stage.server_killed), ("the primary loses its Patroni", Stage.primary_orphaned),
 ]
 
