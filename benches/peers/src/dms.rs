@@ -1,6 +1,7 @@
 //! This project's client and worker.
 
 use std::{
+    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -32,9 +33,13 @@ pub struct Dms {
 }
 
 impl Dms {
-    pub fn new(url: &str, queue: &str, work: Duration) -> Result<Self, Error> {
-        let client = Client::builder(url, PROJECT).build()?;
-        Ok(Self { client, queue: queue.to_owned(), work })
+    pub fn new(url: &str, queue: &str, work: Duration, ca: Option<PathBuf>) -> Result<Self, Error> {
+        let client = Client::builder(url, PROJECT);
+        let client = match ca {
+            Some(file) => client.ca_file(file),
+            None => client,
+        };
+        Ok(Self { client: client.build()?, queue: queue.to_owned(), work })
     }
 }
 

@@ -7,12 +7,13 @@ mod dms;
 mod harness;
 mod nats;
 mod process;
+mod producer;
 mod rabbitmq;
 mod raw;
 mod redis_streams;
 mod stub;
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Parser, Subcommand, ValueEnum};
 
@@ -77,12 +78,20 @@ struct Measure {
     /// Milliseconds that a handler takes
     #[arg(long, default_value_t = 0)]
     work_ms: u64,
+    /// The certificate authority of an https server, for the worker
+    #[arg(long)]
+    ca: Option<PathBuf>,
+    /// An application to which a loop by hand posts each message before it acknowledges
+    #[arg(long)]
+    app: Option<String>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Name {
     /// This project's client and worker
     Worker,
+    /// This project's batching producer
+    Producer,
     /// A loop by hand over reqwest, against the same server
     Loop,
     Redis,
@@ -106,8 +115,9 @@ async fn main() -> Result<(), Error> {
             };
             let (url, queue) = (args.url.as_str(), args.queue.as_str());
             let system: Box<dyn System> = match args.system {
-                Name::Worker => Box::new(dms::Dms::new(url, queue, Duration::from_millis(args.work_ms))?),
-                Name::Loop => Box::new(raw::Raw::new(url, queue)),
+                Name::Worker => Box::new(dms::Dms::new(url, queue, Duration::from_millis(args.work_ms), args.ca)?),
+                Name::Producer => Box::new(producer::Batching::new(url, queue).await?),
+                Name::Loop => Box::new(raw::Raw::new(url, queue, args.app)),
                 Name::Redis => Box::new(redis_streams::RedisStreams::new(url, queue)?),
                 Name::Nats => Box::new(nats::Nats::new(url, queue).await?),
                 Name::Rabbitmq => Box::new(rabbitmq::Rabbitmq::new(url, queue).await?),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures_util::future::try_join_all;
 use reqwest::{Client, header::CONTENT_TYPE};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -19,12 +20,13 @@ pub struct Raw {
     base: String,
     url: String,
     queue: String,
+    app: Option<String>,
 }
 
 impl Raw {
-    pub fn new(url: &str, queue: &str) -> Self {
+    pub fn new(url: &str, queue: &str, app: Option<String>) -> Self {
         let base = format!("{url}/v2/{PROJECT}/queues");
-        Self { client: Client::new(), base, url: url.to_owned(), queue: queue.to_owned() }
+        Self { client: Client::new(), base, url: url.to_owned(), queue: queue.to_owned(), app }
     }
 
     /// The queue's URL.
@@ -64,7 +66,7 @@ struct Named {
 #[async_trait]
 impl System for Raw {
     async fn prepare(&self) -> Result<(), Error> {
-        Dms::new(&self.url, &self.queue, Default::default())?.prepare().await
+        Dms::new(&self.url, &self.queue, Default::default(), None)?.prepare().await
     }
 
     async fn sender(&self) -> Result<Box<dyn Sender>, Error> {
@@ -76,7 +78,7 @@ impl System for Raw {
         let receiver = || {
             let (poll, ack) =
                 (format!("{group}/messages?max_msgs=10&time_wait=20&ack_wait=30"), format!("{group}/ack"));
-            Box::new(Receiving { client: self.client.clone(), poll, ack }) as Box<dyn Receiver>
+            Box::new(Receiving { client: self.client.clone(), poll, ack, app: self.app.clone() }) as Box<dyn Receiver>
         };
         receive_with((0..connections).map(|_| receiver()).collect(), &progress).await
     }
@@ -118,6 +120,21 @@ struct Receiving {
     client: Client,
     poll: String,
     ack: String,
+    app: Option<String>,
+}
+
+impl Receiving {
+    /// Posts all messages at once, and waits for the answers.
+    async fn post(&self, app: &str, incoming: &[Incoming<'_>]) -> Result<(), Error> {
+        let posts = incoming.iter().map(|one| {
+            let request = self.client.post(app).header(CONTENT_TYPE, "application/json");
+            request.body(one.message.body.get().to_owned()).send()
+        });
+        for answer in try_join_all(posts).await? {
+            answer.error_for_status()?.bytes().await?;
+        }
+        Ok(())
+    }
 }
 
 #[derive(Deserialize)]
@@ -158,6 +175,9 @@ impl Receiver for Receiving {
             return Ok(0);
         }
         incoming.iter().for_each(|one| progress.saw(one.message.body.get().as_bytes()));
+        if let Some(app) = &self.app {
+            self.post(app, &incoming).await?;
+        }
         let message = incoming.iter().map(|one| Ack { handler: one.handler, status: "success" }).collect();
         let request = self.client.post(&self.ack).header(CONTENT_TYPE, "application/json");
         let answer = request.body(serde_json::to_vec(&Acks { message })?).send().await?.error_for_status()?;

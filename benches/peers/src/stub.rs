@@ -50,6 +50,8 @@ pub async fn serve(listen: SocketAddr) -> Result<(), Error> {
             "/v2/local/queues/{queue}/messages",
             post(async move |_: Bytes| (StatusCode::CREATED, send().await).into_response()),
         )
+        // What the sidecar calls.
+        .route("/app", post(async |_: Bytes| StatusCode::NO_CONTENT))
         .route("/v2/local/queues/{queue}/groups/{group}/messages", get(json(messages)))
         .route("/v2/local/queues/{queue}/groups/{group}/ack", post(async move |_: Bytes| ack().await));
     Ok(axum::serve(TcpListener::bind(listen).await?, router).await?)
