@@ -29,4 +29,18 @@ app.post("/orders", (request, response) => {
   response.status(204).end() // done
 })
 
+// What becomes of one message of a batch.
+function verdict(message) {
+  if (!("id" in message.body)) return { outcome: "reject", error: "an order needs an id" }
+  console.log("got", message.body.id, message.message_id)
+  return "done" // or { outcome: "retry", error: … }
+}
+
+app.post("/orders/batch", (request, response) => {
+  if (!isGenuine(process.env.SIGNATURE_KEY, request.headers, request.body)) {
+    return response.status(401).send("the signature is wrong") // each message is rejected
+  }
+  response.json(JSON.parse(request.body).map(verdict))
+})
+
 app.listen(8080, "127.0.0.1")
