@@ -1,6 +1,6 @@
 """PostgreSQL under Patroni on the loopback of this machine: three nodes with synchronous replication, and one etcd.
 
-Alone, it starts them, prints the URL for `server.postgres`, and stops them when it is interrupted.
+Alone, `patroni.py FILE` starts them, writes the URL for `server.postgres` into the file, and stops them when it is interrupted.
 Needs Debian's packages postgresql and etcd-server, and the packages of requirements.txt. Root runs everything as the user postgres,
 because PostgreSQL refuses to be run by root.
 """
@@ -197,16 +197,25 @@ class Patroni:
 
 
 def main():
+    if len(sys.argv) != 2:
+        sys.exit("usage: patroni.py FILE")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+    url = pathlib.Path(sys.argv[1])
+    url.unlink(missing_ok=True)
     with tempfile.TemporaryDirectory(prefix="dms-patroni-", ignore_cleanup_errors=True) as folder:
         nodes = Patroni(folder)
         try:
             nodes.start()
-            print(nodes.url(), flush=True)
+            # It has a password. The file appears when it is complete.
+            private = url.with_name(url.name + ".new")
+            private.touch(mode=0o600)
+            private.write_text(nodes.url() + "\n")
+            private.rename(url)
             signal.pause()
         except KeyboardInterrupt:
             pass
         finally:
+            url.unlink(missing_ok=True)
             nodes.stop()
 
 

@@ -5,6 +5,7 @@ mod commands;
 mod keys;
 mod languages;
 mod links;
+mod names;
 mod programs;
 
 use std::{fs, path::Path};

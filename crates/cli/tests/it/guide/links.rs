@@ -52,20 +52,6 @@ fn every_page_of_the_guide_is_in_its_table_of_contents() {
     assert_eq!(listed, pages);
 }
 
-/// Paths in backticks, such as `examples/quickstart.rs`.
-#[test]
-fn every_path_of_the_guide_exists() {
-    let tops = ["src/", "crates/", "tests/", "examples/", "deploy/", "docs/", "benches/", "fuzz/", "api/"];
-    for page in pages() {
-        for text in page.inline() {
-            let is_path = text.chars().all(|c| c.is_ascii_alphanumeric() || "_./-".contains(c));
-            if is_path && tops.iter().any(|top| text.starts_with(top)) {
-                assert!(root().join(&text).exists(), "{}: {text}", page.path);
-            }
-        }
-    }
-}
-
 /// A newcomer reads it at one sitting.
 #[test]
 fn the_readmes_are_short() {

@@ -1,0 +1,269 @@
+//! Names in the guide are those of the code: items of the libraries, requests, headers, variables, exit codes, limits, and the files of the repository.
+
+use std::{collections::BTreeSet, fs};
+
+use dms_protocol::limits;
+
+use super::{Page, page, pages, root};
+
+/// The text of all files below a folder that end in `.rs`.
+fn code(folder: &str) -> String {
+    let mut open = vec![root().join(folder)];
+    let mut text = String::new();
+    while let Some(path) = open.pop() {
+        if path.is_dir() {
+            open.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            text += &fs::read_to_string(&path).unwrap();
+        }
+    }
+    text
+}
+
+fn all_code() -> String {
+    ["src", "crates/protocol/src", "crates/server/src", "crates/cli/src"].map(code).concat()
+}
+
+/// What a text has after each `start`, as long as `is_part` allows, with the start.
+fn names<'a>(text: &'a str, start: &'a str, is_part: fn(char) -> bool) -> impl Iterator<Item = &'a str> {
+    text.match_indices(start).filter_map(move |(at, _)| {
+        let is_word = text[..at].chars().next_back().is_none_or(|c| !c.is_alphanumeric() && !"-_".contains(c));
+        let tail = &text[at..];
+        let length = tail.find(|c| !is_part(c)).unwrap_or(tail.len());
+        is_word.then(|| &tail[..length])
+    })
+}
+
+/// `Client::send`, `WorkerHandle::stop_now()`.
+#[test]
+fn every_item_of_the_libraries_that_the_guide_names_is_public() {
+    let lists = ["protocol", "server", "worker"].map(|name| page(&format!("api/dms-{name}.txt")).text).concat();
+    let mut seen = BTreeSet::new();
+    for page in pages() {
+        for text in page.inline() {
+            let name: String = text.chars().take_while(|c| c.is_alphanumeric() || "_:".contains(*c)).collect();
+            let Some((owner, item)) = name.split_once("::") else { continue };
+            if owner.starts_with(|c: char| c.is_ascii_uppercase()) && !item.is_empty() {
+                let is_listed = lists.match_indices(&format!("::{name}")).any(|(at, found)| {
+                    lists[at + found.len()..].chars().next().is_none_or(|c| !c.is_alphanumeric() && c != '_')
+                });
+                assert!(is_listed, "{}: {name} is no public item", page.path);
+                seen.insert(name);
+            }
+        }
+    }
+    assert!(seen.len() > 40, "{seen:?}");
+}
+
+/// A path as a list of parts, without parameters. A part in braces stands for any name.
+fn parts(path: &str) -> Vec<String> {
+    let path = path.split('?').next().unwrap().replace("{v}", "/{version}/{project}");
+    path.split('/').map(|part| if part.starts_with('{') { "{}".to_owned() } else { part.to_owned() }).collect()
+}
+
+/// `GET /admin/queues`, `POST {v}/queues`.
+#[test]
+fn every_request_of_the_guide_is_one() {
+    let openapi = page("docs/openapi.yaml").text;
+    let mut known: BTreeSet<(String, Vec<String>)> = BTreeSet::new();
+    let mut path = None;
+    for line in openapi.split_once("\npaths:").unwrap().1.split("\ncomponents:").next().unwrap().lines() {
+        match line.strip_prefix("  ").map(|line| (line.strip_prefix('/'), line.strip_prefix("  "))) {
+            Some((Some(found), _)) => path = Some(format!("/{}", found.trim_end_matches(':'))),
+            Some((_, Some(method))) if !method.starts_with(' ') => {
+                let method = method.trim_end_matches(':').to_uppercase();
+                known.insert((method, parts(path.as_deref().unwrap())));
+            }
+            _ => (),
+        }
+    }
+    assert!(known.len() > 40, "{}", known.len());
+    // Routes of the sidecar's admin address and of MQS, as their sources register them.
+    let routes = ["crates/cli/src/sidecar/admin", "crates/server/src"].map(code).concat();
+    for (at, _) in routes.match_indices('"') {
+        let text = routes[at + 1..].split('"').next().unwrap();
+        if text.starts_with('/') && text.chars().all(|c| c.is_ascii_alphanumeric() || "/{}_-.".contains(c)) {
+            known.extend(["GET", "POST"].map(|method| (method.to_owned(), parts(text))));
+        }
+    }
+    // The handlers of MQS name their requests in their comments.
+    let mqs = code("crates/server/src/handlers/mqs");
+    let requests = mqs.split('`').filter_map(|text| text.split_once(" /v1/topic/"));
+    known.extend(requests.map(|(method, rest)| (method.to_owned(), parts(&format!("/v1/topic/{rest}")))));
+    // The publishers take any queue.
+    known.extend(["/", "/QUEUE"].map(|path| ("POST".to_owned(), parts(path))));
+
+    let mut seen = BTreeSet::new();
+    for page in pages() {
+        for text in page.inline() {
+            let Some((method, path)) = text.split_once(' ') else { continue };
+            if ["GET", "POST", "PUT", "DELETE", "PATCH"].contains(&method) && path.starts_with(['/', '{']) {
+                assert!(known.contains(&(method.to_owned(), parts(path))), "{}: there is no request {text}", page.path);
+                seen.insert(text);
+            }
+        }
+    }
+    assert!(seen.len() > 50, "{}", seen.len());
+}
+
+/// `Dms-Message-Id`, `x-dms-extensions`, `dms-reason`: headers, and the attributes of the same kind.
+#[test]
+fn every_header_of_the_guide_is_in_the_code() {
+    let code = all_code().to_lowercase();
+    let mut seen = BTreeSet::new();
+    for page in pages() {
+        for text in page.inline() {
+            for start in ["Dms-", "x-dms-", "dms-"] {
+                let is_header = |name: &&str| text == **name || text.starts_with(&format!("{name}:"));
+                let found = names(&text, start, |c| c.is_ascii_alphanumeric() || c == '-');
+                // Packages, folders and units have names of this kind, too.
+                let known = ["dms-worker", "dms-worker-cli", "dms-server", "dms-protocol", "dms-data"];
+                for name in found.filter(is_header).filter(|name| !known.contains(name)) {
+                    assert!(code.contains(&format!("\"{}\"", name.to_lowercase())), "{}: {name}", page.path);
+                    seen.insert(name.to_owned());
+                }
+            }
+        }
+    }
+    assert!(seen.len() > 20, "{seen:?}");
+}
+
+/// `DMS_WORKER_CONFIG`, `DMS_WORKER_DMS__ENDPOINT`.
+#[test]
+fn every_variable_of_the_guide_is_read() {
+    let code = all_code() + &page("tests/sidecar/test_languages.py").text;
+    let keys = page("config.yaml").text;
+    let mut seen = BTreeSet::new();
+    for page in pages() {
+        for start in ["DMS_", "HUAWEICLOUD_SDK_"] {
+            for name in names(&page.text, start, |c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_') {
+                // `DMS_WORKER_DMS__…` stands for several. Kubernetes sets those of a service.
+                if name.ends_with('_') || name.starts_with("DMS_WORKER_ADMIN_") || name.starts_with("DMS_ACCESS_KEY") {
+                    continue;
+                }
+                let is_read = match name.strip_prefix("DMS_WORKER_").filter(|key| key.contains("__")) {
+                    // Commands and keys are compared by another test; here the last part of the key has to be one.
+                    Some(key) => {
+                        let last = key.rsplit("__").next().unwrap().to_lowercase();
+                        keys.contains(&format!("{last}:"))
+                    }
+                    None => code.contains(name),
+                };
+                assert!(is_read, "{}: nothing reads {name}", page.path);
+                seen.insert(name.to_owned());
+            }
+        }
+    }
+    assert!(seen.len() > 8, "{seen:?}");
+}
+
+/// `exit code 78`: the table of docs/operations.md, which another test compares with the program, has it.
+#[test]
+fn every_exit_code_of_the_guide_is_in_the_table() {
+    let operations = page("docs/operations.md").text;
+    let table = operations.split_once("| code | meaning |").unwrap().1.split("\n\n").next().unwrap();
+    let mut seen = 0;
+    for page in pages() {
+        let text = page.text.to_lowercase();
+        for start in ["exit code ", "退出码 "] {
+            for rest in text.split(start).skip(1) {
+                let code: String = rest.chars().take_while(char::is_ascii_digit).collect();
+                // Programs behind the sidecar have their own codes, in docs/sidecar.md.
+                if !code.is_empty() && page.path != "docs/sidecar.md" {
+                    let is_there = table.lines().any(|row| row.split('|').nth(1).unwrap_or_default().contains(&code));
+                    assert!(is_there, "{}: exit code {code}", page.path);
+                    seen += 1;
+                }
+            }
+        }
+    }
+    assert!(seen >= 4, "{seen}");
+}
+
+/// The limits among the promises of the READMEs.
+#[test]
+fn the_limits_of_the_readmes_are_those_of_the_code() {
+    let days = |duration: std::time::Duration| duration.as_secs() / 86_400;
+    let (messages, bytes, labels) = (limits::MAX_MESSAGES, limits::MAX_BYTES / 1024, limits::MAX_LABELS);
+    let (delay, long, retention) =
+        (days(limits::MAX_DELAY), days(limits::MAX_LONG_DELAY), limits::RETENTION_HOURS.end());
+    let lease = limits::ACK_WAIT_SECS.end();
+    let english = page("README.md").text;
+    let chinese = page("README.zh-CN.md").text;
+    for (text, promised) in [
+        (
+            &english,
+            format!(
+                "{messages} messages and {bytes} KiB per request, {labels} labels, {delay} days of delay ({long} on this project's server), {retention} hours of retention"
+            ),
+        ),
+        (&english, format!("`ack_wait` (at most {lease} s)")),
+        (&english, format!("messages for longer than {retention} hours")),
+        (&english, format!("messages above {bytes} KiB")),
+        (
+            &chinese,
+            format!(
+                "每个请求最多 {messages} 条消息、{bytes} KiB，最多 {labels} 个标签，延时最长 {delay} 天（本项目的服务端 {long} 天），消息最多保留 {retention} 小时"
+            ),
+        ),
+        (&chinese, format!("`ack_wait`（最长 {lease} 秒）")),
+        (&chinese, format!("消息要保存 {retention} 小时以上")),
+        (&chinese, format!("单条消息超过 {bytes} KiB")),
+    ] {
+        assert!(text.contains(&promised), "a README does not say {promised:?}");
+    }
+}
+
+/// The words of a page that are paths of this repository, in backticks and in commands: with the words that follow in the same command.
+fn files(page: &Page) -> Vec<(String, Vec<String>)> {
+    let tops =
+        ["src/", "crates/", "tests/", "examples/", "deploy/", "docs/", "benches/", "fuzz/", "api/", ".ci/", ".github/"];
+    let commands = page.blocks().into_iter().filter(|block| ["sh", "bash"].contains(&block.language.as_str()));
+    let commands = commands.flat_map(|block| {
+        block
+            .text
+            .replace("\\\n", " ")
+            .lines()
+            .map(|line| line.split(" #").next().unwrap().to_owned())
+            .collect::<Vec<_>>()
+    });
+    let mut found = Vec::new();
+    for text in commands.chain(page.inline()) {
+        let words: Vec<_> = text.split([' ', '(', ')', '<', '>', '"', '`', ';']).map(str::to_owned).collect();
+        for (place, word) in words.iter().enumerate() {
+            let is_path = word.chars().all(|c| c.is_ascii_alphanumeric() || "_./-".contains(c));
+            if is_path && tops.iter().any(|top| word.starts_with(top)) {
+                found.push((word.clone(), words[place + 1..].to_vec()));
+            }
+        }
+    }
+    found
+}
+
+/// Every file exists, and a script knows the options that it is given.
+#[test]
+fn every_file_and_every_option_of_a_script_in_the_guide_exists() {
+    // What commands of the guide make, or a user has.
+    let made = ["deploy/compose/secret_key", "deploy/compose/admin_token", "examples/sidecar/spring/target/orders.jar"];
+    let others = ["CONTRIBUTING.md", "ARCHITECTURE.md", "SECURITY.md"].map(page);
+    let (mut seen, mut options) = (BTreeSet::new(), 0);
+    for page in pages().iter().chain(&others) {
+        for (path, words) in files(page) {
+            if made.contains(&path.as_str()) {
+                continue;
+            }
+            assert!(root().join(&path).exists(), "{}: {path}", page.path);
+            let is_script = path.ends_with(".py") || path.ends_with(".sh") || path.starts_with(".ci/");
+            if is_script {
+                let script = fs::read_to_string(root().join(&path)).unwrap();
+                for option in words.iter().filter(|word| word.starts_with("--") && word.len() > 2) {
+                    let option: String = option.chars().take_while(|c| c.is_ascii_lowercase() || *c == '-').collect();
+                    assert!(script.contains(&option), "{}: {path} has no {option}", page.path);
+                    options += 1;
+                }
+            }
+            seen.insert(path);
+        }
+    }
+    assert!(seen.len() > 80 && options > 3, "{} {options}", seen.len());
+}
