@@ -81,6 +81,8 @@ struct Script {
     ends: Notify,
     /// How long the reply to a poll with messages takes.
     answer_takes: Mutex<Duration>,
+    /// Whether it does not say how long polls have waited.
+    hides_waits: AtomicBool,
     /// The number of polls that were dropped before they were answered.
     abandoned: AtomicUsize,
     /// The number of acknowledgements with extensions that will be refused.
@@ -107,6 +109,7 @@ impl Script {
             deaf: AtomicUsize::new(0),
             ends: Notify::new(),
             answer_takes: Mutex::default(),
+            hides_waits: AtomicBool::new(false),
             abandoned: AtomicUsize::new(0),
             refuses_extensions: AtomicUsize::new(0),
             refuses_copies: AtomicBool::new(false),
@@ -185,7 +188,8 @@ impl Source for Script {
                     tokio::time::sleep(takes).await;
                 }
                 out.answered = true;
-                return Ok(Consumed { messages, sent, waited: Some(sent.elapsed()) });
+                let waited = (!self.hides_waits.load(SeqCst)).then(|| sent.elapsed());
+                return Ok(Consumed { messages, sent, waited });
             }
             let is_ended = self.ended.lock().unwrap().iter().any(|ended| ended == poll.as_str());
             let deaf = self.deaf.load(SeqCst) > 0;

@@ -1,16 +1,16 @@
-//! [`RejectPauses`]: how long rejected messages wait that are redelivered because their queue has no dead letters, and
-//! how often the worker warns about them.
+//! [`RejectPauses`]: how long rejected messages wait that are redelivered because their queue has no dead letters.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use tokio::time::Instant;
-
 use crate::{
     ttl_map::TtlMap,
-    worker::dedup::identity::{CAPACITY, Identity},
+    worker::{
+        dedup::identity::{CAPACITY, Identity},
+        observe::occasionally::Occasionally,
+    },
 };
 
 /// The pause before a rejected message is redelivered for the first time; doubled each time.
@@ -19,39 +19,32 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const MAX_PAUSE: Duration = Duration::from_secs(300);
 /// How long a rejected message is remembered.
 const REJECT_TTL: Duration = Duration::from_secs(3600);
-/// The minimum time between two warnings of a worker.
-const WARNING_INTERVAL: Duration = Duration::from_secs(60);
 /// The number of rejects to assume for a message that has no identity: an average one.
 const ASSUMED_REJECTS: u32 = 4;
 
 /// The rejected messages of a worker.
 #[derive(Debug)]
-pub(crate) struct RejectPauses(Mutex<PauseState>);
-
-#[derive(Debug)]
-struct PauseState {
+pub(crate) struct RejectPauses {
     /// How often each message was rejected.
-    counts: TtlMap<Identity, u32>,
-    warned: Option<Instant>,
-    /// Messages that were rejected since the last warning.
-    unreported: u64,
+    counts: Mutex<TtlMap<Identity, u32>>,
+    warnings: Occasionally,
 }
 
 impl RejectPauses {
     pub(crate) fn new() -> Self {
-        Self(Mutex::new(PauseState { counts: TtlMap::new(CAPACITY), warned: None, unreported: 0 }))
+        Self { counts: Mutex::new(TtlMap::new(CAPACITY)), warnings: Occasionally::default() }
     }
 
     /// Records a rejected message that will be redelivered, and returns how long its redelivery should wait. `attempt`
     /// is the service's count.
     pub(crate) fn record(&self, identity: Option<Identity>, attempt: Option<u32>) -> Duration {
-        let mut state = self.lock();
+        let mut counts = self.lock();
         let times = match identity {
             None => attempt.unwrap_or(ASSUMED_REJECTS),
             Some(identity) => {
-                let seen = state.counts.get(&identity).copied().unwrap_or(0).saturating_add(1);
+                let seen = counts.get(&identity).copied().unwrap_or(0).saturating_add(1);
                 let times = seen.max(attempt.unwrap_or(1));
-                state.counts.insert(identity, times, REJECT_TTL);
+                counts.insert(identity, times, REJECT_TTL);
                 times
             }
         };
@@ -60,18 +53,12 @@ impl RejectPauses {
 
     /// The number of messages to warn about, if a warning is due.
     pub(crate) fn due_warning(&self) -> Option<u64> {
-        let (mut state, now) = (self.lock(), Instant::now());
-        state.unreported += 1;
-        if state.warned.is_some_and(|warned| now - warned < WARNING_INTERVAL) {
-            return None;
-        }
-        state.warned = Some(now);
-        Some(std::mem::take(&mut state.unreported))
+        self.warnings.due()
     }
 
-    fn lock(&self) -> MutexGuard<'_, PauseState> {
+    fn lock(&self) -> MutexGuard<'_, TtlMap<Identity, u32>> {
         // No code that can panic runs under this lock.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -88,13 +75,5 @@ mod tests {
         assert_eq!(of(3, Some(5)), 16, "other workers have rejected it too");
         assert_eq!(reject_pauses.record(None, Some(u32::MAX)), MAX_PAUSE);
         assert_eq!(reject_pauses.record(None, None), Duration::from_secs(8));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn one_warning_is_due_a_minute() {
-        let reject_pauses = RejectPauses::new();
-        assert_eq!([(); 3].map(|()| reject_pauses.due_warning()), [Some(1), None, None]);
-        tokio::time::advance(WARNING_INTERVAL).await;
-        assert_eq!([(); 2].map(|()| reject_pauses.due_warning()), [Some(3), None]);
     }
 }

@@ -3,5 +3,6 @@
 pub(crate) mod event;
 pub(crate) mod latency;
 pub(crate) mod log;
+pub(crate) mod occasionally;
 pub(crate) mod report;
 pub(crate) mod spans;

@@ -21,8 +21,10 @@ use crate::worker::{
     observe::{
         event::{Event, Observers},
         log::log_message,
+        occasionally::Occasionally,
     },
     settings::Settings,
+    settlement::lease::least_run,
 };
 
 /// Handlers whose p99 is at most this are quick.
@@ -40,6 +42,8 @@ pub(crate) struct Context {
     pub(crate) isolation: Isolation,
     pub(crate) records: MessageRecords,
     pub(crate) acks: Acks,
+    /// Messages that were not handled for lack of time.
+    out_of_time: Occasionally,
     pub(crate) polling: Polling,
     pub(crate) batches: TaskTracker,
     /// Whether the next batch is fetched only after this one is finished, as a FIFO queue requires.
@@ -74,6 +78,7 @@ impl Context {
             observers,
             origin,
             acks: Acks::default(),
+            out_of_time: Occasionally::default(),
             batches: TaskTracker::new(),
             one_batch_at_a_time,
         }
@@ -130,10 +135,29 @@ impl Context {
     }
 
     /// Whether a handler that starts `now` probably has enough time: the p99 of its calls, but at most half of the time
-    /// that the message arrived with.
+    /// that the message arrived with, and in any case the [least](least_run) that a handler needs. Logs a warning now and then if not.
     pub(crate) fn has_time(&self, delivery: &Delivery, now: Instant) -> bool {
-        let left = delivery.deadline().saturating_duration_since(now);
-        !left.is_zero() && left >= self.p99().unwrap_or_default().min(delivery.budget() / 2)
+        let (left, budget) = (delivery.deadline().saturating_duration_since(now), delivery.budget());
+        let needed = self.p99().unwrap_or_default().min(budget / 2).max(least_run(budget));
+        if left < needed {
+            self.ran_out_of_time(delivery, left, needed);
+        }
+        left >= needed
+    }
+
+    fn ran_out_of_time(&self, delivery: &Delivery, left: Duration, needed: Duration) {
+        let Some(messages) = self.out_of_time.due() else { return };
+        log_message!(
+            warn,
+            delivery,
+            messages,
+            left = %brief(left),
+            needed = %brief(needed),
+            arrived_with = %brief(delivery.budget()),
+            round_trip = %brief(self.round_trip()),
+            "messages are redelivered without being handled, because too little of their leases was left: raise ack_wait, lower \
+             max_messages if they wait for each other, or find out why the service answers slowly"
+        );
     }
 
     /// The time that is kept for the call of a collected batch: the handler timeout if it is set, otherwise twice the

@@ -18,6 +18,8 @@ use tokio::time::Instant;
 pub const MIN_MARGIN: Duration = Duration::from_secs(1);
 /// The longest time between the signal to a handler and its stop; see [`Lease::notice_at`].
 const MAX_NOTICE: Duration = Duration::from_secs(1);
+/// The least time that a handler starts with.
+const MIN_RUN: Duration = Duration::from_millis(100);
 
 /// The time budget of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +53,8 @@ impl LeaseBegin {
 impl Lease {
     /// A lease of `ack_wait` for messages that arrived at `received`, if acknowledgements take at most `round_trip`.
     pub(crate) fn new(begin: LeaseBegin, received: Instant, ack_wait: Duration, round_trip: Duration) -> Self {
-        // A slow network must not use up the whole lease, so at least half of it stays for the handlers.
+        // A slow network must not use up the whole lease, so the margin leaves at least half of it. A late reply may use up that half,
+        // too; then no handler starts, see `least_run`.
         let margin = (round_trip * 2).max(least_margin(ack_wait)).min(ack_wait / 2);
         let begun = begin.earliest(received, margin);
         Self { received, stop_at: begun + (ack_wait - margin), ends_at: begun + (ack_wait - margin / 2) }
@@ -64,13 +67,24 @@ impl Lease {
 
     /// When running handlers learn that they will be stopped: a twentieth of the budget earlier, at most a second.
     pub(crate) fn notice_at(&self) -> Instant {
-        self.stop_at - ((self.stop_at - self.received) / 20).min(MAX_NOTICE)
+        self.stop_at - notice(self.stop_at - self.received)
     }
 
     /// Until when an acknowledgement is worth retrying.
     pub(crate) fn ends_at(&self) -> Instant {
         self.ends_at
     }
+}
+
+/// How long before its stop a handler is notified, if its message arrived with `budget`.
+fn notice(budget: Duration) -> Duration {
+    (budget / 20).min(MAX_NOTICE)
+}
+
+/// The least time with which the handler of a message starts that arrived with `budget`. A handler that starts with less would be
+/// notified in the moment of its start or of its stop, so it could only fail, and each failure counts as an attempt.
+pub(crate) fn least_run(budget: Duration) -> Duration {
+    notice(budget).max(MIN_RUN)
 }
 
 /// The longest time that a handler can have, with the least margin. A handler timeout must be below it.
@@ -153,6 +167,20 @@ mod tests {
         assert_eq!(short.stop_at() - received, SECOND * 29 - half);
         let (long, received) = lease(SECOND * 15, None, Duration::ZERO).await;
         assert_eq!(long.stop_at() - received, SECOND * 28);
+    }
+
+    /// A late reply on a slow network may leave a few milliseconds. Otherwise the signal comes before the stop, by more than the
+    /// precision of a timer.
+    #[tokio::test(start_paused = true)]
+    async fn a_handler_starts_only_with_time_for_its_notice() {
+        let (lease, received) = lease(Duration::from_millis(14_990), None, SECOND * 60).await;
+        let left = lease.stop_at() - received;
+        assert!(!left.is_zero() && left < least_run(left), "{left:?}");
+        let budgets = [100, 500, 10_000, 29_000, 299_000].map(Duration::from_millis);
+        assert!(
+            budgets.iter().all(|budget| least_run(*budget) <= *budget && notice(*budget) > Duration::from_millis(2))
+        );
+        assert_eq!(least_run(SECOND * 29), MAX_NOTICE);
     }
 
     /// A reply that arrives after its lease leaves no time: no handler starts, and nothing overflows.

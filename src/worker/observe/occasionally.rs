@@ -1,0 +1,49 @@
+//! [`Occasionally`]: how often a worker warns about something that may concern every message.
+
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+/// The minimum time between two warnings.
+const WARNING_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Counts what happened since the last warning about it.
+#[derive(Debug, Default)]
+pub(crate) struct Occasionally(Mutex<Unreported>);
+
+#[derive(Debug, Default)]
+struct Unreported {
+    warned: Option<Instant>,
+    count: u64,
+}
+
+impl Occasionally {
+    /// Counts one more. If a warning is due, returns the number that it is about.
+    pub(crate) fn due(&self) -> Option<u64> {
+        // No code that can panic runs under this lock.
+        let mut unreported = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        unreported.count += 1;
+        if unreported.warned.is_some_and(|warned| now - warned < WARNING_INTERVAL) {
+            return None;
+        }
+        unreported.warned = Some(now);
+        Some(std::mem::take(&mut unreported.count))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn one_warning_is_due_a_minute() {
+        let rejected = Occasionally::default();
+        assert_eq!([(); 3].map(|()| rejected.due()), [Some(1), None, None]);
+        tokio::time::advance(WARNING_INTERVAL).await;
+        assert_eq!([(); 2].map(|()| rejected.due()), [Some(3), None]);
+    }
+}
