@@ -266,6 +266,11 @@ impl ClientBuilder {
         if matches!(credentials, Some(Credentials::Token(_) | Credentials::Iam(_))) {
             return Err(setup("ROMA Connect MQS knows no tokens: set its SASL user and password as access_key"));
         }
+        if matches!(credentials, Some(Credentials::AccessKey(key)) if key.security_token.is_some()) {
+            return Err(setup(
+                "ROMA Connect MQS knows no temporary keys: leave out security_token, and set its SASL user and password",
+            ));
+        }
         if self.project_name.is_some() {
             return Err(setup("ROMA Connect MQS has no projects: leave out project_name"));
         }

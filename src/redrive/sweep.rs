@@ -447,7 +447,10 @@ impl Pass {
     async fn release(&mut self) {
         let now = Instant::now();
         let leased: Vec<_> = self.leased.drain(..).filter(|(_, until)| *until > now).collect();
-        for chunk in leased.chunks(MAX_MESSAGES) {
+        // Where giving back is a failure, the first failure ends an acknowledgement, and messages behind it that are of other batches would
+        // stay leased.
+        let together = if self.sweep.client.extensions().release() { MAX_MESSAGES } else { 1 };
+        for chunk in leased.chunks(together) {
             let acks: Vec<_> = chunk.iter().map(|(handle, _)| (handle.clone(), AckStatus::Release)).collect();
             let until = chunk.iter().map(|(_, until)| *until).max().unwrap_or(now);
             if let Err(error) = self.sweep.client.acknowledge_until(&self.sweep.source, &acks, until).await {

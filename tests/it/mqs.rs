@@ -2,6 +2,7 @@
 //! against a script, and this project's server at the other end.
 
 use std::{
+    collections::BTreeSet,
     sync::{Arc, Mutex},
     time::{Duration, SystemTime},
 };
@@ -9,14 +10,15 @@ use std::{
 use bytes::Bytes;
 use dms_server::{MqsConfig, Project, Server, ServerConfig, clock::Clock};
 use dms_worker::{
-    ApiVersion, Client, ClientBuilder, Dialect, Producer, Redrive, SendOptions,
+    ApiVersion, Client, ClientBuilder, Dialect, Producer, ProducerBuilder, Redrive, SendOptions,
+    auth::{IamCredentials, Scope},
     client::ConsumeOptions,
     message::{AckHandle, AckStatus, Message},
     queue::{NewQueue, QueueId, SourcePath, TagFilter},
     transport::{InProcess, Transport, TransportError},
     worker::{
-        Delivery, HandlerError, MaxMessages, OnFailure, OnReject, Ordering, Republish, Worker, WorkerBuilder,
-        handler_fn,
+        Batching, Delivery, HandlerError, MaxMessages, OnFailure, OnReject, OnStuck, OnUndecodable, Ordering, Rate,
+        Republish, Worker, WorkerBuilder, batch_handler_fn, handler_fn,
     },
 };
 use http::{Request, Response};
@@ -137,21 +139,6 @@ async fn a_failure_is_plain() {
         "{:?}",
         script.requests()
     );
-}
-
-#[test]
-fn settings_that_mqs_does_not_have_are_refused() {
-    let builder = || Client::builder("https://mqs.test:9292", "").dialect(Dialect::Mqs);
-    assert_eq!(builder().access_key("user", "password").build().unwrap().dialect(), Dialect::Mqs);
-    let refused = |builder: ClientBuilder| builder.build().unwrap_err().to_string();
-    for (builder, expected) in [
-        (builder().token("t"), "SASL user and password"),
-        (builder().api_version(ApiVersion::V1_0), "leave out api_version"),
-        (builder().access_key("a", "s").project_name("p", "https://iam.test"), "has no projects"),
-    ] {
-        let error = refused(builder);
-        assert!(error.contains(expected), "{error}");
-    }
 }
 
 async fn server() -> (Server, Client) {
@@ -426,7 +413,7 @@ async fn parked_messages_are_redriven_from_their_documents() {
     let report = redrive().run(std::future::pending()).await.unwrap();
     assert_eq!((report.redriven, report.refused), (20, 1), "the other message came from nowhere");
     let calls = run_until(&client, park, |_, _| Ok(()), |calls| calls.len() >= 30).await;
-    assert_eq!(calls.iter().collect::<std::collections::BTreeSet<_>>().len(), 30, "{calls:?}");
+    assert_eq!(calls.iter().collect::<BTreeSet<_>>().len(), 30, "{calls:?}");
     assert_eq!(left(&client, "parked", "ops").await, [json!({"of": "others"})], "it stays");
     server.close().await;
 }
@@ -516,27 +503,153 @@ async fn nothing_is_lost_on_a_bad_network() {
     }
 }
 
-#[test]
-fn a_worker_refuses_what_mqs_cannot_do() {
-    let client = Client::builder("http://mqs.test", "").dialect(Dialect::Mqs).build().unwrap();
-    let builder = || {
-        let handler = handler_fn(|| async { Ok(()) });
-        Worker::builder(client.clone()).queue("t").group("g").handler(handler)
+/// A setting and how one sets it; for one that cannot work, also the name in the refusal.
+type Setting<B> = (&'static str, Option<&'static str>, fn(B) -> B);
+
+/// Whether every public method of a builder, beside `others`, is in a table of settings.
+#[track_caller]
+fn all_are_listed<B>(builder: &str, settings: &[Setting<B>], others: &[&str]) {
+    let api = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/api/dms-worker.txt")).unwrap();
+    let method = |line: &str| {
+        let (_, rest) = line.split_once(&format!("::{builder}::"))?;
+        Some(rest.split(['(', '<']).next()?.to_owned())
     };
-    let labels = TagFilter { tags: vec!["red".to_owned()], ..TagFilter::default() };
-    for (builder, setting) in [
-        (builder().tags(labels), "tags"),
-        (builder().dead_letters(), "dead_letters"),
-        (builder().on_failure(OnFailure::Republish(Republish::default())), "republish"),
-        (builder().unique_attribute("id"), "unique_attribute"),
-        (builder().unique_pointer("id"), "unique_pointer"),
-        (builder().ordering(Ordering::by_pointer("customer")), "ordering"),
-        (builder().max_attempts(3), "max_attempts"),
-        (builder().max_attempts(0).on_reject(OnReject::Discard), "max_attempts"),
-        (builder().ack_wait(Duration::from_secs(301)), "ack_wait"),
-    ] {
-        let refused = builder.build().unwrap_err();
-        assert_eq!(refused.all().iter().map(|one| one.setting()).collect::<Vec<_>>(), [setting], "{refused}");
+    let methods: BTreeSet<String> = api.lines().filter(|line| line.starts_with("pub fn ")).filter_map(method).collect();
+    let listed = settings.iter().map(|(name, ..)| *name).chain(others.iter().copied());
+    assert_eq!(methods, listed.map(str::to_owned).collect(), "a new setting of {builder} needs a line here");
+}
+
+#[test]
+fn every_setting_of_a_worker_works_or_is_refused() {
+    struct Deaf;
+    impl dms_worker::worker::Observer for Deaf {
+        fn observe(&self, _: &dms_worker::worker::Origin, _: &dms_worker::worker::Event<'_>) {}
     }
-    builder().ack_wait(Duration::from_secs(1)).build().unwrap();
+    let settings: &[Setting<WorkerBuilder>] = &[
+        ("ack_wait", None, |builder| builder.ack_wait(Duration::from_secs(1))),
+        ("ack_wait", Some("ack_wait"), |builder| builder.ack_wait(Duration::from_secs(301))),
+        ("batching", None, |builder| builder.batching(Batching::Consumed).batch_handler(batch_handler_fn(done))),
+        ("batch_handler", None, |builder| builder.batch_handler(batch_handler_fn(done))),
+        ("concurrency", None, |builder| builder.concurrency(3)),
+        ("dead_letters", Some("dead_letters"), WorkerBuilder::dead_letters),
+        ("group", None, |builder| builder.group("g-2")),
+        ("handler", None, |builder| builder.handler(handler_fn(|| async { Ok(()) }))),
+        ("handler_timeout", None, |builder| builder.handler_timeout(Duration::from_secs(5))),
+        ("layer", None, |builder| builder.layer(dms_worker::layers::RateLimit::new(rate()))),
+        ("max_attempts", None, |builder| builder.max_attempts(3).on_reject(OnReject::Park("parked".to_owned()))),
+        ("max_attempts", Some("max_attempts"), |builder| builder.max_attempts(3)),
+        ("max_attempts", Some("max_attempts"), |builder| builder.max_attempts(0).on_reject(OnReject::Discard)),
+        ("max_in_flight_bytes", None, |builder| builder.max_in_flight_bytes(10_000_000)),
+        ("max_messages", None, |builder| builder.max_messages(MaxMessages::Fixed(5))),
+        ("name", None, |builder| builder.name("w")),
+        ("observer", None, |builder| builder.observer(Arc::new(Deaf))),
+        ("on_failure", None, |builder| builder.on_failure(OnFailure::Redeliver)),
+        ("on_failure", Some("republish"), |builder| builder.on_failure(OnFailure::Republish(Republish::default()))),
+        ("on_reject", None, |builder| builder.on_reject(OnReject::Discard)),
+        ("on_stuck", None, |builder| builder.on_stuck(OnStuck::FreePermit)),
+        ("on_undecodable", None, |builder| builder.on_undecodable(OnUndecodable::Own(OnReject::Discard))),
+        ("ordering", None, |builder| builder.ordering(Ordering::by_pointer("/customer"))),
+        ("ordering", Some("ordering"), |builder| builder.ordering(Ordering::by_pointer("customer"))),
+        ("ordering", Some("ordering"), |builder| builder.ordering(Ordering::by_attribute("customer"))),
+        ("poll_wait", None, |builder| builder.poll_wait(Duration::from_secs(30))),
+        ("poll_wait", Some("poll_wait"), |builder| builder.poll_wait(Duration::from_secs(31))),
+        ("pollers", None, |builder| builder.pollers(2)),
+        ("queue", None, |builder| builder.queue("t-2")),
+        ("rate_limit", None, |builder| builder.rate_limit(rate())),
+        ("remember_finished", None, |builder| builder.remember_finished(false)),
+        ("shutdown_grace", None, |builder| builder.shutdown_grace(Duration::from_secs(1))),
+        ("tags", Some("tags"), |builder| {
+            builder.tags(TagFilter { tags: vec!["red".to_owned()], ..TagFilter::default() })
+        }),
+        ("unique_attribute", Some("unique_attribute"), |builder| builder.unique_attribute("id")),
+        ("unique_pointer", None, |builder| builder.unique_pointer("/order/id")),
+        ("unique_pointer", Some("unique_pointer"), |builder| builder.unique_pointer("id")),
+        ("weight", None, |builder| builder.weight(2)),
+    ];
+    all_are_listed("WorkerBuilder", settings, &["build", "fmt"]);
+    let client = Client::builder("http://mqs.test", "").dialect(Dialect::Mqs).build().unwrap();
+    for (name, refused, set) in settings {
+        let builder = Worker::builder(client.clone()).queue("t").group("g");
+        let builder = match *name {
+            "batching" | "batch_handler" => builder,
+            _ => builder.handler(handler_fn(|| async { Ok(()) })),
+        };
+        let built = set(builder).build().map(drop).map_err(|error| {
+            let settings: Vec<_> = error.all().iter().map(|one| one.setting().to_owned()).collect();
+            assert!(refused.is_some(), "{name}: {error}");
+            settings
+        });
+        assert_eq!(built, refused.map_or(Ok(()), |setting| Err(vec![setting.to_owned()])), "{name}");
+    }
+}
+
+async fn done(deliveries: Vec<Delivery>) -> Result<Vec<Result<(), HandlerError>>, HandlerError> {
+    Ok(deliveries.iter().map(|_| Ok(())).collect())
+}
+
+fn rate() -> Rate {
+    Rate::try_new(10, Duration::from_secs(1)).unwrap()
+}
+
+#[tokio::test]
+async fn every_setting_of_a_producer_works_or_is_refused() {
+    let settings: &[Setting<ProducerBuilder>] = &[
+        ("allow_duplicates", None, |builder| builder.allow_duplicates(true)),
+        ("delivery_timeout", None, |builder| builder.delivery_timeout(Duration::from_secs(5))),
+        ("linger", None, |builder| builder.linger(Duration::from_millis(5))),
+        ("max_in_flight", None, |builder| builder.max_in_flight(2)),
+        ("max_pending", None, |builder| builder.max_pending(10, 10_000_000)),
+        ("metrics", None, |builder| builder.metrics(&dms_worker::ProducerMetrics::new())),
+        ("ordered", None, |builder| builder.ordered(true)),
+        ("retry", None, |builder| builder.retry(dms_worker::retry::RetryPolicy::default())),
+        ("return_ids", Some("return_ids"), |builder| builder.return_ids(true)),
+        ("trace_context", Some("trace_context"), |builder| builder.trace_context(|| None)),
+    ];
+    all_are_listed("ProducerBuilder", settings, &["build", "clone", "fmt", "of"]);
+    let client = Client::builder("http://mqs.test", "").dialect(Dialect::Mqs).build().unwrap();
+    for (name, refused, set) in settings {
+        match (refused, set(Producer::builder(client.clone(), "t")).build()) {
+            (None, built) => drop(built.unwrap_or_else(|error| panic!("{name}: {error}"))),
+            (Some(setting), built) => assert_eq!(built.unwrap_err().what, *setting),
+        }
+    }
+}
+
+#[test]
+fn every_setting_of_a_client_works_or_is_refused() {
+    let settings: &[Setting<ClientBuilder>] = &[
+        ("access_key", None, |builder| builder.access_key("user", "password")),
+        ("api_version", Some("leave out api_version"), |builder| builder.api_version(ApiVersion::V1_0)),
+        ("connect_timeout", None, |builder| builder.connect_timeout(Duration::from_secs(1))),
+        ("content", None, |builder| builder.content(dms_worker::Content::default())),
+        ("dialect", None, |builder| builder.dialect(Dialect::Mqs)),
+        ("iam", Some("SASL user and password"), |builder| {
+            let iam = IamCredentials::new("https://iam.test", Scope::ProjectName("p".to_owned()));
+            builder.iam(iam.user("u", "d").password("p"))
+        }),
+        ("insecure_skip_verify", None, |builder| builder.insecure_skip_verify(true)),
+        ("pool_size", None, |builder| builder.pool_size(3)),
+        ("project_name", Some("has no projects"), |builder| {
+            builder.access_key("a", "s").project_name("p", "https://iam.test")
+        }),
+        ("retry", None, |builder| builder.retry(dms_worker::retry::RetryPolicy::default())),
+        ("security_token", Some("leave out security_token"), |builder| {
+            builder.access_key("a", "s").security_token("t")
+        }),
+        ("timeout", None, |builder| builder.timeout(Duration::from_secs(5))),
+        ("token", Some("SASL user and password"), |builder| builder.token("t")),
+        ("transport", None, |builder| builder.transport(Arc::new(Script::new([])))),
+    ];
+    // The environment and files are set by other tests; what they have is judged as if it were set here.
+    all_are_listed("ClientBuilder", settings, &["build", "fmt", "ca_file", "credentials_from_env"]);
+    for (name, refused, set) in settings {
+        let built = set(Client::builder("https://mqs.test:9292", "").dialect(Dialect::Mqs)).build();
+        match refused {
+            None => drop(built.unwrap_or_else(|error| panic!("{name}: {error}"))),
+            Some(text) => {
+                let error = built.unwrap_err().to_string();
+                assert!(error.contains(text) && error.contains("ROMA Connect MQS"), "{name}: {error}");
+            }
+        }
+    }
 }

@@ -134,6 +134,11 @@ impl Settings {
             let problem = "needs delays and attributes, which ROMA Connect MQS does not have: use redeliver";
             checks.rule("republish", problem);
         }
+        if matches!(self.ordering, Ordering::KeyAttribute(_)) {
+            let problem =
+                "ROMA Connect MQS has no attributes: use by_pointer with a place in the body, such as /customer/id";
+            checks.rule("ordering", problem);
+        }
         if matches!(self.unique_key, Some(UniqueKey::Attribute(_))) {
             let problem =
                 "ROMA Connect MQS has no attributes: use unique_pointer with a place in the body, such as /order/id";

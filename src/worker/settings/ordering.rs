@@ -17,6 +17,8 @@ pub enum Ordering {
     /// The messages of a key one after the other, several keys concurrently. A failed message stops its key until it is
     /// reported and redelivered. Messages without a key share one.
     Key(KeyFn),
+    /// As [`Key`](Self::Key), by the text of this attribute. Refused over ROMA Connect MQS, whose messages have no attributes.
+    KeyAttribute(String),
     /// As [`Key`](Self::Key), by the text or number at this JSON pointer into the body, such as `/customer/id`. For services
     /// whose messages have no attributes.
     KeyPointer(String),
@@ -28,8 +30,7 @@ pub type KeyFn = Arc<dyn Fn(&Delivery) -> Option<String> + Send + Sync>;
 impl Ordering {
     /// Orders messages by the text of an attribute.
     pub fn by_attribute(name: impl Into<String>) -> Self {
-        let name = name.into();
-        Self::Key(Arc::new(move |delivery| delivery.attributes().text(&name).map(Cow::into_owned)))
+        Self::KeyAttribute(name.into())
     }
 
     /// Orders messages by the text or number at a JSON pointer into the body, such as `/customer/id`.
@@ -51,6 +52,9 @@ impl Ordering {
             Self::KeyPointer(pointer) => {
                 Some(json::text_at(delivery.body().as_str(), pointer).unwrap_or_default().into_owned())
             }
+            Self::KeyAttribute(name) => {
+                Some(delivery.attributes().text(name).map_or_else(String::new, Cow::into_owned))
+            }
             Self::Key(key) => Some(key_of(key, delivery).unwrap_or_default()),
             Self::None | Self::Batch => None,
         }
@@ -63,7 +67,7 @@ impl Ordering {
 
     /// Whether messages are ordered by key.
     pub(crate) fn has_keys(&self) -> bool {
-        matches!(self, Self::Key(_) | Self::KeyPointer(_))
+        matches!(self, Self::Key(_) | Self::KeyAttribute(_) | Self::KeyPointer(_))
     }
 
     /// Whether the messages of a batch are handled one after the other.
@@ -90,6 +94,7 @@ impl std::fmt::Debug for Ordering {
             Self::None => "None",
             Self::Batch => "Batch",
             Self::Key(_) => "Key",
+            Self::KeyAttribute(_) => "KeyAttribute",
             Self::KeyPointer(_) => "KeyPointer",
         })
     }

@@ -21,8 +21,13 @@ pub(super) fn check(config: &Config, checker: &mut Checker<'_>) {
         checker.report(&path.child("api_version"), "ROMA Connect MQS has one version: leave it out");
     }
     if let Some(auth) = &dms.auth {
-        let tokens =
-            [("token", auth.token.is_some()), ("token_file", auth.token_file.is_some()), ("iam", auth.iam.is_some())];
+        let tokens = [
+            ("token", auth.token.is_some()),
+            ("token_file", auth.token_file.is_some()),
+            ("security_token", auth.security_token.is_some()),
+            ("security_token_file", auth.security_token_file.is_some()),
+            ("iam", auth.iam.is_some()),
+        ];
         for (key, _) in tokens.into_iter().filter(|(_, is_set)| *is_set) {
             let message =
                 "ROMA Connect MQS knows no tokens: set its SASL user as access_key and the password as secret_key";

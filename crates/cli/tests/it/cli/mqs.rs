@@ -181,12 +181,53 @@ fn a_file_is_sent_and_received_over_mqs() {
         (&["quota"], "has no such call"),
         (&["dlq", "show", "orders", "billing"], "park messages"),
         (&["dlq", "redrive", "orders", "billing"], "park messages"),
-        (&["queue", "move", "orders", "others"], "has no such call"),
+        (&["queue", "move", "orders", "others"], "name the group with --group"),
+        (&["queue", "copy", "orders", "others"], "use `queue move TOPIC TARGET --group NAME`"),
+        (&["queue", "move", "orders", "others", "--group", "billing", "--match", "a=1"], "--match-body"),
+        (&["queue", "move", "orders", "others", "--group", "billing", "--tag", "a"], "--match-body"),
+        (&["queue", "move", "orders", "orders", "--group", "billing"], "the source and the target"),
         (&["bench", "--against", &mqs.url], "--queue"),
     ] {
         let refused = mqs.run(args);
         assert!(refused.code != Some(0) && refused.stderr.contains(what), "{args:?}: {}", refused.stderr);
     }
+}
+
+/// The credentials are the same at both addresses of the server, the queues too.
+#[test]
+fn a_backlog_moves_from_and_to_mqs() {
+    let (mqs, other) = (Mqs::new(), Mqs::new());
+    let url = mqs.server.url("serving on ");
+    let own = dms(&url).replace("  dialect: mqs\n", "");
+    let own = mqs.program.file("own.yaml", &own);
+    let over_dms = |args: &[&str]| mqs.program.run(&[&["-c", &own], args].concat());
+    over_dms(&["queue", "create", "target", "--group", "g"]).ok();
+    for n in 0..3 {
+        mqs.run(&["send", "orders", &format!(r#"{{"n":{n}}}"#)]).ok();
+    }
+    let bodies = |numbers: &[u64]| numbers.iter().map(|n| json!({"n": n})).collect::<Vec<_>>();
+    // The group is new: it gets everything that the topic keeps.
+    let some = ["queue", "move", "orders", "target", "--group", "copier", "--to-config", &own, "--match-body", "/n=1"];
+    let dry = mqs.run(&[&["-o", "json"], &some[..], &["--dry-run"]].concat()).json();
+    assert_eq!((&dry["moved"], &dry["filtered"]), (&json!(1), &json!(2)), "{dry}");
+    let some = mqs.run(&[&["-o", "json"], &some[..]].concat()).json();
+    assert_eq!((&some["moved"], &some["filtered"], &some["refused"]), (&json!(1), &json!(2), &json!(0)), "{some}");
+    let rest = ["queue", "move", "orders", "target", "--group", "copier", "--to-config", &own];
+    assert!(mqs.run(&rest).ok().starts_with("2 moved"));
+    let received = over_dms(&["receive", "target", "g", "--ack", "--wait", "1s", "--max", "100"]).ok();
+    let received: Vec<Value> =
+        received.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["body"].clone()).collect();
+    assert_eq!(received, bodies(&[1, 0, 2]));
+
+    // Back, and to another service, where the topic has the same name. Attributes would be lost, so that message stays.
+    over_dms(&["group", "create", "target", "back"]).ok();
+    over_dms(&["send", "target", "7", "--attribute", "a=1"]).ok();
+    let back = ["-o", "json", "queue", "move", "target", "returned", "--group", "back", "--to-config", &mqs.config];
+    let back = over_dms(&back).json();
+    assert_eq!((&back["moved"], &back["refused"]), (&json!(3), &json!(1)), "{back}");
+    let on = ["queue", "move", "returned", "returned", "--group", "mover", "--to-endpoint", &other.url];
+    assert!(mqs.run(&on).ok().starts_with("3 moved"));
+    assert_eq!(other.bodies("returned", "readers"), bodies(&[1, 0, 2]));
 }
 
 #[test]

@@ -101,3 +101,46 @@ fn settings_of_the_service_that_mqs_does_not_have_are_refused() {
     }
     assert!(read(&format!("{DMS}publishers: [{{queue: t, queues: [u], ordered: true}}]\n"), &[]).is_ok());
 }
+
+/// The keys of the service and of publishers. Those that cannot work are refused above.
+#[test]
+fn every_key_of_the_service_and_of_publishers_is_known_here() {
+    let schema = dms_worker_cli::config::schema();
+    for (section, works, refused) in [
+        (
+            "Dms",
+            // `api_version: v1.0` is refused, and the client warns about a `project_id`.
+            [
+                "endpoint",
+                "dialect",
+                "content",
+                "project_id",
+                "auth",
+                "ca_file",
+                "insecure_skip_verify",
+                "connect_timeout",
+            ]
+            .as_slice(),
+            ["api_version"].as_slice(),
+        ),
+        (
+            "Auth",
+            &["access_key", "secret_key", "secret_key_file"],
+            &["token", "token_file", "security_token", "security_token_file", "iam"],
+        ),
+        (
+            "Publisher",
+            &["listen", "hosts", "tls", "queue", "queues", "ordered", "max_pending", "linger", "token", "token_file"],
+            &[],
+        ),
+    ] {
+        let keys = schema["$defs"][section]["properties"].as_object().unwrap();
+        let known: BTreeSet<_> = works.iter().chain(refused).copied().collect();
+        assert_eq!(keys.keys().map(String::as_str).collect::<BTreeSet<_>>(), known, "a new key needs a line here");
+    }
+    for key in ["security_token: t", "security_token_file: /x"] {
+        let yaml = DMS.replace("secret_key: p", &format!("secret_key: p, {key}"));
+        let found = mistakes(&yaml, &[]);
+        assert!(found.iter().any(|mistake| mistake.contains("ROMA Connect MQS knows no tokens")), "{found:?}");
+    }
+}

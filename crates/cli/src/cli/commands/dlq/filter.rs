@@ -39,6 +39,11 @@ impl Filter {
         self.attributes.is_empty() && self.tags.is_empty() && self.bodies.is_empty()
     }
 
+    /// Whether a condition is about attributes or labels.
+    pub(crate) fn needs_more_than_bodies(&self) -> bool {
+        !self.attributes.is_empty() || !self.tags.is_empty()
+    }
+
     /// Whether a message that was consumed passes.
     pub(crate) fn passes(&self, message: &ReceivedMessage) -> bool {
         self.holds(&message.body, &message.attributes, &message.tags)

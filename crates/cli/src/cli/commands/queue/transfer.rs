@@ -30,9 +30,14 @@ use dms_protocol::{
     queue::{ConsumerGroup, Queue, SourcePath},
 };
 use dms_worker::{
+    Dialect,
     client::Client,
     redrive::{Redrive, RedriveReport},
 };
+
+/// The refusal of a copy from ROMA Connect MQS.
+const NO_COPY_OVER_MQS: &str = "a copy deletes its group at the end, and ROMA Connect MQS cannot: use `queue move TOPIC TARGET --group NAME` with a \
+                                name that no consumer uses; then the groups of others keep their messages, and the group stays";
 
 /// Options of `queue move`.
 #[derive(Debug, Args)]
@@ -103,9 +108,17 @@ struct Target {
 /// Moves the backlog of a group.
 pub(super) async fn run_move(args: &MoveArgs, context: &Context) -> Result<(), Failure> {
     let client = context.client()?;
+    if client.dialect() == Dialect::Mqs && args.transfer.filter.needs_more_than_bodies() {
+        let text = "messages of ROMA Connect MQS have neither attributes nor labels: choose them with --match-body";
+        return Err(Failure::of(Kind::Usage, text.to_owned()));
+    }
     let source = client.find_queue(&args.transfer.source).await?;
     let group = match &args.group {
         Some(group) => client.find_group(&source.id, group).await?,
+        None if client.dialect() == Dialect::Mqs => {
+            let text = "ROMA Connect MQS lists no groups: name the group with --group";
+            return Err(Failure::of(Kind::Usage, text.to_owned()));
+        }
         None => only_group(&source, client.groups(&source.id).await?)?,
     };
     let target = args.transfer.target(&client, &source, context).await?;
@@ -117,6 +130,9 @@ pub(super) async fn run_move(args: &MoveArgs, context: &Context) -> Result<(), F
 /// Copies the messages that a queue keeps.
 pub(super) async fn run_copy(args: &CopyArgs, context: &Context) -> Result<(), Failure> {
     let client = context.client()?;
+    if client.dialect() == Dialect::Mqs {
+        return Err(Failure::of(Kind::Usage, NO_COPY_OVER_MQS.to_owned()));
+    }
     let source = client.find_queue(&args.transfer.source).await?;
     let target = args.transfer.target(&client, &source, context).await?;
     let (group, is_new) = own_group(&client, &source, &target, context).await?;
@@ -211,16 +227,17 @@ async fn own_group(
 
 impl Transfer {
     async fn target(&self, client: &Client, source: &Queue, context: &Context) -> Result<Target, Failure> {
+        let from = context.endpoint().unwrap_or_default().to_owned();
         let elsewhere = self.to_endpoint.is_some() || self.to_project_id.is_some() || self.to_config.is_some();
-        // Ids of queues are random, so two servers have no queue in common.
-        let other = |queue: Queue| match queue.id == source.id {
-            true => Err(Failure::of(Kind::Usage, format!("{} is the source and the target", queue.name))),
-            false => Ok(queue),
-        };
+        // Ids of queues are random, so two servers have no queue in common. The id of a topic is its name, which they may share.
+        let other =
+            |queue: Queue, to: &str| match queue.id == source.id && (client.dialect() == Dialect::Dms || to == from) {
+                true => Err(Failure::of(Kind::Usage, format!("{} is the source and the target", queue.name))),
+                false => Ok(queue),
+            };
         if !elsewhere {
-            let queue = other(client.find_queue(&self.target).await?)?;
-            let endpoint = context.endpoint().unwrap_or_default().to_owned();
-            return Ok(Target { client: client.clone(), endpoint, queue });
+            let queue = other(client.find_queue(&self.target).await?, &from)?;
+            return Ok(Target { client: client.clone(), endpoint: from, queue });
         }
         let mut global = context.global.clone();
         if self.to_config.is_some() {
@@ -231,9 +248,9 @@ impl Transfer {
         global.endpoint = self.to_endpoint.clone().or(global.endpoint);
         global.project_id = self.to_project_id.clone().or(global.project_id);
         let context = Context::new(global);
-        let client = context.client()?;
-        let queue = other(client.find_queue(&self.target).await?)?;
-        Ok(Target { client, endpoint: context.endpoint().unwrap_or_default().to_owned(), queue })
+        let (to, endpoint) = (context.client()?, context.endpoint().unwrap_or_default().to_owned());
+        let queue = other(to.find_queue(&self.target).await?, &endpoint)?;
+        Ok(Target { client: to, endpoint, queue })
     }
 
     /// Sends the messages. Returns the report, and whether the work was finished and not interrupted.
