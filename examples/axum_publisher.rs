@@ -25,7 +25,7 @@ async fn order(State(orders): State<Producer>, body: String) -> (StatusCode, Str
         Err(error) => return (StatusCode::BAD_REQUEST, error.to_string()),
     };
     match orders.send(message).await {
-        Ok(id) => (StatusCode::ACCEPTED, id.map(|id| id.to_string()).unwrap_or_default()),
+        Ok(sent) => (StatusCode::ACCEPTED, sent.id.map(|id| id.to_string()).unwrap_or_default()),
         // The message may have been stored: the caller may repeat it, and consumers should be idempotent.
         Err(error) if error.is_unsure() => (StatusCode::GATEWAY_TIMEOUT, error.to_string()),
         Err(error) => (StatusCode::SERVICE_UNAVAILABLE, error.to_string()),

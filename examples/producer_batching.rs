@@ -26,7 +26,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     // One message; the future completes when the service has stored it.
     let order = Message::json(&json!({"id": 0, "cents": 250}))?.attribute("customer", "c-7").tag("express");
-    if let Some(id) = producer.send(order).await? {
+    if let Some(id) = producer.send(order).await?.id {
         println!("stored as {id}");
     }
 

@@ -12,12 +12,13 @@ use super::{
     error::{Error, Kind, Refusal},
     extensions::PollId,
     mqs,
+    sent::{SendOutcome, SentMessage},
     tries::Repeat,
 };
 use crate::{
     auth::encode,
     limits::{self, LimitError, MAX_MESSAGES, whole_seconds},
-    message::{AckHandle, AckLine, AckStatus, Message, MessageId, ReceivedMessage},
+    message::{AckHandle, AckLine, AckStatus, Message, ReceivedMessage},
     queue::{QueueId, SourcePath, Stream, TagFilter, TagMode},
     wire::{
         self, Dialect,
@@ -29,9 +30,6 @@ use crate::{
 
 /// The tries of one call are over after this time at the latest, so a key that counts as long makes a repetition safe.
 const LONGEST_TRIES: Duration = Duration::from_secs(120);
-
-/// The result of one message of a send: its id if ids were requested, or its own error.
-pub type SendOutcome = Result<Option<MessageId>, Error>;
 
 /// Options of [`Client::send_with`] and of a producer.
 ///
@@ -203,7 +201,7 @@ pub(crate) struct Acked {
 
 impl Client {
     /// Sends 1-10 messages with at most 524 288 bytes of bodies in total (5.3.1). Returns one outcome per message, in
-    /// order.
+    /// order. Each says whether the message was a [duplicate](SentMessage::duplicate).
     ///
     /// # Errors
     /// When a message is outside the limits, in which case nothing is sent, or the whole call fails. If the error
@@ -521,7 +519,7 @@ fn check_dead_letters(stream: Stream, options: &ConsumeOptions) -> Result<(), Li
 /// The outcome of one message, which may fail within a successful send.
 fn outcome(operation: &'static str, sent: Sent) -> SendOutcome {
     if sent.taken {
-        return Ok(sent.id);
+        return Ok(SentMessage { id: sent.id, duplicate: sent.duplicate });
     }
     let status = http::StatusCode::BAD_REQUEST;
     let code = sent.code.as_deref().and_then(ErrorCode::parse);

@@ -20,6 +20,7 @@ mod mqs;
 mod overview;
 pub(crate) mod permissions;
 mod queues;
+mod sent;
 mod tags;
 mod tries;
 
@@ -34,9 +35,10 @@ pub use extensions::PollId;
 pub use groups::GroupsOptions;
 #[cfg(feature = "postgres")]
 pub(crate) use messages::check_message;
-pub use messages::{AckOutcome, ConsumeOptions, SendOptions, SendOutcome};
+pub use messages::{AckOutcome, ConsumeOptions, SendOptions};
 pub(crate) use messages::{Acked, Consumed, are_deduplicated};
 pub use messages_by_id::Resolved;
+pub use sent::{SendOutcome, SentMessage};
 
 /// A client of one project. Cloning is cheap: clones share connections, tokens and the stop after a refused key.
 ///

@@ -7,7 +7,8 @@ use super::{
     call::Call,
     code::Class,
     error::{Error, Kind, Refusal},
-    messages::{SendOptions, SendOutcome},
+    messages::SendOptions,
+    sent::{SendOutcome, SentMessage},
     tries::Repeat,
 };
 use crate::{
@@ -52,7 +53,10 @@ impl Client {
         let call = Call::new(NAME, Method::POST, &path, repeat)
             .body(Ok(wire::mqs::encode_produce(messages, self.inner.content.send)))?;
         let stored = self.fetch(call, |answer| Ok(wire::mqs::decode_produced(answer, messages.len())?)).await?;
-        Ok(stored.into_iter().map(|stored| if stored { Ok(None) } else { Err(not_stored(NAME)) }).collect())
+        Ok(stored
+            .into_iter()
+            .map(|stored| if stored { Ok(SentMessage::default()) } else { Err(not_stored(NAME)) })
+            .collect())
     }
 
     /// The topic of this name. MQS lists no topics, so it may not exist.

@@ -89,7 +89,9 @@ pub(super) struct Delivery {
 /// The results of a batch, counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Tally {
+    /// Duplicates included.
     pub(super) sent: u64,
+    pub(super) duplicates: u64,
     pub(super) failed: u64,
     pub(super) unsure: u64,
 }
@@ -97,7 +99,10 @@ pub(super) struct Tally {
 impl Tally {
     fn settle(&mut self, entry: Entry, result: SendResult) {
         match &result {
-            Ok(_) => self.sent += 1,
+            Ok(sent) => {
+                self.sent += 1;
+                self.duplicates += u64::from(sent.duplicate);
+            }
             Err(error) if error.is_unsure() => self.unsure += 1,
             Err(_) => self.failed += 1,
         }

@@ -1,13 +1,13 @@
 //! [`SendError`] and [`TrySendError`]: why a message was not sent.
 
 use crate::{
-    client::Error,
+    client::{Error, SentMessage},
     limits::LimitError,
-    message::{Message, MessageId},
+    message::Message,
 };
 
 /// The result of one message.
-pub(super) type SendResult = Result<Option<MessageId>, SendError>;
+pub(super) type SendResult = Result<SentMessage, SendError>;
 
 /// Why one message was not sent, or may not have been sent.
 #[derive(Clone, Debug, thiserror::Error)]

@@ -3,6 +3,7 @@
 //! | metric | type | labels beside `queue` | meaning |
 //! |---|---|---|---|
 //! | `dms_producer_messages_total` | counter | `outcome`: `sent`, `failed`, `unsure` | messages by what became of them |
+//! | `dms_producer_duplicate_messages_total` | counter | | sent messages that were not stored, because the service had one with the same deduplication key |
 //! | `dms_producer_sent_bytes_total` | counter | | bytes of the messages that were stored, as encoded in their requests |
 //! | `dms_producer_requests_total` | counter | `result`: `answered`, `failed`, `unsure` | requests, repeated ones included |
 //! | `dms_producer_retries_total` | counter | | requests that repeat messages of an earlier one |
@@ -64,6 +65,7 @@ type Distribution = Family<Labels, Histogram, fn() -> Histogram>;
 
 struct Families {
     messages: Family<OutcomeLabels, Counter>,
+    duplicates: Family<Labels, Counter>,
     sent_bytes: Family<Labels, Counter>,
     requests: Family<ResultLabels, Counter>,
     retries: Family<Labels, Counter>,
@@ -77,6 +79,7 @@ impl Default for Inner {
     fn default() -> Self {
         let families = Families {
             messages: Family::default(),
+            duplicates: Family::default(),
             sent_bytes: Family::default(),
             requests: Family::default(),
             retries: Family::default(),
@@ -88,6 +91,8 @@ impl Default for Inner {
         let mut registry = Registry::with_prefix("dms_producer");
         let f = &families;
         registry.register("messages", "Messages by what became of them", f.messages.clone());
+        let help = "Sent messages that were not stored, because of their deduplication keys";
+        registry.register("duplicate_messages", help, f.duplicates.clone());
         registry.register("sent_bytes", "Bytes of the messages that were stored", f.sent_bytes.clone());
         registry.register("requests", "Requests by result, repeated ones included", f.requests.clone());
         registry.register("retries", "Requests that repeat messages of an earlier one", f.retries.clone());
@@ -124,6 +129,7 @@ impl ProducerMetrics {
             sent: outcome("sent"),
             failed: outcome("failed"),
             unsure: outcome("unsure"),
+            duplicates: f.duplicates.get_or_create_owned(&labels),
             sent_bytes: f.sent_bytes.get_or_create_owned(&labels),
             answered: result("answered"),
             request_failed: result("failed"),
@@ -147,6 +153,7 @@ impl fmt::Debug for ProducerMetrics {
 #[derive(Debug)]
 pub(super) struct Counters {
     sent: Counter,
+    duplicates: Counter,
     failed: Counter,
     unsure: Counter,
     sent_bytes: Counter,
@@ -184,9 +191,12 @@ impl Counters {
     /// Counts the result of a message of this size.
     pub(super) fn settled(&self, result: &SendResult, bytes: usize, took: Duration) {
         match result {
-            Ok(_) => {
+            Ok(sent) => {
                 self.sent.inc();
-                self.sent_bytes.inc_by(bytes as u64);
+                match sent.duplicate {
+                    true => self.duplicates.inc(),
+                    false => self.sent_bytes.inc_by(bytes as u64),
+                };
             }
             Err(error) if error.is_unsure() => drop(self.unsure.inc()),
             Err(_) => drop(self.failed.inc()),

@@ -36,10 +36,10 @@ pub use metrics::ProducerMetrics;
 use owner::Command;
 
 use crate::{
-    client::Client,
+    client::{Client, SentMessage},
     later::after,
     limits::{LimitError, MAX_BYTES},
-    message::{Body, Message, MessageId},
+    message::{Body, Message},
     queue::QueueId,
     trace_context::TraceContext,
 };
@@ -116,7 +116,8 @@ impl Producer {
         ProducerBuilder::new(client, queue.into())
     }
 
-    /// Sends a message. Returns when the service has stored it, with its id if ids were requested.
+    /// Sends a message. Returns when the service has stored it, with its id if ids were requested, and says whether it was a
+    /// [duplicate](SentMessage::duplicate).
     ///
     /// Waits while the producer is full.
     ///
@@ -126,7 +127,7 @@ impl Producer {
     ///
     /// # Errors
     /// When the message is outside the limits, the service or the network fails, or the producer is closed.
-    pub async fn send(&self, message: Message) -> Result<Option<MessageId>, SendError> {
+    pub async fn send(&self, message: Message) -> Result<SentMessage, SendError> {
         self.accept(message).await?.await
     }
 
@@ -134,7 +135,7 @@ impl Producer {
     ///
     /// # Errors
     /// When `value` cannot be serialized, in which case nothing is sent, and as [`send`](Self::send).
-    pub async fn send_json<T: Serialize + ?Sized + Sync>(&self, value: &T) -> Result<Option<MessageId>, SendError> {
+    pub async fn send_json<T: Serialize + ?Sized + Sync>(&self, value: &T) -> Result<SentMessage, SendError> {
         let body = Body::json(value).map_err(|error| LimitError {
             what: "body",
             value: error.to_string(),
@@ -144,10 +145,7 @@ impl Producer {
     }
 
     /// Sends messages in order. Returns the result of each when all are settled.
-    pub async fn send_all(
-        &self,
-        messages: impl IntoIterator<Item = Message>,
-    ) -> Vec<Result<Option<MessageId>, SendError>> {
+    pub async fn send_all(&self, messages: impl IntoIterator<Item = Message>) -> Vec<Result<SentMessage, SendError>> {
         let mut receipts = Vec::new();
         for message in messages {
             receipts.push(self.accept(message).await);
@@ -233,6 +231,7 @@ impl Producer {
         let stats = &self.stats;
         ProducerReport {
             sent: read(&stats.sent),
+            duplicates: read(&stats.duplicates),
             failed: read(&stats.failed),
             unsure: read(&stats.unsure),
             unsent: 0,
@@ -298,7 +297,7 @@ pub struct SendFuture {
 }
 
 impl Future for SendFuture {
-    type Output = Result<Option<MessageId>, SendError>;
+    type Output = Result<SentMessage, SendError>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         // The task answers each message, unless the runtime ends before.
@@ -310,8 +309,10 @@ impl Future for SendFuture {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ProducerReport {
-    /// Stored messages.
+    /// Messages that the service has, `duplicates` included.
     pub sent: u64,
+    /// Messages that were not stored, because the service had one with the same deduplication key.
+    pub duplicates: u64,
     /// Messages that were not stored, `unsent` included.
     pub failed: u64,
     /// Messages that may be stored, because no answer arrived.
@@ -326,14 +327,17 @@ pub struct ProducerReport {
 #[derive(Debug, Default)]
 struct Stats {
     sent: AtomicU64,
+    duplicates: AtomicU64,
     failed: AtomicU64,
     unsure: AtomicU64,
     requests: AtomicU64,
 }
 
 impl Stats {
-    fn settled(&self, sent: u64, failed: u64, unsure: u64) {
+    fn settled(&self, tally: delivery::Tally) {
+        let delivery::Tally { sent, duplicates, failed, unsure } = tally;
         self.sent.fetch_add(sent, Ordering::Relaxed);
+        self.duplicates.fetch_add(duplicates, Ordering::Relaxed);
         self.failed.fetch_add(failed, Ordering::Relaxed);
         self.unsure.fetch_add(unsure, Ordering::Relaxed);
     }

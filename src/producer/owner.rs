@@ -140,7 +140,7 @@ impl Owner {
         for sequence in sequences {
             self.unsettled.remove(&sequence);
         }
-        self.stats.settled(tally.sent, tally.failed, tally.unsure);
+        self.stats.settled(tally);
         self.answer_flushes();
     }
 
@@ -197,7 +197,7 @@ impl Owner {
             unsent += 1;
             entry.settle(Err(SendError::Closed));
         }
-        self.stats.settled(0, unsent, 0);
+        self.stats.settled(Tally { failed: unsent, ..Tally::default() });
         self.answer_flushes();
         unsent
     }

@@ -99,12 +99,12 @@ impl RuntimeBuilder {
     /// # Errors
     /// When two workers have the same name, or a shared limit has no room for one poll of each worker.
     pub fn build(self) -> Result<Runtime, LimitError> {
-        let Self { mut workers, tasks, producers, on_failure, sharing, grace, .. } = self;
+        let Self { workers, tasks, producers, on_failure, sharing, grace, .. } = self;
         let (messages, bytes) = (self.max_in_flight, self.max_in_flight_bytes);
         check_room(workers.len(), messages, bytes)?;
         let ceiling = (messages.is_some() || bytes.is_some()).then(|| SharedLimit::new(messages, bytes, sharing));
         let (members, changes) = Members::new(ceiling, on_failure, grace);
-        for worker in &mut workers {
+        for worker in &workers {
             members.admit(worker)?;
         }
         let handle = RuntimeHandle {
@@ -113,6 +113,6 @@ impl RuntimeBuilder {
             members: Arc::new(members),
             producers: Arc::new(producers),
         };
-        Ok(Runtime { workers, tasks, on_failure, changes, handle })
+        Ok(Runtime { workers, tasks, changes, handle })
     }
 }

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::{OnWorkerFailure, Task, error::AddWorkerError, report::WorkerEnd};
 use crate::{
     limits::{LimitError, MAX_BYTES},
-    worker::{SharedLimit, Worker, WorkerHandle},
+    worker::{SharedLimit, Sharing, Worker, WorkerHandle},
 };
 
 /// A change of a running runtime.
@@ -27,13 +27,14 @@ pub(super) enum Change {
 pub(super) struct Members {
     state: Mutex<MembersState>,
     changes: mpsc::UnboundedSender<Change>,
-    ceiling: Option<Arc<SharedLimit>>,
-    on_failure: OnWorkerFailure,
 }
 
 #[derive(Debug)]
 struct MembersState {
     handles: Vec<WorkerHandle>,
+    /// The limit that the workers share; `None` if there has never been one.
+    ceiling: Option<Arc<SharedLimit>>,
+    on_failure: OnWorkerFailure,
     /// The grace period of the shutdown; by default the longest of the workers.
     grace: Option<Duration>,
 }
@@ -46,12 +47,47 @@ impl Members {
         grace: Option<Duration>,
     ) -> (Self, mpsc::UnboundedReceiver<Change>) {
         let (changes, receiver) = mpsc::unbounded_channel();
-        let state = Mutex::new(MembersState { handles: Vec::new(), grace });
-        (Self { state, changes, ceiling, on_failure }, receiver)
+        let state = Mutex::new(MembersState { handles: Vec::new(), ceiling, on_failure, grace });
+        (Self { state, changes }, receiver)
     }
 
-    pub(super) fn ceiling(&self) -> Option<&SharedLimit> {
-        self.ceiling.as_deref()
+    pub(super) fn ceiling(&self) -> Option<Arc<SharedLimit>> {
+        self.lock().ceiling.clone()
+    }
+
+    /// Sets the limit that the workers share.
+    ///
+    /// # Errors
+    /// When it has no room for one poll of each worker. Nothing changes then.
+    pub(super) fn set_limits(
+        &self,
+        messages: Option<usize>,
+        bytes: Option<usize>,
+        sharing: Sharing,
+    ) -> Result<(), LimitError> {
+        let mut state = self.lock();
+        check_room(state.handles.len(), messages, bytes)?;
+        match &state.ceiling {
+            Some(ceiling) => ceiling.set(messages, bytes, sharing),
+            None if messages.is_none() && bytes.is_none() => {}
+            None => {
+                let ceiling = SharedLimit::new(messages, bytes, sharing);
+                state.handles.iter().for_each(|member| member.join_shared_limit(&ceiling));
+                state.ceiling = Some(ceiling);
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn on_failure(&self) -> OnWorkerFailure {
+        self.lock().on_failure
+    }
+
+    /// Sets the reaction to a worker that fails, for the workers that run as well.
+    pub(super) fn set_on_failure(&self, policy: OnWorkerFailure) {
+        let mut state = self.lock();
+        state.on_failure = policy;
+        state.handles.iter().for_each(|member| member.set_persistent(policy == OnWorkerFailure::Retry));
     }
 
     pub(super) fn handles(&self) -> Vec<WorkerHandle> {
@@ -62,7 +98,7 @@ impl Members {
     ///
     /// # Errors
     /// When its name is taken, or the shared limit has no room for one more.
-    pub(super) fn admit(&self, worker: &mut Worker) -> Result<WorkerHandle, LimitError> {
+    pub(super) fn admit(&self, worker: &Worker) -> Result<WorkerHandle, LimitError> {
         let mut state = self.lock();
         let handle = worker.handle();
         if state.handles.iter().any(|member| member.name() == handle.name()) {
@@ -72,27 +108,25 @@ impl Members {
                 allowed: "each needs a different name: set it when it is built".to_owned(),
             });
         }
-        if let Some(ceiling) = &self.ceiling {
+        if let Some(ceiling) = &state.ceiling {
             let workers = state.handles.len() + 1;
             check_room(workers, ceiling.max_messages(), ceiling.max_bytes())?;
-            worker.join(ceiling);
+            handle.join_shared_limit(ceiling);
         }
         if let Some(grace) = state.grace {
             handle.set_shutdown_grace(grace);
         }
-        if self.on_failure == OnWorkerFailure::Retry {
-            worker.persist();
-        }
+        handle.set_persistent(state.on_failure == OnWorkerFailure::Retry);
         state.handles.push(handle.clone());
         Ok(handle)
     }
 
     /// Adds a worker and has it started.
-    pub(super) fn add(&self, mut worker: Worker, stopping: &CancellationToken) -> Result<WorkerHandle, AddWorkerError> {
+    pub(super) fn add(&self, worker: Worker, stopping: &CancellationToken) -> Result<WorkerHandle, AddWorkerError> {
         if stopping.is_cancelled() || self.changes.is_closed() {
             return Err(AddWorkerError::Stopped);
         }
-        let handle = self.admit(&mut worker)?;
+        let handle = self.admit(&worker)?;
         if self.changes.send(Change::AddWorker(Box::new(worker))).is_err() {
             self.forget(handle.name());
             return Err(AddWorkerError::Stopped);

@@ -78,7 +78,6 @@ use crate::{
 pub struct Runtime {
     workers: Vec<Worker>,
     tasks: Vec<Task>,
-    on_failure: OnWorkerFailure,
     changes: mpsc::UnboundedReceiver<Change>,
     handle: RuntimeHandle,
 }
@@ -245,6 +244,28 @@ impl RuntimeHandle {
         self.members.grace()
     }
 
+    /// Sets the shared limits of messages and of bytes in flight, and how the workers share them, as
+    /// [`RuntimeBuilder::max_in_flight`], [`max_in_flight_bytes`](RuntimeBuilder::max_in_flight_bytes) and
+    /// [`sharing`](RuntimeBuilder::sharing) do before the start. `None` is no limit. No worker is interrupted: messages above a lower
+    /// limit are finished, and messages that were in flight when the first limit was set are not counted.
+    ///
+    /// # Errors
+    /// When a limit has no room for one poll of each worker. Nothing changes then.
+    pub fn set_limits(
+        &self,
+        max_in_flight: impl Into<Option<usize>>,
+        max_in_flight_bytes: impl Into<Option<usize>>,
+        sharing: Sharing,
+    ) -> Result<(), LimitError> {
+        self.members.set_limits(max_in_flight.into(), max_in_flight_bytes.into(), sharing)
+    }
+
+    /// Sets the reaction to a worker that fails, as [`RuntimeBuilder::on_worker_failure`] does before the start. Workers that have
+    /// failed before do not start again.
+    pub fn set_on_worker_failure(&self, policy: OnWorkerFailure) {
+        self.members.set_on_failure(policy);
+    }
+
     /// Adds a producer, which is closed with the others. A producer that is added after that is not closed.
     pub fn add_producer(&self, name: impl Into<String>, producer: Producer) {
         self.producers.add(name.into(), producer);
@@ -258,10 +279,12 @@ impl RuntimeHandle {
 
     /// The messages in flight in all workers, reservations of polls included.
     pub fn in_flight(&self) -> usize {
-        match self.members.ceiling() {
-            Some(ceiling) => ceiling.messages(),
-            None => self.members.handles().iter().map(|worker| worker.status().in_flight).sum(),
-        }
+        self.members.handles().iter().map(|worker| worker.status().in_flight).sum()
+    }
+
+    /// The shared limit of bytes of bodies in flight; `None` without a limit.
+    pub fn max_in_flight_bytes(&self) -> Option<usize> {
+        self.members.ceiling()?.max_bytes()
     }
 
     /// The shared limit of messages in flight; `None` without a limit.

@@ -38,7 +38,7 @@ impl Runtime {
     ///
     /// Dropping the future stops everything at once. Messages in flight are redelivered when their lease ends.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> RuntimeReport {
-        let Self { workers, tasks, on_failure, mut changes, handle } = self;
+        let Self { workers, tasks, mut changes, handle } = self;
         let mut extra_tasks = ExtraTasks::default();
         tasks.into_iter().for_each(|task| extra_tasks.begin(task, &handle));
         let mut worker_tasks = WorkerTasks::new(&handle);
@@ -57,7 +57,7 @@ impl Runtime {
                 },
                 () = extra_tasks.reap() => {}
                 Some(failed) = worker_tasks.next(), if !worker_tasks.is_empty() => {
-                    let ends_all = match on_failure {
+                    let ends_all = match handle.members.on_failure() {
                         OnWorkerFailure::StopAll => failed.is_some(),
                         OnWorkerFailure::GoOn => false,
                         OnWorkerFailure::Retry => failed == Some(Failed::Refused),

@@ -100,6 +100,8 @@ pub(crate) struct Sent {
     pub(crate) taken: bool,
     /// The message's id, if ids were requested.
     pub(crate) id: Option<MessageId>,
+    /// Whether it was not stored, because of its deduplication key.
+    pub(crate) duplicate: bool,
     /// The code of the failure, as received.
     pub(crate) code: Option<String>,
     /// The text of the failure.
@@ -123,11 +125,15 @@ pub(crate) fn decode_sent(body: &[u8]) -> Result<Vec<Sent>, serde_json::Error> {
         #[serde(default, deserialize_with = "text")]
         error: String,
         id: Option<String>,
+        /// An extension of this project's server.
+        #[serde(default)]
+        duplicate: bool,
     }
     let list: List = serde_json::from_slice(body)?;
     let sent = |entry: Entry| Sent {
         taken: entry.state == 0,
         id: entry.id.map(MessageId::new),
+        duplicate: entry.duplicate,
         code: error::code(entry.error_code),
         error: entry.error,
     };
@@ -352,7 +358,10 @@ mod tests {
                 {"error":"too large","error_code":10540011,"state":1}]}"#,
         )
         .unwrap();
-        assert_eq!(sent[0], Sent { taken: true, id: Some(MessageId::new("i")), code: None, error: String::new() });
+        assert_eq!(
+            sent[0],
+            Sent { taken: true, id: Some(MessageId::new("i")), duplicate: false, code: None, error: String::new() }
+        );
         assert_eq!((sent[1].taken, sent[1].code.as_deref()), (false, Some("10540011")));
     }
 

@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -24,6 +24,10 @@ pub(crate) struct Control {
     pub(crate) name: String,
     pub(crate) queue: String,
     pub(crate) group: String,
+    /// Its weight at a limit that other workers share.
+    pub(crate) weight: u32,
+    /// Whether the worker waits for a missing queue from the start, and retries after every refusal except of an unknown key.
+    pub(crate) persistent: AtomicBool,
     pub(crate) inflight: Arc<InflightLimiter>,
     pub(crate) rate_limit: TokenBucket,
     /// The number of messages that a poll asks for.
@@ -53,6 +57,8 @@ impl Control {
             name: settings.name.clone(),
             queue,
             group,
+            weight: settings.weight,
+            persistent: AtomicBool::new(false),
             inflight: InflightLimiter::new(settings.concurrency, settings.max_in_flight_bytes),
             rate_limit: TokenBucket::new(settings.rate_limit),
             max_messages: Mutex::new(settings.max_messages),

@@ -11,7 +11,7 @@ use crate::worker::{
     control::Control,
     error::WorkerError,
     fetch::rate_limit::Rate,
-    limit::inflight::ConcurrencyCap,
+    limit::{inflight::ConcurrencyCap, shared::SharedLimit},
     observe::{latency::Quantiles, report::WorkerReport},
     settings::values::MaxMessages,
 };
@@ -137,6 +137,17 @@ impl WorkerHandle {
     /// The grace period of the shutdown.
     pub(crate) fn shutdown_grace(&self) -> Duration {
         self.0.grace()
+    }
+
+    /// Takes part in a limit that other workers share.
+    pub(crate) fn join_shared_limit(&self, ceiling: &Arc<SharedLimit>) {
+        self.0.inflight.join(|| ceiling.join(self.0.weight));
+    }
+
+    /// Sets whether the worker waits for a queue or group that does not exist, and retries after a refusal, instead of ending with an
+    /// error.
+    pub(crate) fn set_persistent(&self, persistent: bool) {
+        self.0.persistent.store(persistent, Relaxed);
     }
 
     /// Leaves the shared limit, because the worker has ended.

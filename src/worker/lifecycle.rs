@@ -1,6 +1,6 @@
 //! [`Worker`]: looks up its queue and group, consumes, and drains.
 
-use std::{future::Future, sync::Arc};
+use std::future::Future;
 
 use futures_util::future::join_all;
 use tokio::task::JoinSet;
@@ -8,7 +8,6 @@ use tokio::task::JoinSet;
 use crate::worker::{
     error::WorkerError,
     handle::WorkerHandle,
-    limit::shared::SharedLimit,
     observe::report::WorkerReport,
     pipeline::{drain, poller},
     session::Sessions,
@@ -68,17 +67,6 @@ impl Worker {
     /// A handle that controls the worker while it runs.
     pub fn handle(&self) -> WorkerHandle {
         WorkerHandle(self.setup.control.clone())
-    }
-
-    /// Takes part in a limit that other workers share.
-    pub(crate) fn join(&self, ceiling: &Arc<SharedLimit>) {
-        self.setup.control.inflight.join(ceiling.join(self.setup.settings.weight));
-    }
-
-    /// Makes the worker wait for a queue or group that does not exist, and retry after a refusal, instead of ending
-    /// with an error.
-    pub(crate) fn persist(&mut self) {
-        self.setup.persistent = true;
     }
 
     /// Consumes until `shutdown` resolves or [`WorkerHandle::stop`] is called, and then drains:

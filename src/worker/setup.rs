@@ -1,6 +1,6 @@
 //! [`Setup`]: everything a worker is built from, before it runs.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering::Relaxed};
 
 use dms_protocol::internal::setting_checks::SettingChecks;
 
@@ -34,9 +34,6 @@ pub(crate) struct Setup {
     pub(crate) settings: Settings,
     observers: Observers,
     pub(crate) control: Arc<Control>,
-    /// Whether the worker waits for a missing queue from the start, and retries after every refusal except of an
-    /// unknown key.
-    pub(crate) persistent: bool,
 }
 
 impl Setup {
@@ -50,7 +47,7 @@ impl Setup {
     ) -> Self {
         let control = Control::new(queue.clone(), group.clone(), &settings);
         observers.add(control.counters.clone());
-        Self { client, queue, group, handler, settings, observers, control, persistent: false }
+        Self { client, queue, group, handler, settings, observers, control }
     }
 
     /// Looks up everything that the worker names.
@@ -79,7 +76,7 @@ impl Setup {
     /// Whether a persistent worker retries after this error. It does not if the key was refused, which an operator has
     /// to change; keys that have worked before are retried by the client and the pollers.
     pub(crate) fn puts_up_with(&self, error: Option<&Error>) -> bool {
-        self.persistent && error.is_none_or(|error| !error.is_auth())
+        self.control.persistent.load(Relaxed) && error.is_none_or(|error| !error.is_auth())
     }
 
     /// Assembles the context of a running worker.

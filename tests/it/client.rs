@@ -76,7 +76,7 @@ async fn a_send_is_not_repeated_after_an_unsure_answer() {
 async fn a_send_is_retried_when_it_was_certainly_not_stored() {
     let script = Script::new([Play::Refuse, THROTTLED, SENT]);
     let outcomes = script.client().send(&queue(), &one_message()).await.unwrap();
-    assert_eq!(outcomes[0].as_ref().unwrap().as_ref().unwrap().as_str(), "m1");
+    assert_eq!(outcomes[0].as_ref().unwrap().id.as_ref().unwrap().as_str(), "m1");
     assert_eq!(script.requests()[0], r#"POST /v2/p1/queues/q1/messages {"messages":[{"body":"x"}]}"#);
 }
 
@@ -96,7 +96,7 @@ async fn one_message_of_a_send_may_fail_alone() {
         r#"{"messages":[{"state":0},{"state":1,"error":"The message size is 600000","error_code":"DMS.10540011"}]}"#,
     )]);
     let outcomes = script.client().send(&queue(), &[Message::text("a"), Message::text("b")]).await.unwrap();
-    assert!(outcomes[0].as_ref().unwrap().is_none());
+    assert!(outcomes[0].as_ref().unwrap().id.is_none());
     let error = outcomes[1].as_ref().unwrap_err();
     assert_eq!(error.code(), Some(ErrorCode::TOO_LARGE));
     assert!(!error.is_retryable() && !error.is_unsure());

@@ -171,7 +171,7 @@ async fn sending() {
         versions(answers.map(|body| Play::Answer(201, body))).iter().zip([v2, v1.to_string()])
     {
         let outcomes = client.send_with(&queue(), &messages, options).await.unwrap();
-        let ids: Vec<_> = outcomes.into_iter().map(|outcome| outcome.unwrap().unwrap()).collect();
+        let ids: Vec<_> = outcomes.into_iter().map(|outcome| outcome.unwrap().id.unwrap()).collect();
         assert!(ids[0].as_str().starts_with("eyJ0b3BpYyI6InEt") && ids[1].as_str().starts_with("jhGwdWEpnyrX"));
         sent(script, &format!("POST {prefix}/queues/q1/messages"), Some(&body));
     }

@@ -60,7 +60,7 @@ async fn a_message_is_received_as_it_was_sent() {
             .tag("blue");
         let options = SendOptions::new().return_ids(true);
         let sent = client.send_with(&source.queue, std::slice::from_ref(&message), options).await.unwrap();
-        assert!(sent[0].as_ref().unwrap().is_some());
+        assert!(sent[0].as_ref().unwrap().id.is_some());
         let received = client.consume(&source, &ConsumeOptions::default()).await.unwrap();
         assert_eq!(received[0].body, message.body);
         assert_eq!(received[0].attributes, message.attributes);

@@ -7,7 +7,13 @@ use dms_server::{
     Operation,
     faults::{Fault, FaultRule},
 };
-use dms_worker::{Message, NewQueue, Producer, SendOptions, queue::QueueId, testing::TestServer};
+use dms_worker::{
+    Message, NewQueue, Producer, SendOptions,
+    client::SentMessage,
+    producer::{ProducerMetrics, SendError},
+    queue::QueueId,
+    testing::TestServer,
+};
 
 use crate::script::{Play, Script};
 
@@ -28,9 +34,31 @@ async fn sends_whose_answers_are_lost_are_repeated_and_stored_once() {
     let messages = (0..200).map(|number| keyed(&format!("order-{}", number % 150)));
     let results = producer.send_all(messages).await;
     server.faults().clear();
-    let ids: Vec<_> = results.into_iter().map(|result| result.unwrap().unwrap().to_string()).collect();
+    let sent: Vec<_> = results.into_iter().map(|result| result.unwrap()).collect();
+    let ids: Vec<_> = sent.iter().map(|sent| sent.id.clone().unwrap()).collect();
     assert_eq!(ids[..50], ids[150..], "a duplicate has the id of the stored message");
+    assert!(sent[150..].iter().all(|sent| sent.duplicate), "the sender is told");
     assert_eq!(group.waiting::<String>().await.len(), 150);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_sender_is_told_of_a_duplicate_and_the_metrics_count_it() {
+    let server = TestServer::start().await;
+    let group = server.group(NewQueue::new("orders"), "billing").await;
+    let metrics = ProducerMetrics::new();
+    let producer = Producer::builder(server.client(), group.queue_id().clone()).metrics(&metrics).build().unwrap();
+    let sent = |sent: Result<SentMessage, SendError>| sent.unwrap().duplicate;
+    assert!(!sent(producer.send(keyed("nightly")).await));
+    assert!(sent(producer.send(keyed("nightly")).await));
+    assert!(!sent(producer.send(Message::text("nightly")).await), "without a key nothing is a duplicate");
+    let outcomes = server.client().send(group.queue_id(), &[keyed("nightly"), keyed("other")]).await.unwrap();
+    let told: Vec<_> = outcomes.into_iter().map(|outcome| outcome.unwrap().duplicate).collect();
+    assert_eq!(told, [true, false]);
+    let report = producer.close(Duration::from_secs(5)).await;
+    assert_eq!((report.sent, report.duplicates), (3, 1));
+    let counted = metrics.encode();
+    let mut counted = counted.lines().filter(|line| line.starts_with("dms_producer_duplicate_messages_total{"));
+    assert!(counted.next().is_some_and(|line| line.ends_with(" 1")));
 }
 
 #[tokio::test(start_paused = true)]

@@ -188,7 +188,7 @@ async fn a_function_takes_the_id_that_the_send_returned() {
         Ok(())
     });
     orders.run(handler.with_state(seen.clone())).await;
-    assert_eq!(seen.all(), [format!("7 {}", sent.unwrap().as_str())]);
+    assert_eq!(seen.all(), [format!("7 {}", sent.id.unwrap().as_str())]);
 }
 
 #[tokio::test]

@@ -113,6 +113,39 @@ async fn a_scarce_limit_is_shared_by_weight_and_never_exceeded() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_shared_limit_is_set_changed_and_removed_while_workers_run() {
+    let three = Three::new(3000).await;
+    let runtime = Runtime::builder().worker(three.worker(0, 1)).worker(three.worker(1, 1)).worker(three.worker(2, 1));
+    let runtime = runtime.build().unwrap();
+    let handle = runtime.handle();
+    // The most in flight within a second that begins when messages from before have been handled.
+    let most = async || {
+        sleep(SECOND / 2).await;
+        three.most.store(0, SeqCst);
+        sleep(SECOND).await;
+        three.most.load(SeqCst)
+    };
+    let report = run_until(runtime, async {
+        assert!(most().await > 100, "there is no limit");
+        let refused = handle.set_limits(2, None, Sharing::Weighted).unwrap_err().to_string();
+        assert_eq!(refused, "max_in_flight is 2: at least 3 are needed, one for each worker");
+        assert_eq!(handle.max_in_flight(), None);
+        for (limit, least) in [(30, 20), (60, 40), (12, 8)] {
+            handle.set_limits(limit, None, Sharing::Weighted).unwrap();
+            let most = most().await;
+            assert!((least..=limit).contains(&most), "{most} of {limit}");
+            assert_eq!(handle.max_in_flight(), Some(limit));
+        }
+        handle.set_limits(None, None, Sharing::Weighted).unwrap();
+        assert!(most().await > 100, "the limit is gone");
+        assert_eq!(handle.max_in_flight(), None);
+    })
+    .await;
+    assert!(report.drained && report.failure().is_none());
+    assert_eq!(handle.in_flight(), 0, "nothing leaks");
+}
+
+#[tokio::test(start_paused = true)]
 async fn idle_workers_leave_the_shared_limit_to_a_busy_one() {
     let three = Three::new(0).await;
     three.groups[0].send(0..1000).await;

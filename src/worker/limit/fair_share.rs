@@ -148,6 +148,20 @@ impl FairShare {
         self.vacant.push(member);
     }
 
+    /// Changes the limits and how they are divided.
+    pub(super) fn set_limits(&mut self, max_messages: usize, max_bytes: usize, sharing: Sharing) {
+        (self.max, self.sharing) = (Capacity { messages: max_messages, bytes: max_bytes }, sharing);
+        // The order of the queue depends on both.
+        let waiting: Vec<usize> = self.waiting().collect();
+        self.queue = waiting.into_iter().filter_map(|member| self.place(member)).collect();
+    }
+
+    /// The members that want capacity, the next one first.
+    pub(super) fn waiting(&self) -> impl Iterator<Item = usize> + '_ {
+        self.queue.iter().map(|place| place.member)
+    }
+
+    #[cfg(test)]
     pub(super) fn messages(&self) -> usize {
         self.messages
     }
@@ -158,10 +172,6 @@ impl FairShare {
 
     pub(super) fn max_bytes(&self) -> usize {
         self.max.bytes
-    }
-
-    pub(super) fn messages_of(&self, member: usize) -> usize {
-        self.members.get(member).map_or(0, |member| member.messages)
     }
 
     /// The member that is next.

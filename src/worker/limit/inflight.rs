@@ -9,7 +9,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicBool, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
 };
 
@@ -33,6 +33,8 @@ pub(crate) struct InflightLimiter {
     /// task and not all of them.
     turn: Turn<()>,
     membership: OnceLock<Arc<Membership>>,
+    /// Reserved capacity that waits at the shared limit.
+    waits_at_shared: AtomicUsize,
     /// Whether the limit is zero.
     shut: watch::Sender<bool>,
 }
@@ -105,13 +107,15 @@ impl InflightLimiter {
             freed: Notify::new(),
             turn: Turn::new(()),
             membership: OnceLock::new(),
+            waits_at_shared: AtomicUsize::new(0),
             shut: watch::Sender::new(max_messages == 0),
         })
     }
 
-    /// Makes reservations take capacity of a shared limit, too. Called at most once, before the first poll.
-    pub(crate) fn join(&self, membership: Arc<Membership>) {
-        let _ = self.membership.set(membership);
+    /// Makes later reservations take capacity of a shared limit, too, if this limiter does not share one already. Capacity that was
+    /// taken before is not counted there.
+    pub(crate) fn join(&self, membership: impl FnOnce() -> Arc<Membership>) {
+        let _ = self.membership.get_or_init(membership);
     }
 
     /// Leaves the shared limit, because the worker has ended.
@@ -134,7 +138,9 @@ impl InflightLimiter {
     pub(crate) async fn reserve(self: &Arc<Self>, want: usize) -> Reservation {
         let mut room = self.reserve_own(want).await;
         if let Some(membership) = self.membership.get() {
+            let waits = WaitsAtShared::new(&self.waits_at_shared, room.messages());
             let claim = membership.take(room.messages()).await;
+            drop(waits);
             room.shrink(claim.messages());
             room.claim = Some(claim);
         }
@@ -213,10 +219,9 @@ impl InflightLimiter {
         self.lock().max_messages
     }
 
-    /// Messages in flight, including the capacity that polls have reserved.
+    /// Messages in flight, including the capacity that polls have reserved, but for capacity that still waits at the shared limit.
     pub(crate) fn in_flight(&self) -> usize {
-        // Capacity that still waits at the shared limit is not in flight.
-        self.membership.get().map_or_else(|| self.lock().messages, |membership| membership.messages())
+        self.lock().messages.saturating_sub(self.waits_at_shared.load(Relaxed))
     }
 
     fn release(&self, messages: usize, bytes: usize) {
@@ -253,6 +258,25 @@ pub struct ConcurrencyCap {
 impl Drop for ConcurrencyCap {
     fn drop(&mut self) {
         self.limiter.change_limit(|state| state.caps.remove(&self.number));
+    }
+}
+
+/// Counts capacity that waits at the shared limit, until this is dropped.
+struct WaitsAtShared<'a> {
+    count: &'a AtomicUsize,
+    messages: usize,
+}
+
+impl<'a> WaitsAtShared<'a> {
+    fn new(count: &'a AtomicUsize, messages: usize) -> Self {
+        count.fetch_add(messages, Relaxed);
+        Self { count, messages }
+    }
+}
+
+impl Drop for WaitsAtShared<'_> {
+    fn drop(&mut self) {
+        self.count.fetch_sub(self.messages, Relaxed);
     }
 }
 

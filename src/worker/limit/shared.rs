@@ -57,13 +57,21 @@ impl SharedState {
 impl SharedLimit {
     /// A limit of messages and of bytes of bodies in flight in all members; `None` is no limit.
     pub(crate) fn new(max_messages: Option<usize>, max_bytes: Option<usize>, sharing: Sharing) -> Arc<Self> {
-        let (max_messages, max_bytes) = (max_messages.unwrap_or(UNLIMITED), max_bytes.unwrap_or(UNLIMITED));
+        let (max_messages, max_bytes) = (or_unlimited(max_messages), or_unlimited(max_bytes));
         Arc::new(Self(Mutex::new(SharedState {
             fair_share: FairShare::new(max_messages, max_bytes, sharing),
             wakers: Vec::new(),
             #[cfg(test)]
             attempts: 0,
         })))
+    }
+
+    /// Changes the limit while members use it. Messages above a lower limit are finished.
+    pub(crate) fn set(&self, max_messages: Option<usize>, max_bytes: Option<usize>, sharing: Sharing) {
+        let mut state = self.lock();
+        state.fair_share.set_limits(or_unlimited(max_messages), or_unlimited(max_bytes), sharing);
+        // Any of them may have capacity now, and the order in which they get it may have changed.
+        state.fair_share.waiting().filter_map(|member| state.wakers.get(member)).for_each(|waker| waker.notify_one());
     }
 
     /// Adds a member of this weight.
@@ -79,6 +87,7 @@ impl SharedLimit {
     }
 
     /// Messages in flight in all members, including the capacity that polls hold.
+    #[cfg(test)]
     pub(crate) fn messages(&self) -> usize {
         self.lock().fair_share.messages()
     }
@@ -103,6 +112,10 @@ impl SharedLimit {
         // No code that can panic runs under this lock.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn or_unlimited(limit: Option<usize>) -> usize {
+    limit.unwrap_or(UNLIMITED)
 }
 
 /// The membership of one worker.
@@ -143,11 +156,6 @@ impl Membership {
         // There may be capacity left for the next member.
         state.wake(self.member);
         Ok(Claim { share: Arc::clone(self), messages: granted, bytes: MAX_BYTES })
-    }
-
-    /// Messages of this member in flight, including the capacity that its polls hold.
-    pub(crate) fn messages(&self) -> usize {
-        self.limit.lock().fair_share.messages_of(self.member)
     }
 
     /// Gives up the guaranteed message and the share, because the worker has ended. Capacity that it still holds

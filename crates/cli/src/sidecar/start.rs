@@ -19,6 +19,7 @@ use crate::{
         },
     },
 };
+use dms_protocol::internal::current::Current;
 use dms_server::{
     Server, ServerError,
     internal::{
@@ -58,23 +59,23 @@ impl Sidecar {
         if !config.has_work() {
             return Err(SidecarError::Nothing);
         }
-        let (server, client) = match config.dms.is_embedded() {
+        let server = match config.dms.is_embedded() {
             true => {
                 let bound = Server::bind(server_settings::settings(&config.server)).await;
-                let server = bound.map_err(|error| named(error, &config))?;
-                let client = connect::in_process(&config, Arc::new(InProcess::new(server.service())))?;
-                (Some(server), client)
+                Some(bound.map_err(|error| named(error, &config))?)
             }
-            false => (None, connect::to_service(&config)?),
+            false => None,
         };
+        let embedded = server.as_ref().map(|server| Arc::new(InProcess::new(server.service())));
         let shared = Shared {
-            client,
+            client: Current::new(connect::to_service_of(&config, embedded.as_ref())?),
             metrics: WorkerMetrics::new(),
             producers: ProducerMetrics::new(),
             connections: ConnectionMetrics::default(),
             stopping: CancellationToken::new(),
             tasks: TaskTracker::new(),
             parts: Parts::default(),
+            embedded,
         };
         let runtime = runtime(&config, &shared)?;
         start_parts(&config, &shared, &runtime.handle()).await?;
@@ -152,17 +153,25 @@ impl Sidecar {
 
 /// The runtime of a configuration, still without workers.
 fn runtime(config: &Config, shared: &Shared) -> Result<Runtime, LimitError> {
-    let sharing = match config.limits.sharing {
-        config::Sharing::Weighted => Sharing::Weighted,
-        config::Sharing::Strict => Sharing::Strict,
-    };
-    let policy = match config.on_worker_failure {
-        config::OnWorkerFailure::Continue => OnWorkerFailure::Retry,
-        config::OnWorkerFailure::Stop => OnWorkerFailure::StopAll,
-    };
     let runtime = Runtime::builder().stop_with(shared.stopping.clone()).shutdown_grace(config.shutdown.grace.get());
     let runtime = runtime.max_in_flight(config.limits.in_flight).max_in_flight_bytes(config.limits.bytes);
-    runtime.sharing(sharing).on_worker_failure(policy).build()
+    runtime.sharing(sharing(config)).on_worker_failure(on_worker_failure(config)).build()
+}
+
+/// How workers share the limits.
+pub(super) fn sharing(config: &Config) -> Sharing {
+    match config.limits.sharing {
+        config::Sharing::Weighted => Sharing::Weighted,
+        config::Sharing::Strict => Sharing::Strict,
+    }
+}
+
+/// The reaction to a worker that fails.
+pub(super) fn on_worker_failure(config: &Config) -> OnWorkerFailure {
+    match config.on_worker_failure {
+        config::OnWorkerFailure::Continue => OnWorkerFailure::Retry,
+        config::OnWorkerFailure::Stop => OnWorkerFailure::StopAll,
+    }
 }
 
 /// Has everything start with the runtime: all listens, and nothing is consumed yet.

@@ -5,9 +5,12 @@ use std::sync::Arc;
 use axum::extract::State;
 use http::StatusCode;
 
-use crate::{admin::storage, state::AppState};
+use crate::{
+    admin::storage,
+    state::{AppState, waiting_schedules::WaitingSchedule},
+};
 
-/// `/readyz`: 200 if requests would be served, otherwise 503 with the reason.
+/// `/readyz`: 200 if requests would be served, with a line for each schedule that waits for its queue; otherwise 503 with the reason.
 pub(super) async fn ready(State(app): State<Arc<AppState>>) -> (StatusCode, String) {
     if app.stopping.is_cancelled() {
         return (StatusCode::SERVICE_UNAVAILABLE, "stopping\n".to_owned());
@@ -17,7 +20,11 @@ pub(super) async fn ready(State(app): State<Arc<AppState>>) -> (StatusCode, Stri
         return (StatusCode::SERVICE_UNAVAILABLE, troubles.iter().map(storage::line).collect());
     }
     match app.broker.ready().await {
-        Ok(()) => (StatusCode::OK, "ok\n".to_owned()),
+        // The server serves all the same, so a load balancer must not take it out.
+        Ok(()) => {
+            let waiting = app.waiting_schedules.all();
+            (StatusCode::OK, "ok\n".to_owned() + &waiting.iter().map(WaitingSchedule::line).collect::<String>())
+        }
         Err(error) => (StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")),
     }
 }

@@ -25,7 +25,8 @@ pub(super) fn registry(app: &AppState) -> Registry {
     let mut registry = Registry::default();
     app.metrics.register(&mut registry);
     app.connections.register(&mut registry);
-    broker::register(&mut registry, &app.broker, app.metrics.seen_queues.clone());
+    let (scrape, waiting) = (app.metrics.seen_queues.clone(), app.waiting_schedules.clone());
+    broker::register(&mut registry, &app.broker, scrape, waiting);
     disk_space::register(&mut registry, app.data_dir.as_deref());
     registry
 }

@@ -233,7 +233,11 @@ async fn handle_topic(route: &Route, request: &ApiRequest<'_>, right: Right) -> 
         let was_known = place.is_some();
         let place = match place {
             Some(place) => place,
-            None => topic.find(request, route.operation).await?,
+            None => {
+                // A mistake in the request must not create the topic.
+                mqs::check(request, route.operation)?;
+                topic.find(request, route.operation).await?
+            }
         };
         let result = call(route.endpoint, &ApiRequest { params: place.params(), ..*request }).await;
         match result {

@@ -15,6 +15,7 @@ use prometheus_client::{
 use crate::{
     broker::{Broker, ClusterCounters, Histogram, ReasonCounts, ScheduleStats},
     metrics::groups::SeenQueues,
+    state::waiting_schedules::WaitingSchedules,
 };
 
 /// The queues of the scrape in progress. Clones share them.
@@ -37,11 +38,18 @@ impl Scrape {
 struct BrokerCollector {
     broker: Arc<dyn Broker>,
     scrape: Scrape,
+    waiting_schedules: WaitingSchedules,
 }
 
 /// Registers the statistics of a broker under their public names.
-pub(crate) fn register(registry: &mut Registry, broker: &Arc<dyn Broker>, scrape: Scrape) {
-    registry.register_collector(Box::new(BrokerCollector { broker: Arc::clone(broker), scrape }));
+pub(crate) fn register(
+    registry: &mut Registry,
+    broker: &Arc<dyn Broker>,
+    scrape: Scrape,
+    waiting_schedules: WaitingSchedules,
+) {
+    let broker = Arc::clone(broker);
+    registry.register_collector(Box::new(BrokerCollector { broker, scrape, waiting_schedules }));
 }
 
 impl Collector for BrokerCollector {
@@ -52,7 +60,7 @@ impl Collector for BrokerCollector {
         let help = "Messages that became dead letters";
         counter(&mut encoder, "dms_server_dead_letters", help, stats.dead_letters)?;
         by_reason(&mut encoder, &stats.dead_letter_reasons)?;
-        schedules(&mut encoder, stats.schedules)?;
+        schedules(&mut encoder, stats.schedules, self.waiting_schedules.count() as u64)?;
         self.scrape.get().encode(&mut encoder)?;
         durations(&mut encoder, &stats.syncs)?;
         if let Some(counters) = self.broker.cluster_counters() {
@@ -77,10 +85,11 @@ fn gauge(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, is_so: boo
 }
 
 /// The schedules that this server drives, and their ticks.
-fn schedules(encoder: &mut DescriptorEncoder<'_>, stats: ScheduleStats) -> fmt::Result {
-    let (name, help) = ("dms_server_schedules", "Schedules that this server drives, by state");
+fn schedules(encoder: &mut DescriptorEncoder<'_>, stats: ScheduleStats, waiting: u64) -> fmt::Result {
+    let help = "Schedules that this server drives, by state; waiting: of the configuration, without their queue";
+    let name = "dms_server_schedules";
     let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
-    for (state, count) in [("active", stats.active), ("paused", stats.paused)] {
+    for (state, count) in [("active", stats.active), ("paused", stats.paused), ("waiting", waiting)] {
         let gauge = ConstGauge::new(i64::try_from(count).unwrap_or(i64::MAX));
         gauge.encode(metric.encode_family(&[("state", state)])?)?;
     }

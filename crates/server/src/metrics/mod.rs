@@ -178,6 +178,7 @@ mod tests {
 
     use super::*;
     use crate::broker::{Broker, GroupOverview, QueueOverview, RetentionPolicy, embedded::EmbeddedBroker};
+    use crate::state::waiting_schedules::WaitingSchedules;
     use dms_protocol::queue::{ConsumerGroup, GroupId, ProjectId, Queue, QueueId, QueueMode};
 
     fn queue(name: &str, groups: u64) -> QueueOverview {
@@ -217,7 +218,7 @@ mod tests {
         metrics.register(&mut registry);
         let broker: Arc<dyn Broker> =
             Arc::new(EmbeddedBroker::in_memory(Default::default(), crate::clock::Clock::default()).await);
-        broker::register(&mut registry, &broker, metrics.seen_queues.clone());
+        broker::register(&mut registry, &broker, metrics.seen_queues.clone(), WaitingSchedules::default());
         registry
     }
 

@@ -8,6 +8,7 @@ use crate::{
     server::{error::ServerError, startup},
     state::AppState,
 };
+use dms_protocol::queue::ProjectId;
 
 /// The keys and users of a running server. Clones refer to the same server, and do not keep it alive.
 #[derive(Clone, Debug)]
@@ -42,7 +43,9 @@ impl Callers {
     /// Dropping the future may leave out some of them; the next call creates those.
     pub async fn create_missing_queues(&self, projects: &[Project]) -> Result<(), ServerError> {
         let app = self.0.upgrade().ok_or(ServerError::Ended)?;
-        startup::create_missing(&*app.broker, projects).await
+        let waiting = startup::create_missing(&*app.broker, projects).await?;
+        app.waiting_schedules.set(&ids(projects), waiting);
+        Ok(())
     }
 
     /// Sets the schedules of these projects, and removes those that an earlier configuration had, as the start of the server does.
@@ -55,7 +58,9 @@ impl Callers {
     /// Dropping the future may leave out some of them; the next call sets those.
     pub async fn set_schedules(&self, projects: &[Project]) -> Result<(), ServerError> {
         let app = self.0.upgrade().ok_or(ServerError::Ended)?;
-        startup::set_schedules(&*app.broker, projects).await
+        let waiting = startup::set_schedules(&*app.broker, projects).await?;
+        app.waiting_schedules.set(&ids(projects), waiting);
+        Ok(())
     }
 
     /// Asks for another token at the admin address from now on. Returns false, and changes nothing, where no token was asked for, or
@@ -68,4 +73,8 @@ impl Callers {
     pub fn renew_admin_read_token(&self, token: Option<&str>) -> bool {
         self.0.upgrade().is_some_and(|app| app.admin_read_auth.renew(token))
     }
+}
+
+fn ids(projects: &[Project]) -> Vec<ProjectId> {
+    projects.iter().map(|project| project.id.clone()).collect()
 }

@@ -37,8 +37,7 @@ use crate::{
         listener::Listener,
         tls::Tls,
     },
-    state::AppState,
-    state::{endable_polls::EndablePolls, topic_names::TopicNames},
+    state::{AppState, endable_polls::EndablePolls, topic_names::TopicNames, waiting_schedules::WaitingSchedules},
 };
 
 #[cfg(feature = "dashboard")]
@@ -85,8 +84,10 @@ impl Server {
         let authenticator = authenticator(&config)?;
         let polls = Arc::default();
         let broker = startup::open(&config, &polls).await?;
-        startup::create_first(&*broker, &config).await?;
-        Self::assemble(config, authenticator, broker, polls).await
+        let waiting = startup::create_first(&*broker, &config).await?;
+        let server = Self::assemble(config, authenticator, broker, polls).await?;
+        server.app.waiting_schedules.set(&[], waiting);
+        Ok(server)
     }
 
     /// Creates a server over an existing broker. `data_dir`, the settings of the broker and the queues in `config` are ignored.
@@ -167,6 +168,7 @@ impl Server {
             extensions: config.extensions,
             polls,
             topics: TopicNames::new(first_project, mqs_config.auto_create),
+            waiting_schedules: WaitingSchedules::default(),
         });
         let admin = AdminAddress {
             listener: admin,
@@ -289,7 +291,12 @@ impl Server {
             shutdown.await;
             stopping.cancel();
         };
-        tokio::join!(serve, watch, stop);
+        let served = async { tokio::join!(serve, watch, stop) };
+        tokio::select! {
+            _ = served => {}
+            // It never ends by itself.
+            () = startup::set_waiting_schedules(&*app.broker, &app.waiting_schedules) => {}
+        }
         app.broker.close().await;
         Ok(())
     }

@@ -1,6 +1,8 @@
 //! Preparations before the first request: opening the broker, and creating the configured queues and schedules.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::sleep;
 
 #[cfg(feature = "postgres")]
 use crate::server::cluster::ClusterBroker;
@@ -8,15 +10,26 @@ use crate::{
     auth::project::{Project, StartQueue, StartSchedule},
     broker::{Broker, BrokerError, ScheduleOverview, ScheduleSource, embedded::EmbeddedBroker},
     server::{config::ServerConfig, error::ServerError},
-    state::endable_polls::EndablePolls,
+    state::{
+        endable_polls::EndablePolls,
+        waiting_schedules::{WaitingSchedule, WaitingSchedules},
+    },
 };
 use dms_protocol::queue::{ProjectId, QueueId};
 
+/// How often a missing queue of a schedule is looked for.
+const QUEUE_LOOKS: Duration = Duration::from_secs(2);
+
 /// Creates the missing queues and groups of the configuration and sets its schedules, unless the broker does so itself when it takes over.
-pub(crate) async fn create_first(broker: &dyn Broker, config: &ServerConfig) -> Result<(), ServerError> {
+///
+/// Returns the schedules that are not in force.
+pub(crate) async fn create_first(
+    broker: &dyn Broker,
+    config: &ServerConfig,
+) -> Result<Vec<WaitingSchedule>, ServerError> {
     #[cfg(feature = "postgres")]
     if config.postgres.is_some() {
-        return Ok(());
+        return Ok(Vec::new());
     }
     create_missing(broker, &config.projects).await
 }
@@ -45,8 +58,11 @@ pub(crate) async fn open(
     Ok(Arc::new(broker))
 }
 
-/// Creates missing queues and groups of the configuration, and sets its schedules.
-pub(crate) async fn create_missing(broker: &dyn Broker, projects: &[Project]) -> Result<(), ServerError> {
+/// Creates missing queues and groups of the configuration, and sets its schedules. Returns those that are not in force.
+pub(crate) async fn create_missing(
+    broker: &dyn Broker,
+    projects: &[Project],
+) -> Result<Vec<WaitingSchedule>, ServerError> {
     for project in projects {
         for start in &project.queues {
             create(broker, &project.id, start).await.map_err(|source| ServerError::StartQueue {
@@ -60,16 +76,39 @@ pub(crate) async fn create_missing(broker: &dyn Broker, projects: &[Project]) ->
 }
 
 /// Sets the schedules of the configuration, and removes those that an earlier configuration had. One that cannot be set is logged
-/// and the server serves without it, because its queue may have been deleted while the server ran.
-pub(crate) async fn set_schedules(broker: &dyn Broker, projects: &[Project]) -> Result<(), ServerError> {
+/// and the server serves without it, because its queue may have been deleted while the server ran. Returns those.
+pub(crate) async fn set_schedules(
+    broker: &dyn Broker,
+    projects: &[Project],
+) -> Result<Vec<WaitingSchedule>, ServerError> {
+    let mut waiting = Vec::new();
     for project in projects {
         let failed = |source| ServerError::StartSchedules { project: project.id.to_string(), source };
-        set_schedules_of(broker, project).await.map_err(failed)?;
+        waiting.extend(set_schedules_of(broker, project).await.map_err(failed)?);
     }
-    Ok(())
+    Ok(waiting)
 }
 
-async fn set_schedules_of(broker: &dyn Broker, project: &Project) -> Result<(), BrokerError> {
+/// Sets schedules whose queue was missing and exists now, until the future is dropped.
+pub(crate) async fn set_waiting_schedules(broker: &dyn Broker, waiting: &WaitingSchedules) {
+    loop {
+        waiting.any().await;
+        sleep(QUEUE_LOOKS).await;
+        for schedule in waiting.all() {
+            let WaitingSchedule { project, start, .. } = &schedule;
+            let Ok(queues) = broker.queues(project).await else { continue };
+            let Some(found) = queues.iter().find(|queue| queue.name == start.queue) else { continue };
+            let source = ScheduleSource::Configuration;
+            if let Ok(_set) = broker.set_schedule(project, &found.id, start.schedule.clone(), source).await {
+                waiting.remove(&schedule);
+                let (queue, schedule) = (&start.queue, &start.schedule.name);
+                tracing::info!(%project, queue, schedule, "a schedule of the configuration is in force, because its queue exists now");
+            }
+        }
+    }
+}
+
+async fn set_schedules_of(broker: &dyn Broker, project: &Project) -> Result<Vec<WaitingSchedule>, BrokerError> {
     let is_wanted = |there: &ScheduleOverview| {
         let is_it =
             |start: &StartSchedule| start.schedule.name == there.schedule.name && start.queue == there.queue_name;
@@ -80,8 +119,9 @@ async fn set_schedules_of(broker: &dyn Broker, project: &Project) -> Result<(), 
             broker.remove_schedule(&project.id, &there.queue, &there.schedule.name, there.source).await?;
         }
     }
+    let mut waiting = Vec::new();
     if project.schedules.is_empty() {
-        return Ok(());
+        return Ok(waiting);
     }
     let queues = broker.queues(&project.id).await?;
     for StartSchedule { queue, schedule } in &project.schedules {
@@ -101,14 +141,16 @@ async fn set_schedules_of(broker: &dyn Broker, project: &Project) -> Result<(), 
                     queue,
                     schedule = schedule.name,
                     %error,
-                    "a schedule of the configuration is not in force: create its queue, best in server.queues, or correct the schedule, \
-                     and reload or restart"
-                )
+                    "a schedule of the configuration is not in force: create its queue, best in server.queues, and it starts by itself; or \
+                     correct the schedule and reload"
+                );
+                let start = StartSchedule { queue: queue.clone(), schedule: schedule.clone() };
+                waiting.push(WaitingSchedule { project: project.id.clone(), start, reason: error.to_string() });
             }
             Err(error) => return Err(error),
         }
     }
-    Ok(())
+    Ok(waiting)
 }
 
 async fn create(broker: &dyn Broker, project: &ProjectId, start: &StartQueue) -> Result<(), BrokerError> {

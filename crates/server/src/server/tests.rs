@@ -10,9 +10,13 @@ use serde_json::{Value, json};
 use tower::ServiceExt;
 
 use crate::{
-    Server, ServerConfig,
-    broker::embedded::tests::{FlakyStore, Scene},
+    Project, Server, ServerConfig,
+    broker::{
+        NewSchedule, ScheduledMessage,
+        embedded::tests::{FlakyStore, Scene},
+    },
 };
+use dms_protocol::queue::{NewQueue, ProjectId};
 
 struct Api(Server);
 
@@ -72,4 +76,24 @@ async fn failing_syncs_are_answered_with_500_until_they_work_again() {
     let consumed = api.consume(&group).await;
     assert_eq!((consumed.as_array().map(Vec::len), &consumed[0]["message"]["body"]), (Some(1), &json!("after")));
     assert_eq!(api.call("GET", "/queues", Value::Null).await.1["total"], 1);
+}
+
+/// Nothing has to be reloaded: the schedule starts when its queue is made.
+#[tokio::test(start_paused = true)]
+async fn a_schedule_of_the_configuration_waits_for_its_queue() {
+    let message = ScheduledMessage::parse("1").unwrap();
+    let project = Project::new("p").schedule("reports", NewSchedule::new("nightly", "@daily", message));
+    let server = Server::bind(ServerConfig::default().projects(vec![project])).await.unwrap();
+    let app = Arc::clone(&server.app);
+    tokio::spawn(server.run(std::future::pending()));
+    let waiting = app.waiting_schedules.all();
+    let line = "schedule nightly of queue reports in project p is not in force: ";
+    assert!(waiting.len() == 1 && waiting[0].line().starts_with(line), "{waiting:?}");
+    assert!(app.broker.schedules().await.unwrap().is_empty());
+    app.broker.create_queue(&ProjectId::new("p"), NewQueue::new("reports")).await.unwrap();
+    // The clock is paused: it goes on when nothing else is left to do.
+    while app.waiting_schedules.count() > 0 {
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    }
+    assert_eq!(app.broker.schedules().await.unwrap()[0].schedule.name, "nightly");
 }

@@ -2,12 +2,13 @@
 
 pub(crate) mod endable_polls;
 pub(crate) mod topic_names;
+pub(crate) mod waiting_schedules;
 
 use std::{path::PathBuf, sync::Arc};
 
 use tokio_util::sync::CancellationToken;
 
-use self::{endable_polls::EndablePolls, topic_names::TopicNames};
+use self::{endable_polls::EndablePolls, topic_names::TopicNames, waiting_schedules::WaitingSchedules};
 use crate::{
     auth::authenticator::Authenticator,
     broker::Broker,
@@ -60,4 +61,6 @@ pub(crate) struct AppState {
     pub(crate) polls: Arc<EndablePolls>,
     /// The queues and groups that callers of the MQS dialect named.
     pub(crate) topics: TopicNames,
+    /// The schedules of the configuration whose queue is missing.
+    pub(crate) waiting_schedules: WaitingSchedules,
 }

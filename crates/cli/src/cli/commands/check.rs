@@ -98,6 +98,16 @@ async fn online(config: &Config, context: &Context) -> Result<(), Failure> {
     for queue in config.publishers.iter().flat_map(Publisher::queues) {
         missing.extend(absent(client.find_queue(queue).await.map(drop), "publisher", queue)?);
     }
+    for schedule in &config.server.schedules {
+        let is_made = config.server.queues.iter().any(|queue| queue.name == schedule.queue);
+        if !is_made
+            && let Some(error) = absent(client.find_queue(&schedule.queue).await.map(drop), "schedule", &schedule.name)?
+        {
+            missing.push(format!(
+                "{error}: create the queue, or list it in server.queues; the schedule starts by itself then"
+            ));
+        }
+    }
     if !config.has_work() {
         client.queues().await?;
     }

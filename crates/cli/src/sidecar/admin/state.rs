@@ -16,6 +16,7 @@ use crate::{
         reload::{log_control::LogControl, parts::Parts},
     },
 };
+use dms_protocol::internal::current::Current;
 use dms_server::internal::{
     bearer::BearerPair,
     host_check::{HostCheck, Remedy},
@@ -28,7 +29,7 @@ const KEYS: Remedy = Remedy { hosts: "admin.hosts", credentials: "admin.token" }
 /// What the endpoint shows and steers.
 #[derive(Debug)]
 pub(crate) struct AdminState {
-    pub(super) client: Client,
+    pub(super) client: Current<Client>,
     pub(in crate::sidecar) parts: Parts,
     pub(super) runtime: RuntimeHandle,
     pub(super) metrics: WorkerMetrics,

@@ -98,6 +98,10 @@ pub(super) async fn status(State(admin): State<Arc<AdminState>>) -> Response {
             "version": env!("CARGO_PKG_VERSION"),
             "uptime_seconds": admin.started.elapsed().as_secs(),
             "configuration": admin.configuration.status(),
+            "limits": {
+                "in_flight": admin.runtime.max_in_flight(),
+                "bytes": admin.runtime.max_in_flight_bytes(),
+            },
             "workers": workers,
         }),
     )
@@ -177,7 +181,8 @@ pub(super) async fn scale(State(admin): State<Arc<AdminState>>) -> Response {
 
 async fn backlog(admin: &AdminState, watch: &RunningWorker) -> Result<u64, Error> {
     let handle = watch.throttle.worker();
-    let queue = admin.client.find_queue(handle.queue()).await?;
-    let group = admin.client.find_group(&queue.id, handle.group()).await?;
+    let client = admin.client.get();
+    let queue = client.find_queue(handle.queue()).await?;
+    let group = client.find_group(&queue.id, handle.group()).await?;
     Ok(if watch.dead_letters { group.available_dead_letters.unwrap_or(0) } else { group.available_messages })
 }

@@ -10,7 +10,7 @@ use dms_worker::{
     ApiVersion,
     auth::{IamCredentials, Scope, VendorCredentials},
     client::{Client, ClientBuilder, Error},
-    transport::Transport,
+    transport::{InProcess, Transport},
 };
 
 /// A client of the configured service over the network. An embedded service is looked for at `server.listen`.
@@ -25,6 +25,17 @@ pub(crate) fn to_service(config: &Config) -> Result<Client, Error> {
         return settings(builder.credentials_from_env(), config).build();
     }
     authorized(builder, config)
+}
+
+/// A client of the configured service: through `embedded` if the configuration has the server in this process, else over the network.
+///
+/// # Errors
+/// As [`to_service`].
+pub(crate) fn to_service_of(config: &Config, embedded: Option<&Arc<InProcess>>) -> Result<Client, Error> {
+    match embedded {
+        Some(transport) if config.dms.is_embedded() => in_process(config, Arc::<InProcess>::clone(transport)),
+        _ => to_service(config),
+    }
 }
 
 /// Whether the vendor's variables or its credentials file have a key. One variable alone counts, because a request must not
@@ -44,10 +55,7 @@ pub(crate) fn endpoint(config: &Config) -> String {
 }
 
 /// A client of the server in the same process, past its sockets.
-///
-/// # Errors
-/// As [`to_service`].
-pub(crate) fn in_process(config: &Config, transport: Arc<dyn Transport>) -> Result<Client, Error> {
+fn in_process(config: &Config, transport: Arc<dyn Transport>) -> Result<Client, Error> {
     let builder = Client::builder(format!("http://{}", config.server.listen), project(config));
     authorized(builder.transport(transport), config)
 }

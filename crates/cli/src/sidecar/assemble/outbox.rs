@@ -26,7 +26,8 @@ impl RelayUnit {
     pub(crate) fn new(place: usize, outbox: &Outbox, shared: &Shared) -> Result<Self, SidecarError> {
         let database = crate::config::open_database(&outbox.postgres);
         let database = database.map_err(|error| SidecarError::Outbox(place, error.to_string()))?;
-        let relay = dms_worker::postgres::Outbox::new(database).relay(shared.client.clone());
+        let relay =
+            dms_worker::postgres::Outbox::new(database).relay(dms_worker::client::Client::clone(&shared.client.get()));
         let relay = relay.deduplication_window(outbox.deduplication_window.get());
         Ok(Self { relay: relay.poll_interval(outbox.poll_interval.get()), running: running(outbox, shared) })
     }

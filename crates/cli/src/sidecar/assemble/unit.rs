@@ -34,6 +34,7 @@ use crate::{
     },
 };
 use dms_worker::{
+    client::Client,
     runtime::{AddWorkerError, RuntimeHandle},
     worker::{Worker, WorkerBuilder, WorkerMetrics},
 };
@@ -88,7 +89,7 @@ pub(crate) fn unit(worker: &config::Worker, config: &Config, shared: &Shared) ->
     let stop = shared.stopping.child_token();
     let surroundings =
         Surroundings { stopping: &stop, tasks: &shared.tasks, withheld: process::withheld(&config.secret_variables) };
-    let builder = Worker::builder(shared.client.clone()).queue(&worker.queue).group(&worker.group);
+    let builder = Worker::builder(Client::clone(&shared.client.get())).queue(&worker.queue).group(&worker.group);
     let (builder, app) = with_handler(builder, worker, source, &backpressure, &surroundings)?;
     let rate = rate(worker).map_err(|error| SidecarError::Settings(name.clone(), error))?;
     let builder = settings(builder, worker).shutdown_grace(config.shutdown.grace.get());

@@ -77,7 +77,7 @@ mod tests {
     async fn a_key_is_remembered_for_a_while_and_stands_for_one_request() {
         let memory = IdempotencyMemory::default();
         let first = memory.recall("k", b"1", 1).unwrap();
-        first.lock().await.push(PublishOutcome::Sent(None));
+        first.lock().await.push(PublishOutcome::Sent { id: None, duplicate: false });
         assert_eq!(memory.recall("k", b"1", 1).unwrap().lock().await.len(), 1);
         assert!(memory.recall("k", b"2", 1).is_none());
         tokio::time::advance(KEY_TTL).await;
@@ -88,7 +88,12 @@ mod tests {
     async fn the_oldest_are_forgotten_when_there_are_too_many() {
         let memory = IdempotencyMemory::default();
         for (key, messages) in [("a", 60_000), ("b", 60_000), ("c", 1)] {
-            memory.recall(key, b"1", messages).unwrap().lock().await.push(PublishOutcome::Sent(None));
+            memory
+                .recall(key, b"1", messages)
+                .unwrap()
+                .lock()
+                .await
+                .push(PublishOutcome::Sent { id: None, duplicate: false });
         }
         let known = async |key: &str| memory.recall(key, b"1", 1).unwrap().lock().await.len();
         assert_eq!((known("b").await, known("c").await, known("a").await), (1, 1, 0));

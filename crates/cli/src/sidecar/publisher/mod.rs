@@ -76,7 +76,7 @@ use dms_server::{
 };
 use dms_worker::{
     Dialect,
-    client::{Client, Error},
+    client::{Client, Error, SentMessage},
     producer::{Producer, ProducerBuilder, ProducerMetrics, SendError, TrySendError},
     runtime::RuntimeHandle,
 };
@@ -218,7 +218,7 @@ impl Intakes {
         let producers = Arc::new(Producers::new(settings.max_pending));
         let intake = |queue: &String| {
             let intake = Intake {
-                client: shared.client.clone(),
+                client: Client::clone(&shared.client.get()),
                 queue: queue.clone(),
                 settings: settings.clone(),
                 metrics: shared.producers.clone(),
@@ -416,9 +416,9 @@ fn is_about_service(error: &SendError) -> bool {
     matches!(error, SendError::Call(error) if error.is_auth() || error.is_forbidden())
 }
 
-fn settled(result: Result<Option<dms_protocol::message::MessageId>, SendError>) -> PublishOutcome {
+fn settled(result: Result<SentMessage, SendError>) -> PublishOutcome {
     match result {
-        Ok(id) => PublishOutcome::Sent(id.map(|id| id.to_string())),
+        Ok(sent) => PublishOutcome::Sent { id: sent.id.map(|id| id.to_string()), duplicate: sent.duplicate },
         Err(error) if error.is_unsure() => PublishOutcome::Unsure(error.to_string()),
         Err(error) if error.is_retryable() || is_about_service(&error) => PublishOutcome::Busy(error.to_string()),
         Err(error) => PublishOutcome::refused(error.to_string()),

@@ -11,8 +11,8 @@ use dms_protocol::internal::text::brief;
 /// What became of a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum PublishOutcome {
-    /// The service has it, under this id.
-    Sent(Option<String>),
+    /// The service has it, under this id. A duplicate was not stored again, because of its deduplication key.
+    Sent { id: Option<String>, duplicate: bool },
     /// It cannot be sent, now or later.
     Refused(StatusCode, String),
     /// It was not taken now.
@@ -30,12 +30,13 @@ impl PublishOutcome {
 
     /// Whether sending it again would double it, or change nothing.
     pub(super) fn is_final(&self) -> bool {
-        matches!(self, Self::Sent(_) | Self::Refused(..))
+        matches!(self, Self::Sent { .. } | Self::Refused(..))
     }
 
     fn json(&self) -> Value {
         match self {
-            Self::Sent(id) => json!({ "state": "sent", "id": id }),
+            Self::Sent { id, duplicate: false } => json!({ "state": "sent", "id": id }),
+            Self::Sent { id, duplicate: true } => json!({ "state": "sent", "id": id, "duplicate": true }),
             Self::Refused(_, error) => json!({ "state": "refused", "error": error }),
             Self::Busy(error) => json!({ "state": "not_taken", "error": error }),
             Self::Unsure(error) => json!({ "state": "unsure", "error": error }),
@@ -44,7 +45,7 @@ impl PublishOutcome {
 
     fn status(&self) -> StatusCode {
         match self {
-            Self::Sent(_) => StatusCode::OK,
+            Self::Sent { .. } => StatusCode::OK,
             Self::Refused(status, _) => *status,
             Self::Busy(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Unsure(_) => StatusCode::GATEWAY_TIMEOUT,
@@ -136,7 +137,7 @@ mod tests {
     use super::*;
 
     fn sent() -> PublishOutcome {
-        PublishOutcome::Sent(Some("id".to_owned()))
+        PublishOutcome::Sent { id: Some("id".to_owned()), duplicate: false }
     }
 
     #[test]
@@ -153,6 +154,12 @@ mod tests {
     #[test]
     fn a_single_message_is_answered_by_itself() {
         assert_eq!(PublishAnswer::new(&[sent()], true).body, json!({ "state": "sent", "id": "id" }));
+        let again = PublishOutcome::Sent { id: None, duplicate: true };
+        let body = json!({ "state": "sent", "id": null, "duplicate": true });
+        assert_eq!(
+            PublishAnswer::new(&[again], true),
+            PublishAnswer { status: StatusCode::OK, body, come_again: false }
+        );
         assert_eq!(PublishAnswer::new(&[sent()], false).body, json!({ "messages": [{ "state": "sent", "id": "id" }] }));
     }
 }

@@ -11,13 +11,17 @@ use futures_util::future::{join, join_all};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use crate::sidecar::{
-    assemble::{outbox::RelayUnit, unit::WorkerUnit},
-    publisher::PublisherEndpoint,
-    reload::{
-        controls::Controls,
-        parts::{PublisherKey, RunningWorker},
-        prepare::{PreparedWorker, WorkerLimits},
+use crate::{
+    config::{Config, Limits},
+    sidecar::{
+        assemble::{outbox::RelayUnit, unit::WorkerUnit},
+        publisher::PublisherEndpoint,
+        reload::{
+            controls::Controls,
+            parts::{PublisherKey, RunningWorker},
+            prepare::{PreparedWorker, WorkerLimits, lacks_room},
+        },
+        start::sharing,
     },
 };
 use dms_worker::runtime::AddWorkerError;
@@ -82,11 +86,16 @@ impl Controls {
     /// drained.
     ///
     /// A worker with the name or the stream of a stopped one starts after that one has drained, because names are unique and the order
-    /// of messages is kept. With shared limits (`limited`), it starts after all of them, because each worker needs a share of the limits.
-    /// All other workers start at once.
-    pub(super) async fn replace_workers(&self, workers: Vec<PreparedWorker>, limited: bool) {
+    /// of messages is kept. If the shared limits have no room for the old and the new workers at the same time, it starts after all of
+    /// them, and only then the new limits are in force. All other workers start at once.
+    pub(super) async fn replace_workers(&self, workers: Vec<PreparedWorker>, config: &Config) {
         let parts = &self.shared.parts;
         let before = parts.workers();
+        let added = workers.iter().filter(|new| !before.iter().any(|old| old.name == new.name)).count();
+        let is_crowded = lacks_room(&config.limits, before.len() + added).is_some();
+        if !is_crowded {
+            self.set_limits(config);
+        }
         let stays: BTreeSet<_> =
             workers.iter().filter(|worker| worker.unit.is_none()).map(|worker| worker.name.clone()).collect();
         let stopped: Vec<_> = before.iter().filter(|old| !stays.contains(&old.name)).collect();
@@ -97,11 +106,14 @@ impl Controls {
             match unit {
                 Some(unit) => {
                     let waits_for =
-                        stopped.iter().filter(|old| limited || old.name == name || old.has_stream_of(&unit.running));
+                        stopped.iter().filter(|old| is_crowded || old.name == name || old.has_stream_of(&unit.running));
                     let waits_for: Vec<_> = waits_for.map(|old| old.ended.clone()).collect();
                     let is_paused = before.iter().any(|old| old.name == name && old.throttle.is_paused_by_operator());
                     starts.push(async move {
                         join_all(waits_for.iter().map(CancellationToken::cancelled)).await;
+                        if is_crowded {
+                            self.set_limits(config);
+                        }
                         self.start(unit, is_paused);
                     });
                 }
@@ -114,6 +126,17 @@ impl Controls {
         }
         join(join_all(stopped.iter().map(|old| self.retire(old))), join_all(starts)).await;
         parts.set_workers(names.iter().filter_map(|name| parts.worker(name)).collect());
+        if is_crowded {
+            self.set_limits(config);
+        }
+    }
+
+    /// Sets the limits that the workers share.
+    fn set_limits(&self, config: &Config) {
+        let Limits { in_flight, bytes, .. } = config.limits;
+        if let Err(error) = self.runtime.set_limits(in_flight, bytes, sharing(config)) {
+            tracing::error!(%error, "the section limits is not in force: reload again, or restart the process");
+        }
     }
 
     /// Starts a worker. It is paused if an operator had paused its predecessor.

@@ -1,11 +1,12 @@
 //! [`Controls`]: changes to a running sidecar.
 
 use crate::{
-    config::Config,
+    config::{Config, Dms},
     sidecar::{
         assemble::shared::Shared,
         observe::configuration::ConfigurationState,
         reload::{prepare::Prepared, secrets, server},
+        start::on_worker_failure,
     },
 };
 use dms_server::{Callers, Tls, internal::bearer::BearerPair};
@@ -60,23 +61,39 @@ impl Controls {
             None => true,
         };
         // The client of the embedded server continues with keys that this server accepts.
-        if taken && secrets::needs_credentials(in_force, new) {
-            self.shared.client.authorize_as(&prepared.credentials);
+        let client = self.shared.client.get();
+        let auth = if taken { prepared.dms.auth.clone() } else { in_force.dms.auth.clone() };
+        let effective = Config { dms: prepared.dms, ..new.clone() };
+        if prepared.is_other_client {
+            if !taken {
+                prepared.client.authorize_as(&client);
+            }
+            self.shared.client.set(prepared.client);
+            tracing::info!(
+                endpoint = %effective.dms.endpoint,
+                project = effective.dms.project_id,
+                "the section dms has changed: all workers, publishers and outboxes restart with a new client"
+            );
+        } else if taken && secrets::needs_credentials(in_force, &effective) {
+            client.authorize_as(&prepared.client);
         }
-        let auth = if taken { new.dms.auth.clone() } else { in_force.dms.auth.clone() };
         let mut changed = secrets::renew_apps(&self.shared.parts, in_force, new);
         changed.extend(secrets::renew_publishers(&self.shared.parts, in_force, new));
         changed.extend(secrets::renew_admin(&self.admin, in_force, new));
         changed.extend((in_force.dms.auth != auth).then(|| "dms.auth".to_owned()));
-        in_force.dms.auth = auth;
+        in_force.dms = Dms { auth, ..effective.dms };
         if !changed.is_empty() {
             tracing::info!(keys = changed.join(", "), "the new secrets are in use");
         }
         self.runtime.set_shutdown_grace(new.shutdown.grace.get());
         self.replace_publishers(prepared.publishers);
         self.replace_outboxes(prepared.outboxes).await;
-        let limited = in_force.limits.in_flight.is_some() || in_force.limits.bytes.is_some();
-        self.replace_workers(prepared.workers, limited).await;
+        self.runtime.set_on_worker_failure(on_worker_failure(new));
+        self.replace_workers(prepared.workers, new).await;
+        if (in_force.limits, in_force.on_worker_failure) != (new.limits, new.on_worker_failure) {
+            tracing::info!("the new values of limits and on_worker_failure are in force");
+        }
+        (in_force.limits, in_force.on_worker_failure) = (new.limits, new.on_worker_failure);
         in_force.workers.clone_from(&new.workers);
         in_force.publishers.clone_from(&new.publishers);
         in_force.outboxes.clone_from(&new.outboxes);

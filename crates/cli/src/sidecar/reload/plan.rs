@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::{
-    config::{self, Config, Outbox, Publisher},
+    config::{self, Config, Dms, Outbox, Publisher},
     sidecar::reload::parts::PublisherKey,
 };
 
@@ -28,6 +28,9 @@ pub(super) struct Plan {
 
 impl Plan {
     pub(super) fn between(old: &Config, new: &Config) -> Self {
+        if is_other_client(&old.dms, &new.dms) {
+            return Self::afresh(old, new);
+        }
         let other_variables = old.secret_variables != new.secret_variables;
         let publishers = new.publishers.iter().zip(PublisherKey::all(&new.publishers));
         let publishers = publishers.map(|(publisher, key)| of_publisher(key.find(&old.publishers), publisher));
@@ -37,6 +40,23 @@ impl Plan {
             outboxes: of_outboxes(&old.outboxes, &new.outboxes),
         }
     }
+
+    /// Everything that exists is restarted, because it talks to the service in another way.
+    fn afresh(old: &Config, new: &Config) -> Self {
+        let change = |exists| if exists { PartChange::Restarts } else { PartChange::Starts };
+        let exists = |worker: &config::Worker| old.workers.iter().any(|old| old.label() == worker.label());
+        let keys = PublisherKey::all(&new.publishers);
+        Self {
+            workers: new.workers.iter().map(|worker| change(exists(worker))).collect(),
+            publishers: keys.iter().map(|key| change(key.find(&old.publishers).is_some())).collect(),
+            outboxes: vec![PartChange::Starts; new.outboxes.len()],
+        }
+    }
+}
+
+/// Whether the service is reached in another way. Credentials do not count, because a client replaces them while it is used.
+pub(super) fn is_other_client(old: &Dms, new: &Dms) -> bool {
+    Dms { auth: None, ..old.clone() } != Dms { auth: None, ..new.clone() }
 }
 
 /// With `other_variables`, the environment variables that are hidden from programs have changed, so workers with programs restart.

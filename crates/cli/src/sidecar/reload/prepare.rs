@@ -2,7 +2,7 @@
 
 use crate::{
     config::{
-        self, Config,
+        self, Config, Dms, Limits,
         worker_settings::{max_messages, rate},
     },
     sidecar::{
@@ -15,7 +15,7 @@ use crate::{
         publisher::PublisherEndpoint,
         reload::{
             parts::PublisherKey,
-            plan::{PartChange, Plan},
+            plan::{PartChange, Plan, is_other_client},
         },
     },
 };
@@ -28,8 +28,12 @@ use dms_worker::{
 /// The parts that another configuration starts, ready to run.
 #[derive(Debug)]
 pub(crate) struct Prepared {
-    /// The credentials of the service.
-    pub(super) credentials: Client,
+    /// The section `dms` in force afterwards: the new one, unless a change of it needs a restart.
+    pub(super) dms: Dms,
+    /// A client of the service as it is configured now.
+    pub(super) client: Client,
+    /// Whether the new parts use this client. Otherwise the client in use continues, with other credentials at most.
+    pub(super) is_other_client: bool,
     /// In the order of the new configuration.
     pub(super) workers: Vec<PreparedWorker>,
     /// In the order of the new configuration; `None` for one that continues.
@@ -63,11 +67,19 @@ impl Prepared {
     /// # Errors
     /// All mistakes. The parts that were set up are dropped then.
     pub(super) async fn new(old: &Config, new: &Config, shared: &Shared) -> Result<Self, Vec<String>> {
-        let plan = Plan::between(old, new);
-        let mut mistakes = room(old, new).err().into_iter().collect::<Vec<_>>();
-        // A change of these sections needs a restart, so the parts that are started now get the old ones.
-        let effective = Config { dms: old.dms.clone(), limits: old.limits, ..new.clone() };
-        let credentials = connect::to_service(new).map_err(|error| mistakes.push(error.to_string())).ok();
+        // The server in this process is started and ended with the process, so the parts stay with the service that they have.
+        let stays = old.dms.is_embedded() != new.dms.is_embedded();
+        let dms = if stays { old.dms.clone() } else { new.dms.clone() };
+        let effective = Config { dms, ..new.clone() };
+        let plan = Plan::between(old, &effective);
+        let mut mistakes = room(new).err().into_iter().collect::<Vec<_>>();
+        let client = connect::to_service_of(&effective, shared.embedded.as_ref());
+        let client = client.map_err(|error| mistakes.push(error.to_string())).ok();
+        let is_other_client = is_other_client(&old.dms, &effective.dms);
+        let shared = &match &client {
+            Some(client) if is_other_client => shared.with_client(client.clone()),
+            _ => shared.clone(),
+        };
         let mut workers = Vec::new();
         for (worker, change) in new.workers.iter().zip(&plan.workers) {
             let before = old.workers.iter().find(|old| old.label() == worker.label());
@@ -100,8 +112,10 @@ impl Prepared {
                 Err(error) => mistakes.push(error.to_string()),
             }
         }
-        match credentials {
-            Some(credentials) if mistakes.is_empty() => Ok(Self { credentials, workers, publishers, outboxes }),
+        match client {
+            Some(client) if mistakes.is_empty() => {
+                Ok(Self { dms: effective.dms, client, is_other_client, workers, publishers, outboxes })
+            }
             _ => Err(mistakes),
         }
     }
@@ -136,15 +150,20 @@ impl WorkerLimits {
     }
 }
 
-/// Checks the number of workers against the shared limits in force, which do not change before a restart.
-fn room(old: &Config, new: &Config) -> Result<(), String> {
-    let workers = new.workers.len();
-    let limits = [("in_flight", old.limits.in_flight, workers), ("bytes", old.limits.bytes, workers * MAX_BYTES)];
-    match limits.into_iter().find(|(_, limit, least)| limit.is_some_and(|limit| limit < *least)) {
+/// Checks the number of workers against the shared limits.
+fn room(new: &Config) -> Result<(), String> {
+    match lacks_room(&new.limits, new.workers.len()) {
         None => Ok(()),
         Some((key, limit, least)) => Err(format!(
-            "limits.{key} in force is {}, and {workers} workers need at least {least}: restart the process with a larger one",
-            limit.unwrap_or_default()
+            "limits.{key} is {limit}, and {} workers need at least {least}: raise it, or remove it",
+            new.workers.len()
         )),
     }
+}
+
+/// The limit that is too low for this number of workers, if one is: its key, its value, and the least value.
+pub(super) fn lacks_room(limits: &Limits, workers: usize) -> Option<(&'static str, usize, usize)> {
+    let limits = [("in_flight", limits.in_flight, workers), ("bytes", limits.bytes, workers * MAX_BYTES)];
+    let mut limits = limits.into_iter().filter_map(|(key, limit, least)| Some((key, limit?, least)));
+    limits.find(|(_, limit, least)| limit < least)
 }

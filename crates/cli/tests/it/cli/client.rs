@@ -17,6 +17,25 @@ fn setup() -> (Program, Running, String) {
 }
 
 #[test]
+fn send_says_which_messages_were_there_already() {
+    let (program, _server, url) = setup();
+    let dms = |args: &[&str]| program.run(&[&["--endpoint", &url], args].concat());
+    dms(&["queue", "create", "reports"]).ok();
+    let send = ["send", "reports", "{}", "--ids", "--deduplication-key", "nightly"];
+    let first = dms(&send);
+    assert!(first.stderr.contains("1 sent to reports\n"), "{}", first.stderr);
+    let again = dms(&send);
+    assert!(
+        again.stderr.contains("1 sent to reports, 1 of them not stored again (same deduplication key)"),
+        "{}",
+        again.stderr
+    );
+    assert_eq!(first.ok(), again.ok(), "the id is that of the stored message");
+    let told = dms(&[&["-o", "json"], &send[..]].concat()).json();
+    assert_eq!((&told["sent"], &told["duplicates"]), (&1.into(), &1.into()), "{told}");
+}
+
+#[test]
 fn queues_groups_and_tags_come_and_go() {
     let (program, _server, url) = setup();
     let dms = |args: &[&str]| program.run(&[&["--endpoint", &url], args].concat());

@@ -89,3 +89,18 @@ fn a_clock_that_is_far_off_is_told_before_anything_is_refused() {
     let stderr = program.run(&["check", "--online", "-c", &program.file("config.yaml", &yaml)]).failed(1);
     assert!(stderr.contains("s ahead of the service's clock") && stderr.contains("set the clock"), "{stderr}");
 }
+
+#[test]
+fn a_schedule_without_its_queue_is_a_mistake() {
+    let program = Program::new();
+    let server = program.serve(&[]);
+    let url = server.url("serving on ");
+    let yaml = format!(
+        "dms: {{endpoint: '{url}'}}\nserver: {{data_dir: data, schedules: [{{name: nightly, cron: '@daily', queue: reports, message: 1}}]}}\n"
+    );
+    let config = program.file("config.yaml", &yaml);
+    let stderr = program.run(&["check", "--online", "-c", &config]).failed(1);
+    assert!(stderr.contains("schedule nightly: ") && stderr.contains("or list it in server.queues"), "{stderr}");
+    program.run(&["--endpoint", &url, "queue", "create", "reports"]).ok();
+    program.run(&["check", "--online", "-c", &config]).ok();
+}

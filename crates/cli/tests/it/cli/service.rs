@@ -86,7 +86,7 @@ fn sighup_applies_changes_and_keeps_the_current_configuration_if_the_new_one_is_
     sidecar.signal("TERM");
     let (status, log) = sidecar.wait();
     assert_eq!(status.code(), Some(0), "{log}");
-    assert!(log.contains("these changes need a restart") && log.contains("\"keys\":\"limits.in_flight\""), "{log}");
+    assert!(log.contains("the new values of limits and on_worker_failure are in force"), "{log}");
 }
 
 /// The body of an answer.

@@ -44,7 +44,7 @@ async fn an_application_sees_the_id_of_the_message() {
     let queue = sidecar.client.find_queue("orders").await.unwrap().id;
     let options = SendOptions::new().return_ids(true);
     let sent = sidecar.client.send_with(&queue, &[message(&json!({"status": 500}))], options).await.unwrap();
-    let id = sent[0].as_ref().unwrap().as_ref().unwrap().as_str();
+    let id = sent[0].as_ref().unwrap().id.as_ref().unwrap().as_str();
     for _ in 0..3 {
         assert_eq!(app.next().await.header("dms-message-id"), Some(id));
     }

@@ -56,6 +56,19 @@ async fn a_message_and_a_list_are_answered_when_they_are_sent() {
 }
 
 #[tokio::test]
+async fn the_sender_is_told_of_a_message_that_was_there_already() {
+    let publisher = Publisher::start().await;
+    let keyed = || publisher.post(&[("dms-deduplication-key", "nightly")], r#"{"body": 1}"#);
+    let (first, again) = (keyed().await, keyed().await);
+    assert_eq!((first.0, &first.1["state"], &first.1["duplicate"]), (200, &json!("sent"), &Value::Null));
+    assert_eq!(again, (200, json!({"state": "sent", "id": first.1["id"], "duplicate": true})));
+    let metrics = format!("http://{}/metrics", publisher.sidecar.admin.unwrap());
+    let metrics = publisher.http.get(metrics).send().await.unwrap().text().await.unwrap();
+    assert!(metrics.contains("dms_producer_duplicate_messages_total{queue=\"orders\"} 1\n"), "{metrics}");
+    publisher.sidecar.stop().await;
+}
+
+#[tokio::test]
 async fn the_trace_of_the_request_is_the_messages_unless_they_have_their_own() {
     let mut publisher = Publisher::start().await;
     let (trace, own) = (

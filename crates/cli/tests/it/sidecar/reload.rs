@@ -10,7 +10,11 @@ use std::{
 };
 
 use axum::{Router, body::Bytes, extract::State};
-use dms_worker::message::{Body, Message};
+use dms_server::{Server, ServerConfig};
+use dms_worker::{
+    message::{Body, Message},
+    queue::NewQueue,
+};
 use serde_json::{Value, json};
 use tokio::{
     net::TcpListener,
@@ -283,16 +287,125 @@ async fn a_configuration_that_cannot_work_here_changes_nothing_and_all_mistakes_
 }
 
 #[tokio::test]
-async fn more_workers_than_the_shared_limit_in_force_has_room_for_are_refused() {
+async fn a_worker_takes_the_place_of_another_one_under_a_limit_with_room_for_one() {
     let limits = |limit: &str| format!("{SERVER}limits: {{in_flight: {limit}}}\n");
     let log = |queue: &str, group: &str| format!("  - {{queue: {queue}, group: {group}, handler: {{log: {{}}}}}}\n");
     let mut running = Running::of(&(limits("1") + "workers:\n" + &log("orders", "billing"))).await;
-    let two = limits("2") + "workers:\n" + &log("orders", "billing") + &log("mails", "sender");
-    let refused = running.reload(&two).await.unwrap_err();
-    assert!(refused[0].contains("limits.in_flight in force is 1, and 2 workers need at least 2"), "{refused:?}");
     // One takes the place of the other.
     running.reload(&(limits("1") + "workers:\n" + &log("mails", "sender"))).await.unwrap();
     assert_eq!(status(&running).await.keys().collect::<Vec<_>>(), ["mails/sender"]);
+    running.stop().await;
+}
+
+/// The shared limits in `/status`.
+async fn limits(running: &Running) -> Value {
+    let status: Value = serde_json::from_str(&ask(running, "/status").await.1).unwrap();
+    status["limits"].clone()
+}
+
+#[tokio::test]
+async fn shared_limits_change_while_the_same_workers_go_on() {
+    let (mut orders, mails) = (App::start().await, App::start().await);
+    let yaml = workers(&http(orders.address), &http(mails.address));
+    let mut running = Running::of(&yaml).await;
+    send(&running, "orders", [1]).await;
+    orders.next().await;
+    running.until(|group| group.consumed_messages == 1).await;
+    assert_eq!(limits(&running).await, json!({"in_flight": null, "bytes": null}));
+    for (section, in_force) in [
+        ("limits: {in_flight: 2, bytes: 1048576, sharing: strict}\n", json!({"in_flight": 2, "bytes": 1048576})),
+        ("limits: {in_flight: 50}\n", json!({"in_flight": 50, "bytes": null})),
+        ("on_worker_failure: stop\n", json!({"in_flight": null, "bytes": null})),
+    ] {
+        running.reload(&(yaml.clone() + section)).await.unwrap();
+        assert_eq!(limits(&running).await, in_force);
+        send(&running, "orders", [2]).await;
+        assert_eq!(orders.next().await.body, 2, "{section}");
+    }
+    running.until(|group| group.consumed_messages == 4).await;
+    assert_eq!(status(&running).await["orders"]["done"], 4, "the same worker goes on");
+    // With fewer workers the limit may be lower than the number of those that drain.
+    let one = format!(
+        "{SERVER}limits: {{in_flight: 1}}\nworkers: [{{name: other, queue: orders, group: billing, {}}}]\n",
+        http(orders.address)
+    );
+    running.reload(&one).await.unwrap();
+    assert_eq!(limits(&running).await, json!({"in_flight": 1, "bytes": null}));
+    send(&running, "orders", [3]).await;
+    assert_eq!(orders.next().await.body, 3);
+    assert!(running.stop().await.drained);
+}
+
+/// A server with a queue `orders` and its group `billing`, and a client of it.
+async fn service() -> (String, dms_worker::Client) {
+    let listen = Some("127.0.0.1:0".parse().unwrap());
+    let server = Server::bind(ServerConfig::default().listen(listen)).await.unwrap();
+    let endpoint = format!("http://{}", server.local_addr().unwrap());
+    tokio::spawn(server.run(std::future::pending()));
+    let client = dms_worker::Client::builder(endpoint.as_str(), "local").build().unwrap();
+    let queue = client.create_queue(NewQueue::new("orders")).await.unwrap().id;
+    client.create_groups(&queue, &["billing"]).await.unwrap();
+    (endpoint, client)
+}
+
+#[tokio::test]
+async fn another_service_is_used_after_what_came_from_the_old_one_is_acknowledged_there() {
+    let mut slow = Slow::start().await;
+    let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let yaml = format!(
+        "admin: {{listen: '127.0.0.1:0'}}\nworkers: [{{name: w, queue: orders, group: billing, {}}}]\n\
+         publishers: [{{queue: orders, listen: '{port}'}}]\n",
+        http(slow.address)
+    );
+    let mut running = Running::elsewhere(&yaml).await;
+    let publish = async |body: usize| {
+        let http = reqwest::Client::builder().no_proxy().build().unwrap();
+        let sent = http.post(format!("http://{port}/")).body(format!("{{\"body\":{body}}}")).send().await.unwrap();
+        assert_eq!(sent.status(), 200);
+    };
+    publish(1).await;
+    let (body, answer) = slow.next().await;
+    assert_eq!(body, 1);
+
+    let (endpoint, other) = service().await;
+    let yaml = format!("dms: {{endpoint: '{endpoint}', project_id: local}}\n{yaml}");
+    {
+        let reload = running.reload(&yaml);
+        tokio::pin!(reload);
+        tokio::select! {
+            done = &mut reload => panic!("the reload does not wait for the handler: {done:?}"),
+            // The publisher changes at once.
+            () = publish(2) => {}
+        }
+        answer.send(()).unwrap();
+        timeout(TEST_TIMEOUT, reload).await.expect("the reload does not end").unwrap();
+    }
+    let old = running.group().await;
+    assert_eq!((old.produced_messages, old.consumed_messages, old.available_messages), (1, 1, 0), "nothing is lost");
+    let (body, answer) = slow.next().await;
+    answer.send(()).unwrap();
+    assert_eq!(body, 2);
+    let queue = other.find_queue("orders").await.unwrap().id;
+    let acknowledged = async {
+        while other.find_group(&queue, "billing").await.unwrap().consumed_messages < 1 {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(TEST_TIMEOUT, acknowledged).await.expect("it is not acknowledged at the other service");
+    assert!(running.stop().await.drained);
+}
+
+#[tokio::test]
+async fn a_process_with_a_server_stays_with_it_until_a_restart() {
+    let (mut orders, mails) = (App::start().await, App::start().await);
+    let yaml = workers(&http(orders.address), &http(mails.address));
+    let mut running = Running::of(&yaml).await;
+    running.reload(&format!("dms: {{endpoint: 'http://127.0.0.1:1', project_id: p}}\n{yaml}")).await.unwrap();
+    assert!(running.config.dms.is_embedded(), "the change is pending");
+    send(&running, "orders", [1]).await;
+    assert_eq!(orders.next().await.body, 1);
+    running.until(|group| group.consumed_messages == 1).await;
+    assert_eq!(status(&running).await["orders"]["done"], 1, "the same worker goes on");
     running.stop().await;
 }
 

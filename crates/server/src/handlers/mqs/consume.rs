@@ -39,6 +39,14 @@ pub(crate) async fn messages(request: &ApiRequest<'_>) -> Result<Response, ApiEr
     take(request, &path, Stream::Messages, lease_request(&query)?, answer).await
 }
 
+/// Checks the query of a request.
+///
+/// # Errors
+/// As the request itself.
+pub(super) fn check_query(request: &ApiRequest<'_>) -> Result<(), ApiError> {
+    lease_request(&request.query()?).map(drop)
+}
+
 fn lease_request(query: &Query) -> Result<LeaseRequest, ApiError> {
     let seconds = |name, default, range, code| query.number(name, default, range, code).map(Duration::from_secs);
     let most = limits::MAX_MESSAGES;

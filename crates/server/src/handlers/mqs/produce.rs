@@ -29,12 +29,25 @@ struct Entry<'a> {
 /// `POST /v1/topic/{topic}/messages`. A request is stored as a whole or refused as a whole, so every `state` is `success`.
 pub(crate) async fn produce(request: &ApiRequest<'_>) -> Result<Response, ApiError> {
     let (app, path) = (request.app, request.queue()?);
-    let entries = json::read_messages(request.body, entries)?;
-    check(&entries)?;
+    let entries = read(request.body)?;
     let messages = entries.iter().map(message).collect();
     app.broker.append(&path.project, &path.queue, messages).await?;
     app.metrics.produced(entries.len(), 0);
     Ok(JsonText(answer(&entries)).into_response())
+}
+
+/// Checks the body of a request.
+///
+/// # Errors
+/// As the request itself.
+pub(super) fn check_body(body: &[u8]) -> Result<(), ApiError> {
+    read(body).map(drop)
+}
+
+fn read(body: &[u8]) -> Result<Vec<Entry<'_>>, ApiError> {
+    let entries = json::read_messages(body, entries)?;
+    check(&entries)?;
+    Ok(entries)
 }
 
 fn entries<'a>(scan: &mut Scan<'a>) -> Result<Vec<Entry<'a>>, Fault> {

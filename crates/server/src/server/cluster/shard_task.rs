@@ -117,7 +117,8 @@ impl ShardTask {
         }
         for attempt in 1..=CREATE_ATTEMPTS {
             match create_missing(broker, &projects).await {
-                Ok(()) => return,
+                // Schedules without their queue were logged, and the next take-over tries again.
+                Ok(_waiting) => return,
                 // The other queues are served anyway, and the next take-over tries again.
                 Err(error) if attempt == CREATE_ATTEMPTS => {
                     tracing::error!(%error, "a queue of the configuration could not be created");

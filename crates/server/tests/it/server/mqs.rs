@@ -135,6 +135,19 @@ async fn topics_and_groups_are_made_when_they_are_named() {
     ack(&mqs, "/orders/group/other/messages", &[("h", "success")]).await.refused(404, "DMS.10240405");
 }
 
+/// A request with a mistake is refused, and leaves nothing behind.
+#[tokio::test(start_paused = true)]
+async fn a_wrong_request_creates_no_topic_and_no_group() {
+    let (dms, mqs) = start().await;
+    for body in [r#"{"messages":[]}"#, "{}", r#"{"messages":[{"id":"1"}]}"#, "no JSON"] {
+        let refused = mqs.post("/t/messages", body).await;
+        assert_eq!(refused.status, 400, "{body}: {}", refused.text);
+    }
+    mqs.get("/t/group/g/messages?max_msgs=0").await.refused(400, "DMS.10240014");
+    assert_eq!(dms.get("/queues").await.expect(200)["queues"], json!([]));
+    mqs.post("/t/messages", PRODUCE).await.expect(200);
+}
+
 /// Without `auto_create` only the queues that exist are topics.
 #[tokio::test(start_paused = true)]
 async fn topics_have_to_exist_without_auto_create() {

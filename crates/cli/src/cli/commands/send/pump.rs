@@ -152,10 +152,10 @@ impl<'a> Pump<'a> {
                     continue;
                 }
             };
-            rest.is_sure &= sent == Err(false);
+            rest.is_sure &= matches!(sent, Err(false));
             match sent {
                 _ if self.journal.is_some() => {}
-                Ok(id) => self.report.sent(id.as_ref())?,
+                Ok(sent) => self.report.sent(&sent)?,
                 Err(unsure) => {
                     rest.add(number, unsure);
                     self.keep(text.as_deref())?;
@@ -228,7 +228,7 @@ impl<'a> Pump<'a> {
             let (number, end) = (first.number, first.end);
             let outcome = match &mut first.outcome {
                 LineOutcome::Sent(receipt) => match receipt.await {
-                    Ok(id) => Ok(Some(id)),
+                    Ok(sent) => Ok(Some(sent)),
                     Err(error) if ends_the_run(&error) => {
                         first.outcome = LineOutcome::Left { unsure: error.is_unsure() };
                         return Err(failure(number, error));
@@ -241,8 +241,8 @@ impl<'a> Pump<'a> {
             };
             let text = self.travelling.pop_front().and_then(|line| line.text);
             let count = match outcome {
-                Ok(Some(id)) => {
-                    self.report.sent(id.as_ref())?;
+                Ok(Some(sent)) => {
+                    self.report.sent(&sent)?;
                     |progress: &mut JournalState| progress.sent += 1
                 }
                 Ok(None) => {

@@ -12,7 +12,7 @@ use crate::cli::{
     commands::send::journal::JournalState,
     support::{context::Context, failure::Failure, global_options::Format, progress::bar, terminal},
 };
-use dms_protocol::message::MessageId;
+use dms_worker::client::SentMessage;
 
 /// Counts sent and refused lines, and shows progress.
 pub(crate) struct Report<'a> {
@@ -23,6 +23,8 @@ pub(crate) struct Report<'a> {
     before: Counts,
     /// Lines that may be stored twice, because they may have been sent by a run that was killed.
     doubled: u64,
+    /// Lines of this run that were not stored, because of their deduplication keys.
+    duplicates: u64,
     refusals: Vec<Value>,
     /// Where the refused lines are.
     pub(crate) rejected: Option<PathBuf>,
@@ -45,7 +47,17 @@ impl<'a> Report<'a> {
         let drawn = |size| bar(context, Some(size), "{bar:40} {percent:>3} %  {msg}  {elapsed}  {eta} left");
         let bar = size.map_or_else(ProgressBar::hidden, drawn);
         let (counts, before) = (Counts::default(), Counts::default());
-        Self { context, bar, counts, before, doubled: 0, refusals: Vec::new(), rejected: None, ids: Vec::new() }
+        Self {
+            context,
+            bar,
+            counts,
+            before,
+            doubled: 0,
+            duplicates: 0,
+            refusals: Vec::new(),
+            rejected: None,
+            ids: Vec::new(),
+        }
     }
 
     /// Goes on where an earlier run ended.
@@ -69,10 +81,11 @@ impl<'a> Report<'a> {
     ///
     /// # Errors
     /// When its id cannot be printed.
-    pub(crate) fn sent(&mut self, id: Option<&MessageId>) -> Result<(), Failure> {
+    pub(crate) fn sent(&mut self, sent: &SentMessage) -> Result<(), Failure> {
         self.counts.sent += 1;
+        self.duplicates += u64::from(sent.duplicate);
         self.bar.set_message(format!("{} sent", self.before.sent + self.counts.sent));
-        match (self.context.global.output, id) {
+        match (self.context.global.output, &sent.id) {
             (Format::Text, Some(id)) => self.context.printer().text(id.as_str())?,
             (Format::Json, Some(id)) => self.ids.push(id.to_string()),
             (_, None) => {}
@@ -132,6 +145,9 @@ impl<'a> Report<'a> {
     fn summary(&self) -> String {
         let total = self.total();
         let mut text = format!("{} sent", total.sent);
+        if self.duplicates > 0 {
+            text.push_str(&format!(", {} of them not stored again (same deduplication key)", self.duplicates));
+        }
         if total.refused > 0 {
             text.push_str(&format!(", {} refused", total.refused));
         }
@@ -158,6 +174,7 @@ impl<'a> Report<'a> {
             let summary = json!({
                 "queue": queue,
                 "sent": total.sent,
+                "duplicates": self.duplicates,
                 "refused": self.refusals,
                 "rejected_file": self.rejected,
                 "refused_before": self.before.refused,
