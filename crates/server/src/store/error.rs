@@ -22,6 +22,9 @@ pub(crate) enum StoreError {
     /// fails, and no answer may rest on what this process still has in memory.
     #[error("{0}")]
     Lost(Cause),
+    /// As [`Lost`](Self::Lost), and this call changed nothing and never will: the owner of the store may make it.
+    #[error("{0}")]
+    Fenced(Cause),
 }
 
 impl StoreError {
@@ -42,10 +45,16 @@ impl StoreError {
         Self::Lost(Arc::from(error.into()))
     }
 
+    /// The store belongs to this process no more, and the call changed nothing.
+    #[cfg(any(test, feature = "postgres"))]
+    pub(crate) fn fenced(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::Fenced(Arc::from(error.into()))
+    }
+
     /// The cause.
     pub(crate) fn cause(&self) -> &Cause {
         match self {
-            Self::Failed(cause) | Self::Refused(cause) | Self::Lost(cause) => cause,
+            Self::Failed(cause) | Self::Refused(cause) | Self::Lost(cause) | Self::Fenced(cause) => cause,
         }
     }
 
@@ -55,12 +64,13 @@ impl StoreError {
             Self::Failed(cause) => Self::Failed(map(cause)),
             Self::Refused(cause) => Self::Refused(map(cause)),
             Self::Lost(cause) => Self::Lost(map(cause)),
+            Self::Fenced(cause) => Self::Fenced(map(cause)),
         }
     }
 
     /// Whether the store belongs to this process no more.
     pub(crate) fn is_lost(&self) -> bool {
-        matches!(self, Self::Lost(_))
+        matches!(self, Self::Lost(_) | Self::Fenced(_))
     }
 
     /// Whether the disk, or this user's quota on it, is full.

@@ -84,8 +84,11 @@ impl Core {
     /// When the broker is closed, or its store is lost or may be.
     pub(crate) fn open(&self) -> Result<MutexGuard<'_, BrokerState>, BrokerError> {
         let state = self.lock();
+        // First, because a call that was not begun may be made by the server that owns the store now.
+        if !state.closed {
+            self.check_may_serve()?;
+        }
         state.check_open()?;
-        self.check_may_serve()?;
         Ok(state)
     }
 

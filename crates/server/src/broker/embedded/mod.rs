@@ -23,6 +23,8 @@
 use std::{collections::HashMap, fmt, path::Path, sync::Arc};
 
 use async_trait::async_trait;
+#[cfg(any(test, feature = "postgres"))]
+use tokio::time::{Duration, timeout};
 use tokio::{
     sync::{Mutex, mpsc},
     task::JoinHandle,
@@ -248,6 +250,15 @@ impl EmbeddedBroker {
             let _ = tokio::join!(tasks.timer, tasks.maintenance, tasks.rates, tasks.committer);
         }
         self.release(false).await;
+    }
+
+    /// Stops because the store belongs to another server. That refuses every change from now on, so each one that was submitted can
+    /// be answered with whether it was made; only changes whose outcome takes longer than `limit` stay unknown.
+    #[cfg(any(test, feature = "postgres"))]
+    pub(crate) async fn abort_after(&self, limit: Duration) {
+        self.refuse_work();
+        let _ = timeout(limit, self.core.submit(Command::Stop).outcome()).await;
+        self.abort().await;
     }
 
     /// Refuses new calls, and answers waiting ones with an empty batch.

@@ -80,6 +80,9 @@ impl Store for FlakyStore {
         if let Some(hold) = hold {
             hold.wait();
         }
+        if self.may_be_lost.load(Ordering::Relaxed) {
+            return Err(StoreError::fenced("another server owns the store"));
+        }
         if self.commits_fail.load(Ordering::Relaxed) {
             return Err(StoreError::new("no space left on device"));
         }

@@ -20,6 +20,8 @@ pub(super) const AFTER_FAILURE: Duration = Duration::from_secs(1);
 
 /// How often the queues of the configuration are tried to be created.
 const CREATE_ATTEMPTS: u32 = 3;
+/// How long changes that were submitted before the shard was lost may take to be refused by PostgreSQL. Requests wait meanwhile.
+const FENCED_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long an orderly end may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(15);
 
@@ -74,7 +76,7 @@ impl ShardTask {
             () = duty.lost() => {
                 self.seats().set(shard, Seat::Nobody("another server has taken over".into()));
                 tracing::warn!(shard, epoch = duty.epoch, "this server does not own a shard any more");
-                broker.abort().await;
+                broker.abort_after(FENCED_TIMEOUT).await;
             }
             () = self.give.cancelled() => {
                 // From here on new calls wait for the next owner. Calls that are waiting already get an answer, and accepted

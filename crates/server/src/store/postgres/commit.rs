@@ -333,7 +333,7 @@ impl PgStore {
         let (began, mut wait, mut is_unsure) = (Instant::now(), RETRY.0, false);
         loop {
             if self.duty.is_lost() {
-                return Err(self.lost());
+                return Err(self.lost(is_unsure));
             }
             let session = match self.commits.get().await {
                 Ok(session) => session,
@@ -350,7 +350,7 @@ impl PgStore {
                 Standing::Gone => return Err(self.lose(COMMITS_ARE_GONE)),
                 Standing::Fenced => {
                     self.duty.lose();
-                    return Err(self.lost());
+                    return Err(self.lost(is_unsure));
                 }
                 Standing::Stale(reason) if !is_unsure && began.elapsed() >= SEARCH => {
                     return Err(StoreError::new(format!("no PostgreSQL server has the latest commits: {reason}")));
@@ -365,7 +365,7 @@ impl PgStore {
                 CommitAttempt::Done => return Ok(()),
                 CommitAttempt::Fenced => {
                     self.duty.lose();
-                    return Err(self.lost());
+                    return Err(self.lost(is_unsure));
                 }
                 // An earlier attempt took effect, but its rows may not be on the standby yet.
                 CommitAttempt::Repeated if is_unsure => match self.confirm(&session).await {
@@ -437,8 +437,14 @@ impl PgStore {
         );
     }
 
-    fn lost(&self) -> StoreError {
-        if self.is_released() { released() } else { StoreError::lost(PostgresError::NotOwner) }
+    /// Another server owns the shard. Unless an earlier attempt may have taken effect, nothing was changed and nothing will be: an
+    /// attempt that PostgreSQL refused for its epoch inserted no row.
+    fn lost(&self, is_unsure: bool) -> StoreError {
+        match (is_unsure, self.is_released()) {
+            (false, _) => StoreError::fenced(PostgresError::NotOwner),
+            (true, true) => released(),
+            (true, false) => StoreError::lost(PostgresError::NotOwner),
+        }
     }
 }
 

@@ -147,7 +147,11 @@ fn answer(
     }
     drop(state);
     for request in requests {
-        let logged = |error: StoreError| BrokerError::Store(Arc::new(AlreadyLogged(error.cause().clone())));
+        let logged = |error: StoreError| match error {
+            // A cluster makes the call at the next owner.
+            StoreError::Fenced(_) => BrokerError::Unavailable,
+            error => BrokerError::Store(Arc::new(AlreadyLogged(error.cause().clone()))),
+        };
         // The caller may be gone. The change is made anyway.
         request.reply.send(outcome.clone().map(|()| request.appended).map_err(logged));
     }

@@ -60,3 +60,37 @@ async fn an_orderly_stop_waits_for_the_change_that_is_being_stored() {
     closed.await;
     sent.await.unwrap();
 }
+
+/// The next owner of the shard makes such a change, so the caller must not be told that its outcome is unknown.
+#[tokio::test]
+async fn a_change_that_the_store_refuses_for_its_owner_is_said_to_be_not_made() {
+    let store = Arc::new(FlakyStore::default());
+    let scene = Scene::on(store.clone()).await;
+    let ((begun, has_begun), (allow, may_end)) = (oneshot::channel(), mpsc::channel());
+    *store.hold.lock().unwrap() = Some(Hold { begun, may_end });
+    let mut first = pin!(scene.send("1", NOW));
+    assert!(poll!(first.as_mut()).is_pending());
+    has_begun.await.unwrap();
+    let mut second = pin!(scene.send("2", NOW));
+    assert!(poll!(second.as_mut()).is_pending());
+    // Another server takes the store over while the first change is on its way.
+    store.may_be_lost.store(true, Ordering::Relaxed);
+    let mut ended = pin!(scene.broker.abort_after(Duration::from_secs(60)));
+    assert!(poll!(ended.as_mut()).is_pending(), "the outcome of the first change is waited for");
+    allow.send(()).unwrap();
+    ended.await;
+    for change in [first.await, second.await] {
+        assert!(matches!(change, Err(BrokerError::Unavailable)), "{change:?}");
+    }
+}
+
+/// A change that was not begun is not answered with the failure of the store, which might be taken for its own.
+#[tokio::test]
+async fn a_call_that_comes_after_the_store_was_lost_is_left_to_its_owner() {
+    let store = Arc::new(FlakyStore::default());
+    let scene = Scene::on(store.clone()).await;
+    store.may_be_lost.store(true, Ordering::Relaxed);
+    scene.broker.core.lose(&StoreError::lost("another server owns the store"));
+    let refused = scene.send("1", NOW).await;
+    assert!(matches!(refused, Err(BrokerError::Unavailable)), "{refused:?}");
+}

@@ -30,7 +30,7 @@ fn the_commit_of_an_earlier_owner_is_refused_and_changes_nothing() {
     old.node.member.freeze();
     let new = Node::join(&config).take();
     let refused = old.store.commit(&[appended(2)]);
-    assert!(matches!(refused, Err(StoreError::Lost(_))), "{refused:?}");
+    assert!(matches!(refused, Err(StoreError::Fenced(_))), "{refused:?}");
     assert!(old.store.read(STREAM, 1, ALL).is_err(), "nothing is answered from a state that may be old");
     assert!(!old.store.may_serve());
     new.store.commit(&[appended(2)]).unwrap();
@@ -254,7 +254,7 @@ fn losing_one_shard_ends_neither_the_registration_nor_the_other_shards() {
     let (lost, _) = node.runtime.block_on(PgStore::open(&node.member, &one)).unwrap();
     let (kept, _) = node.runtime.block_on(PgStore::open(&node.member, &two)).unwrap();
     server.psql("postgres", &format!("UPDATE {}.shard SET epoch = 9 WHERE id = 0", config.schema)).unwrap();
-    assert!(matches!(lost.commit(&[Record::QueueCreated(queue(1))]), Err(StoreError::Lost(_))));
+    assert!(matches!(lost.commit(&[Record::QueueCreated(queue(1))]), Err(StoreError::Fenced(_))));
     lost.release(false).unwrap();
     node.runtime.block_on(views.changed()).unwrap();
     node.runtime.block_on(views.changed()).unwrap();
