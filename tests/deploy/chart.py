@@ -22,6 +22,7 @@ CASES = {
     "with everything": {"tls": True, "clients": {"app": "orders"}, "monitors": {"app": "prometheus"}, "podAnnotations": {"a": "b"},
                         "storage": {"size": "1Gi", "className": "fast"}, "nodeSelector": {"disk": "ssd"}, "tolerations": [{"operator": "Exists"}],
                         "affinity": {"podAntiAffinity": {}}, "server": {"retention": "12h", "quotas": {"queues": 100}}},
+    "on PostgreSQL, encrypted": {"secrets": {"keys": "dms-keys", "tls": "dms-server-tls", "postgres": "dms-postgres", "hop": "dms-hop-tls"}},
     "on PostgreSQL": {"secrets": {"keys": "dms-keys", "tls": "dms-server-tls", "postgres": "dms-postgres"}, "clients": {"app": "orders"}},
 }
 
@@ -33,13 +34,13 @@ def merged(base, more):
 
 def certificate(directory):
     names = [directory / "tls.crt", directory / "tls.key"]
-    subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=dms", "-out", names[0], "-keyout", names[1]],
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=dms", "-addext", "subjectAltName=DNS:dms-hop", "-out", names[0], "-keyout", names[1]],
                    check=True, capture_output=True)
 
 
 def check(binary, directory, config):
     """The configuration, with its secrets in a directory."""
-    for place in ("/run/secrets/dms", "/run/secrets/tls", "/run/secrets/postgres"):
+    for place in ("/run/secrets/dms", "/run/secrets/tls", "/run/secrets/postgres", "/run/secrets/hop"):
         config = config.replace(place, str(directory))
     (directory / "config.yaml").write_text(config)
     for name, text in {"admin_token": "token", "secret_key": "secret", "url": "postgres://dms:password@pg/dms"}.items():

@@ -88,8 +88,6 @@ mod state;
 
 #[cfg(feature = "dashboard")]
 pub use self::dashboard::options::DashboardOptions;
-#[cfg(feature = "postgres")]
-pub use self::store::postgres::{PostgresConfig, PostgresError};
 pub use self::{
     auth::{
         project::{AccessKey, Project, SignatureRules, StartQueue, StartSchedule, User},
@@ -108,5 +106,10 @@ pub use self::{
         mqs::MqsConfig,
         service::{ApiBody, ApiFuture, ApiService},
     },
+};
+#[cfg(feature = "postgres")]
+pub use self::{
+    net::peer_tls::PeerTlsFiles,
+    store::postgres::{PostgresConfig, PostgresError},
 };
 pub use dms_protocol::{queue, secret};

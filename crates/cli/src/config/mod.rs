@@ -50,8 +50,8 @@ pub use self::{
         rights::Rights,
         schedule::{MissedTicks, Schedule},
         server::{
-            AccessKey, Cluster, FailureCounting, GroupStart, Mqs, Postgres, Project, QueueSpec, Quotas, Server,
-            ServerAuth, ServerLimits, User,
+            AccessKey, Cluster, ClusterTls, FailureCounting, GroupStart, Mqs, Postgres, Project, QueueSpec, Quotas,
+            Server, ServerAuth, ServerLimits, User,
         },
         server_admin::{AdminSection, ServerAdmin},
         shutdown::Shutdown,

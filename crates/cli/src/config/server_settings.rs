@@ -76,15 +76,30 @@ fn mqs(mqs: &config::Mqs) -> MqsConfig {
 
 #[cfg(feature = "postgres")]
 fn with_postgres(made: ServerConfig, server: &config::Server) -> ServerConfig {
-    let Some(keys) = &server.postgres else { return made };
+    match postgres(server) {
+        Some(postgres) => made.postgres(postgres),
+        None => made,
+    }
+}
+
+/// The settings of PostgreSQL and of the cluster.
+#[cfg(feature = "postgres")]
+pub(crate) fn postgres(server: &config::Server) -> Option<dms_server::PostgresConfig> {
+    let keys = server.postgres.as_ref()?;
     let mut postgres = dms_server::PostgresConfig::new(secret(keys.url.as_ref()));
     postgres.ca_file.clone_from(&keys.ca_file);
     postgres.schema.clone_from(&keys.schema);
     postgres.shards = server.cluster.shards;
     postgres.listen = server.cluster.listen;
     postgres.advertise.clone_from(&server.cluster.advertise);
+    postgres.tls = server.cluster.tls.as_ref().map(|tls| {
+        let own = TlsFiles { certificate: tls.certificate.clone(), key: tls.key.clone() };
+        let mut files = dms_server::PeerTlsFiles::new(own, &tls.ca_file);
+        files.server_name.clone_from(&tls.server_name);
+        files
+    });
     postgres.takeover_after = server.cluster.takeover_after.get();
-    made.postgres(postgres)
+    Some(postgres)
 }
 
 /// A checked configuration does not name PostgreSQL here.

@@ -19,6 +19,7 @@ use std::{collections::HashMap, fmt, path::Path};
 
 use async_trait::async_trait;
 
+use crate::net::tls::Tls;
 use dms_protocol::queue::{CreatedQueue, GroupId, NewQueue, ProjectId, ProjectTag, Queue, QueueId, QueueTag};
 use dms_protocol::secret::Secret;
 
@@ -348,6 +349,12 @@ pub trait Broker: Sealed + fmt::Debug + Send + Sync + 'static {
     /// The secret of the servers that share the queues.
     #[doc(hidden)]
     fn shared_secret(&self) -> Option<Secret> {
+        None
+    }
+
+    /// The certificate that this server shows to those.
+    #[doc(hidden)]
+    fn peer_certificate(&self) -> Option<Tls> {
         None
     }
 

@@ -8,5 +8,7 @@ pub(crate) mod half_close;
 pub mod limits;
 pub mod listener;
 pub(crate) mod peer;
+#[cfg(feature = "postgres")]
+pub(crate) mod peer_tls;
 pub(crate) mod tls;
 pub(crate) mod waiting_poll;

@@ -18,6 +18,8 @@ use tokio_rustls::{
     },
 };
 
+#[cfg(feature = "postgres")]
+use crate::net::peer_tls::PeerTls;
 use dms_protocol::internal::{current::Current, text};
 
 /// The files of a certificate.
@@ -42,6 +44,20 @@ pub enum TlsError {
         #[source]
         error: io::Error,
     },
+    /// The other servers of the cluster would refuse the certificate.
+    #[error(
+        "the other servers refuse the certificate `{}` of `{name}`, by the authorities in `{}`: {reason}", file.display(), ca_file.display()
+    )]
+    Peer {
+        /// The file of the certificate.
+        file: PathBuf,
+        /// The file of the authorities.
+        ca_file: PathBuf,
+        /// The name that the certificate has to have.
+        name: String,
+        /// The error of the TLS library.
+        reason: String,
+    },
     /// A file contains no certificate, or no key.
     #[error("`{}` has no {expected}: a PEM file is needed", file.display())]
     Content {
@@ -60,11 +76,19 @@ pub enum TlsError {
     },
 }
 
-/// The certificate of a listener: TLS 1.2 and 1.3, without client certificates. Clones share it, so a reload of one is seen by all.
+/// The certificate of a listener: TLS 1.2 and 1.3, without client certificates, except for the other servers of a cluster. Clones share it, so a reload of one is seen by all.
 #[derive(Clone)]
 pub struct Tls {
     files: TlsFiles,
-    current: Current<ServerConfig>,
+    current: Certificates,
+}
+
+#[derive(Clone)]
+enum Certificates {
+    Callers(Current<ServerConfig>),
+    /// Of the address for other servers, and of the connections to them.
+    #[cfg(feature = "postgres")]
+    Peers(PeerTls),
 }
 
 impl fmt::Debug for Tls {
@@ -84,8 +108,24 @@ impl Tls {
     /// # Errors
     /// When a file cannot be read or is not PEM, or when they do not belong together.
     pub fn load(files: TlsFiles) -> Result<Self, TlsError> {
-        let current = Current::new(settings(&files)?);
+        let current = Certificates::Callers(Current::new(settings(&files)?));
         Ok(Self { files, current })
+    }
+
+    /// The certificate for the other servers of a cluster.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn of_peers(peers: PeerTls) -> Self {
+        Self { files: peers.files().own.clone(), current: Certificates::Peers(peers) }
+    }
+
+    /// The file of the authorities that issue the certificates of the other servers of a cluster; `None` for a certificate that is
+    /// shown to callers.
+    pub fn ca_file(&self) -> Option<&Path> {
+        match &self.current {
+            Certificates::Callers(_) => None,
+            #[cfg(feature = "postgres")]
+            Certificates::Peers(peers) => Some(&peers.files().ca_file),
+        }
     }
 
     /// Reloads the files. New connections use the new certificate, open ones continue with the old one.
@@ -93,13 +133,21 @@ impl Tls {
     /// # Errors
     /// As [`load`](Self::load). The old certificate stays in use.
     pub fn reload(&self) -> Result<(), TlsError> {
-        self.current.set(settings(&self.files)?);
+        match &self.current {
+            Certificates::Callers(current) => current.set(settings(&self.files)?),
+            #[cfg(feature = "postgres")]
+            Certificates::Peers(peers) => peers.reload()?,
+        }
         Ok(())
     }
 
     /// The acceptor of the next connection.
     pub(crate) fn acceptor(&self) -> TlsAcceptor {
-        self.current.get().into()
+        match &self.current {
+            Certificates::Callers(current) => current.get().into(),
+            #[cfg(feature = "postgres")]
+            Certificates::Peers(peers) => peers.acceptor(),
+        }
     }
 }
 
@@ -116,7 +164,7 @@ fn settings(files: &TlsFiles) -> Result<ServerConfig, TlsError> {
     Ok(settings)
 }
 
-fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+pub(crate) fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let content = || TlsError::Content { file: file.to_owned(), expected: "certificate" };
     let pem = read(file)?;
     let found: Vec<_> =
@@ -124,7 +172,7 @@ fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     if found.is_empty() { Err(content()) } else { Ok(found) }
 }
 
-fn key(file: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
+pub(crate) fn key(file: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
     let content = |_| TlsError::Content { file: file.to_owned(), expected: "private key without a passphrase" };
     PrivateKeyDer::from_pem_slice(&read(file)?).map_err(content)
 }

@@ -69,6 +69,8 @@ pub struct Server {
     admin: AdminAddress,
     mqs: Option<Listener>,
     speaks_mqs: bool,
+    /// The certificate for the other servers of the cluster.
+    peers: Option<Tls>,
 }
 
 impl Server {
@@ -109,6 +111,7 @@ impl Server {
         if let Some(secret) = broker.shared_secret() {
             authenticator.seal_tokens(secret);
         }
+        let peers = broker.peer_certificate();
         let tls = config.tls.map(Tls::load).transpose()?;
         let connections = ConnectionMetrics::default();
         let listener = listen(config.listen, tls).await?;
@@ -175,7 +178,7 @@ impl Server {
             #[cfg(feature = "dashboard")]
             dashboard,
         };
-        Ok(Self { app, listener, admin, mqs, speaks_mqs })
+        Ok(Self { app, listener, admin, mqs, speaks_mqs, peers })
     }
 
     /// The address of the API, with the real port if port 0 was requested; `None` without a socket.
@@ -230,7 +233,8 @@ impl Server {
 
     /// The certificates of all addresses. They can be reloaded while the server runs.
     pub fn certificates(&self) -> impl Iterator<Item = &Tls> {
-        self.listener.iter().chain(&self.admin.listener).chain(&self.mqs).filter_map(Listener::tls)
+        let listeners = self.listener.iter().chain(&self.admin.listener).chain(&self.mqs);
+        listeners.filter_map(Listener::tls).chain(&self.peers)
     }
 
     /// The API as a service without sockets. Clones share the server.

@@ -71,6 +71,9 @@ spec:
         - {name: tls, mountPath: /run/secrets/tls, readOnly: true}
         {{- if .Values.secrets.postgres }}
         - {name: postgres, mountPath: /run/secrets/postgres, readOnly: true}
+        {{- if .Values.secrets.hop }}
+        - {name: hop, mountPath: /run/secrets/hop, readOnly: true}
+        {{- end }}
         {{- else }}
         - {name: data, mountPath: /data}
         {{- end }}
@@ -83,6 +86,10 @@ spec:
     {{- if .Values.secrets.postgres }}
     - name: postgres
       secret: {secretName: {{ .Values.secrets.postgres }}, defaultMode: 0440}
+    {{- if .Values.secrets.hop }}
+    - name: hop
+      secret: {secretName: {{ .Values.secrets.hop }}, defaultMode: 0440}
+    {{- end }}
     {{- end }}
     - name: config
       configMap: {name: {{ include "dms.name" . }}}

@@ -76,6 +76,13 @@ fn certificates(config: &Config) -> Result<(), Failure> {
         Tls::load(server_settings::tls(tls))
             .map_err(|error| Failure::of(Kind::Config, format!("{key}: TLS: {error}")))?;
     }
+    #[cfg(feature = "postgres")]
+    if let Some(postgres) = server_settings::postgres(&config.server) {
+        // Also whether the other servers will accept it, because they are the only ones that see it.
+        postgres
+            .check_certificate()
+            .map_err(|error| Failure::of(Kind::Config, format!("server.cluster.tls: TLS: {error}")))?;
+    }
     Ok(())
 }
 

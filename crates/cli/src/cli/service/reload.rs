@@ -1,6 +1,9 @@
 //! [`Reloader`]: reads the configuration again on SIGHUP and when its files change, and applies it.
 
-use std::{convert::Infallible, path::PathBuf};
+use std::{
+    convert::Infallible,
+    path::{Path, PathBuf},
+};
 
 use crate::{
     cli::{
@@ -244,7 +247,11 @@ impl<'a, R: Reloadable, F: Fn() -> Request> Reloader<'a, R, F> {
 /// The files of the certificates that are in use.
 fn certificate_files(parts: &impl Reloadable) -> Vec<PathBuf> {
     let certificates = parts.certificates();
-    certificates.iter().flat_map(|tls| [tls.files().certificate.clone(), tls.files().key.clone()]).collect()
+    let files = |tls: &Tls| {
+        let own = [tls.files().certificate.clone(), tls.files().key.clone()];
+        own.into_iter().chain(tls.ca_file().map(Path::to_owned)).collect::<Vec<_>>()
+    };
+    certificates.iter().flat_map(files).collect()
 }
 
 /// Mistakes as one text, one per line if there are several.

@@ -180,6 +180,10 @@ impl From<ServerError> for Failure {
                 );
                 Self::new(text).because(source)
             }
+            #[cfg(feature = "postgres")]
+            ServerError::Postgres(dms_server::PostgresError::Tls(error)) => {
+                Self::of(Kind::Config, format!("server.cluster.tls: TLS: {error}"))
+            }
             ServerError::Config(_) | ServerError::Tls(_) => Self::of(Kind::Config, error.to_string()),
             other => {
                 let cause = other.source().map(|cause| format!(": {cause}")).unwrap_or_default();

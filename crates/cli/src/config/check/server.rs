@@ -69,6 +69,12 @@ fn check_stores(server: &Server, checker: &mut Checker<'_>) {
     if takeover.get() < MIN_TAKEOVER {
         checker.report(&cluster.child("takeover_after"), format!("`{takeover}` is not allowed: 2s or more are"));
     }
+    if let Some(tls) = &server.cluster.tls {
+        let path = cluster.child("tls");
+        for (key, file) in [("certificate", &tls.certificate), ("key", &tls.key), ("ca_file", &tls.ca_file)] {
+            checker.readable(&path.child(key), file);
+        }
+    }
     match &server.postgres {
         None if server.cluster.listen.is_some() => {
             let message = "servers share queues in PostgreSQL only, and server.postgres is not set";

@@ -188,8 +188,10 @@ impl Default for Postgres {
 pub struct Cluster {
     /// Where other servers pass requests on to this one; nowhere by default: then one server owns all queues, and the others stand by.
     pub listen: Option<SocketAddr>,
-    /// The URL at which other servers reach that address; `http://` and `listen` by default.
+    /// The URL at which other servers reach that address, with `tls` an `https://` one; `listen` by default.
     pub advertise: Option<String>,
+    /// The certificates with which the servers check each other and encrypt; by default nothing between them is encrypted.
+    pub tls: Option<ClusterTls>,
     /// How many parts the queues are divided into, each owned by one server; fixed by the first server, 4 by default.
     pub shards: Option<u32>,
     /// How long a server may be silent before others take over its queues, 2s or more; 5 s by default.
@@ -198,8 +200,23 @@ pub struct Cluster {
 
 impl Default for Cluster {
     fn default() -> Self {
-        Self { listen: None, advertise: None, shards: None, takeover_after: Span::secs(5) }
+        Self { listen: None, advertise: None, tls: None, shards: None, takeover_after: Span::secs(5) }
     }
+}
+
+/// The certificates of the servers of a cluster, read again on SIGHUP.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(extend("required" = ["certificate", "key", "ca_file"]))]
+pub struct ClusterTls {
+    /// A PEM file with the certificate of this server, followed by the intermediate ones; required.
+    pub certificate: PathBuf,
+    /// A PEM file with its private key, without a passphrase; required.
+    pub key: PathBuf,
+    /// A PEM file with the authorities that issue the certificates of the servers; required.
+    pub ca_file: PathBuf,
+    /// The name that every server's certificate has; by default each has the host of its server's `advertise`.
+    pub server_name: Option<String>,
 }
 
 /// The keys and users of the server.

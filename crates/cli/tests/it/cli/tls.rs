@@ -200,3 +200,33 @@ fn the_admin_address_of_a_server_is_asked_with_its_token_over_https() {
     server.until("the configuration was read again");
     assert!(run(&ours, true).status.success());
 }
+
+/// Only the other servers see this certificate, so nobody would notice a wrong one before a request has to be passed on.
+#[test]
+fn the_certificate_for_the_other_servers_of_a_cluster_is_judged_as_they_will() {
+    let (program, pki, other) = (Program::new(), Pki::new(), Pki::new());
+    let check = |advertise: &str, tls: &str| {
+        let yaml = format!(
+            "server: {{listen: '127.0.0.1:0', postgres: {{url: 'postgres://dms@127.0.0.1:1/dms'}}, cluster: {{listen: '127.0.0.1:9410', advertise: '{advertise}', {tls}}}}}\n"
+        );
+        program.run(&["check", "-c", &program.file("cluster.yaml", &yaml)])
+    };
+    let tls = |authority: &Pki, more: &str| {
+        let path = |name: &str| pki.path(name).display().to_string();
+        let (certificate, key, ca) = (path("tls.crt"), path("tls.key"), authority.path("ca.pem"));
+        format!("tls: {{certificate: {certificate}, key: {key}, ca_file: {}{more}}}", ca.display())
+    };
+    check("https://127.0.0.1:9410", &tls(&pki, "")).ok();
+    check("https://10.0.0.7:9410", &tls(&pki, ", server_name: localhost")).ok();
+    for (advertise, tls, key, part) in [
+        ("https://127.0.0.1:9410", "", "server.cluster.advertise", "needs a certificate: set cluster.tls"),
+        ("http://127.0.0.1:9410", &*tls(&pki, ""), "server.cluster.advertise", "write https://"),
+        ("https://dms.example:9410", &*tls(&pki, ""), "server.cluster.tls", "of `dms.example`"),
+        ("https://127.0.0.1:9410", &*tls(&other, ""), "server.cluster.tls", "UnknownIssuer"),
+        ("https://127.0.0.1:9410", &*tls(&pki, ", server_name: '-'"), "server.cluster.tls", "server_name `-`"),
+        ("https://127.0.0.1:9410", "tls: {certificate: /no}", "server.cluster.tls.key", "is required and missing"),
+    ] {
+        let stderr = check(advertise, tls).failed(78);
+        assert!(stderr.contains(key) && stderr.contains(part), "{advertise} {tls}: {stderr}");
+    }
+}

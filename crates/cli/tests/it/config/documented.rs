@@ -3,9 +3,9 @@
 use std::{collections::BTreeMap, fs, path::Path};
 
 use dms_worker_cli::config::{
-    AccessKey, AdminSection, Auth, CommandHandler, Config, Deduplicate, HttpHandler, Iam, LogHandler, Mqs, Outbox,
-    Postgres, PostgresKeys, Project, Publisher, QueueSpec, Request, Rights, Schedule, ServerAuth, Tls, User, Worker,
-    load,
+    AccessKey, AdminSection, Auth, ClusterTls, CommandHandler, Config, Deduplicate, HttpHandler, Iam, LogHandler, Mqs,
+    Outbox, Postgres, PostgresKeys, Project, Publisher, QueueSpec, Request, Rights, Schedule, ServerAuth, Tls, User,
+    Worker, load,
 };
 use serde_json::Value;
 
@@ -80,6 +80,7 @@ fn defaults() -> Vec<(&'static str, Value)> {
         ("server.mqs.tls", json(Tls::default())),
         ("server.postgres", json(Postgres::default())),
         ("server.cluster", config["server"]["cluster"].clone()),
+        ("server.cluster.tls", json(ClusterTls::default())),
         ("server.quotas", config["server"]["quotas"].clone()),
         ("server.limits", config["server"]["limits"].clone()),
         ("server.auth", json(ServerAuth::default())),

@@ -23,7 +23,8 @@ use crate::{
         NewSchedule, OverviewPage, Peeked, Purged, QueueChange, QueueOverview, Quotas, ScheduleOverview,
         ScheduleSource, StorageTrouble, Stream, Usage,
     },
-    store::postgres::{authority, shards},
+    net::tls::Tls,
+    store::postgres::{PeerUrl, shards},
 };
 use dms_protocol::{
     queue::{CreatedQueue, GroupId, NewQueue, ProjectId, ProjectTag, Queue, QueueId, QueueTag},
@@ -416,6 +417,10 @@ impl Broker for ClusterBroker {
         Some(self.shared.secret.clone())
     }
 
+    fn peer_certificate(&self) -> Option<Tls> {
+        self.shared.tls.clone().map(Tls::from)
+    }
+
     async fn end_polls_elsewhere(&self, project: &ProjectId, names: &[String]) -> usize {
         let member = self.shared.member();
         let cluster = member.views().borrow().clone();
@@ -440,7 +445,7 @@ impl Broker for ClusterBroker {
                 _ => 0,
             }
         };
-        join_all(others.filter_map(|peer| authority(&peer.url)).map(end)).await.into_iter().sum()
+        join_all(others.filter_map(|peer| PeerUrl::normal(&peer.url)).map(end)).await.into_iter().sum()
     }
 
     fn cluster_counters(&self) -> Option<ClusterCounters> {

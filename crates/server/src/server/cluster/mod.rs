@@ -25,8 +25,9 @@ use crate::{
         embedded::{EmbeddedBroker, EmbeddedConfig},
     },
     clock::Clock,
+    net::peer_tls::PeerTls,
     state::endable_polls::EndablePolls,
-    store::postgres::{PostgresConfig, PostgresError, member::Member, runtime::Runtime},
+    store::postgres::{PeerUrl, PostgresConfig, PostgresError, member::Member, runtime::Runtime},
 };
 use dms_protocol::secret::Secret;
 
@@ -68,6 +69,8 @@ struct Shared {
     shards: u32,
     /// The secret of the servers of the cluster.
     secret: Secret,
+    /// Encrypts the connections between servers.
+    tls: Option<PeerTls>,
     hop: HopClient,
     /// Whether requests for shards of other servers are passed on.
     is_reachable: bool,
@@ -112,7 +115,11 @@ impl ClusterBroker {
         polls: Arc<EndablePolls>,
     ) -> Result<Self, PostgresError> {
         postgres.check()?;
+        let tls = postgres.tls.clone().map(PeerTls::load).transpose()?;
         let listener = listen(&mut postgres).await?;
+        if let Some(tls) = &tls {
+            check_certificate(tls, &postgres)?;
+        }
         let runtime = Arc::new(Runtime::start()?);
         let member = Member::join(&postgres, runtime.clone()).await?;
         let secret = member.tables.secret.clone();
@@ -123,8 +130,9 @@ impl ClusterBroker {
             clock,
             stop: CancellationToken::new(),
             shards: member.tables.shards,
-            hop: HopClient::new(secret.clone()),
+            hop: HopClient::new(secret.clone(), tls.clone()),
             secret,
+            tls,
             is_reachable: listener.is_some(),
             polls,
             member: RwLock::new(member.clone()),
@@ -155,6 +163,21 @@ async fn listen(postgres: &mut PostgresConfig) -> Result<Option<TcpListener>, Po
     };
     let listener = TcpListener::bind(address).await.map_err(failed)?;
     let bound = listener.local_addr().map_err(failed)?;
-    postgres.advertise.get_or_insert_with(|| format!("http://{bound}"));
+    let scheme = if postgres.tls.is_some() { "https" } else { "http" };
+    postgres.advertise.get_or_insert_with(|| format!("{scheme}://{bound}"));
     Ok(Some(listener))
+}
+
+/// Refuses a certificate that no other server would ever accept. One that is out of date is only warned about, because the server
+/// still serves its own queues, and the file may be replaced while it runs.
+fn check_certificate(tls: &PeerTls, postgres: &PostgresConfig) -> Result<(), PostgresError> {
+    let Some(url) = postgres.advertise.as_deref().and_then(PeerUrl::parse) else { return Ok(()) };
+    match tls.check(url.host) {
+        Err(refused) if !refused.is_about_time => Err(refused.error.into()),
+        Err(refused) => {
+            tracing::warn!(error = %refused.error, "no other server will accept this one until its certificate is replaced");
+            Ok(())
+        }
+        Ok(()) => Ok(()),
+    }
 }

@@ -7,7 +7,10 @@ use std::{
 
 use tokio::sync::watch;
 
-use crate::{broker::embedded::EmbeddedBroker, store::postgres::cluster_view::ClusterView};
+use crate::{
+    broker::embedded::EmbeddedBroker,
+    store::postgres::{PeerUrl, cluster_view::ClusterView},
+};
 
 /// The server that answers for a shard.
 #[derive(Clone, Debug)]
@@ -89,7 +92,7 @@ impl Seats {
         for view in cluster.shards.iter().filter(|view| !holds(view.shard)) {
             let owner = view.owner.id.as_deref().filter(|id| *id != me).and_then(|id| cluster.member(id));
             let seat = match owner {
-                Some(owner) => match address(&owner.url) {
+                Some(owner) => match PeerUrl::normal(&owner.url) {
                     Some(address) => Seat::Remote { address: address.into(), epoch: view.owner.epoch },
                     None => Seat::Nobody(format!("{} owns the messages", owner.name).into()),
                 },
@@ -103,8 +106,4 @@ impl Seats {
     pub(super) fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
     }
-}
-
-fn address(url: &str) -> Option<&str> {
-    crate::store::postgres::authority(url)
 }

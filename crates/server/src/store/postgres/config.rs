@@ -7,7 +7,15 @@ use tokio_postgres::{
     config::{Host, LoadBalanceHosts, SslMode, TargetSessionAttrs},
 };
 
-use crate::store::postgres::{error::PostgresError, shards::MAX_SHARDS};
+use tokio_rustls::rustls::pki_types::ServerName;
+
+use crate::{
+    net::{
+        peer_tls::{PeerTls, PeerTlsFiles},
+        tls::TlsError,
+    },
+    store::postgres::{error::PostgresError, shards::MAX_SHARDS},
+};
 use dms_protocol::{
     internal::postgres_settings::{check_schema, connection_string},
     secret::Secret,
@@ -55,8 +63,12 @@ pub struct PostgresConfig {
     /// The address at which other servers pass requests on to this one; none by default. Without it one server owns all queues, and
     /// the others stand by.
     pub listen: Option<SocketAddr>,
-    /// The URL of that address as other servers reach it, as `http://10.0.0.7:9410`; `listen` by default.
+    /// The URL of that address as other servers reach it, as `http://10.0.0.7:9410`, with [`tls`](Self::tls)
+    /// `https://10.0.0.7:9410`; `listen` by default.
     pub advertise: Option<String>,
+    /// The certificates with which the servers encrypt the connections between them and check each other; none by default (plain
+    /// TCP). All servers of a cluster have them, or none.
+    pub tls: Option<PeerTlsFiles>,
 }
 
 impl PostgresConfig {
@@ -71,6 +83,7 @@ impl PostgresConfig {
             shards: None,
             listen: None,
             advertise: None,
+            tls: None,
         }
     }
 
@@ -99,20 +112,50 @@ impl PostgresConfig {
             found.push(("shards", format!("{shards} is not allowed: 1 to {MAX_SHARDS} are")));
         }
         found.extend(self.wrong_address().map(|reason| ("advertise", reason)));
+        if let Some(tls) = &self.tls {
+            found.extend(self.wrong_tls(tls).map(|reason| ("tls", reason)));
+        }
         found
     }
 
     fn wrong_address(&self) -> Option<String> {
         match (&self.advertise, self.listen) {
             (Some(_), None) => Some("it is the address of cluster.listen, which is not set".to_owned()),
-            (Some(url), Some(_)) if authority(url).is_none() => {
-                Some(format!("{url:?} is no URL of a host with a port, as http://10.0.0.7:9410"))
-            }
+            (Some(url), Some(_)) => match (PeerUrl::parse(url), &self.tls) {
+                (None, _) => Some(format!("{url:?} is no URL of a host with a port, as http://10.0.0.7:9410")),
+                (Some(PeerUrl { is_encrypted: true, .. }), None) => {
+                    Some(format!("{url} needs a certificate: set cluster.tls, or write http://"))
+                }
+                (Some(PeerUrl { is_encrypted: false, .. }), Some(_)) => {
+                    Some(format!("{url} says that nothing is encrypted, and cluster.tls is set: write https://"))
+                }
+                _ => None,
+            },
             (None, Some(listen)) if listen.ip().is_unspecified() => {
                 Some(format!("it is required, because other servers cannot reach {listen}"))
             }
             _ => None,
         }
+    }
+
+    fn wrong_tls(&self, tls: &PeerTlsFiles) -> Option<String> {
+        if self.listen.is_none() {
+            return Some("it is for the address of cluster.listen, which is not set".to_owned());
+        }
+        let name = tls.server_name.as_deref()?;
+        ServerName::try_from(name).is_err().then(|| format!("server_name `{name}` is no name of a host"))
+    }
+
+    /// Reads the certificate for the other servers, and judges it as they do.
+    ///
+    /// # Errors
+    /// When a file cannot be used, or the other servers would refuse the certificate: it does not name the host of
+    /// [`advertise`](Self::advertise), [`tls`](Self::tls) names another authority, or its time is over.
+    pub fn check_certificate(&self) -> Result<(), TlsError> {
+        let Some(tls) = self.tls.clone().map(PeerTls::load).transpose()? else { return Ok(()) };
+        let listen = self.listen.map(|listen| listen.ip().to_string());
+        let host = self.advertise.as_deref().and_then(PeerUrl::parse).map(|url| url.host).or(listen.as_deref());
+        host.map_or(Ok(()), |host| tls.check(host).map_err(|refused| refused.error))
     }
 
     /// A configuration for each host, in the order of the connection string.
@@ -168,12 +211,36 @@ impl PostgresConfig {
     }
 }
 
-/// The host and port of an advertised URL.
-pub(crate) fn authority(url: &str) -> Option<&str> {
-    let authority = url.strip_prefix("http://")?.trim_end_matches('/');
-    let (host, port) = authority.rsplit_once(':')?;
-    let is_plain = !host.is_empty() && !authority.contains(['/', '@', '?', '#', ' ']);
-    (is_plain && port.parse::<u16>().is_ok_and(|port| port > 0)).then_some(authority)
+/// The parts of an advertised URL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PeerUrl<'a> {
+    pub(crate) is_encrypted: bool,
+    /// The host and the port.
+    pub(crate) authority: &'a str,
+    /// The host, an address of IPv6 without its brackets.
+    pub(crate) host: &'a str,
+}
+
+impl<'a> PeerUrl<'a> {
+    pub(crate) fn parse(url: &'a str) -> Option<Self> {
+        let (scheme, rest) = url.split_once("://")?;
+        let is_encrypted = match scheme {
+            "http" => false,
+            "https" => true,
+            _ => return None,
+        };
+        let authority = rest.trim_end_matches('/');
+        let (host, port) = authority.rsplit_once(':')?;
+        let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        let is_plain = !host.is_empty() && !authority.contains(['/', '@', '?', '#', ' ']);
+        let is_right = is_plain && port.parse::<u16>().is_ok_and(|port| port > 0);
+        is_right.then_some(Self { is_encrypted, authority, host })
+    }
+
+    /// The URL itself without a slash at its end, if it is one.
+    pub(crate) fn normal(url: &'a str) -> Option<&'a str> {
+        Self::parse(url).map(|_| url.trim_end_matches('/'))
+    }
 }
 
 fn port(ports: &[u16], number: usize) -> u16 {
@@ -238,6 +305,33 @@ mod tests {
         assert!(config.check().unwrap_err().to_string().contains("ca_file"));
         config.ca_file = Some("ca.pem".into());
         assert!(config.hosts().unwrap().iter().all(|host| host.get_ssl_mode() == SslMode::Require));
+    }
+
+    #[test]
+    fn an_advertised_url_says_whether_the_servers_encrypt() {
+        let with = |advertise: &str, tls: bool, listen: bool| {
+            let mut config = of("host=pg1");
+            config.listen = listen.then(|| "10.0.0.7:9410".parse().unwrap());
+            config.advertise = (!advertise.is_empty()).then(|| advertise.to_owned());
+            let own = crate::TlsFiles { certificate: "a.crt".into(), key: "a.key".into() };
+            config.tls = tls.then(|| PeerTlsFiles::new(own, "ca.crt"));
+            config.mistakes()
+        };
+        assert!(with("http://a:9410", false, true).is_empty());
+        assert!(with("https://[fd00::7]:9410/", true, true).is_empty());
+        assert!(with("", true, true).is_empty());
+        for (advertise, tls, listen, setting, part) in [
+            ("https://a:9410", false, true, "advertise", "set cluster.tls"),
+            ("http://a:9410", true, true, "advertise", "write https://"),
+            ("a:9410", true, true, "advertise", "no URL"),
+            ("https://a", true, true, "advertise", "no URL"),
+            ("", true, false, "tls", "cluster.listen"),
+        ] {
+            let found = with(advertise, tls, listen);
+            let is_it = |(key, reason): &(&str, String)| *key == setting && reason.contains(part);
+            assert!(found.iter().any(is_it), "{advertise}: {found:?}");
+        }
+        assert_eq!(PeerUrl::parse("https://[fd00::7]:9410").unwrap().host, "fd00::7");
     }
 
     #[test]

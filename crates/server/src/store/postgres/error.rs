@@ -4,6 +4,8 @@ use std::{path::PathBuf, time::Duration};
 
 use tokio::time::timeout;
 
+use crate::net::tls::TlsError;
+
 /// Why a server cannot keep its messages in PostgreSQL. No text contains a password.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -16,6 +18,9 @@ pub enum PostgresError {
         /// The reason.
         reason: String,
     },
+    /// The certificate for the other servers of the cluster cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The file with the certificates of authorities cannot be used.
     #[error("the certificates of {file} cannot be used: {reason}")]
     Authorities {

@@ -29,7 +29,7 @@ use std::{
     time::Duration,
 };
 
-pub(crate) use self::config::authority;
+pub(crate) use self::config::PeerUrl;
 use self::{
     commit::Batch,
     connect::Link,

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use dms_protocol::queue::NewQueue;
 use dms_server::{
-    Project, Server, ServerConfig, StartQueue,
+    PeerTlsFiles, Project, Server, ServerConfig, StartQueue,
     broker::{NewSchedule, Quotas, ScheduledMessage, embedded::PostgresConfig},
 };
 use dms_worker_postgres_fixture::PgServer;
@@ -16,6 +16,7 @@ use super::{
     Api, PROJECT,
     admin::{get, json as answer},
 };
+use crate::pki::Pki;
 
 /// A configuration of one server; all servers of a test use the same schema.
 pub(super) fn settings(server: &PgServer, schema: &str, quotas: Quotas) -> ServerConfig {
@@ -67,13 +68,17 @@ impl Cluster {
 async fn three(server: &PgServer, quotas: Quotas) -> Cluster {
     let schema = schema();
     let servers = join_all((0..3).map(|_| Api::with(settings(server, &schema, quotas)))).await;
+    await_owners(server, &schema, "3").await;
+    Cluster { servers, schema }
+}
+
+async fn await_owners(server: &PgServer, schema: &str, count: &str) {
     let sql = format!("SELECT count(DISTINCT owner) FROM {schema}.shard");
     let began = Instant::now();
-    while server.psql("postgres", &sql).unwrap().pop().unwrap() != "3" {
+    while server.psql("postgres", &sql).unwrap().pop().unwrap() != count {
         assert!(began.elapsed() < Duration::from_secs(20), "the shards are not spread");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    Cluster { servers, schema }
 }
 
 pub(super) const MANY: Quotas = Quotas { queues: 100, groups_per_queue: 3, tags_per_queue: 20 };
@@ -133,6 +138,31 @@ async fn each_server_answers_for_every_queue() {
         assert_eq!(servers[(number + 1) % 3].call("DELETE", queue, "").await.status, 204);
     }
     assert_eq!(servers[2].get("/queues").await.expect(200)["total"], 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn servers_with_certificates_pass_calls_on_encrypted() {
+    let Some(server) = PgServer::shared() else { return };
+    let (pki, schema) = (Pki::new(), schema());
+    let encrypted = || {
+        let mut settings = settings(server, &schema, MANY);
+        let postgres = settings.postgres.as_mut().unwrap();
+        postgres.tls = Some(PeerTlsFiles::new(pki.files(), pki.path("ca.pem")));
+        settings
+    };
+    let servers = [Api::with(encrypted()).await, Api::with(encrypted()).await];
+    await_owners(server, &schema, "2").await;
+    let urls = server.psql("postgres", &format!("SELECT url FROM {schema}.member")).unwrap();
+    assert!(urls.iter().all(|url| url.starts_with("https://127.0.0.1:")), "{urls:?}");
+    for number in 0..8 {
+        let (queue, group) = make(&servers[number % 2], &format!("queue-{number}")).await;
+        send(&servers[0], &queue, "hello").await;
+        let leased = servers[1].get(&format!("{group}/messages?time_wait=3")).await.expect(200);
+        assert_eq!(bodies(&leased), ["hello"]);
+    }
+    // So a reload of the certificates finds it.
+    let authorities: Vec<_> = servers[0].server.certificates().filter_map(|tls| tls.ca_file()).collect();
+    assert_eq!(authorities, [pki.path("ca.pem")]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -13,10 +13,6 @@ use std::{
 use bytes::BytesMut;
 use tokio::{
     io::{AsyncWriteExt, BufReader},
-    net::{
-        TcpStream,
-        tcp::{OwnedReadHalf, OwnedWriteHalf},
-    },
     sync::{Mutex as AsyncMutex, mpsc, oneshot},
     time::{Instant, timeout},
 };
@@ -25,11 +21,14 @@ use tokio_util::task::AbortOnDropHandle;
 use super::{
     CallRequest, CallResponse,
     frame::{Frame, FrameKind},
-    handshake, set_up,
+    stream::{self, Incoming, Outgoing},
 };
 use crate::{
     broker::BrokerError,
+    log_limit::Warnings,
+    net::peer_tls::PeerTls,
     server::cluster::call::{Call, Reply},
+    store::postgres::PeerUrl,
 };
 use dms_protocol::secret::Secret;
 
@@ -65,15 +64,17 @@ struct Connecting {
 #[derive(Debug)]
 pub(in crate::server::cluster) struct HopClient {
     secret: Secret,
+    tls: Option<PeerTls>,
     connections: Mutex<HashMap<Arc<str>, Place>>,
+    warnings: Warnings,
 }
 
 impl HopClient {
-    pub(in crate::server::cluster) fn new(secret: Secret) -> Self {
-        Self { secret, connections: Mutex::default() }
+    pub(in crate::server::cluster) fn new(secret: Secret, tls: Option<PeerTls>) -> Self {
+        Self { secret, tls, connections: Mutex::default(), warnings: Warnings::default() }
     }
 
-    /// The connection to the server at an address, made if there is none. Nothing is asked yet, so a call can still be made at
+    /// The connection to the server at a URL, made if there is none. Nothing is asked yet, so a call can still be made at
     /// another server.
     ///
     /// # Errors
@@ -94,16 +95,36 @@ impl HopClient {
         if let Some((_, why)) = place.failed.as_ref().filter(|(when, _)| *when >= asked) {
             return Err(HopError::NotSent(why.clone()));
         }
-        match timeout(CONNECT_TIMEOUT, Connection::open(address, &self.secret)).await {
+        match timeout(CONNECT_TIMEOUT, Connection::open(address, &self.secret, self.tls.as_ref())).await {
             Ok(Ok(made)) => Ok(place.open.insert(Arc::new(made)).clone()),
             failed => {
                 let why = match failed {
-                    Ok(Err(error)) => error.to_string(),
+                    Ok(Err(error)) => {
+                        self.warn(address, &error);
+                        error.to_string()
+                    }
                     _ => format!("no connection within {} s", CONNECT_TIMEOUT.as_secs()),
                 };
                 place.failed = Some((Instant::now(), why.clone()));
                 Err(HopError::NotSent(why))
             }
+        }
+    }
+}
+
+impl HopClient {
+    /// Warns of what does not pass by itself. A server that is not there is usual.
+    fn warn(&self, address: &str, error: &io::Error) {
+        use io::ErrorKind::{InvalidData, InvalidInput, PermissionDenied};
+        if matches!(error.kind(), InvalidData | InvalidInput | PermissionDenied)
+            && let Some(suppressed) = self.warnings.admit(Instant::now())
+        {
+            tracing::warn!(
+                %error,
+                address,
+                suppressed,
+                "another server of the cluster cannot be used, so requests for its queues wait; check server.cluster.tls and the certificates of both"
+            );
         }
     }
 }
@@ -135,13 +156,12 @@ impl Drop for Waiting {
 }
 
 impl Connection {
-    async fn open(address: &str, secret: &Secret) -> io::Result<Self> {
-        let mut stream = TcpStream::connect(address).await?;
-        set_up(&stream)?;
-        handshake::ask(&mut stream, secret).await?;
+    async fn open(url: &str, secret: &Secret, tls: Option<&PeerTls>) -> io::Result<Self> {
+        let url = PeerUrl::parse(url).ok_or_else(|| io::Error::other("its URL cannot be read"))?;
+        let halves = stream::connect(url, secret, tls).await?;
         let (out, frames) = mpsc::unbounded_channel();
         let pending = Arc::new(Pending::default());
-        let task = tokio::spawn(run(stream, frames, pending.clone()));
+        let task = tokio::spawn(run(halves, frames, pending.clone()));
         Ok(Self { out, pending, next: AtomicU64::new(1), _task: AbortOnDropHandle::new(task) })
     }
 
@@ -190,8 +210,7 @@ fn lock(pending: &Pending) -> MutexGuard<'_, HashMap<u64, oneshot::Sender<CallRe
 }
 
 /// Writes calls and reads answers until the connection ends. Calls without an answer learn that it broke.
-async fn run(stream: TcpStream, mut frames: mpsc::UnboundedReceiver<Frame>, pending: Arc<Pending>) {
-    let (from, to) = stream.into_split();
+async fn run((from, to): (Incoming, Outgoing), mut frames: mpsc::UnboundedReceiver<Frame>, pending: Arc<Pending>) {
     tokio::select! {
         () = read(from, &pending) => {}
         () = write(to, &mut frames) => {}
@@ -201,7 +220,7 @@ async fn run(stream: TcpStream, mut frames: mpsc::UnboundedReceiver<Frame>, pend
     lock(&pending).clear();
 }
 
-async fn read(from: OwnedReadHalf, pending: &Pending) {
+async fn read(from: Incoming, pending: &Pending) {
     let mut from = BufReader::new(from);
     while let Ok(Some(mut frame)) = Frame::read(&mut from).await {
         let Some(waiting) = lock(pending).remove(&frame.id) else { continue };
@@ -216,7 +235,7 @@ async fn read(from: OwnedReadHalf, pending: &Pending) {
 }
 
 /// Writes frames, as many at once as are waiting.
-pub(super) async fn write(mut to: OwnedWriteHalf, frames: &mut mpsc::UnboundedReceiver<Frame>) {
+pub(super) async fn write(mut to: Outgoing, frames: &mut mpsc::UnboundedReceiver<Frame>) {
     let mut bytes = BytesMut::new();
     while let Some(frame) = frames.recv().await {
         frame.put(&mut bytes);
@@ -224,7 +243,8 @@ pub(super) async fn write(mut to: OwnedWriteHalf, frames: &mut mpsc::UnboundedRe
             let Ok(frame) = frames.try_recv() else { break };
             frame.put(&mut bytes);
         }
-        if to.write_all(&bytes).await.is_err() {
+        // Encrypted bytes may still be in a buffer after they were written.
+        if to.write_all(&bytes).await.is_err() || to.flush().await.is_err() {
             return;
         }
         bytes.clear();

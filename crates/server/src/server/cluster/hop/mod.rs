@@ -1,10 +1,12 @@
 //! Calls between the servers of a cluster: one TCP connection from each server to each other one, with many calls on it.
 //!
-//! Both ends prove that they know the secret of the tables before anything else is read. Nothing is encrypted.
+//! Both ends prove that they know the secret of the tables before anything else is read. With certificates the connection is encrypted,
+//! and each end checks that of the other first.
 //!
 //! | file | contents |
 //! |---|---|
 //! | `frame` | the bytes on the connection |
+//! | `stream` | a connection, plain or encrypted |
 //! | `handshake` | the proof |
 //! | `refusal` | the errors of a broker as values |
 //! | `client` | the end that asks |
@@ -15,6 +17,7 @@ mod frame;
 mod handshake;
 mod refusal;
 pub(super) mod server;
+mod stream;
 
 use std::{io, time::Duration};
 

@@ -18,9 +18,8 @@ use super::{
     CallRequest, CallResponse,
     client::write,
     frame::{Frame, FrameKind},
-    handshake,
     refusal::Refusal,
-    set_up,
+    stream,
 };
 use crate::server::cluster::{
     Shared,
@@ -56,18 +55,16 @@ pub(in crate::server::cluster) async fn serve(listener: TcpListener, shared: Arc
 /// The calls under way by their numbers.
 type Calls = Arc<Mutex<HashMap<u64, AbortHandle>>>;
 
-async fn connection(mut stream: TcpStream, shared: Arc<Shared>) {
+async fn connection(stream: TcpStream, shared: Arc<Shared>) {
     let peer = stream.peer_addr().ok();
-    let began = match set_up(&stream) {
-        Ok(()) => handshake::answer(&mut stream, &shared.secret).await,
-        failed => failed,
+    let (from, to) = match stream::accept(stream, &shared.secret, shared.tls.as_ref()).await {
+        Ok(halves) => halves,
+        Err(error) => {
+            let peer = peer.map(tracing::field::display);
+            tracing::warn!(%error, peer, "a connection to server.cluster.listen was refused");
+            return;
+        }
     };
-    if let Err(error) = began {
-        let peer = peer.map(tracing::field::display);
-        tracing::warn!(%error, peer, "a connection to server.cluster.listen was refused");
-        return;
-    }
-    let (from, to) = stream.into_split();
     let mut from = BufReader::new(from);
     let (out, mut frames) = mpsc::unbounded_channel();
     let mut tasks = JoinSet::new();

@@ -227,7 +227,7 @@ impl Pair {
         }
         let old = std::mem::replace(&mut self.pg, next.take());
         let refused = old.store.commit(&[Record::GivenUp]);
-        assert!(matches!(refused, Err(StoreError::Fenced(_))), "{refused:?}");
+        assert!(refused.as_ref().is_err_and(StoreError::is_lost), "{refused:?}");
         let snapshot = &self.pg.snapshot;
         assert_eq!((snapshot.queues.len(), snapshot.groups.len(), snapshot.next_number), (2, 1, 7));
         self.model.compare_snapshot(snapshot);
