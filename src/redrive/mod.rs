@@ -66,6 +66,7 @@ pub struct Redrive {
     max_redrives: u32,
     unchanged: bool,
     skip_filtered: bool,
+    edited_originals: bool,
     dry_run: bool,
     journal: Option<PathBuf>,
 }
@@ -98,6 +99,8 @@ pub struct RedriveReport {
     /// Messages that were redriven the most times already. Over ROMA Connect MQS, whose messages carry no count: messages that failed
     /// again during the redrive.
     pub exhausted: u64,
+    /// Originals of dead letters that were edited and sent again; see [`Redrive::edited_originals`].
+    pub edited: u64,
     /// Messages whose copies cannot be sent.
     pub refused: u64,
     /// Copies that may be stored twice, because their answer or the acknowledgement of the original was lost. With a
@@ -110,8 +113,8 @@ pub struct RedriveReport {
 impl RedriveReport {
     /// The report of a redrive of a file.
     #[doc(hidden)]
-    pub fn of_file(redriven: u64, filtered: u64, exhausted: u64, refused: u64, doubled: u64) -> Self {
-        Self { redriven, filtered, exhausted, refused, doubled, earlier: 0 }
+    pub fn of_file(redriven: u64, filtered: u64, exhausted: u64, edited: u64, refused: u64, doubled: u64) -> Self {
+        Self { redriven, filtered, exhausted, edited, refused, doubled, earlier: 0 }
     }
 }
 
@@ -143,6 +146,7 @@ impl Redrive {
             max_redrives: 3,
             unchanged: false,
             skip_filtered: false,
+            edited_originals: false,
             dry_run: false,
             journal: None,
         }
@@ -219,6 +223,13 @@ impl Redrive {
         self
     }
 
+    /// Also sends originals of dead letters that were edited and sent again; off by default. This project's server keeps such an
+    /// original as a dead letter with the reason `edited` beside its copy.
+    pub fn edited_originals(mut self, on: bool) -> Self {
+        self.edited_originals = on;
+        self
+    }
+
     /// Sends nothing and counts the messages that would be sent; off by default. The messages are leased meanwhile. Of
     /// a FIFO queue only the first batch is seen.
     pub fn dry_run(mut self, on: bool) -> Self {
@@ -252,6 +263,7 @@ impl Redrive {
             began: clock::now(),
             unchanged: self.unchanged,
             skip_filtered: self.skip_filtered,
+            edited_originals: self.edited_originals,
             skipped: 0,
             dry_run: self.dry_run,
             report,

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     client::{Client, Error, SendOptions},
     limits::LimitError,
-    message::{Message, ReceivedMessage},
+    message::{DeadLetterInfo, Message, ReceivedMessage},
     queue::QueueId,
     retry::RetryPolicy,
     wire::Dialect,
@@ -40,6 +40,8 @@ pub(super) struct Sender {
     pub(super) began: jiff::Timestamp,
     pub(super) unchanged: bool,
     pub(super) skip_filtered: bool,
+    /// Whether originals of edited dead letters are sent, too.
+    pub(super) edited_originals: bool,
     /// Messages that were acknowledged without a copy.
     pub(super) skipped: u64,
     pub(super) dry_run: bool,
@@ -102,6 +104,11 @@ impl Memory {
 impl Sender {
     fn is_filtered(&self, message: &ReceivedMessage) -> bool {
         self.filter.as_ref().is_some_and(|filter| !filter(message))
+    }
+
+    /// Whether a message stays because an edited copy of it was sent.
+    fn is_edited(&self, message: &ReceivedMessage) -> bool {
+        !self.edited_originals && message.dead_letter.as_ref().is_some_and(DeadLetterInfo::is_edited_original)
     }
 
     fn is_exhausted(&self, message: &ReceivedMessage) -> bool {
@@ -222,7 +229,11 @@ pub(super) fn journal_error(error: &io::Error) -> Error {
 impl Visitor for Sender {
     fn wants(&self, message: &ReceivedMessage) -> bool {
         let is_wanted = self.skip_filtered || !self.is_filtered(message);
-        !self.dry_run && message.undecodable().is_none() && is_wanted && !self.is_exhausted(message)
+        !self.dry_run
+            && message.undecodable().is_none()
+            && is_wanted
+            && !self.is_edited(message)
+            && !self.is_exhausted(message)
     }
 
     async fn take(&mut self, messages: &[ReceivedMessage]) -> Result<usize, Error> {
@@ -252,6 +263,7 @@ impl Visitor for Sender {
         let count = match () {
             () if message.undecodable().is_some() => &mut self.report.refused,
             () if self.is_filtered(message) => &mut self.report.filtered,
+            () if self.is_edited(message) => &mut self.report.edited,
             () if self.is_exhausted(message) => &mut self.report.exhausted,
             () if self.dry_run => &mut self.report.redriven,
             () => &mut self.report.refused,

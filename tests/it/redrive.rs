@@ -9,7 +9,11 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use dms_server::{Project, Server, ServerConfig, clock::Clock};
+use dms_server::{
+    Project, Server, ServerConfig,
+    broker::{GroupPath, NewMessage, Stream},
+    clock::Clock,
+};
 use dms_worker::{
     Client,
     client::ConsumeOptions,
@@ -209,6 +213,34 @@ async fn a_dry_run_changes_nothing() {
     assert_eq!((report.redriven, report.filtered), (13, 12));
     assert_eq!(house.drain(&house.messages).await, []);
     assert_eq!(house.numbers(&house.dead).await.len(), 25);
+}
+
+/// Its copy was sent already: sending it, too, would handle the message twice.
+#[tokio::test(start_paused = true)]
+async fn the_original_of_an_edited_dead_letter_stays_unless_asked_for() {
+    let house = House::new(QueueMode::Normal, 2).await;
+    let broker = house._server.broker();
+    let SourcePath { queue, group, .. } = house.dead.clone();
+    let path = GroupPath { project: "p1".into(), queue, group };
+    let first = broker.peek(&path, Stream::DeadLetters, 1, 1).await.unwrap().remove(0);
+    let copy = NewMessage {
+        json: r#"{"body":100,"attributes":{}}"#.into(),
+        body_bytes: 3,
+        tags: vec![],
+        delay: Duration::ZERO,
+        origin: None,
+        deduplication: None,
+    };
+    broker.edit_dead_letter(&path, first.sequence, first.id, copy).await.unwrap();
+    assert_eq!(house.numbers(&house.messages).await, [100]);
+    for dry_run in [true, false] {
+        let report = run(house.redrive().dry_run(dry_run)).await;
+        assert_eq!((report.redriven, report.edited), (1, 1), "{dry_run}");
+    }
+    assert_eq!((house.numbers(&house.messages).await, house.left().await), (vec![1], 1));
+    let report = run(house.redrive().edited_originals(true)).await;
+    assert_eq!((report.redriven, report.edited), (1, 0));
+    assert_eq!((house.numbers(&house.messages).await, house.left().await), (vec![0], 0));
 }
 
 #[tokio::test(start_paused = true)]

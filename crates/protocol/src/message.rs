@@ -392,6 +392,12 @@ impl DeadLetterInfo {
     pub fn new(reason: impl Into<String>) -> Self {
         Self { reason: reason.into(), ..Self::default() }
     }
+
+    /// Whether this dead letter is the original of a copy that was edited and sent again. It is kept beside the copy, and redrives
+    /// leave it where it is, because its message was sent again already.
+    pub fn is_edited_original(&self) -> bool {
+        self.reason == "edited"
+    }
 }
 
 /// The reason, the error, the worker and the number of attempts, as in `failed: no such account (worker billing-1, attempt 3)`.

@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 
 use dms_protocol::{
     limits,
-    message::{Attributes, Body, MESSAGE_ID, Message},
+    message::{Attributes, Body, DeadLetterInfo, MESSAGE_ID, Message},
 };
 
 /// The fields. Others are ignored, so that lines of `receive` can be sent.
@@ -84,6 +84,15 @@ pub(crate) fn parse_copy(json: &[u8], common: &Message) -> Result<Message, Strin
     Ok(message)
 }
 
+/// Whether a line of `dlq dump` or of an export of the dashboard is the original of a dead letter that was edited and sent again.
+pub(crate) fn is_edited_original(json: &[u8]) -> bool {
+    #[derive(Deserialize)]
+    struct Line {
+        dead_letter: DeadLetterInfo,
+    }
+    serde_json::from_slice(json).is_ok_and(|line: Line| line.dead_letter.is_edited_original())
+}
+
 /// Checks a message against the service's limits, so that one that breaks a limit costs no other its request.
 ///
 /// # Errors
@@ -123,6 +132,17 @@ mod tests {
         assert_eq!(copy(r#"{"body":1,"id":"m_R","attributes":{"dms-message-id":"a"}}"#), r#"{"dms-message-id":"m_R"}"#);
         for line in [r#"{"body":1,"id":7}"#, r#"{"body":1}"#] {
             assert_eq!(copy(line), "{}");
+        }
+    }
+
+    #[test]
+    fn the_original_of_an_edited_dead_letter_is_known_by_its_reason() {
+        let is = |line: &str| is_edited_original(line.as_bytes());
+        assert!(is(r#"{"body":1,"dead_letter":{"reason":"edited","attempts":1}}"#));
+        for line in
+            [r#"{"body":1,"dead_letter":{"reason":"failed","attempts":1}}"#, r#"{"body":{"reason":"edited"}}"#, "{"]
+        {
+            assert!(!is(line), "{line}");
         }
     }
 

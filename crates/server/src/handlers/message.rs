@@ -84,13 +84,24 @@ pub(crate) async fn retry(request: &ApiRequest<'_>) -> Result<Response, ApiError
     let broker = &*request.app.broker;
     let mut dead = targets(request, &found)?;
     dead.retain(|target| target.place.found_in == FoundIn::DeadLetters);
+    // The copy of an edited message has the same id, and was sent already.
+    let all = dead.len();
+    dead.retain(|target| !target.place.dead_letter.as_ref().is_some_and(|info| info.is_edited_original()));
+    let originals = all - dead.len();
     let change = |target: &Target<'_>| {
         let (path, sequence) = (target.path.clone(), target.place.sequence);
         async move { broker.retry_dead_letter(&path, sequence, id).await }
     };
     let mut resolved = resolve(&dead, change).await?;
     if resolved.changed.count + resolved.leased == 0 {
-        return Err(nothing(request, &found, format!("There is no dead letter with the id {id}.")));
+        let text = match originals {
+            0 => format!("There is no dead letter with the id {id}."),
+            _ => format!(
+                "The dead letter with the id {id} is the original of a message that was edited and sent again: `dlq redrive --edited` and the \
+                 dashboard can send the original, too."
+            ),
+        };
+        return Err(nothing(request, &found, text));
     }
     resolved.retried = Some(resolved.changed.count);
     Ok(resolved.answer(&found))

@@ -143,6 +143,14 @@ fn dumped_dead_letters_can_be_redriven_from_the_file() {
         format!(r#"{{"body":{n},"attributes":{attributes},"id":"{id}"}}"#) + "\n"
     };
     assert_eq!(lines, mended(1) + &mended(3));
+    let edited = "{\"body\":9,\"dead_letter\":{\"reason\":\"edited\",\"attempts\":1}}\n{\"body\":8}\n";
+    let edited = dlq.program.file("edited.jsonl", edited);
+    let of_edited = |args: &[&str]| {
+        let report =
+            dlq.run(&[&["-o", "json", "dlq", "redrive", "q", "--file", &edited, "--dry-run"], args].concat()).json();
+        (report["redriven"].clone(), report["edited"].clone())
+    };
+    assert_eq!((of_edited(&[]), of_edited(&["--edited"])), ((json!(1), json!(1)), (json!(2), json!(0))));
     assert_eq!(of_file(&["--max", "1"]).json()["redriven"], 1);
     assert!(of_file(&[]).failed(2).contains("--resume"));
     assert_eq!(of_file(&["--resume"]).json()["redriven"], 4);

@@ -5,7 +5,10 @@ use std::{
     time::Duration,
 };
 
-use dms_server::{Project, Rights, Server, ServerConfig, broker::NewMessage};
+use dms_server::{
+    Project, Rights, Server, ServerConfig,
+    broker::{GroupPath, NewMessage, Stream},
+};
 use http::Request;
 use serde_json::{Value, json};
 
@@ -72,6 +75,29 @@ async fn a_dead_letter_goes_back_to_its_group() {
         api.post(&format!("/messages/{id}/discard"), "").await.text,
         r#"{"discarded":0,"leased":1,"delayed":0}"#
     );
+}
+
+/// Its copy, which has the same id, was sent already.
+#[tokio::test(start_paused = true)]
+async fn the_original_of_an_edited_dead_letter_is_not_retried() {
+    let api = Api::start().await;
+    let (queue, groups, id) = one_dead(&api).await;
+    let last = |path: &str| path.rsplit('/').next().unwrap().to_owned();
+    let path = GroupPath { project: PROJECT.into(), queue: last(&queue).into(), group: last(&groups[0]).into() };
+    let broker = api.server.broker();
+    let dead = broker.peek(&path, Stream::DeadLetters, 1, 1).await.unwrap().remove(0);
+    let copy = NewMessage {
+        json: r#"{"body":2,"attributes":{}}"#.into(),
+        body_bytes: 1,
+        tags: vec![],
+        delay: Duration::ZERO,
+        origin: None,
+        deduplication: None,
+    };
+    broker.edit_dead_letter(&path, dead.sequence, dead.id, copy).await.unwrap();
+    let said = api.post(&format!("/messages/{id}/retry"), "").await.refused(404, "DMS.10240406");
+    assert!(said.contains("edited and sent again"), "{said}");
+    assert_eq!(api.consume(&groups[0], "").await[0]["message"]["body"], json!(2));
 }
 
 #[tokio::test(start_paused = true)]

@@ -76,6 +76,9 @@ pub(super) struct RedriveArgs {
     /// How often a message may be redriven in total; 3 by default
     #[arg(long, value_name = "TIMES")]
     max_redrives: Option<u32>,
+    /// Also send the originals of dead letters that were edited and sent again (reason `edited`)
+    #[arg(long)]
+    edited: bool,
     /// Send nothing; print how many messages would be sent
     #[arg(long)]
     dry_run: bool,
@@ -158,7 +161,10 @@ async fn from_group(client: &Client, args: &RedriveArgs, which: &Selection, cont
     let about = format!("{endpoint} {project} {source:?}");
     let journal = journal_file("redrive", &about, args.journal.as_deref(), args.dry_run, context);
     let progress = SweepBar::new(context);
-    let redrive = Redrive::new(client.clone(), source).max_redrives(args.max_redrives()).dry_run(args.dry_run);
+    let redrive = Redrive::new(client.clone(), source)
+        .max_redrives(args.max_redrives())
+        .edited_originals(args.edited)
+        .dry_run(args.dry_run);
     let mut redrive = with_options(redrive, (args.max, args.rate), &args.filter, journal, &progress);
     if let Some(queue) = &args.to {
         redrive = redrive.to(client.find_queue(queue).await?.id);
@@ -233,20 +239,25 @@ fn is_usable(path: &Path, context: &Context) -> bool {
 }
 
 fn print(report: &RedriveReport, dry_run: bool, context: &Context) -> Result<(), Failure> {
-    let left = report.filtered + report.exhausted + report.refused;
+    let left = report.filtered + report.exhausted + report.edited + report.refused;
+    let edited = match report.edited {
+        0 => String::new(),
+        count => format!(", {count} are originals of edited messages: --edited sends them"),
+    };
     let verb = if dry_run { "would be redriven" } else { "redriven" };
     let earlier = match report.earlier {
         0 => String::new(),
         copies => format!(" after {copies} by earlier runs that were not finished"),
     };
     let text = format!(
-        "{} {verb}{earlier}, {left} left ({} did not match, {} were redriven too often, {} cannot be sent), {} may be there twice",
+        "{} {verb}{earlier}, {left} left ({} did not match, {} were redriven too often, {} cannot be sent{edited}), {} may be there twice",
         report.redriven, report.filtered, report.exhausted, report.refused, report.doubled
     );
     let json = json!({
         "redriven": report.redriven,
         "filtered": report.filtered,
         "exhausted": report.exhausted,
+        "edited": report.edited,
         "refused": report.refused,
         "doubled": report.doubled,
         "earlier": report.earlier,
@@ -272,6 +283,9 @@ async fn from_file(client: &Client, args: &RedriveArgs, file: &Path, context: &C
         false => send::open_file(file, args.journal.as_deref(), args.resume, task, common).await?,
     };
     input.keep_ids();
+    if !args.edited {
+        input.leave_originals();
+    }
     let mut report = Report::new(context, input.size());
     if let Some(journal) = journal.as_ref().filter(|journal| journal.is_resumed()) {
         report.resume(journal.progress());
@@ -287,7 +301,14 @@ async fn from_file(client: &Client, args: &RedriveArgs, file: &Path, context: &C
     report.clear();
     let total = report.total();
     let redriven = if args.dry_run { left.chosen } else { total.sent };
-    let counted = RedriveReport::of_file(redriven, left.filtered, left.exhausted, total.refused, report.doubled());
+    let counted = RedriveReport::of_file(
+        redriven,
+        left.filtered,
+        left.exhausted,
+        input.originals(),
+        total.refused,
+        report.doubled(),
+    );
     print(&counted, args.dry_run, context)?;
     let complete = ended || args.max.is_some_and(|max| left.chosen >= max);
     Ok(ExitCode::from(u8::from(total.refused > 0 || !complete)))

@@ -34,6 +34,8 @@ pub(crate) struct InputLine {
     pub(super) end: u64,
     /// The message, or why there is none.
     pub(super) message: Result<Message, String>,
+    /// Whether it stays, because it is the original of an edited dead letter.
+    pub(super) is_left: bool,
     /// Its text, where texts are kept and it is not too long to be held.
     pub(super) text: Option<Vec<u8>>,
 }
@@ -47,6 +49,8 @@ pub(crate) struct Input {
     size: Option<u64>,
     keeps_texts: bool,
     keeps_ids: bool,
+    leaves_originals: bool,
+    originals: u64,
 }
 
 enum InputSource {
@@ -58,12 +62,32 @@ impl Input {
     /// Bodies from the command line: JSON where they are JSON and not to be `text`.
     pub(crate) fn arguments(bodies: &[String], text: bool, common: Message) -> Self {
         let source = InputSource::Arguments { bodies: bodies.iter().cloned().collect(), text };
-        Self { source, common, number: 0, offset: 0, size: None, keeps_texts: false, keeps_ids: false }
+        Self {
+            source,
+            common,
+            number: 0,
+            offset: 0,
+            size: None,
+            keeps_texts: false,
+            keeps_ids: false,
+            leaves_originals: false,
+            originals: 0,
+        }
     }
 
     /// Makes each message a copy of the message whose `id` its line has.
     pub(crate) fn keep_ids(&mut self) {
         self.keeps_ids = true;
+    }
+
+    /// Leaves the originals of dead letters that were edited and sent again.
+    pub(crate) fn leave_originals(&mut self) {
+        self.leaves_originals = true;
+    }
+
+    /// The number of originals that were left.
+    pub(crate) fn originals(&self) -> u64 {
+        self.originals
     }
 
     /// Keeps the text of each line with its message.
@@ -97,7 +121,17 @@ impl Input {
 
     fn lines(reader: impl AsyncBufRead + Unpin + Send + 'static, name: &str, common: Message) -> Self {
         let source = InputSource::Lines { reader: Box::new(reader), name: name.to_owned() };
-        Self { source, common, number: 0, offset: 0, size: None, keeps_texts: false, keeps_ids: false }
+        Self {
+            source,
+            common,
+            number: 0,
+            offset: 0,
+            size: None,
+            keeps_texts: false,
+            keeps_ids: false,
+            leaves_originals: false,
+            originals: 0,
+        }
     }
 
     /// The size of the source in bytes, where it is known.
@@ -141,8 +175,10 @@ impl Input {
             self.number += 1;
             self.offset += bytes;
             if let Some(message) = message {
+                let is_left = self.leaves_originals && text.as_deref().is_some_and(line::is_edited_original);
+                self.originals += u64::from(is_left);
                 let text = text.filter(|_| self.keeps_texts);
-                return Ok(Some(InputLine { number: self.number, bytes, end: self.offset, message, text }));
+                return Ok(Some(InputLine { number: self.number, bytes, end: self.offset, message, is_left, text }));
             }
         }
     }

@@ -189,9 +189,10 @@ impl<'a> Pump<'a> {
             while self.held() > MAX_PENDING_BYTES {
                 self.settle_down_to(self.travelling.len() - 1).await?;
             }
-            let InputLine { number, bytes, end, message, text } = line;
+            let InputLine { number, bytes, end, message, is_left, text } = line;
             self.report.read(bytes);
-            let outcome = match message.map(&mut *choose).unwrap_or_else(Choice::Refuse) {
+            let choice = if is_left { Choice::Skip } else { message.map(&mut *choose).unwrap_or_else(Choice::Refuse) };
+            let outcome = match choice {
                 Choice::Send(message) => self.hand_over(number, message).await?,
                 Choice::Skip => LineOutcome::Skipped,
                 Choice::Refuse(reason) => LineOutcome::Refused(reason),
