@@ -14,6 +14,7 @@ import json
 import os
 import pathlib
 import pty
+import pwd
 import re
 import shutil
 import signal
@@ -57,6 +58,8 @@ server:
   queues:
     - {{name: orders, max_consume_count: 1, groups: [billing, audit]}}
     - {{name: mail, groups: [smtp]}}
+  schedules:
+    - {{name: nightly, cron: 0 2 * * *, timezone: Europe/Berlin, queue: mail, message: {{report: daily}}}}
 """
         self.config = self.directory / "config.yaml"
         self.config.write_text(config)
@@ -141,7 +144,11 @@ class Browser:
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
 
     def open(self, path):
-        self.driver.get(self.server.ui + path)
+        for _ in range(3):
+            self.driver.get(self.server.ui + path)
+            # Chromium may take a connection that was closed just now.
+            if not self.driver.execute_script("return location.protocol === 'chrome-error:'"):
+                break
         self.check()
 
     def check(self):
@@ -465,6 +472,56 @@ def test_tags(server, browser):
     browser.shoot("queue")
 
 
+def test_schedules(server, browser):
+    """One is added without a script, sends its message, is paused, and is removed. The one of the configuration cannot be removed."""
+    browser.driver.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
+    try:
+        browser.driver.get(server.ui + "/schedules")
+        browser.fill("#new-name", "wrong")
+        browser.fill("#new-cron", "0 25 * * *")
+        browser.fill("#new-message", "1")
+        browser.submit("#new-name")
+        assert "the hour is" in browser.text(".alert.bad") and browser.value("#new-cron") == "0 25 * * *"
+        browser.fill("#new-name", "each-second")
+        browser.one(f"#new-queue option[value='{server.ids('mail')[0]}']").click()
+        browser.fill("#new-cron", "* * * * * *")
+        browser.fill("#new-zone", "Asia/Shanghai")
+        browser.fill("#new-message", f'{{"id": {BIG}}}')
+        browser.submit("#new-name")
+    finally:
+        browser.driver.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
+    assert "each-second" in browser.text() and str(BIG) in browser.text(), browser.text()
+    page = browser.driver.current_url.removeprefix(server.ui).split("?")[0]
+
+    def has_sent():
+        browser.open(page)
+        return "message sent" in browser.text()
+
+    browser.until("a tick sent its message", has_sent)
+    browser.shoot("schedule")
+    browser.open("/schedules")
+    assert "nightly" in browser.text() and "of the configuration" in browser.text()
+    browser.shoot("schedules")
+    with browser.leaving():
+        browser.click("button[aria-label='Pause each-second']")
+    assert "paused" in browser.text(), browser.text()
+    browser.check()
+    browser.open("/queues/mail")
+    assert "each-second" in browser.text()
+    browser.open("/schedules/mail/nightly")
+    assert "server.schedules" in browser.text() and not browser.all("#confirm-remove")
+    browser.open(page)
+    browser.fill("#confirm-remove", "each-second")
+    browser.submit("#confirm-remove")
+    browser.until("it was removed", lambda: "each-second" not in browser.text())
+    browser.open("/activity")
+    for action in ("add-schedule", "pause-schedule", "remove-schedule"):
+        assert action in browser.text(), browser.text()
+    # Its messages would be found by the other tests.
+    call = urllib.request.Request(f"{server.ui}/queues/mail/purge", data=b"confirm=mail", headers={"Authorization": f"Bearer {TOKEN}"})
+    urllib.request.urlopen(call, timeout=30).close()
+
+
 def test_queues_are_created_and_deleted(server, browser):
     browser.open("/queues")
     browser.fill("#new-name", "made-here")
@@ -500,7 +557,7 @@ def test_keyboard(server, browser):
 
 PAGES = ["/", "/queues", "/queues/orders", "/queues/orders/billing", "/queues/orders/billing/messages", "/queues/orders/billing/leases", "/queues/orders/billing/dead",
          "/queues/orders/billing/dead/redrive", "/queues/orders/billing/consume", "/dead", "/search", "/search?text=order",
-         "/jobs", "/send", "/storage", "/cluster", "/access", "/activity", "/nothing"]
+         "/jobs", "/send", "/schedules", "/schedules/mail/nightly", "/storage", "/cluster", "/access", "/activity", "/nothing"]
 
 
 def test_every_page_in_every_language_theme_and_width(server, browser):
@@ -636,6 +693,107 @@ admin: {{listen: "127.0.0.1:0"}}
         application.shutdown()
 
 
+@contextlib.contextmanager
+def postgres():
+    """A PostgreSQL of its own, behind a socket; gives its URL."""
+    found = sorted(pathlib.Path("/usr/lib/postgresql").glob("*/bin/postgres"))
+    tools = found[-1].parent if found else pathlib.Path(shutil.which("postgres")).parent
+    directory = pathlib.Path(tempfile.mkdtemp(prefix="dms-pg-"))
+    # PostgreSQL refuses to run as root.
+    account = pwd.getpwnam("postgres") if os.getuid() == 0 else None
+    who = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []} if account else {}
+    if account:
+        os.chown(directory, account.pw_uid, account.pw_gid)
+    subprocess.run([tools / "initdb", "--no-sync", "--auth=trust", "--encoding=UTF8", "--locale=C", "--username=postgres", "-D", directory / "data"], cwd=directory, check=True, stdout=subprocess.DEVNULL, **who)
+    options = ["-c", "listen_addresses=", "-c", f"unix_socket_directories={directory}", "-D", directory / "data"]
+    process = subprocess.Popen([tools / "postgres", *options], cwd=directory, stderr=subprocess.DEVNULL, **who)
+    try:
+        while not (directory / ".s.PGSQL.5432").exists():
+            assert process.poll() is None, "PostgreSQL ended"
+            time.sleep(0.05)
+        yield f"host={directory} user=postgres dbname=postgres"
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(20)
+        shutil.rmtree(directory)
+
+
+def cluster_server(server, database, name):
+    """A server of a cluster, on ports of its own, without a token."""
+    config = server.directory / f"{name}.yaml"
+    config.write_text(f"""
+server:
+  listen: 127.0.0.1:0
+  admin: {{listen: "127.0.0.1:0", dashboard: {{actions: true}}}}
+  postgres: {{url: "{database}"}}
+  cluster: {{listen: "127.0.0.1:0", takeover_after: 2s}}
+  project_id: shop
+  queues:
+    - {{name: orders, max_consume_count: 1, groups: [billing]}}
+    - {{name: mail, groups: [smtp]}}
+""")
+    started = Server.__new__(Server)
+    started.binary, started.directory, started.config = server.binary, server.directory, config
+    started.start()
+    return started
+
+
+def test_cluster(server, browser):
+    """The pages of a cluster, and a redrive whose server dies: another one goes on with it."""
+    own = browser.server
+    with postgres() as database, contextlib.ExitStack() as stack:
+        servers = [cluster_server(server, database, name) for name in ("north", "south")]
+        first, second = servers
+        stack.callback(second.stop)
+        stack.callback(first.process.kill)
+        try:
+            browser.server = second
+
+            def both_own():
+                browser.open("/cluster")
+                return all(int(cell.text) > 0 for cell in browser.all("main table tbody tr td.num")[:2])
+
+            browser.until("both servers own shards", both_own)
+            for language in ("zh-CN", "en"):
+                if browser.driver.execute_script("return document.documentElement.lang") != language:
+                    browser.prefer("language", language)
+                for width in (390, 1280):
+                    browser.size(width, 860)
+                    for page in ("/cluster", "/jobs", "/storage", "/"):
+                        browser.open(page)
+                browser.open("/cluster")
+                browser.shoot("cluster" if language == "en" else "cluster-zh")
+            queue, groups = first.ids("orders")
+            first.send(queue, [{"order": number} for number in range(60)])
+            first.fail(queue, groups["billing"], 60, "no such account")
+            browser.server = first
+            browser.open("/queues/orders/billing/dead/redrive")
+            browser.fill("#rate", "8")
+            browser.fill("#typed", browser.value("input[name=expected]"))
+            browser.submit("#typed")
+            browser.until("the job runs", lambda: "/jobs/" in browser.driver.current_url)
+            job = browser.driver.current_url.rsplit("/", 1)[1]
+            browser.server = second
+
+            def is_listed():
+                browser.open("/jobs")
+                return "running at" in browser.text()
+
+            browser.until("the other server lists it", is_listed)
+            browser.shoot("jobs-cluster")
+            first.process.kill()
+
+            def is_done():
+                browser.driver.get(f"{second.ui}/jobs/{job}")
+                return "done" in browser.text() and "60 / 60" not in browser.text("h1")
+
+            browser.until("the other server goes on and ends it", is_done)
+            browser.check()
+            assert dead(second) == 0
+        finally:
+            browser.server = own
+
+
 def test_a_link_logs_in_once(server, browser):
     """`serve` prints it on a terminal."""
     config = server.directory / "linked.yaml"
@@ -710,9 +868,9 @@ admin: {listen: "127.0.0.1:0", dashboard: {actions: true}}
 
 TESTS = [
     test_login_and_live_numbers, test_charts, test_messages, test_redrive_is_cancelled_and_resumed, test_discard_is_undone, test_a_dead_letter_is_edited,
-    test_send, test_search_over_all_queues, test_tags,
+    test_send, test_search_over_all_queues, test_tags, test_schedules,
     test_queues_are_created_and_deleted, test_keyboard, test_every_page_in_every_language_theme_and_width,
-    test_the_read_token_sees_no_bodies_and_no_buttons, test_without_javascript, test_in_flight_with_deadlines, test_worker_pages, test_a_link_logs_in_once,
+    test_the_read_token_sees_no_bodies_and_no_buttons, test_without_javascript, test_in_flight_with_deadlines, test_worker_pages, test_cluster, test_a_link_logs_in_once,
 ]
 
 

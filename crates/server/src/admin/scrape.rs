@@ -1,12 +1,6 @@
 //! `/metrics`: all metrics of the server.
 
-use std::{
-    collections::HashMap,
-    fmt,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
 
 use axum::{Extension, extract::State, response::Response};
 use http::HeaderMap;
@@ -39,7 +33,7 @@ pub(super) async fn metrics(
 ) -> Response {
     let (queues, oldest) = (app.broker.overview().into(), Arc::new(oldest(&app).await));
     let queues = SeenQueues { queues, oldest, max_groups: app.metrics_max_groups };
-    let seen = ScrapedGauges { queues, storage: size(app.data_dir.clone()).await };
+    let seen = ScrapedGauges { queues, storage: disk_space::size(app.data_dir.clone()).await };
     match app.metrics.scrape(&registry, seen) {
         Ok(body) => exposition::answer(&headers, app.more_metrics.append_to(body)),
         Err(fmt::Error) => plain(&codes::INTERNAL.plain()),
@@ -51,21 +45,4 @@ async fn oldest(app: &AppState) -> HashMap<GroupId, Duration> {
     let now = app.authenticator.clock().now_ms();
     let age = |entered: i64| Duration::from_millis(u64::try_from(now.saturating_sub(entered)).unwrap_or(0));
     app.broker.oldest().await.into_iter().map(|(group, entered)| (group, age(entered))).collect()
-}
-
-/// The size of the files in the data directory.
-async fn size(directory: Option<PathBuf>) -> u64 {
-    let Some(directory) = directory else { return 0 };
-    let size = tokio::task::spawn_blocking(move || bytes_in(&directory)).await;
-    size.ok().and_then(Result::ok).unwrap_or(0)
-}
-
-fn bytes_in(directory: &Path) -> std::io::Result<u64> {
-    let mut bytes = 0;
-    for entry in std::fs::read_dir(directory)?.filter_map(Result::ok) {
-        // A file that was removed meanwhile has no size.
-        let Ok(meta) = entry.metadata() else { continue };
-        bytes += if meta.is_dir() { bytes_in(&entry.path())? } else { meta.len() };
-    }
-    Ok(bytes)
 }

@@ -72,3 +72,16 @@ pub struct ClusterStandby {
     /// How many bytes it has not made durable yet.
     pub lag_bytes: Option<i64>,
 }
+
+/// A job of a server, as the servers of a cluster keep it.
+#[doc(hidden)]
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct KeptJob {
+    /// Its id.
+    pub id: String,
+    /// What a server needs to continue it.
+    pub facts: String,
+    /// The name of the server that works on it, with the beginning of its id; `None` for this one.
+    pub server: Option<String>,
+}

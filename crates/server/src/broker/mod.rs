@@ -27,7 +27,7 @@ pub(crate) use self::error::AlreadyLogged;
 use self::sealed::Sealed;
 pub use self::{
     ack_status::{AckStatus, ReasonCounts},
-    cluster::{ClusterCounters, ClusterMember, ClusterShard, ClusterStandby, ClusterStatus},
+    cluster::{ClusterCounters, ClusterMember, ClusterShard, ClusterStandby, ClusterStatus, KeptJob},
     error::BrokerError,
     inspection::{
         BackedUp, DamagedIn, DamagedMessage, FoundIn, FoundMessage, FoundPlace, GroupStanding, PeekState, Peeked,
@@ -363,6 +363,24 @@ pub trait Broker: Sealed + fmt::Debug + Send + Sync + 'static {
     #[doc(hidden)]
     async fn end_polls_elsewhere(&self, _project: &ProjectId, _names: &[String]) -> usize {
         0
+    }
+
+    /// Keeps a job of this server where another one of the cluster finds it when this one is gone.
+    #[doc(hidden)]
+    async fn keep_job(&self, _id: &str, _facts: &str) -> Result<(), BrokerError> {
+        Err(BrokerError::NotOffered("jobs that other servers continue".into()))
+    }
+
+    /// Forgets a job of this server, which has ended.
+    #[doc(hidden)]
+    async fn forget_job(&self, _id: &str) -> Result<(), BrokerError> {
+        Err(BrokerError::NotOffered("jobs that other servers continue".into()))
+    }
+
+    /// The jobs of all servers, after this server has taken over those of servers that are gone.
+    #[doc(hidden)]
+    async fn kept_jobs(&self) -> Result<Vec<KeptJob>, BrokerError> {
+        Err(BrokerError::NotOffered("jobs that other servers continue".into()))
     }
 
     /// The counters of a server that shares its queues with others. `None` if it has them alone.

@@ -1,4 +1,4 @@
-//! The free space of the disk of the data directory, as a metric.
+//! The size of the data directory and the free space of its disk, the latter also as a metric.
 
 use std::{
     fmt,
@@ -34,12 +34,29 @@ impl Collector for DiskSpace {
 
 /// Without the blocks that are reserved for the superuser.
 #[cfg(unix)]
-fn free(directory: &Path) -> Option<u64> {
+pub(crate) fn free(directory: &Path) -> Option<u64> {
     let system = rustix::fs::statvfs(directory).ok()?;
     Some(system.f_bavail.saturating_mul(system.f_frsize))
 }
 
 #[cfg(not(unix))]
-fn free(_directory: &Path) -> Option<u64> {
+pub(crate) fn free(_directory: &Path) -> Option<u64> {
     None
+}
+
+/// The size of the files in the data directory.
+pub(crate) async fn size(directory: Option<PathBuf>) -> u64 {
+    let Some(directory) = directory else { return 0 };
+    let size = tokio::task::spawn_blocking(move || bytes_in(&directory)).await;
+    size.ok().and_then(Result::ok).unwrap_or(0)
+}
+
+fn bytes_in(directory: &Path) -> std::io::Result<u64> {
+    let mut bytes = 0;
+    for entry in std::fs::read_dir(directory)?.filter_map(Result::ok) {
+        // A file that was removed meanwhile has no size.
+        let Ok(meta) = entry.metadata() else { continue };
+        bytes += if meta.is_dir() { bytes_in(&entry.path())? } else { meta.len() };
+    }
+    Ok(bytes)
 }

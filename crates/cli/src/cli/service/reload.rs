@@ -101,6 +101,8 @@ impl<'a, R: Reloadable, F: Fn() -> Request> Reloader<'a, R, F> {
     ) -> Self {
         let file = request().path().map(ToOwned::to_owned);
         state.started(file.clone(), hexadecimal(hash));
+        #[cfg(feature = "dashboard")]
+        state.set_config(&config);
         // The watch starts before the process is announced as ready, so that it notices every later change.
         let certificates = certificate_files(&parts).iter().map(|file| content(file)).collect();
         let (config_watch, certificate_watch) = (FileWatch::knowing(vec![hash]), FileWatch::knowing(certificates));
@@ -176,6 +178,8 @@ impl<'a, R: Reloadable, F: Fn() -> Request> Reloader<'a, R, F> {
     fn applied(&self, hash: Content, new: &Config) {
         let pending = self.restart_needed(new);
         self.state.reloaded(hexadecimal(hash), pending.clone());
+        #[cfg(feature = "dashboard")]
+        self.state.set_config(&self.in_force);
         match pending.as_slice() {
             [] => tracing::info!("the configuration was read again"),
             keys => {

@@ -35,7 +35,7 @@ pub(crate) struct AdminState {
     pub(super) metrics: WorkerMetrics,
     pub(super) producers: ProducerMetrics,
     pub(super) connections: Registry,
-    pub(super) configuration: ConfigurationState,
+    pub(in crate::sidecar) configuration: ConfigurationState,
     pub(in crate::sidecar) guards: BearerPair,
     pub(in crate::sidecar) host_check: HostCheck,
     pub(super) started: Instant,

@@ -5,15 +5,30 @@ use maud::html;
 use serde_json::Value;
 
 use crate::sidecar::dashboard::Pages;
-use dms_server::internal::dashboard::{Ui, Visitor, activity_page, foreign};
+use dms_server::internal::dashboard::{Ui, Visitor, activity_page, foreign, time};
 
-/// `GET /ui/config`: the effective configuration, with `***` for secrets.
+/// `GET /ui/config`: the configuration in force, after the last reload, with `***` for secrets.
 pub(super) async fn config(State(pages): State<Pages>, Extension(visitor): Extension<Visitor>) -> Response {
     let ui = Ui::new(&pages.gate, &visitor);
     let (t, mut rows) = (ui.t, Vec::new());
-    collect("", &serde_json::to_value(&*pages.config).unwrap_or_default(), &mut rows);
+    let view = pages.admin.configuration.view();
+    // A process that never reloads runs with what it started with.
+    let config = view.as_ref().map_or(&pages.config, |view| &view.config);
+    collect("", &serde_json::to_value(&**config).unwrap_or_default(), &mut rows);
     let body = html! {
-        h1 { (t.configuration) }
+        h1 { (t.configuration_page) }
+        @if let Some(view) = &view {
+            p.lead {
+                (t.in_force_since) " " (time(view.since.as_millisecond()))
+                @if let Some(file) = &view.file { " · " code { (foreign(&file.display().to_string())) } }
+            }
+            @if !view.pending_restart.is_empty() {
+                p.alert.warn { (t.restart_needed) " " @for key in &view.pending_restart { code { (foreign(key)) } " " } }
+            }
+            @if let Some((at, error)) = &view.last_error {
+                p.alert.bad { (t.reload_refused) " " (time(at.as_millisecond())) br; code { (foreign(error)) } }
+            }
+        }
         p.muted { (t.configuration_help) }
         div.table-box { table.wide {
             thead { tr { th scope="col" { (t.setting) } th scope="col" { (t.value) } } }
@@ -22,7 +37,7 @@ pub(super) async fn config(State(pages): State<Pages>, Extension(visitor): Exten
             } } }
         } }
     };
-    ui.page(t.configuration, "/config", &body)
+    ui.page(t.configuration_page, "/config", &body)
 }
 
 /// The values that are set, by their keys.

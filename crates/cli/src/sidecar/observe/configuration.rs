@@ -13,6 +13,8 @@ use prometheus_client::{
 };
 use serde_json::{Value, json};
 
+#[cfg(feature = "dashboard")]
+use crate::config::Config;
 use dms_protocol::internal::clock;
 
 /// Which configuration is in force, and how the last reload ended. Clones share it.
@@ -37,6 +39,25 @@ struct InForce {
     last_error: Option<(Timestamp, String)>,
     /// The keys whose changes take a restart of the process.
     pending_restart: Vec<String>,
+    /// The settings, for the dashboard.
+    #[cfg(feature = "dashboard")]
+    config: Option<Arc<Config>>,
+}
+
+/// The configuration in force, as the dashboard shows it.
+#[cfg(feature = "dashboard")]
+#[derive(Clone, Debug)]
+pub(crate) struct ConfigurationView {
+    /// The settings.
+    pub(crate) config: Arc<Config>,
+    /// Since when they are in force.
+    pub(crate) since: Timestamp,
+    /// The file from which they were read.
+    pub(crate) file: Option<PathBuf>,
+    /// When and why the last reload was refused, if it was.
+    pub(crate) last_error: Option<(Timestamp, String)>,
+    /// The keys of the file that are not in force before a restart.
+    pub(crate) pending_restart: Vec<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -61,6 +82,25 @@ impl ConfigurationState {
             drop(self.0.metrics.attempts.get_or_create(&ResultLabels { result }));
         }
         self.applied(hash, Vec::new());
+    }
+
+    /// Notes the settings that are in force from now on.
+    #[cfg(feature = "dashboard")]
+    pub(crate) fn set_config(&self, config: &Config) {
+        self.lock().config = Some(Arc::new(config.clone()));
+    }
+
+    /// The configuration in force. `None` where nothing reloads it.
+    #[cfg(feature = "dashboard")]
+    pub(crate) fn view(&self) -> Option<ConfigurationView> {
+        let state = self.lock();
+        Some(ConfigurationView {
+            config: state.config.clone()?,
+            since: state.loaded_at?,
+            file: state.file.clone(),
+            last_error: state.last_error.clone(),
+            pending_restart: state.pending_restart.clone(),
+        })
     }
 
     /// Notes whether changes of the file are noticed.

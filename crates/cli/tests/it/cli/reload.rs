@@ -18,7 +18,8 @@ fn yaml(workers: &[&str], extra: &str) -> String {
 
 fn get(process: &Running, path: &str) -> String {
     let client = reqwest::blocking::Client::builder().no_proxy().build().unwrap();
-    client.get(format!("{}{path}", process.url("admin on "))).send().unwrap().text().unwrap()
+    let request = client.get(format!("{}{path}", process.url("admin on "))).header("Sec-Fetch-Site", "same-origin");
+    request.send().unwrap().text().unwrap()
 }
 
 fn status(process: &Running) -> Value {
@@ -50,6 +51,11 @@ fn a_file_that_is_replaced_is_applied_and_a_broken_or_deleted_one_is_not() {
     let said = status(&process);
     assert_eq!((names(&said), &said["configuration"]["hash"]), (vec!["a/g", "b/g"], &sha256(&second).into()));
     assert_eq!(said["configuration"]["pending_restart"], serde_json::json!([]));
+    // The dashboard shows what is in force: the second worker, and the limit.
+    let page = get(&process, "/ui/config");
+    assert!(page.contains("workers[1].queue") && page.contains("<code>limits.in_flight</code>"), "{page}");
+    let since = said["configuration"]["loaded_at"].as_str().unwrap();
+    assert!(page.contains("<code>9</code>") && page.contains(&since[..19]), "{since}: {page}");
 
     // Half-written: it is no YAML. Then two mistakes.
     program.file("config.yaml", &second[..second.len() - 10]);

@@ -121,10 +121,17 @@ const draw = (figure, data) => {
   if (figure.plot) { figure.plot.setData(columns(data, keys)); return; }
   const axis = { stroke: css("--muted"), grid: { stroke: css("--line"), width: 1 }, ticks: { stroke: css("--line"), width: 1 }, font: "12px system-ui" };
   const series = lines.map(([, label], place) => ({ label, stroke: css(colors[place]), width: 2, points: { show: false } }));
+  // Times in the language of the page, not in that of the chart's library.
+  const long = figure.dataset.step < 60 ? "medium" : "short";
+  const clock = new Intl.DateTimeFormat(document.documentElement.lang, { timeStyle: long });
+  const times = (_, splits) => splits.map((second) => clock.format(new Date(second * 1000)));
+  const time = { label: figure.dataset.time, value: (_, second) => second == null ? "--" : format.format(new Date(second * 1000)) };
+  // Samples are a second apart, so a mark in between would say the same twice.
+  const incrs = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600];
   const width = () => figure.clientWidth - 30;
   figure.plot = new uPlot({
-    width: width(), height: 190, series: [{}, ...series],
-    axes: [axis, { ...axis, size: 64 }],
+    width: width(), height: 190, series: [time, ...series],
+    axes: [{ ...axis, values: times, space: 90, incrs }, { ...axis, size: 64 }],
     cursor: { sync: { key: "charts" } },
     scales: { y: { range: (_, low, high) => [0, Math.max(high, 1) * 1.05] } },
   }, columns(data, keys), figure);

@@ -25,7 +25,7 @@ pub fn charts(ui: &Ui<'_>, data: &str, range: Range, began_ms: Option<i64>, char
             span.muted { @if let Some(began) = began_ms { (t.history_since) " " (time(began)) } }
         }
         @for (title, columns) in charts {
-            figure.chart data-chart=(lines(columns)) data-src=(src) data-step=(range.step()) {
+            figure.chart data-chart=(lines(columns)) data-src=(src) data-step=(range.step()) data-time=(t.when) {
                 figcaption { (title) }
                 noscript { p.muted { (t.charts_need_script) } }
             }

@@ -80,6 +80,7 @@ impl<'a> Ui<'a> {
                 ("/search", self.t.search),
                 ("/jobs", self.t.jobs),
                 ("/send", self.t.send),
+                ("/schedules", self.t.schedules),
                 ("/storage", self.t.storage),
                 ("/access", self.t.access),
                 ("/activity", self.t.activity),
@@ -198,7 +199,7 @@ impl<'a> Ui<'a> {
                 @if inside && self.gate.product() == Product::Server {
                     form.find method="get" action=(self.url("/find")) role="search" aria-label=(t.find_message) {
                         label.hidden for="find-id" { (t.find_message) }
-                        input #find-id name="id" placeholder=(t.find_message) autocomplete="off" required;
+                        input #find-id name="id" placeholder=(t.message_id) autocomplete="off" required;
                     }
                 }
                 @if inside && !self.visitor.acts() { span.badge { (t.read_only) } }

@@ -11,6 +11,7 @@ use crate::{
             frame::Ui,
         },
         server::request::PageRequest,
+        text::Texts,
     },
 };
 
@@ -46,6 +47,19 @@ pub(super) async fn show(request: PageRequest) -> Response {
     ui.page(t.cluster, "/storage", &body)
 }
 
+/// The word for the state of a server or a shard.
+fn state<'a>(state: &'a str, t: &'a Texts) -> &'a str {
+    match state {
+        "serving" => t.state_serving,
+        "draining" => t.state_draining,
+        "silent" => t.state_silent,
+        "owned" => t.state_owned,
+        "free" => t.state_free,
+        "dead" => t.state_dead,
+        other => other,
+    }
+}
+
 fn members(ui: &Ui<'_>, status: &ClusterStatus) -> Markup {
     let t = ui.t;
     let class = |state: &str| match state {
@@ -59,7 +73,7 @@ fn members(ui: &Ui<'_>, status: &ClusterStatus) -> Markup {
         } }
         tbody { @for member in &status.members { tr {
             th scope="row" data-label=(t.server) { (foreign(&member.name)) @if member.id == status.this { " " small.muted { (t.this_server) } } }
-            td data-label=(t.state) { span.chip.(class(&member.state)) { (member.state) } }
+            td data-label=(t.state) { span.chip.(class(&member.state)) { (state(&member.state, t)) } }
             td.num data-label=(t.shards) { (member.shards.len()) }
             td.body data-label=(t.address) { @if member.url.is_empty() { span.muted { (t.not_reachable) } } @else { (foreign(&member.url)) } }
             td data-label=(t.ids) { code { (foreign(&member.id)) } }
@@ -69,12 +83,13 @@ fn members(ui: &Ui<'_>, status: &ClusterStatus) -> Markup {
 
 fn shards(ui: &Ui<'_>, status: &ClusterStatus) -> Markup {
     let t = ui.t;
+    // Servers may have the same name. The beginning of the id names one in `dms-worker cluster`, too.
     let name = |id: &str| {
         status
             .members
             .iter()
             .find(|member| member.id == *id)
-            .map_or_else(|| id.to_owned(), |member| member.name.clone())
+            .map_or_else(|| id.to_owned(), |member| format!("{} ({})", member.name, id.get(..4).unwrap_or(id)))
     };
     let shown = |id: Option<&String>| id.map_or_else(|| "–".to_owned(), |id| name(id));
     html! { div.table-box { table.wide {
@@ -84,7 +99,7 @@ fn shards(ui: &Ui<'_>, status: &ClusterStatus) -> Markup {
         tbody { @for shard in &status.shards { tr {
             td.num data-label=(t.shard) { (shard.shard) }
             td data-label=(t.owner) { (foreign(&shown(shard.owner.as_ref()))) }
-            td data-label=(t.state) { span.chip.(if shard.state == "owned" { "ready" } else { "bad" }) { (shard.state) } @if shard.pinned { " " (t.pinned) } }
+            td data-label=(t.state) { span.chip.(if shard.state == "owned" { "ready" } else { "bad" }) { (state(&shard.state, t)) } @if shard.pinned { " " (t.pinned) } }
             td.num data-label=(t.epoch) { (shard.epoch) }
             td data-label=(t.next_owner) { (foreign(&shown(shard.wanted.as_ref()))) }
         } } }

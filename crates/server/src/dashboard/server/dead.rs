@@ -282,6 +282,9 @@ fn begin(request: &PageRequest<Found>, kind: Kind) -> Response {
         return see_other(&ui.url(&format!("/jobs/{}", open.order.id)));
     }
     let path = found.path();
+    if let Some(other) = pages.dashboard.jobs.elsewhere().into_iter().find(|other| other.order.path() == path) {
+        return ui.refused(&format!("{} {}", ui.t.job_running, fill(ui.t.job_at_server, &[&other.server])));
+    }
     let order = Order {
         id: format!("{:08x}", fastrand::u32(..)),
         kind,

@@ -1,6 +1,10 @@
 //! `/ui/events`: the numbers of a page as they change, one event a second.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use axum::{
     Extension,
@@ -35,7 +39,7 @@ struct Events {
     /// The group of the page; all groups on the overview.
     group: Option<String>,
     snapshots: watch::Receiver<Arc<Snapshot>>,
-    sent: Option<Live>,
+    sent: Option<Arc<Live>>,
     ends: Instant,
     _place: OwnedSemaphorePermit,
 }
@@ -73,7 +77,7 @@ impl Events {
     /// The next event; `None` at the end of the stream.
     async fn next(&mut self) -> Option<String> {
         if self.sent.is_none() {
-            self.sent = Some(Live::default());
+            self.sent = Some(Arc::default());
             return Some("retry: 2000\n\n".to_owned());
         }
         let stopping = self.pages.app.stopping.clone();
@@ -87,9 +91,10 @@ impl Events {
         Some(changes.map_or_else(|| ":\n\n".to_owned(), |changes| format!("data: {changes}\n\n")))
     }
 
-    fn numbers(&self, snapshot: &Snapshot) -> Live {
+    fn numbers(&self, snapshot: &Arc<Snapshot>) -> Arc<Live> {
         let Some(wanted) = &self.group else {
-            return self.pages.overview_live(snapshot, &self.pages.findings(snapshot), self.t);
+            let make = || self.pages.overview_live(snapshot, &self.pages.findings(snapshot), self.t);
+            return self.pages.dashboard.latest.of(snapshot, self.t, make);
         };
         let mut live = Live::default();
         for queue in &snapshot.queues {
@@ -97,6 +102,56 @@ impl Events {
                 self.pages.group_live(queue, group, snapshot, self.t, &mut live);
             }
         }
+        Arc::new(live)
+    }
+}
+
+/// The numbers of the latest overview in one language. With thousands of groups they take some milliseconds to make, so all open
+/// pages share them.
+#[derive(Debug, Default)]
+pub(super) struct LatestOverview(Mutex<Option<SharedNumbers>>);
+
+/// Numbers with the snapshot and the language that they are of.
+#[derive(Debug)]
+struct SharedNumbers {
+    snapshot: Arc<Snapshot>,
+    t: &'static Texts,
+    live: Arc<Live>,
+}
+
+impl LatestOverview {
+    /// The numbers of this snapshot. Locked while they are made, so that pages that ask at the same time make them once.
+    fn of(&self, snapshot: &Arc<Snapshot>, t: &'static Texts, make: impl FnOnce() -> Live) -> Arc<Live> {
+        let mut latest = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(shared) = &*latest
+            && Arc::ptr_eq(&shared.snapshot, snapshot)
+            && std::ptr::eq(shared.t, t)
+        {
+            return Arc::clone(&shared.live);
+        }
+        let live = Arc::new(make());
+        *latest = Some(SharedNumbers { snapshot: Arc::clone(snapshot), t, live: Arc::clone(&live) });
         live
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dashboard::text::Language;
+
+    #[test]
+    fn pages_that_show_the_same_share_their_numbers() {
+        let (latest, snapshot, mut made) = (LatestOverview::default(), Arc::<Snapshot>::default(), 0);
+        let mut of = |snapshot: &Arc<Snapshot>, language: Language| {
+            drop(latest.of(snapshot, language.texts(), || {
+                made += 1;
+                Live::default()
+            }));
+            made
+        };
+        assert_eq!((of(&snapshot, Language::English), of(&snapshot, Language::English)), (1, 1));
+        assert_eq!(of(&snapshot, Language::Chinese), 2);
+        assert_eq!(of(&Arc::default(), Language::Chinese), 3);
     }
 }

@@ -18,7 +18,7 @@ use crate::{
         series::Range,
         server::{
             Pages,
-            find::queue_urls,
+            find::{group_url, queue_urls},
             history::{Column, Forecast, Snapshot},
         },
         text::{Texts, fill},
@@ -161,8 +161,7 @@ impl Pages {
         let (mut stuck, mut growing, mut dead) = (Vec::new(), Vec::new(), Vec::new());
         for (queue, page) in queue_urls(&snapshot.queues) {
             for group in &queue.groups {
-                let (label, url) =
-                    (format!("{} / {}", queue.queue.name, group.group.name), format!("{page}/{}", group.group.name));
+                let (label, url) = (format!("{} / {}", queue.queue.name, group.group.name), group_url(&page, group));
                 let ready = group.group.available_messages;
                 let (forecast, change) = self.dashboard.history.forecast(&group.group.id, ready + group.in_flight);
                 let age = oldest(&group.group.id, snapshot).filter(|age| *age >= OLD && forecast == Forecast::Never);

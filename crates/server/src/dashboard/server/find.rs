@@ -62,6 +62,16 @@ pub(super) async fn group(pages: &Pages, params: &RawPathParams, query: &Form) -
     Some(Found { queue, group })
 }
 
+/// The paths below a queue that are no groups.
+const TAKEN: [&str; 4] = ["groups", "tags", "purge", "delete"];
+
+/// The path of a group's page below the one of its queue: by its name, unless an action of the queue has the same path.
+pub(super) fn group_url(queue: &str, group: &GroupOverview) -> String {
+    let name = group.group.name.as_str();
+    let name = if TAKEN.contains(&name) { group.group.id.as_str() } else { name };
+    format!("{queue}/{name}")
+}
+
 /// Each queue with the path of its page. Queues with a unique name are addressed by it.
 pub(super) fn queue_urls(queues: &[QueueOverview]) -> impl Iterator<Item = (&QueueOverview, String)> {
     let mut counts = HashMap::<&str, usize>::new();
@@ -71,4 +81,34 @@ pub(super) fn queue_urls(queues: &[QueueOverview]) -> impl Iterator<Item = (&Que
         let name = if is_unique { &queue.queue.name } else { queue.queue.id.as_str() };
         (queue, format!("/queues/{name}"))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use dms_protocol::queue::{ConsumerGroup, GroupId};
+
+    use super::*;
+
+    #[test]
+    fn a_group_with_the_name_of_an_action_has_a_page() {
+        let url = |name: &str| {
+            let group = ConsumerGroup::new(GroupId::from("g-1"), name);
+            let group = GroupOverview {
+                group,
+                in_flight: 0,
+                leases: 0,
+                consumed_per_second: 0.0,
+                polls: 0,
+                expired_unread: 0,
+                expired_dead_letters: 0,
+                damaged: 0,
+                damaged_dead_letters: 0,
+            };
+            group_url("/queues/orders", &group)
+        };
+        assert_eq!(
+            (url("billing"), url("tags")),
+            ("/queues/orders/billing".to_owned(), "/queues/orders/g-1".to_owned())
+        );
+    }
 }

@@ -22,7 +22,7 @@ use crate::{
             Pages,
             find::{self, Found},
             request::PageRequest,
-            tags,
+            schedules, tags,
         },
         text::fill,
     },
@@ -222,7 +222,7 @@ pub(super) async fn consume(request: PageRequest<Found>) -> Response {
 pub(super) async fn queue(request: PageRequest<QueueOverview>) -> Response {
     let (ui, PageRequest { pages, visitor, target: queue, form: query }) = (request.ui(), &request);
     let (t, base) = (ui.t, format!("/queues/{}", queue.queue.id));
-    let tags = tags::section(&ui, pages, queue).await;
+    let (schedules, tags) = (schedules::section(&ui, pages, queue).await, tags::section(&ui, pages, queue).await);
     let body = html! {
         h1 { (queue.queue.name) " " small.muted { (queue.queue.mode.as_str()) } }
         @if !queue.queue.description.is_empty() { p { (foreign(&queue.queue.description)) } }
@@ -243,6 +243,7 @@ pub(super) async fn queue(request: PageRequest<QueueOverview>) -> Response {
             }
         }
         p { a.button href=(ui.url(&format!("/send?queue={}", queue.queue.id))) { (t.send_message) } }
+        (schedules)
         (tags)
         @if visitor.acts() {
             h2 { (t.dangers) }

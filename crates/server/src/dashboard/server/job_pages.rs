@@ -11,7 +11,7 @@ use crate::dashboard::{
         frame::{Ui, see_other},
     },
     server::{
-        jobs::{Job, Kind, State as JobState},
+        jobs::{Elsewhere, Job, Kind, Order, State as JobState},
         request::PageRequest,
     },
     text::{Texts, fill},
@@ -21,24 +21,34 @@ use crate::dashboard::{
 pub(super) async fn list(request: PageRequest) -> Response {
     let ui = request.ui();
     let (t, jobs) = (ui.t, request.pages.dashboard.jobs.all());
+    let elsewhere = request.pages.dashboard.jobs.elsewhere();
     let body = html! {
         h1 { (t.jobs) }
         p.muted { (t.jobs_help) }
-        @if jobs.is_empty() { p.empty { (t.no_jobs) } } @else {
+        @if jobs.is_empty() && elsewhere.is_empty() { p.empty { (t.no_jobs) } } @else {
             div.table-box { table.wide {
                 thead { tr {
                     th scope="col" { (t.job) } th scope="col" { (t.group) } th scope="col" { (t.state) } th.num scope="col" { (t.progress) }
                     th scope="col" { (t.began) } th scope="col" { (t.who) }
                 } }
                 tbody { @for job in &jobs { tr {
-                    td data-label=(t.job) { a href=(ui.url(&format!("/jobs/{}", job.order.id))) { (kind(job, t)) } }
+                    td data-label=(t.job) { a href=(ui.url(&format!("/jobs/{}", job.order.id))) { (kind(&job.order, t)) } }
                     td data-label=(t.group) { (job.order.label) }
                     td data-label=(t.state) { (state(job, t)) }
                     td.num data-label=(t.progress) { (number(job.done())) " / " (number(job.order.expected)) }
                     td data-label=(t.began) { (time(job.order.began_ms)) }
                     td data-label=(t.who) { (job.order.who) }
+                } }
+                @for Elsewhere { order, server } in &elsewhere { tr {
+                    td data-label=(t.job) { (kind(order, t)) }
+                    td data-label=(t.group) { (order.label) }
+                    td data-label=(t.state) { span.chip.leased { (fill(t.job_at_server, &[server])) } }
+                    td.num data-label=(t.progress) { "– / " (number(order.expected)) }
+                    td data-label=(t.began) { (time(order.began_ms)) }
+                    td data-label=(t.who) { (order.who) }
                 } } }
             } }
+            @if !elsewhere.is_empty() { p.muted { (t.jobs_elsewhere_help) } }
         }
     };
     ui.page(t.jobs, "/jobs", &body)
@@ -49,12 +59,12 @@ pub(super) async fn show(request: PageRequest<Arc<Job>>) -> Response {
     let (ui, job) = (request.ui(), &request.target);
     let t = ui.t;
     let body = html! {
-        h1 { (kind(job, t)) " · " (job.order.label) }
+        h1 { (kind(&job.order, t)) " · " (job.order.label) }
         // The script replaces this part while the job is open, because nothing else on the page changes.
         div #job data-refresh=[job.is_open().then_some("1")] { (progress(&ui, job)) }
         p { a href=(ui.url(&job.order.page)) { (t.back_to_dead_letters) } " · " a href=(ui.url("/jobs")) { (t.jobs) } }
     };
-    ui.page(kind(job, t), "/jobs", &body)
+    ui.page(kind(&job.order, t), "/jobs", &body)
 }
 
 fn progress(ui: &Ui<'_>, job: &Job) -> Markup {
@@ -82,8 +92,8 @@ fn progress(ui: &Ui<'_>, job: &Job) -> Markup {
     }
 }
 
-fn kind(job: &Job, t: &'static Texts) -> &'static str {
-    match job.order.kind {
+fn kind(order: &Order, t: &'static Texts) -> &'static str {
+    match order.kind {
         Kind::Redrive => t.redrive,
         Kind::Discard => t.discard,
     }
@@ -95,6 +105,7 @@ fn state(job: &Job, t: &Texts) -> Markup {
         JobState::Running => ("leased", t.running.to_owned()),
         JobState::Done => ("ready", t.done.to_owned()),
         JobState::Cancelled => ("settled", t.cancelled.to_owned()),
+        JobState::Moved => ("settled", t.job_moved.to_owned()),
         JobState::Failed(_) => ("bad", t.failed.to_owned()),
     };
     html! { span.chip.(class) { (text) } }

@@ -149,10 +149,13 @@ fn standing(ui: &Ui<'_>, found: &FoundPlace, group: &GroupStanding, id: MessageO
         Standing::Damaged => ("bad", t.is_damaged.to_owned()),
     };
     let is_dead = found.found_in == FoundIn::DeadLetters;
+    // Its edited copy was sent: sending it, too, is seldom wanted.
+    let is_original = found.dead_letter.as_ref().is_some_and(|info| info.is_edited_original());
     let form = |action: &str, name: &str, class: &str| {
         html! {
             form.inline method="post" action=(ui.url(&format!("/messages/{id}/{action}"))) {
                 input type="hidden" name="queue" value=(found.queue.as_str());
+                input type="hidden" name="place" value=(place_of(found));
                 input type="hidden" name="group" value=(group.group.as_str());
                 button.(class) type="submit" { (name) }
             }
@@ -166,12 +169,22 @@ fn standing(ui: &Ui<'_>, found: &FoundPlace, group: &GroupStanding, id: MessageO
             @if ui.visitor.acts() && group.standing == Standing::Available {
                 @if is_dead {
                     @let page = format!("/queues/{}/{}/dead/{}/edit", found.queue, group.group, found.sequence);
-                    " " (form("retry", t.redrive_this, "primary")) " " a.button href=(ui.url(&page)) { (t.edit_this) }
+                    " " (form("retry", t.redrive_this, if is_original { "" } else { "primary" })) " " a.button href=(ui.url(&page)) { (t.edit_this) }
                 }
                 " " (form("discard", t.discard_this, "bad"))
             }
         }
     }
+}
+
+/// The place of a copy in its queue, as forms name it.
+fn place_of(found: &FoundPlace) -> String {
+    let stream = match found.found_in {
+        FoundIn::Queue => "messages",
+        FoundIn::Delayed => "delayed",
+        FoundIn::DeadLetters => "dead-letters",
+    };
+    format!("{stream}-{}", found.sequence)
 }
 
 fn content(ui: &Ui<'_>, parts: &Parts<'_>, place: usize) -> Markup {
@@ -214,9 +227,8 @@ async fn act(request: &PageRequest<MessageOrigin>, body: Body, action: &'static 
     let (ui, PageRequest { pages, visitor, target: id, .. }) = (request.ui(), request);
     let gate = &pages.dashboard.gate;
     let Ok(form) = Form::read(body, MAX_FORM).await else { return ui.bad_form() };
-    let done = pages
-        .settle(*id, form.first("queue").unwrap_or_default(), form.first("group").unwrap_or_default(), action)
-        .await;
+    let [queue, group, place] = ["queue", "group", "place"].map(|name| form.first(name).unwrap_or_default());
+    let done = pages.settle(*id, queue, group, place, action).await;
     let target = id.to_string();
     let notice = match done {
         Ok(count) => {
@@ -232,11 +244,21 @@ async fn act(request: &PageRequest<MessageOrigin>, body: Body, action: &'static 
 }
 
 impl Pages {
-    /// Redrives or discards a message in the queue and group of the form.
-    async fn settle(&self, id: MessageOrigin, queue: &str, group: &str, action: &str) -> Result<usize, BrokerError> {
+    /// Redrives or discards a message at its place in the queue and group of the form.
+    async fn settle(
+        &self,
+        id: MessageOrigin,
+        queue: &str,
+        group: &str,
+        at: &str,
+        action: &str,
+    ) -> Result<usize, BrokerError> {
         let (_, places) = self.find(id).await?;
         let mut count = 0;
-        for (project, place) in places.iter().filter(|(_, place)| place.queue.as_str() == queue) {
+        // Several dead letters may have this id, such as an edited copy and its original. The button is for one of them.
+        for (project, place) in
+            places.iter().filter(|(_, place)| place.queue.as_str() == queue && place_of(place) == at)
+        {
             let standings = place.groups.iter().filter(|standing| standing.group.as_str() == group);
             for standing in standings.filter(|standing| standing.standing == Standing::Available) {
                 let path =

@@ -7,7 +7,8 @@
 //! | `messages`, `leases`, `message`, `send` | looking at messages, at those in flight, one message, sending one |
 //! | `dead_overview`, `dead`, `edit`, `export` | dead letters by reason, edited and sent again, and as a file |
 //! | `jobs`, `job_pages` | redrives and discards in the background |
-//! | `storage`, `cluster` | the store, the servers that share it, and what was done through the dashboard |
+//! | `storage`, `disk`, `cluster` | the store, its disk, the servers that share it, and what was done through the dashboard |
+//! | `schedules` | messages that are sent at planned times |
 //! | `accounts` | keys, users and tokens with their rights |
 //! | `history`, `events` | samples of the last day, and live numbers |
 //! | `request` | the visitor, the queue or group in the path, and the form of a request |
@@ -18,6 +19,7 @@ mod accounts;
 mod cluster;
 mod dead;
 mod dead_overview;
+mod disk;
 mod edit;
 mod events;
 mod export;
@@ -35,6 +37,7 @@ mod overview;
 mod queues;
 mod request;
 mod scan;
+mod schedules;
 mod search;
 mod send;
 mod storage;
@@ -50,7 +53,7 @@ use axum::{
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use self::{history::History, jobs::Jobs, request::PageRequest};
+use self::{disk::DiskHistory, events::LatestOverview, history::History, jobs::Jobs, request::PageRequest};
 use crate::{
     dashboard::{access::gate::Gate, behind_gate},
     state::AppState,
@@ -66,6 +69,8 @@ const MAX_PEEKS: usize = 2;
 pub(crate) struct Dashboard {
     gate: Gate,
     history: History,
+    disk: DiskHistory,
+    latest: LatestOverview,
     jobs: Arc<Jobs>,
     /// Places for open streams of events.
     streams: Arc<Semaphore>,
@@ -77,7 +82,15 @@ impl Dashboard {
     /// The dashboard behind this gate.
     pub(crate) fn new(gate: Gate) -> Arc<Self> {
         let (streams, peeks) = (Arc::new(Semaphore::new(events::MAX_STREAMS)), Semaphore::new(MAX_PEEKS));
-        Arc::new(Self { gate, history: History::default(), jobs: Arc::default(), streams, peeks })
+        Arc::new(Self {
+            gate,
+            history: History::default(),
+            disk: DiskHistory::default(),
+            latest: LatestOverview::default(),
+            jobs: Arc::default(),
+            streams,
+            peeks,
+        })
     }
 
     /// The URL path of a page that logs in once.
@@ -93,7 +106,17 @@ impl Dashboard {
     /// Continues the redrives of the last process, and takes samples until the server ends.
     pub(crate) async fn run(&self, app: &Arc<AppState>, ended: &CancellationToken) {
         self.jobs.resume(app, &self.gate);
-        self.history.run(app, ended).await;
+        let watch = async {
+            if app.broker.cluster_counters().is_some() {
+                self.jobs.watch(app, &self.gate).await;
+            }
+        };
+        let disk = async {
+            if let Some(directory) = &app.data_dir {
+                ended.run_until_cancelled(self.disk.run(directory)).await;
+            }
+        };
+        tokio::join!(self.history.run(app, ended), watch, disk);
     }
 }
 
@@ -142,6 +165,11 @@ pub(crate) fn router(app: &Arc<AppState>, dashboard: &Arc<Dashboard>) -> Router 
         .route("/ui/jobs/{id}", get(job_pages::show))
         .route("/ui/jobs/{id}/cancel", post(job_pages::cancel))
         .route("/ui/send", get(send::show).post(send::send))
+        .route("/ui/schedules", get(schedules::list).post(schedules::add))
+        .route("/ui/schedules/{queue}/{name}", get(schedules::show))
+        .route("/ui/schedules/{queue}/{name}/pause", post(schedules::pause))
+        .route("/ui/schedules/{queue}/{name}/resume", post(schedules::resume))
+        .route("/ui/schedules/{queue}/{name}/remove", post(schedules::remove))
         .route("/ui/storage", get(storage::storage))
         .route("/ui/cluster", get(cluster::show))
         .route("/ui/access", get(accounts::show))

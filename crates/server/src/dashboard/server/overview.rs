@@ -7,7 +7,11 @@ use crate::{
     broker::{GroupOverview, QueueOverview},
     dashboard::{
         html::{frame::Ui, live::Live},
-        server::{figures, find::queue_urls, request::PageRequest},
+        server::{
+            figures,
+            find::{group_url, queue_urls},
+            request::PageRequest,
+        },
     },
 };
 
@@ -72,7 +76,7 @@ fn table(ui: &Ui<'_>, queues: &[QueueOverview], live: &Live) -> Markup {
                         @for (place, group) in queue.groups.iter().enumerate() {
                             tr {
                                 @if place == 0 { (queue_cell(ui, queue, &url, several, queue.groups.len())) }
-                                (cells(ui, queue, group, &url, live))
+                                (cells(ui, queue, group, &url, place > 0, live))
                             }
                         }
                     }
@@ -91,12 +95,22 @@ fn queue_cell(ui: &Ui<'_>, queue: &QueueOverview, url: &str, several: bool, rows
     }
 }
 
-fn cells(ui: &Ui<'_>, queue: &QueueOverview, group: &GroupOverview, url: &str, live: &Live) -> Markup {
-    let (t, id, page) = (ui.t, &group.group.id, format!("{url}/{}", group.group.name));
+fn cells(
+    ui: &Ui<'_>,
+    queue: &QueueOverview,
+    group: &GroupOverview,
+    url: &str,
+    is_further: bool,
+    live: &Live,
+) -> Markup {
+    let (t, id, page) = (ui.t, &group.group.id, group_url(url, group));
     let cell = |name: &str| live.cell(&format!("{id}.{name}"));
     let has_dead = group.group.available_dead_letters.unwrap_or(0) > 0;
     html! {
-        td data-label=(t.group) { a href=(ui.url(&page)) { (group.group.name) } }
+        td data-label=(t.group) {
+            // On narrow screens each row is a card of its own, without the cell of the queue.
+            a href=(ui.url(&page)) { @if is_further { span.narrow { (queue.queue.name) " / " } } (group.group.name) }
+        }
         td.num data-label=(t.entering) { span { (cell("in")) "/s" } }
         td.num.main data-label=(t.ready) { (cell("ready")) }
         td.num data-label=(t.leased) { (cell("leased")) }

@@ -199,11 +199,11 @@ fn deleted(gone: Result<(), BrokerError>) -> Result<String, String> {
 
 impl<T> PageRequest<T> {
     /// Whether the name was typed as a confirmation.
-    fn is_confirmed(&self, name: &str) -> bool {
+    pub(super) fn is_confirmed(&self, name: &str) -> bool {
         self.form.filled("confirm") == Some(name)
     }
 
-    fn unconfirmed(&self, name: &str) -> Response {
+    pub(super) fn unconfirmed(&self, name: &str) -> Response {
         let ui = self.ui();
         ui.refused(&fill(ui.t.type_name, &[name]))
     }

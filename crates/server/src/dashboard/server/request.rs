@@ -10,7 +10,7 @@ use axum::{
 use http::request::Parts;
 
 use crate::{
-    broker::{MessageOrigin, QueueOverview},
+    broker::{MessageOrigin, QueueOverview, ScheduleOverview},
     dashboard::{
         access::visitor::Visitor,
         form::Form,
@@ -27,7 +27,7 @@ use crate::{
 pub(super) struct PageRequest<T = ()> {
     pub(super) pages: Pages,
     pub(super) visitor: Visitor,
-    /// The queue, the group, the message or the job in the path.
+    /// The queue, the group, the message, the schedule or the job in the path.
     pub(super) target: T,
     /// The query string.
     pub(super) form: Form,
@@ -70,6 +70,16 @@ impl Target for DeadLetterPlace {
 impl Target for MessageOrigin {
     async fn find(_: &Pages, params: &RawPathParams, _: &Form) -> Option<Self> {
         Self::parse(param(params, "id"))
+    }
+}
+
+impl Target for ScheduleOverview {
+    async fn find(pages: &Pages, params: &RawPathParams, _: &Form) -> Option<Self> {
+        let (queue, name) = (param(params, "queue"), param(params, "name"));
+        let all = pages.app.broker.schedules().await.ok()?;
+        all.into_iter().find(|schedule| {
+            (schedule.queue.as_str() == queue || schedule.queue_name == queue) && schedule.schedule.name == name
+        })
     }
 }
 

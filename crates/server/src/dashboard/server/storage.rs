@@ -7,15 +7,18 @@ use crate::broker::Histogram;
 use crate::dashboard::{
     html::{
         activity::activity_page,
-        format::{foreign, number},
+        format::{bytes, foreign, number, span},
         frame::Ui,
     },
     server::{
         Pages,
+        disk::DiskForecast,
         figures::{self, Finding},
         request::PageRequest,
     },
+    text::fill,
 };
+use crate::metrics::disk_space;
 
 /// `GET /ui/storage`.
 pub(super) async fn storage(request: PageRequest) -> Response {
@@ -28,11 +31,27 @@ pub(super) async fn storage(request: PageRequest) -> Response {
         Some(directory) => directory.display().to_string(),
         None => t.in_memory.to_owned(),
     };
+    let (size, free) = match &app.data_dir {
+        Some(directory) => (disk_space::size(Some(directory.clone())).await, disk_space::free(directory)),
+        None => (0, None),
+    };
+    let forecast = match request.pages.dashboard.disk.forecast() {
+        DiskForecast::Unknown => t.too_early.to_owned(),
+        DiskForecast::Never => t.disk_never_full.to_owned(),
+        DiskForecast::FullIn(left, each_hour) => fill(t.disk_full_in, &[&span(left, t), &bytes(each_hour)]),
+    };
     let body = html! {
         h1 { (t.storage) }
-        (figures::findings(&ui, &troubles))
+        @if troubles.is_empty() { p.alert.good { (t.store_works) } } @else { (figures::findings(&ui, &troubles)) }
         dl.facts {
             div { dt { (t.kept_in) } dd { code { (foreign(&place)) } } }
+            @if app.data_dir.is_some() {
+                div { dt { (t.disk_used) } dd { (bytes(size)) } }
+                @if let Some(free) = free {
+                    div { dt { (t.disk_free) } dd { (bytes(free)) } }
+                    div { dt { (t.outlook) } dd { (forecast) } }
+                }
+            }
             div { dt { (t.syncs) } dd { (number(syncs.count())) } }
             @for (name, part) in [("p50", 50), ("p99", 99)] {
                 div { dt { "fsync " (name) } dd { (quantile(&syncs, part)) } }

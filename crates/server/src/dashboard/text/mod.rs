@@ -151,6 +151,14 @@ texts! {
     not_reachable shard owner epoch next_owner pinned no_standbys lag tags no_tags tag_key delete login_link_over
     why_again no_redeliveries again_failed again_rejected again_panicked again_timed_out again_deferred again_behind_failure
     again_handed_back again_not_started again_late_ack again_lost_ack again_rejected_ack again_lease_lapsed again_unknown
+    job_moved job_at_server jobs_elsewhere_help
+    store_works disk_used disk_free disk_full_in disk_never_full
+    state_serving state_draining state_silent state_owned state_free state_dead
+    in_force_since restart_needed reload_refused
+    schedule schedules schedules_help schedules_of_all no_schedules no_schedules_of_queue times cron time_zone next_tick next_ticks
+    last_tick last_result tick_sent tick_sent_late no_tick_yet ticks_missed sent_in_total schedule_active never_due never_due_remedy
+    of_the_configuration added_by_command add_schedule missed_ticks missed_once missed_skip missed_all scheduled_message_hint
+    pause_schedule_help remove_schedule remove_schedule_help remove_configured
 }
 
 #[cfg(test)]

@@ -135,6 +135,6 @@ fn number(shard: i32) -> u32 {
     u32::try_from(shard).unwrap_or(0)
 }
 
-fn failed(error: PostgresError) -> BrokerError {
+pub(super) fn failed(error: PostgresError) -> BrokerError {
     BrokerError::Store(std::sync::Arc::new(error))
 }

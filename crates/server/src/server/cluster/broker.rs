@@ -13,14 +13,15 @@ use tokio::time::timeout;
 
 use super::{
     ClusterBroker,
+    admin::failed,
     call::{Call, Reply},
     hop::client::HopError,
 };
 use crate::{
     broker::{
         Ack, AckCounts, Appended, BackedUp, Broker, BrokerError, BrokerStats, ClusterCounters, ClusterStatus,
-        DamagedMessage, FoundMessage, GroupList, GroupPath, LeaseRequest, LeasedMessage, MessageOrigin, NewMessage,
-        NewSchedule, OverviewPage, Peeked, Purged, QueueChange, QueueOverview, Quotas, ScheduleOverview,
+        DamagedMessage, FoundMessage, GroupList, GroupPath, KeptJob, LeaseRequest, LeasedMessage, MessageOrigin,
+        NewMessage, NewSchedule, OverviewPage, Peeked, Purged, QueueChange, QueueOverview, Quotas, ScheduleOverview,
         ScheduleSource, StorageTrouble, Stream, Usage,
     },
     net::tls::Tls,
@@ -459,6 +460,18 @@ impl Broker for ClusterBroker {
             unsure_commits: counts.unsure_commits.load(Ordering::Relaxed),
             takeovers: counts.takeovers.load(Ordering::Relaxed),
         })
+    }
+
+    async fn keep_job(&self, id: &str, facts: &str) -> Result<(), BrokerError> {
+        self.shared.member().keep_job(id, facts).await.map_err(failed)
+    }
+
+    async fn forget_job(&self, id: &str) -> Result<(), BrokerError> {
+        self.shared.member().forget_job(id).await.map_err(failed)
+    }
+
+    async fn kept_jobs(&self) -> Result<Vec<KeptJob>, BrokerError> {
+        self.shared.member().kept_jobs().await.map_err(failed)
     }
 
     async fn cluster(&self) -> Result<ClusterStatus, BrokerError> {

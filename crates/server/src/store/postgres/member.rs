@@ -30,7 +30,7 @@ use crate::store::postgres::{
 /// earlier, and others, who look once in it, wait that much longer.
 const FIFTHS: u32 = 5;
 /// How long giving up the shard, or ending the registration, may take.
-const LEAVE_TIMEOUT: Duration = Duration::from_secs(3);
+pub(super) const LEAVE_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long registering may take, making the tables included. A primary that is stopped, or that waits for a standby that is gone,
 /// never answers, and the connection stays open.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(30);
@@ -61,7 +61,7 @@ pub(crate) struct Member {
     pub(crate) runtime: Arc<Runtime>,
     /// The settings that are stored in the tables.
     pub(crate) tables: Tables,
-    beats: Link,
+    pub(super) beats: Link,
     pub(crate) counts: Arc<Counts>,
     takeover_after: Duration,
     state: Mutex<MemberState>,

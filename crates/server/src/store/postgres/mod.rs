@@ -10,6 +10,7 @@
 //! | `config`, `connect`, `tls`, `runtime` | the connection string, connections, and the thread that drives them |
 //! | `schema` | the tables and their versions |
 //! | `member`, `cluster_view`, `duty` | beats, the watch over the owners, taking over, and for how long an owner may serve |
+//! | `jobs` | redrives of dashboards, and who works on them |
 //! | `shards` | which shard a queue belongs to |
 //! | `commit` | the one statement of a commit, and deciding a commit whose answer is missing |
 //! | `journal` | the bytes of a journal row |
@@ -57,6 +58,7 @@ mod current;
 pub(crate) mod duty;
 mod error;
 mod images;
+mod jobs;
 mod journal;
 mod maintenance;
 pub(crate) mod member;

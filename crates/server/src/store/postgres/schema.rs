@@ -13,6 +13,7 @@
 //! | `parked` | a delayed message | |
 //! | `sent_keys` | the deduplication keys of a commit | deleted after their windows |
 //! | `schedule` | a schedule of a queue | written with the image |
+//! | `job` | a redrive that the dashboard of a server began | `member` is the server that works on it; deleted at its end |
 //! | `leased` | a shard | the leases that an owner handed over when it stopped in order, good until the next commit |
 //! | `image` | a shard | the last commit that the following tables contain |
 //! | `queue`, `consumer_group`, `stream`, `reader`, `settled` | what their names say | written every few seconds, never by a commit |
@@ -31,7 +32,7 @@ const MADE_MEANWHILE: [SqlState; 3] =
     [SqlState::UNIQUE_VIOLATION, SqlState::DUPLICATE_OBJECT, SqlState::DUPLICATE_TABLE];
 
 /// The version that this program writes.
-pub(crate) const VERSION: i32 = 5;
+pub(crate) const VERSION: i32 = 6;
 
 /// The statements that migrate a schema from version N to N + 1, in order.
 const MIGRATIONS: &[&str] = &[
@@ -138,6 +139,7 @@ CREATE TABLE schedule (
     PRIMARY KEY (shard, queue, name)
 ) WITH (fillfactor = 50);
 ",
+    "CREATE TABLE job (id text PRIMARY KEY, member text NOT NULL, facts text NOT NULL);",
 ];
 
 /// Makes the table of a slot, unless it exists.

@@ -78,7 +78,7 @@ fn open(actions: bool) -> ServerConfig {
 }
 
 /// The paths of all pages that read.
-const PAGES: [&str; 23] = [
+const PAGES: [&str; 25] = [
     "/ui",
     "/ui/",
     "/ui/queues",
@@ -96,6 +96,8 @@ const PAGES: [&str; 23] = [
     "/ui/send?queue=orders",
     "/ui/search",
     "/ui/search?text=x&at=messages-nothing&from=7",
+    "/ui/schedules",
+    "/ui/schedules?queue=orders",
     "/ui/storage",
     "/ui/cluster",
     "/ui/access",
@@ -104,7 +106,7 @@ const PAGES: [&str; 23] = [
     "/ui/queues/orders/billing/dead/1/edit?there-is=not-an-id",
 ];
 /// The paths of everything that changes something.
-const ACTIONS: [&str; 16] = [
+const ACTIONS: [&str; 20] = [
     "/ui/queues",
     "/ui/queues/orders/groups",
     "/ui/queues/orders/tags",
@@ -120,6 +122,10 @@ const ACTIONS: [&str; 16] = [
     "/ui/messages/not-an-id/discard",
     "/ui/jobs/1/cancel",
     "/ui/send",
+    "/ui/schedules",
+    "/ui/schedules/orders/nightly/pause",
+    "/ui/schedules/orders/nightly/resume",
+    "/ui/schedules/orders/nightly/remove",
     "/ui/nothing",
 ];
 
@@ -426,6 +432,14 @@ async fn a_dead_letter_is_edited_and_sent_again() {
     assert!(dry.contains("1 dead letters would go back") && dry.contains("1 more match"), "{dry}");
     let asked = server.get(&format!("{dead}/redrive?reason=edited")).await.text().await.unwrap();
     assert!(asked.contains("1 dead letters would go back") && !asked.contains("1 more match"), "{asked}");
+    // A button is for one of the two messages with this id.
+    let original = broker.peek(&path, Stream::DeadLetters, 1, 10).await.unwrap().pop().unwrap();
+    assert_eq!(original.id, message.id);
+    let place = format!("dead-letters-{}", original.sequence);
+    let form = [("queue", path.queue.as_str()), ("group", path.group.as_str()), ("place", &*place)];
+    server.post(&format!("/ui/messages/{id}/discard"), &form).await;
+    assert_eq!(broker.peek(&path, Stream::DeadLetters, 1, 10).await.unwrap().len(), 1);
+    assert_eq!(broker.peek(&path, Stream::Messages, 1, 10).await.unwrap().len(), 1, "the copy was discarded, too");
     let activity = server.get("/ui/activity").await.text().await.unwrap();
     assert_eq!(activity.matches("an edited copy was sent").count(), 1, "{activity}");
     assert!(!activity.contains("1234567890"), "a body is in the activities");
@@ -553,6 +567,56 @@ async fn each_server_of_a_cluster_shows_the_queues_of_all() {
     }
 }
 
+/// A server dies in the middle of a redrive, and another one goes on with it.
+#[cfg(feature = "postgres")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_server_of_a_cluster_goes_on_with_a_redrive() {
+    use super::{PROJECT, cluster};
+    use dms_worker_postgres_fixture::PgServer;
+
+    let Some(pg) = PgServer::shared() else { return };
+    let schema = cluster::schema();
+    let start = async || {
+        let config =
+            cluster::settings(pg, &schema, cluster::MANY).admin(std::net::SocketAddr::from(([127, 0, 0, 1], 0)));
+        let server = Server::bind(config.dashboard(DashboardOptions::default().actions(true))).await.unwrap();
+        let (broker, url) = (Arc::clone(server.broker()), server.admin_url().unwrap());
+        let (stop, stopped) = oneshot::channel::<()>();
+        let running = tokio::spawn(server.run(async { drop(stopped.await) }));
+        let client = Client::builder().no_proxy().redirect(Policy::none()).build().unwrap();
+        (Running { server: url, client, _stop: stop }, broker, running)
+    };
+    let (first, broker, running) = start().await;
+    let (second, other, _running) = start().await;
+    let project = PROJECT.into();
+    let queue = broker.create_queue(&project, NewQueue::new("jobs").dead_letters_after(1)).await.unwrap().id;
+    let group = broker.create_groups(&project, &queue, &["billing".to_owned()]).await.unwrap().remove(0);
+    let path = GroupPath { project, queue, group };
+    die(&*broker, &path, 12).await;
+    let page = format!("/ui/queues/{}/{}/dead/redrive", path.queue, path.group);
+    let form = [("expected", "12"), ("up_to", "12"), ("typed", "12"), ("rate", "4")];
+    let job = first.post(&page, &form).await.headers()["location"].to_str().unwrap().to_owned();
+    let sql = format!("SELECT count(*) FROM {schema}.job");
+    let rows = || pg.psql("postgres", &sql).unwrap().pop().unwrap();
+    let page = async |server: &Running, page: &str| server.get(page).await.text().await.unwrap();
+    while rows() != "1" {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    while !page(&second, "/ui/jobs").await.contains("running at") {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    drop(first);
+    running.await.unwrap().unwrap();
+    assert_eq!(rows(), "1", "the server ended and took the job along");
+    while !page(&second, &job).await.contains(">done<") {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(rows(), "0");
+    assert_eq!(other.peek(&path, Stream::DeadLetters, 1, 10).await.unwrap().len(), 0);
+    assert_eq!(other.peek(&path, Stream::Messages, 1, 20).await.unwrap().len(), 12);
+    assert!(page(&second, &job).await.contains("its server was restarted, or was gone"));
+}
+
 #[tokio::test]
 async fn a_link_logs_in_once() {
     let server = Server::bind(guarded()).await.unwrap();
@@ -618,6 +682,56 @@ async fn tags_are_set_and_deleted() {
         activity.contains("set-tag") && activity.contains("delete-tag") && activity.contains("orders: team"),
         "{activity}"
     );
+}
+
+/// A schedule is added, paused, resumed and removed, each with a row in the activities. One of the configuration cannot be removed.
+#[tokio::test]
+async fn schedules_are_added_paused_and_removed_except_those_of_the_configuration() {
+    use dms_server::broker::{NewSchedule, ScheduleSource, ScheduledMessage};
+
+    let (server, broker, path) = with_dead_letters(open(true), 0).await;
+    let read = async |page: &str| server.get(page).await.text().await.unwrap();
+    let add = async |cron: &str, message: &str| {
+        let form = [("name", "nightly"), ("queue", path.queue.as_str()), ("cron", cron), ("timezone", "Asia/Shanghai")];
+        server.post("/ui/schedules", &[&form[..], &[("message", message), ("missed", "all")]].concat()).await
+    };
+    let refused = add("0 25 * * *", "{\"total\": 12345678901234567890}").await;
+    assert_eq!(refused.status(), 422);
+    let refused = refused.text().await.unwrap();
+    assert!(refused.contains("the hour is") && refused.contains("value=\"0 25 * * *\""), "{refused}");
+    let page = format!("/ui/schedules/{}/nightly", path.queue);
+    let added = add("0 2 * * *", "{\"total\": 12345678901234567890}").await;
+    assert_eq!(added.headers()["location"], format!("{page}?notice=created"));
+    let shown = read(&page).await;
+    for expected in ["12345678901234567890", "Asia/Shanghai", "0 2 * * *", "added by command", "for the last 100"] {
+        assert!(shown.contains(expected), "{expected}: {shown}");
+    }
+    assert_eq!(shown.matches("T18:00:00Z").count(), 3, "02:00 in Shanghai, three times: {shown}");
+    assert!(read(&format!("/ui/queues/{}", path.queue)).await.contains(&page));
+    for (action, is_paused) in [("pause", true), ("resume", false)] {
+        server.post(&format!("{page}/{action}"), &[]).await;
+        assert_eq!(broker.schedules().await.unwrap()[0].is_paused, is_paused);
+    }
+    assert_eq!(server.post(&format!("{page}/remove"), &[("confirm", "night")]).await.status(), 422);
+    assert_eq!(server.post(&format!("{page}/remove"), &[("confirm", "nightly")]).await.status(), 303);
+    assert_eq!(broker.schedules().await.unwrap(), []);
+    assert_eq!(server.get(&page).await.status(), 404);
+
+    let configured = NewSchedule::new("hourly", "@hourly", ScheduledMessage::parse("1").unwrap());
+    broker.set_schedule(&path.project, &path.queue, configured, ScheduleSource::Configuration).await.unwrap();
+    let page = format!("/ui/schedules/{}/hourly", path.queue);
+    let shown = read(&page).await;
+    assert!(shown.contains("server.schedules") && !shown.contains("hourly/remove"), "{shown}");
+    let refused = server.post(&format!("{page}/remove"), &[("confirm", "hourly")]).await;
+    assert_eq!(refused.status(), 422);
+    assert!(refused.text().await.unwrap().contains("server.schedules in the configuration"));
+    assert_eq!(broker.schedules().await.unwrap().len(), 1);
+    let activity = read("/ui/activity").await;
+    for action in
+        ["add-schedule", "pause-schedule", "resume-schedule", "remove-schedule", "orders/nightly", "orders/hourly"]
+    {
+        assert!(activity.contains(action), "{action}: {activity}");
+    }
 }
 
 /// Makes dead letters in the first queue of a broker, whose messages may fail once, and gives the path of their group.

@@ -31,8 +31,10 @@ use crate::cli::{
     },
 };
 use dms_protocol::{
+    auth::canonical::hex,
     message::{AckStatus, Message},
     queue::{GroupId, NewQueue, QueueId, SourcePath, Stream},
+    secret::Secret,
 };
 use dms_server::{MqsConfig, Project, Server, ServerConfig};
 use dms_worker::{
@@ -42,6 +44,9 @@ use dms_worker::{
     redrive::Redrive,
     worker::{Delivery, HandlerError, OnReject, Worker, WorkerError, WorkerReport, handler_fn},
 };
+
+/// The random bytes of the token of the dashboard.
+const TOKEN_BYTES: usize = 12;
 
 /// Options of `demo`.
 #[derive(Debug, Args)]
@@ -139,9 +144,10 @@ async fn tour(orders: usize, keep: bool, complete: &AtomicBool, context: &Contex
         let text = "--keep goes on with the DMS API, which the dashboard shows: leave out --dialect mqs";
         return Err(Failure::of(Kind::Usage, text));
     }
-    let server = start_server(keep, dialect).await?;
+    let token = keep.then(token).transpose()?;
+    let server = start_server(token.clone(), dialect).await?;
     #[cfg(feature = "dashboard")]
-    let dashboard = server.dashboard_url();
+    let dashboard = server.dashboard_url().zip(server.dashboard_login_link()).zip(token);
     let url = server.local_addr().map(|address| format!("http://{address}")).unwrap_or_default();
     let mqs = server.mqs_url();
     let stop = CancellationToken::new();
@@ -159,8 +165,8 @@ async fn tour(orders: usize, keep: bool, complete: &AtomicBool, context: &Contex
     story.summary(&summary)?;
     complete.store(summary.is_complete(), Relaxed);
     #[cfg(feature = "dashboard")]
-    if let Some(url) = dashboard.filter(|_| keep) {
-        story.dashboard(&url);
+    if let Some(((url, link), token)) = dashboard {
+        story.dashboard(&link, &url, token.expose());
         keep::go_on(&tour).await?;
     }
     stop.cancel();
@@ -169,23 +175,23 @@ async fn tour(orders: usize, keep: bool, complete: &AtomicBool, context: &Contex
     Ok(ExitCode::from(u8::from(!summary.is_complete())))
 }
 
-async fn start_server(keep: bool, dialect: Dialect) -> Result<Server, Failure> {
+async fn start_server(token: Option<Secret>, dialect: Dialect) -> Result<Server, Failure> {
     let any_port = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let mqs = (dialect == Dialect::Mqs).then(|| MqsConfig::new().listen(any_port));
     let config = ServerConfig::default().listen(any_port).projects(vec![Project::new("demo")]).mqs(mqs);
-    let config = if keep { with_dashboard(config.admin(any_port)) } else { config };
+    let config = match token {
+        Some(token) => config.admin(any_port).admin_token(token),
+        None => config,
+    };
     Ok(Server::bind(config).await?)
 }
 
-/// The demo is the visitor's own server, so its dashboard may change everything without a token.
-#[cfg(feature = "dashboard")]
-fn with_dashboard(config: ServerConfig) -> ServerConfig {
-    config.dashboard(dms_server::DashboardOptions::default().actions(true))
-}
-
-#[cfg(not(feature = "dashboard"))]
-fn with_dashboard(config: ServerConfig) -> ServerConfig {
-    config
+/// A token for the dashboard of this server alone, so that no web page and no other user of the machine changes anything.
+fn token() -> Result<Secret, Failure> {
+    let mut random = [0; TOKEN_BYTES];
+    dms_server::internal::random(&mut random)
+        .map_err(|error| Failure::new(format!("the system gives no random numbers: {error}")))?;
+    Ok(Secret::from(hex(&random)))
 }
 
 async fn set_up(url: &str, mqs: Option<&str>, orders: usize) -> Result<Tour, Failure> {

@@ -75,8 +75,9 @@ impl<'a> Story<'a> {
 
     /// The link to the dashboard, which goes on.
     #[cfg(feature = "dashboard")]
-    pub(super) fn dashboard(&self, url: &str) {
-        self.step("dashboard", &format!("{url}   (Ctrl-C ends it)"));
+    pub(super) fn dashboard(&self, link: &str, url: &str, token: &str) {
+        self.step("dashboard", &format!("{link}   (logs in once, within 10 minutes)"));
+        self.step("", &format!("later: {url} with the token {token}; Ctrl-C ends the demo"));
     }
 
     fn step(&self, name: &str, text: &str) {

@@ -2,17 +2,18 @@
 //!
 //! A job acts on all dead letters of a group that its filter admits and that existed when it was prepared. Each dead letter is one
 //! change of the broker, so a job can be stopped at any time: a message is where it was, or where it goes, and never at both places.
-//! Redrives are kept in the data directory and go on after a restart of the server. Discards wait, so that they can be undone, and
-//! end with the process.
+//! Redrives are kept in the data directory, or in PostgreSQL, and go on after a restart of the server. In a cluster another server goes
+//! on with those of a server that is gone. Discards wait, so that they can be undone, and end with the process.
 
 mod kept;
 mod run;
+mod shared;
 
 use std::{
     path::Path,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -85,6 +86,8 @@ pub(super) enum State {
     Done,
     /// It was cancelled, or undone.
     Cancelled,
+    /// Another server of the cluster goes on with it.
+    Moved,
     /// It cannot go on, because of this.
     Failed(String),
 }
@@ -94,6 +97,8 @@ pub(super) enum State {
 pub(super) struct Job {
     pub(super) order: Order,
     pub(super) resumed: bool,
+    /// Whether other servers of the cluster find it.
+    is_shared: AtomicBool,
     done: AtomicU64,
     skipped: AtomicU64,
     state: Mutex<State>,
@@ -106,7 +111,16 @@ impl Job {
         let starts = (order.kind == Kind::Discard).then(|| Instant::now() + UNDO);
         let state = if starts.is_some() { State::Waiting } else { State::Running };
         let (done, skipped, cancel) = (AtomicU64::default(), AtomicU64::default(), CancellationToken::new());
-        Arc::new(Self { order, resumed, done, skipped, state: Mutex::new(state), starts, cancel })
+        Arc::new(Self {
+            order,
+            resumed,
+            is_shared: AtomicBool::new(false),
+            done,
+            skipped,
+            state: Mutex::new(state),
+            starts,
+            cancel,
+        })
     }
 
     /// The number of dead letters that it redrove or discarded.
@@ -128,6 +142,11 @@ impl Job {
         matches!(self.state(), State::Waiting | State::Running)
     }
 
+    /// Whether another server goes on with it.
+    fn has_moved(&self) -> bool {
+        self.state() == State::Moved
+    }
+
     /// The time until it begins.
     pub(super) fn waits(&self) -> Duration {
         self.starts.map_or(Duration::ZERO, |starts| starts.saturating_duration_since(Instant::now()))
@@ -139,6 +158,12 @@ impl Job {
         self.set(State::Cancelled);
     }
 
+    /// Leaves it to another server.
+    fn leave(&self) {
+        self.set(State::Moved);
+        self.cancel.cancel();
+    }
+
     fn set(&self, new: State) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         // A cancelled job stays cancelled.
@@ -148,14 +173,30 @@ impl Job {
     }
 }
 
-/// The jobs of a server, newest first.
+/// A job that another server of the cluster works on.
+#[derive(Clone, Debug)]
+pub(super) struct Elsewhere {
+    pub(super) order: Order,
+    /// The name of that server.
+    pub(super) server: String,
+}
+
+/// The jobs of a server, newest first, and those of the other servers of its cluster.
 #[derive(Debug, Default)]
-pub(super) struct Jobs(Mutex<Vec<Arc<Job>>>);
+pub(super) struct Jobs {
+    own: Mutex<Vec<Arc<Job>>>,
+    elsewhere: Mutex<Vec<Elsewhere>>,
+}
 
 impl Jobs {
     /// All jobs, newest first.
     pub(super) fn all(&self) -> Vec<Arc<Job>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.own.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The jobs of other servers.
+    pub(super) fn elsewhere(&self) -> Vec<Elsewhere> {
+        self.elsewhere.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The job with this id.
@@ -169,7 +210,7 @@ impl Jobs {
     }
 
     fn add(&self, job: &Arc<Job>) {
-        let mut jobs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut jobs = self.own.lock().unwrap_or_else(PoisonError::into_inner);
         jobs.insert(0, Arc::clone(job));
         let mut ended = 0;
         jobs.retain(|job| {
@@ -182,7 +223,7 @@ impl Jobs {
     fn keep(&self, directory: Option<&Path>) {
         let Some(directory) = directory else { return };
         // Locked while the file is written, so that an older list never replaces a newer one.
-        let jobs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let jobs = self.own.lock().unwrap_or_else(PoisonError::into_inner);
         let open = jobs.iter().filter(|job| job.order.kind == Kind::Redrive && job.is_open());
         let orders: Vec<_> = open.map(|job| &job.order).collect();
         if let Err(error) = kept::write(directory, &orders) {

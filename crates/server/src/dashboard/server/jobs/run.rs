@@ -54,18 +54,23 @@ impl Jobs {
         }
     }
 
-    fn spawn(self: &Arc<Self>, app: &Arc<AppState>, gate: &Gate, job: Arc<Job>) -> Arc<Job> {
+    pub(super) fn spawn(self: &Arc<Self>, app: &Arc<AppState>, gate: &Gate, job: Arc<Job>) -> Arc<Job> {
         self.add(&job);
         self.keep(app.data_dir.as_deref());
         let (jobs, app, gate, running) = (Arc::clone(self), Arc::clone(app), gate.clone(), Arc::clone(&job));
+        let is_in_cluster = app.broker.cluster_counters().is_some();
         tokio::spawn(async move {
+            if is_in_cluster {
+                running.share(&*app.broker).await;
+            }
             let stopped =
                 app.stopping.run_until_cancelled(running.cancel.run_until_cancelled(running.run(&*app.broker))).await;
-            // A job that the end of the server stops is continued, so its order stays in the file.
+            // A job that the end of the server stops is continued, so its order stays where it is kept.
             if stopped.is_none() {
                 return;
             }
             jobs.keep(app.data_dir.as_deref());
+            running.unshare(&*app.broker).await;
             running.report(&gate);
         });
         job
@@ -181,6 +186,7 @@ impl Job {
         );
         match self.state() {
             State::Failed(error) => gate.record_own(action, &target, Err(&format!("{counts}: {error}"))),
+            State::Moved => gate.record_own(action, &target, Ok(&format!("another server goes on after {counts}"))),
             State::Cancelled => gate.record_own(action, &target, Ok(&format!("cancelled after {counts}"))),
             _ => gate.record_own(action, &target, Ok(&counts)),
         }

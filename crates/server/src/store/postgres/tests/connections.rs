@@ -60,13 +60,13 @@ fn tables_of_the_first_version_are_migrated() {
     first.store.commit(&[appended(1)]).unwrap();
     first.store.release(true).unwrap();
     let undo = format!(
-        "SET search_path = {}; DROP TABLE leased; DROP TABLE sent_keys; DROP TABLE schedule; ALTER TABLE member DROP draining; ALTER TABLE shard DROP wanted, DROP pinned;
+        "SET search_path = {}; DROP TABLE leased; DROP TABLE sent_keys; DROP TABLE schedule; DROP TABLE job; ALTER TABLE member DROP draining; ALTER TABLE shard DROP wanted, DROP pinned;
          ALTER TABLE chunk_0_0 RENAME TO chunk_0; UPDATE cluster SET version = 1",
         config.schema
     );
     server.psql("postgres", &undo).unwrap();
     let next = Node::join(&config).take();
-    assert_eq!(count(server, &config, "version FROM cluster"), 5);
+    assert_eq!(count(server, &config, "version FROM cluster"), 6);
     assert_eq!(next.store.read(STREAM, 1, ALL).unwrap().messages.len(), 1);
 }
 
