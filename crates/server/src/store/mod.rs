@@ -13,6 +13,7 @@
 //! | `memory` | the store without a disk |
 //! | `disk` | the store in a data directory |
 //! | `postgres` | the store in PostgreSQL, which one server at a time owns |
+//! | `transfer` | export of a store into files, and import from them |
 //!
 //! Messages are in *streams*, append-only logs numbered from 1 without gaps. A *cursor* is the position of a group on a stream. A
 //! message with a delay waits in a *delay queue*, which is numbered like a stream and ordered by the end of the delays.
@@ -48,9 +49,13 @@ pub(crate) mod settled_page;
 mod snapshot;
 #[cfg(all(test, any(feature = "disk", feature = "postgres")))]
 pub(crate) mod test_model;
+#[cfg(feature = "disk")]
+pub mod transfer;
 
 #[cfg(feature = "disk")]
 pub(crate) use self::disk::tools::backup::Backup;
+#[cfg(feature = "postgres")]
+pub use self::postgres::{PostgresConfig, PostgresError};
 #[cfg(any(feature = "disk", feature = "postgres"))]
 pub(crate) use self::schedule::ScheduleSnapshot;
 pub(crate) use self::{

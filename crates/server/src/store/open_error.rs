@@ -31,6 +31,17 @@ pub enum OpenError {
         /// The directory.
         dir: PathBuf,
     },
+    /// An import into it has not finished.
+    #[error(
+        "an import of the export {export} into the data directory {dir} has not finished; run the same `dms-worker data import` again, \
+         or delete the directory and begin anew"
+    )]
+    Importing {
+        /// The directory.
+        dir: PathBuf,
+        /// The id of the export.
+        export: String,
+    },
     /// Another process has it open.
     #[error(
         "the data directory {dir} is in use by another process{}; stop that first, or choose another directory",

@@ -136,6 +136,13 @@ pub(crate) struct Settlement {
     pub(crate) dead: Vec<u64>,
     /// No message from here on was leased before this settlement, as far as a restart has to know.
     pub(crate) head: u64,
+    /// Messages that were acknowledged in the store from which the cursor was imported. They only count.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(crate) counted: u64,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// The failures of a message that is not settled. The history is in memory only.
@@ -237,6 +244,7 @@ mod tests {
             failed: vec![(4, 1)],
             dead: vec![5],
             head: 6,
+            counted: 0,
         };
         let schedule = ScheduleRow {
             name: "nightly".to_owned(),

@@ -17,3 +17,5 @@ mod schedules;
 mod stage;
 mod time;
 mod traffic;
+#[cfg(feature = "disk")]
+mod transfer;

@@ -1,7 +1,7 @@
 //! `data`: a data directory is checked, repaired, copied while its server works, and verified.
 
 use std::{
-    io::{Read, Write},
+    io::{BufRead, Read, Write},
     net::TcpStream,
     path::Path,
     sync::{
@@ -321,4 +321,71 @@ fn a_lost_index_is_rebuilt_from_the_log() {
     assert!(std::fs::read(program.dir().join("data/dms.db.old-1")).unwrap() == index, "the old one is kept");
     let second = server(&program);
     assert_eq!(receive(&program, &second), ["one", "two", "three"]);
+}
+
+/// As a user does it: from a directory into PostgreSQL and back, with kills in between.
+#[cfg(feature = "postgres")]
+#[test]
+fn a_server_moves_to_postgres_and_back() {
+    let Some(postgres) = dms_worker_postgres_fixture::PgServer::shared() else { return };
+    let program = Program::new();
+    let schema = format!("move_{}", std::process::id());
+    let config = format!(
+        "server:\n  postgres: {{url: \"{}\", schema: {schema}}}\n  cluster: {{takeover_after: 2s}}\n",
+        postgres.url()
+    );
+    let config = program.file("cluster.yaml", &config);
+    let first = server(&program);
+    send(&program, &first, &["one", "two", "three"]);
+    let url = first.url("serving on ");
+    let others = ["r", "s", "t", "u"];
+    for queue in others {
+        program.run(&["--endpoint", &url, "queue", "create", queue]).ok();
+    }
+    program.run(&["--endpoint", &url, "receive", "--ack", "q", "g", "--wait", "1s", "--max", "1"]).ok();
+    let in_use = program.run(&["data", "export", "move", "--data-dir", "data"]).failed(1);
+    assert!(in_use.contains("in use by another process"), "{in_use}");
+    stop(first);
+
+    // Killed at once: the same command completes it.
+    for arguments in [&["data", "export", "move", "--data-dir", "data"][..], &["data", "import", "move", "-c", &config]]
+    {
+        let mut killed = program.command(arguments).stderr(std::process::Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        std::io::BufReader::new(killed.stderr.take().unwrap()).read_line(&mut line).unwrap();
+        assert!(line.contains("all_messages"), "{line}");
+        let _ = killed.kill();
+        killed.wait().unwrap();
+        let told = program.run(arguments).ok();
+        assert!(told.contains("5 queues with 1 groups, 3 messages, 0 delayed messages and 0 dead letters"), "{told}");
+    }
+    let second = program.serve(&["-c", &config]);
+    let url = second.url("serving on ");
+    // The shard of an imported queue follows from its id, and most are not in the one of their name. No name is given twice.
+    let queues = program.run(&["--endpoint", &url, "-o", "json", "queue", "list"]).json();
+    assert_eq!(queues.as_array().unwrap().len(), 5, "{queues}");
+    for queue in others {
+        program.run(&["--endpoint", &url, "queue", "create", queue]).failed(1);
+        program.run(&["--endpoint", &url, "queue", "delete", "--yes", queue]).ok();
+        program.run(&["--endpoint", &url, "queue", "create", queue]).ok();
+    }
+    let lines = program.run(&["--endpoint", &url, "receive", "--ack", "q", "g", "--wait", "5s", "--max", "1"]).ok();
+    assert!(lines.contains("\"two\""), "{lines}");
+    program.run(&["--endpoint", &url, "send", "q", "\"four\""]).ok();
+    let in_use = program.run(&["data", "export", "back", "-c", &config]).failed(1);
+    assert!(in_use.contains("stop all of them first"), "{in_use}");
+    stop(second);
+
+    let told = program.run(&["-o", "json", "data", "export", "back", "-c", &config]).json();
+    assert_eq!((&told["queues"], &told["counts"]["messages"]), (&5.into(), &4.into()), "{told}");
+    let refused = program.run(&["data", "import", "back", "--data-dir", "data"]).failed(1);
+    assert!(refused.contains("has a queue q of project"), "{refused}");
+    std::fs::rename(program.dir().join("data"), program.dir().join("old")).unwrap();
+    program.run(&["data", "import", "back", "--data-dir", "data"]).ok();
+    assert!(program.run(&["data", "check", "data"]).ok().starts_with("4 messages and "));
+    let third = server(&program);
+    assert_eq!(receive(&program, &third), ["three", "four"]);
+    stop(third);
+    let nowhere = program.run(&["data", "import", "back"]).failed(2);
+    assert!(nowhere.contains("--data-dir"), "{nowhere}");
 }

@@ -5,7 +5,7 @@ use std::{io::Read, process::Stdio};
 use super::Program;
 
 /// The commands, and their commands.
-pub(super) const COMMANDS: [&[&str]; 56] = [
+pub(super) const COMMANDS: [&[&str]; 58] = [
     &["run"],
     &["serve"],
     &["demo"],
@@ -57,6 +57,8 @@ pub(super) const COMMANDS: [&[&str]; 56] = [
     &["data", "backup"],
     &["data", "verify"],
     &["data", "rebuild-index"],
+    &["data", "export"],
+    &["data", "import"],
     &["data", "damaged"],
     &["data", "skip"],
     &["health"],

@@ -25,7 +25,7 @@ use crate::{
         ScheduleSource, StorageTrouble, Stream, Usage,
     },
     net::tls::Tls,
-    store::postgres::{PeerUrl, shards},
+    store::postgres::{PeerUrl, PostgresError, shards},
 };
 use dms_protocol::{
     queue::{CreatedQueue, GroupId, NewQueue, ProjectId, ProjectTag, Queue, QueueId, QueueTag},
@@ -66,6 +66,22 @@ impl ClusterBroker {
         try_join_all((0..shards).map(|shard| self.shared.call(shard, call()))).await
     }
 
+    /// Refuses a name that an imported queue in another shard has. While this is looked up, nobody else creates a queue of the project.
+    async fn refuse_imported(&self, project: &ProjectId, name: &str) -> Result<(), BrokerError> {
+        let member = self.shared.member();
+        let failed = |error: PostgresError| BrokerError::Store(std::sync::Arc::new(error));
+        let elsewhere = member.queues_elsewhere().await.map_err(failed)?;
+        let Some(found) = elsewhere.iter().find(|found| found.project == *project && found.name == name) else {
+            return Ok(());
+        };
+        match self.at(&found.id, Call::Queue { project: project.clone(), queue: found.id.clone() }).await {
+            // It was deleted, so its name is free.
+            Err(BrokerError::QueueNotFound) => member.forget_elsewhere(&found.id).await.map_err(failed),
+            Err(error) => Err(error),
+            Ok(_) => Err(BrokerError::QueueExists(name.to_owned())),
+        }
+    }
+
     /// The overviews of the owners of all shards, oldest queue first.
     async fn overviews(&self, call: impl Fn() -> Call) -> Result<Vec<QueueOverview>, BrokerError> {
         let mut queues: Vec<QueueOverview> = Vec::new();
@@ -96,6 +112,7 @@ impl Broker for ClusterBroker {
             let is_taken = there.into_iter().map(Queue::from).any(|other| other.name == queue.name);
             return Err(if is_taken { BrokerError::QueueExists(queue.name) } else { BrokerError::QueueQuota(quota) });
         }
+        self.refuse_imported(project, &queue.name).await?;
         let call = Call::CreateQueue { project: project.clone(), queue: queue.into() };
         reply!(self.shared.call(shard, call).await?, Reply::Created(id, name, topic) => CreatedQueue::new(id, name, topic))
     }

@@ -12,7 +12,13 @@ use super::{
 use crate::{
     broker::{Broker, embedded::EmbeddedBroker},
     server::startup::create_missing,
-    store::postgres::{PgStore, PostgresError, cluster_view::ShardView, duty::Duty, member::Member, shards},
+    store::postgres::{
+        PgStore, PostgresError,
+        cluster_view::ShardView,
+        duty::Duty,
+        member::{Member, QueueElsewhere},
+        shards,
+    },
 };
 
 /// How long to wait after PostgreSQL failed.
@@ -104,18 +110,24 @@ impl ShardTask {
         let (store, snapshot) = PgStore::open(&self.member, duty).await?;
         let (config, clock) = (self.shared.config.clone(), self.shared.clock);
         let broker = Arc::new(EmbeddedBroker::resume(Arc::new(store), snapshot, config, clock).await);
-        self.create_queues(&broker, duty.shard).await;
+        let elsewhere = self.member.queues_elsewhere().await?;
+        self.create_queues(&broker, duty.shard, &elsewhere).await;
         Ok(broker)
     }
 
-    /// Creates the missing queues of the configuration that belong to the shard.
-    async fn create_queues(&self, broker: &EmbeddedBroker, shard: i32) {
+    /// Creates the missing queues of the configuration that belong to the shard. Imported queues may be in another one than new ones
+    /// of their name.
+    async fn create_queues(&self, broker: &EmbeddedBroker, shard: i32, elsewhere: &[QueueElsewhere]) {
         let mut projects = self.shared.projects.clone();
         for project in &mut projects {
             let id = project.id.clone();
-            let count = self.member.tables.shards;
-            project.queues.retain(|start| shards::of_name(&id, &start.queue.name, count) == shard);
-            project.schedules.retain(|start| shards::of_name(&id, &start.queue, count) == shard);
+            let is_here = |name: &str| {
+                let found = elsewhere.iter().find(|found| found.project == id && found.name == name);
+                let by_name = || shards::of_name(&id, name, self.member.tables.shards);
+                found.map_or_else(by_name, |found| found.shard) == shard
+            };
+            project.queues.retain(|start| is_here(&start.queue.name));
+            project.schedules.retain(|start| is_here(&start.queue));
         }
         for attempt in 1..=CREATE_ATTEMPTS {
             match create_missing(broker, &projects).await {

@@ -11,3 +11,5 @@ pub(crate) const LOCK: &str = "dms.lock";
 pub(crate) const INITIALIZED: &str = "dms-worker data directory";
 /// The list of files of a backup, in the backup.
 pub(crate) const MANIFEST: &str = "backup.json";
+/// Names the export that is being imported. While it is there, no server opens the directory.
+pub(crate) const IMPORTING: &str = "importing.json";

@@ -86,6 +86,11 @@ impl Memtable {
         self.bytes += bytes;
     }
 
+    /// The number of the next frame.
+    pub(crate) fn number(&self) -> u64 {
+        self.batch.number
+    }
+
     /// Whether it should be flushed.
     pub(crate) fn needs_flush(&self) -> bool {
         self.deleted || self.batch.changes.len() >= FLUSH_CHANGES || self.bytes >= FLUSH_BYTES

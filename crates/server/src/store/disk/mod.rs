@@ -50,13 +50,13 @@ use crate::{
 
 mod compaction;
 mod entry_times;
-mod file_ops;
+pub(crate) mod file_ops;
 mod index;
-mod layout;
+pub(crate) mod layout;
 mod log;
 mod maintenance;
 mod memtable;
-mod open;
+pub(crate) mod open;
 mod read;
 mod recovery;
 #[cfg(test)]
@@ -99,7 +99,18 @@ pub(crate) struct DiskStore {
 impl DiskStore {
     /// Opens a data directory, or creates it.
     pub(crate) fn open(dir: &Path) -> Result<(Self, Snapshot), OpenError> {
+        open::refuse_half_imported(dir)?;
         Self::open_with(dir, SEGMENT_BYTES)
+    }
+
+    /// The same for an import, which may have begun.
+    pub(crate) fn open_marked(dir: &Path) -> Result<(Self, Snapshot), OpenError> {
+        Self::open_with(dir, SEGMENT_BYTES)
+    }
+
+    /// Which log this is and how many commits it has, as text.
+    pub(crate) fn state(&self) -> String {
+        format!("log {:08x} {}", self.files.directory.log, locked(&self.memtable).number())
     }
 
     fn open_with(dir: &Path, segment_bytes: u64) -> Result<(Self, Snapshot), OpenError> {

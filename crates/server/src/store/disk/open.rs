@@ -12,7 +12,7 @@ use crate::store::{
     OpenError,
     disk::{
         file_ops,
-        layout::{DATABASE, INITIALIZED, LOCK, LOG, MANIFEST},
+        layout::{DATABASE, IMPORTING, INITIALIZED, LOCK, LOG, MANIFEST},
     },
     error::is_full,
 };
@@ -167,6 +167,15 @@ pub(crate) fn require_data_directory(dir: &Path) -> Result<(), OpenError> {
         }
         Ok(false) => Ok(()),
     }
+}
+
+/// Refuses a directory that has a part of an export only.
+pub(crate) fn refuse_half_imported(dir: &Path) -> Result<(), OpenError> {
+    let Ok(marker) = std::fs::read_to_string(dir.join(IMPORTING)) else { return Ok(()) };
+    // The marker is small JSON; damage to it makes the import no more complete.
+    let marker: Result<serde_json::Value, _> = serde_json::from_str(&marker);
+    let export = marker.ok().and_then(|marker| Some(marker.get("export")?.as_str()?.to_owned()));
+    Err(OpenError::Importing { dir: dir.to_owned(), export: export.unwrap_or_default() })
 }
 
 /// Creates a directory if it is missing. Its entry is on the disk when the parent is synced.

@@ -69,6 +69,8 @@ pub struct PostgresConfig {
     /// The certificates with which the servers encrypt the connections between them and check each other; none by default (plain
     /// TCP). All servers of a cluster have them, or none.
     pub tls: Option<PeerTlsFiles>,
+    /// The export that this program imports: other programs may not open the tables meanwhile.
+    pub(crate) importing: Option<String>,
 }
 
 impl PostgresConfig {
@@ -84,6 +86,7 @@ impl PostgresConfig {
             listen: None,
             advertise: None,
             tls: None,
+            importing: None,
         }
     }
 

@@ -82,6 +82,31 @@ pub enum PostgresError {
         /// The reason.
         reason: String,
     },
+    /// An import into the tables has not finished.
+    #[error(
+        "an import of the export {export} into the schema {schema} has not finished; run the same `dms-worker data import` again, or \
+         drop the schema and begin anew"
+    )]
+    Importing {
+        /// The schema.
+        schema: String,
+        /// The id of the export.
+        export: String,
+    },
+    /// There are no tables.
+    #[error(
+        "the schema {schema} has no tables of dms-worker; check server.postgres.schema and the database of the connection string"
+    )]
+    NoTables {
+        /// The schema.
+        schema: String,
+    },
+    /// Servers own shards.
+    #[error("servers on these tables are running ({owners}): stop all of them first")]
+    Served {
+        /// Their names.
+        owners: String,
+    },
     /// Another server owns the messages.
     #[error("another server owns the messages now")]
     NotOwner,

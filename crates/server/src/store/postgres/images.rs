@@ -286,7 +286,7 @@ impl Images {
 
     fn settle(&mut self, cursor: CursorId, settlement: &Settlement) {
         self.change_cursor(cursor, |image| {
-            image.consumed += settlement.done.len() as u64;
+            image.consumed += settlement.done.len() as u64 + settlement.counted;
             // Never backwards, because expiry and purges advance the head, too.
             image.head = image.head.max(settlement.head);
         });

@@ -25,6 +25,7 @@ use crate::store::postgres::{
     runtime::Runtime,
     schema::{self, Tables},
 };
+use dms_protocol::queue::{ProjectId, QueueId};
 
 /// A fifth of the time after which others take over: 1 s of 5 s. A server beats once in it. The owner stops serving that much
 /// earlier, and others, who look once in it, wait that much longer.
@@ -64,9 +65,20 @@ pub(crate) struct Member {
     pub(super) beats: Link,
     pub(crate) counts: Arc<Counts>,
     takeover_after: Duration,
+    /// The export that this program imports.
+    importing: Option<String>,
     state: Mutex<MemberState>,
     cluster: watch::Sender<ClusterView>,
     task: Mutex<Option<AbortHandle>>,
+}
+
+/// An imported queue whose id belongs to another shard than its name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct QueueElsewhere {
+    pub(crate) project: ProjectId,
+    pub(crate) name: String,
+    pub(crate) shard: i32,
+    pub(crate) id: QueueId,
 }
 
 /// The registration of this server, as of the last beat.
@@ -118,6 +130,7 @@ impl Member {
         let connector = Arc::new(Connector::new(&config, &application(&id))?);
         // A separate session, because a failed migration has to end with its transaction.
         let tables = schema::prepare(&connector.connect().await?, &config.schema, config.shards).await?;
+        tables.refuse_half_imported(&config.schema, config.importing.as_deref())?;
         let beats = Link::new(connector.clone());
         let session = beats.get().await?;
         let sent = Moment::now();
@@ -127,7 +140,8 @@ impl Member {
             Mutex::new(MemberState { beaten: sent, duties: BTreeMap::new(), is_dead: false, is_unanswered: false });
         let (cluster, takeover_after) = (watch::Sender::default(), config.takeover_after);
         let task = Mutex::default();
-        Ok(Self { id, connector, runtime, tables, beats, counts, takeover_after, state, cluster, task })
+        let importing = config.importing;
+        Ok(Self { id, connector, runtime, tables, beats, counts, takeover_after, importing, state, cluster, task })
     }
 
     /// Subscribes to what this server sees with each beat.
@@ -284,7 +298,7 @@ impl Member {
     pub(crate) async fn take(&self, view: &ShardView) -> Result<Option<Arc<Duty>>, PostgresError> {
         let session = self.connector.connect().await?;
         // Servers of a later version may have migrated the tables since this one joined, and written what this one cannot read.
-        schema::refuse_newer(&session, &self.connector.schema).await?;
+        schema::refuse_unusable(&session, &self.connector.schema, self.importing.as_deref()).await?;
         session.batch(TAKE).await?;
         let mut tries = 0;
         let epoch = loop {
@@ -402,6 +416,38 @@ impl Member {
             Ok::<_, PostgresError>((rows.seen_by(&seen), standbys(&session).await?))
         };
         self.runtime.run(async move { within(LEAVE_TIMEOUT, read).await }).await
+    }
+
+    /// The queues that are not in the shard of their name, with their shard.
+    ///
+    /// # Errors
+    /// When PostgreSQL fails.
+    pub(crate) async fn queues_elsewhere(self: &Arc<Self>) -> Result<Vec<QueueElsewhere>, PostgresError> {
+        let this = Arc::clone(self);
+        let read = async move {
+            let rows = this.connector.connect().await?;
+            let rows = rows.query("SELECT project, name, shard, id FROM queue_elsewhere", &[]).await?;
+            let row = |row: &tokio_postgres::Row| {
+                let text = |column| row.try_get::<_, &str>(column);
+                let (project, id) = (ProjectId::from(text(0)?), QueueId::from(text(3)?));
+                Ok(QueueElsewhere { project, name: text(1)?.to_owned(), shard: row.try_get(2)?, id })
+            };
+            rows.iter().map(row).collect::<Result<_, tokio_postgres::Error>>().map_err(PostgresError::from)
+        };
+        self.runtime.run(async move { within(TAKE_TIMEOUT, read).await }).await
+    }
+
+    /// Forgets a queue that was deleted.
+    ///
+    /// # Errors
+    /// When PostgreSQL fails.
+    pub(crate) async fn forget_elsewhere(self: &Arc<Self>, queue: &QueueId) -> Result<(), PostgresError> {
+        let (this, queue) = (Arc::clone(self), queue.clone());
+        let forgotten = async move {
+            let delete = "DELETE FROM queue_elsewhere WHERE id = $1";
+            this.connector.connect().await?.execute(delete, &[&queue.as_str()]).await.map_err(PostgresError::from)
+        };
+        self.runtime.run(async move { within(LEAVE_TIMEOUT, forgotten).await }).await.map(drop)
     }
 
     /// Has the owner of a shard hand it over to a server, where it stays.

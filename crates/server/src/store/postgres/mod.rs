@@ -11,6 +11,7 @@
 //! | `schema` | the tables and their versions |
 //! | `member`, `cluster_view`, `duty` | beats, the watch over the owners, taking over, and for how long an owner may serve |
 //! | `jobs` | redrives of dashboards, and who works on them |
+//! | `claim` | all shards at once, to export or import them |
 //! | `shards` | which shard a queue belongs to |
 //! | `commit` | the one statement of a commit, and deciding a commit whose answer is missing |
 //! | `journal` | the bytes of a journal row |
@@ -50,6 +51,8 @@ use crate::{
 };
 use dms_protocol::queue::QueueId;
 
+#[cfg(feature = "disk")]
+pub(crate) mod claim;
 pub(crate) mod cluster_view;
 mod commit;
 mod config;
@@ -154,6 +157,11 @@ impl PgStore {
         let duty = member.own().await?.ok_or(PostgresError::NotOwner)?;
         let (store, snapshot) = Self::open(&member, &duty).await?;
         Ok((Self { is_alone: true, ..store }, snapshot))
+    }
+
+    #[cfg(feature = "disk")]
+    pub(crate) fn duty(&self) -> &Duty {
+        &self.duty
     }
 
     fn shard(&self) -> i32 {

@@ -5,7 +5,7 @@
 //!
 //! | table | a row for | notes |
 //! |---|---|---|
-//! | `cluster` | the schema | its version; `log` begins the checksums; `secret` proves servers to each other |
+//! | `cluster` | the schema | its version; `importing` is the export that is being imported; `log` begins the checksums; `secret` proves servers to each other |
 //! | `member` | a server that runs | `beat` grows each second; `url` is where other servers reach it |
 //! | `shard` | a part of the queues with one owner | `epoch` grows with each owner: the fence of its commits; `wanted` is who shall own it next |
 //! | `journal` | a commit | everything except messages, see `journal.rs`; deleted once it is in the image |
@@ -14,6 +14,7 @@
 //! | `sent_keys` | the deduplication keys of a commit | deleted after their windows |
 //! | `schedule` | a schedule of a queue | written with the image |
 //! | `job` | a redrive that the dashboard of a server began | `member` is the server that works on it; deleted at its end |
+//! | `queue_elsewhere` | an imported queue that is not in the shard of its name | so that its name is not given twice |
 //! | `leased` | a shard | the leases that an owner handed over when it stopped in order, good until the next commit |
 //! | `image` | a shard | the last commit that the following tables contain |
 //! | `queue`, `consumer_group`, `stream`, `reader`, `settled` | what their names say | written every few seconds, never by a commit |
@@ -32,7 +33,7 @@ const MADE_MEANWHILE: [SqlState; 3] =
     [SqlState::UNIQUE_VIOLATION, SqlState::DUPLICATE_OBJECT, SqlState::DUPLICATE_TABLE];
 
 /// The version that this program writes.
-pub(crate) const VERSION: i32 = 6;
+pub(crate) const VERSION: i32 = 7;
 
 /// The statements that migrate a schema from version N to N + 1, in order.
 const MIGRATIONS: &[&str] = &[
@@ -140,6 +141,11 @@ CREATE TABLE schedule (
 ) WITH (fillfactor = 50);
 ",
     "CREATE TABLE job (id text PRIMARY KEY, member text NOT NULL, facts text NOT NULL);",
+    // Queues can be imported. Their ids decide on their shards, whatever their names are.
+    "
+ALTER TABLE cluster ADD importing text;
+CREATE TABLE queue_elsewhere (project text, name text, shard int NOT NULL, id text NOT NULL, PRIMARY KEY (project, name));
+",
 ];
 
 /// Makes the table of a slot, unless it exists.
@@ -181,6 +187,8 @@ pub(crate) struct Tables {
     pub(crate) shards: u32,
     /// The secret by which servers on these tables recognize each other.
     pub(crate) secret: Secret,
+    /// The export whose import has not finished.
+    pub(crate) importing: Option<String>,
 }
 
 /// Makes or migrates the tables. New ones have as many shards as `shards` says. A session that failed here must be dropped.
@@ -229,7 +237,7 @@ async fn migrate(session: &Session, schema: &str, shards: Option<u32>) -> Result
         session.execute(rows, &[&count]).await?;
     }
     tracing::info!(schema, version = VERSION, shards, "the tables were made in PostgreSQL");
-    Ok(Tables { log, shards, secret: Secret::from(hex(&secret)) })
+    Ok(Tables { log, shards, secret: Secret::from(hex(&secret)), importing: None })
 }
 
 async fn exists(session: &Session, schema: &str) -> Result<bool, PostgresError> {
@@ -242,7 +250,9 @@ async fn find(session: &Session, schema: &str) -> Result<Option<(i32, Tables)>, 
     if session.query(asked, &[&schema]).await?.is_empty() {
         return Ok(None);
     }
-    let rows = session.query("SELECT version, log, shards, secret FROM cluster", &[]).await?;
+    // Older tables do not have the last column.
+    let asked = "SELECT version, log, shards, secret, to_jsonb(cluster) ->> 'importing' FROM cluster";
+    let rows = session.query(asked, &[]).await?;
     let damaged = |reason: &str| PostgresError::Damaged { schema: schema.to_owned(), reason: reason.to_owned() };
     let row = rows.first().ok_or_else(|| damaged("the table cluster is empty"))?;
     let found: i32 = row.try_get(0)?;
@@ -253,15 +263,41 @@ async fn find(session: &Session, schema: &str) -> Result<Option<(i32, Tables)>, 
     let shards = u32::try_from(row.try_get::<_, i32>(2)?).ok().filter(|shards| (1..=MAX_SHARDS).contains(shards));
     let shards = shards.ok_or_else(|| damaged("cluster.shards is out of range"))?;
     let secret = Secret::from(hex(row.try_get::<_, &[u8]>(3)?));
-    Ok(Some((found, Tables { log, shards, secret })))
+    let importing = row.try_get(4)?;
+    Ok(Some((found, Tables { log, shards, secret, importing })))
 }
 
-/// Refuses tables that a later version has migrated since this server joined them.
+/// Refuses tables that a later version has migrated since this server joined them, and those of an import that is not its own.
 ///
 /// # Errors
-/// [`PostgresError::Newer`], or when PostgreSQL fails.
-pub(crate) async fn refuse_newer(session: &Session, schema: &str) -> Result<(), PostgresError> {
-    find(session, schema).await.map(drop)
+/// [`PostgresError::Newer`], [`PostgresError::Importing`], or when PostgreSQL fails.
+pub(crate) async fn refuse_unusable(session: &Session, schema: &str, own: Option<&str>) -> Result<(), PostgresError> {
+    match find(session, schema).await? {
+        Some((_, tables)) => tables.refuse_half_imported(schema, own),
+        None => Ok(()),
+    }
+}
+
+/// Whether there are tables.
+///
+/// # Errors
+/// When they are of a later version, or PostgreSQL fails.
+#[cfg(feature = "disk")]
+pub(crate) async fn exists_with_tables(session: &Session, schema: &str) -> Result<bool, PostgresError> {
+    Ok(find(session, schema).await?.is_some())
+}
+
+impl Tables {
+    /// # Errors
+    /// When the import of another export than `own` has not finished.
+    pub(crate) fn refuse_half_imported(&self, schema: &str, own: Option<&str>) -> Result<(), PostgresError> {
+        match &self.importing {
+            Some(export) if own != Some(export) => {
+                Err(PostgresError::Importing { schema: schema.to_owned(), export: export.clone() })
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 fn random() -> Result<(u32, Vec<u8>), PostgresError> {

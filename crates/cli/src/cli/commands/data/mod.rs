@@ -1,7 +1,9 @@
-//! `data`: look after a server's data directory: check and repair it, copy it, verify a copy, and deal with damaged messages.
+//! `data`: look after a server's data directory: check and repair it, copy it, verify a copy, deal with damaged messages, and move
+//! everything into PostgreSQL or back.
 
 mod condition;
 mod damaged;
+mod transfer;
 
 use std::{
     path::{Path, PathBuf, absolute},
@@ -14,7 +16,10 @@ use http::Method;
 use serde::Deserialize;
 use serde_json::json;
 
-use self::damaged::DamagedArgs;
+use self::{
+    damaged::DamagedArgs,
+    transfer::{ExportArgs, ImportArgs},
+};
 use crate::cli::support::{
     admin_client::AdminClient,
     context::Context,
@@ -105,6 +110,23 @@ No server may use the directory. Exit code 0: the new index is complete; 1: info
         /// The data directory
         dir: PathBuf,
     },
+    /// Write everything of a data directory or of PostgreSQL into files, to import it elsewhere; changes no message
+    #[command(after_help = "\
+Examples:
+  dms-worker data export /move --data-dir ./dms-data
+  dms-worker data export /move -c server.yaml          from server.data_dir or server.postgres
+  dms-worker data export /move --data-dir /backup/monday
+
+Stop all servers first. If it is interrupted, run it again: complete files are kept.")]
+    Export(ExportArgs),
+    /// Bring an export into a data directory or into PostgreSQL; groups continue where they were
+    #[command(after_help = "\
+Examples:
+  dms-worker data import /move -c server.yaml          into server.postgres or server.data_dir
+  dms-worker data import /move --data-dir ./dms-data
+
+Stop all servers on the target first. If it is interrupted, run it again: it continues. Until it is complete, no server opens the target. A queue that the target has with other contents is refused.")]
+    Import(ImportArgs),
     /// List the messages that a running server has set aside because they are damaged
     #[command(after_help = "Examples:\n  dms-worker data damaged --admin http://127.0.0.1:9401")]
     Damaged {
@@ -159,6 +181,14 @@ pub(crate) async fn run(args: DataArgs, context: &Context) -> Result<ExitCode, F
         DataCommand::RebuildIndex { dir } => make_anew(dir, context).await,
         DataCommand::Backup { dir, dest, admin } => {
             back_up(dir, dest, admin, context).await?;
+            Ok(ExitCode::SUCCESS)
+        }
+        DataCommand::Export(args) => {
+            transfer::write(args, context).await?;
+            Ok(ExitCode::SUCCESS)
+        }
+        DataCommand::Import(args) => {
+            transfer::read(args, context).await?;
             Ok(ExitCode::SUCCESS)
         }
         DataCommand::Damaged { asked, queue } => {

@@ -351,7 +351,7 @@ impl Writer {
 
     fn settle(&mut self, number: CursorId, settlement: &Settlement) -> IndexResult<()> {
         let cursor = self.cursor(number)?;
-        cursor.consumed += settlement.done.len() as u64;
+        cursor.consumed += settlement.done.len() as u64 + settlement.counted;
         // Never backwards, because expiry and purges advance the head, too.
         cursor.head = cursor.head.max(settlement.head);
         for place in settlement.done.iter().chain(&settlement.dead) {

@@ -6,4 +6,4 @@ pub mod check;
 pub mod error;
 pub mod rebuild;
 pub mod repair;
-mod shadow;
+pub(crate) mod shadow;

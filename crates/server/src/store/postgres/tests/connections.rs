@@ -60,7 +60,7 @@ fn tables_of_the_first_version_are_migrated() {
     first.store.commit(&[appended(1)]).unwrap();
     first.store.release(true).unwrap();
     let undo = format!(
-        "SET search_path = {}; DROP TABLE leased; DROP TABLE sent_keys; DROP TABLE schedule; DROP TABLE job; ALTER TABLE member DROP draining; ALTER TABLE shard DROP wanted, DROP pinned;
+        "SET search_path = {}; DROP TABLE leased; DROP TABLE sent_keys; DROP TABLE schedule; DROP TABLE job; DROP TABLE queue_elsewhere; ALTER TABLE cluster DROP importing; ALTER TABLE member DROP draining; ALTER TABLE shard DROP wanted, DROP pinned;
          ALTER TABLE chunk_0_0 RENAME TO chunk_0; UPDATE cluster SET version = 1",
         config.schema
     );
