@@ -3,7 +3,7 @@
 use dms_server::TlsFiles;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 
-/// An authority, and the files of a certificate for 127.0.0.1 that it signed.
+/// An authority, and the files of a certificate for 127.0.0.1 that it signed; also for the name that the servers of the manifests share.
 pub(crate) struct Pki {
     dir: tempfile::TempDir,
 }
@@ -21,7 +21,8 @@ impl Pki {
         authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate().unwrap()).unwrap();
         let key = KeyPair::generate().unwrap();
-        let leaf = CertificateParams::new(["127.0.0.1".to_owned(), "localhost".to_owned()]).unwrap();
+        let names = ["127.0.0.1", "localhost", "dms-hop"].map(str::to_owned);
+        let leaf = CertificateParams::new(names).unwrap();
         let leaf = leaf.signed_by(&key, &authority).unwrap();
         self.write("ca.pem", &authority.pem());
         self.write("tls.key", &key.serialize_pem());

@@ -27,7 +27,7 @@ async fn order(orders: web::Data<Producer>, body: web::Bytes) -> HttpResponse {
         Err(error) => return HttpResponse::BadRequest().body(error.to_string()),
     };
     match orders.send(message).await {
-        Ok(id) => HttpResponse::Accepted().body(id.map(|id| id.to_string()).unwrap_or_default()),
+        Ok(sent) => HttpResponse::Accepted().body(sent.id.map(|id| id.to_string()).unwrap_or_default()),
         // The message may have been stored: the caller may repeat it, and consumers should be idempotent.
         Err(error) if error.is_unsure() => HttpResponse::GatewayTimeout().body(error.to_string()),
         Err(error) => HttpResponse::ServiceUnavailable().body(error.to_string()),

@@ -135,8 +135,8 @@ impl Settings {
             checks.rule("republish", problem);
         }
         if matches!(self.ordering, Ordering::KeyAttribute(_)) {
-            let problem =
-                "ROMA Connect MQS has no attributes: use by_pointer with a place in the body, such as /customer/id";
+            let problem = "ROMA Connect MQS has no attributes: order by a place in the body, such as /customer/id, with by_pointer or \
+                           key_pointer";
             checks.rule("ordering", problem);
         }
         if matches!(self.unique_key, Some(UniqueKey::Attribute(_))) {

@@ -2,11 +2,7 @@
 
 use crate::config::{
     check::checker::Checker,
-    schema::{
-        config::Config,
-        dms::ApiVersion,
-        worker::{Ordering, Worker},
-    },
+    schema::{config::Config, dms::ApiVersion, worker::Worker},
     source::path::KeyPath,
 };
 
@@ -42,11 +38,6 @@ pub(super) fn check(config: &Config, checker: &mut Checker<'_>) {
 
 /// The settings of a worker that the library does not know by these names.
 pub(super) fn check_worker(path: &KeyPath, worker: &Worker, checker: &mut Checker<'_>) {
-    if matches!(worker.ordering, Ordering::KeyAttribute(_)) {
-        let message = "`key_attribute` needs attributes of messages, which ROMA Connect MQS does not have: use key_pointer with a place in \
-             the body, such as /customer/id";
-        checker.report(&path.child("ordering"), message);
-    }
     if worker.deduplicate.as_ref().is_some_and(|deduplicate| !deduplicate.key.starts_with('/')) {
         let message = "is the name of an attribute, and ROMA Connect MQS has none: use a pointer into the body, such as /order/id";
         checker.report(&path.child("deduplicate").child("key"), message);

@@ -56,10 +56,11 @@ impl Shipped {
         for name in ["tls.crt", "tls.key"] {
             program.file(name, &fs::read_to_string(pki.path(name)).unwrap());
         }
-        program.file("ca.crt", &fs::read_to_string(pki.path("tls.crt")).unwrap());
+        program.file("ca.crt", &fs::read_to_string(pki.path("ca.pem")).unwrap());
         program.file("url", "postgres://dms:password@pg-primary/dms\n");
         let dir = program.dir().display().to_string();
-        let places = ["/run/secrets/dms", "/run/secrets/tls", "/run/secrets/postgres", "/run/secrets"];
+        let places =
+            ["/run/secrets/dms", "/run/secrets/tls", "/run/secrets/postgres", "/run/secrets/hop", "/run/secrets"];
         program.file("config.yaml", &places.iter().fold(self.text.clone(), |text, place| text.replace(place, &dir)))
     }
 }

@@ -12,7 +12,7 @@ const REFUSED: &[(&str, &str, &str)] = &[
     ("source", "source: dead_letters", "let on_reject park messages in a topic, and consume that"),
     ("poll_wait", "poll_wait: 31s", "1s to 30s"),
     ("ack_wait", "ack_wait: 301s", "1s to 300s"),
-    ("ordering", "ordering: {key_attribute: customer}", "use key_pointer with a place in the body"),
+    ("ordering", "ordering: {key_attribute: customer}", "with by_pointer or key_pointer"),
     ("tags", "tags: [a]", "filter in the handler"),
     ("on_failure", "on_failure: {republish: {}}", "use redeliver"),
     ("max_attempts", "max_attempts: 3", "let on_reject park or discard it"),

@@ -25,7 +25,7 @@ use crate::{
         ScheduleSource, StorageTrouble, Stream, Usage,
     },
     net::tls::Tls,
-    store::postgres::{PeerUrl, PostgresError, shards},
+    store::postgres::{PeerUrl, shards},
 };
 use dms_protocol::{
     queue::{CreatedQueue, GroupId, NewQueue, ProjectId, ProjectTag, Queue, QueueId, QueueTag},
@@ -69,7 +69,6 @@ impl ClusterBroker {
     /// Refuses a name that an imported queue in another shard has. While this is looked up, nobody else creates a queue of the project.
     async fn refuse_imported(&self, project: &ProjectId, name: &str) -> Result<(), BrokerError> {
         let member = self.shared.member();
-        let failed = |error: PostgresError| BrokerError::Store(std::sync::Arc::new(error));
         let elsewhere = member.queues_elsewhere().await.map_err(failed)?;
         let Some(found) = elsewhere.iter().find(|found| found.project == *project && found.name == name) else {
             return Ok(());

@@ -45,7 +45,7 @@ pub fn export(from: &Place, to: &Path, skip_damaged: bool, watch: Watch<'_>) -> 
 
 enum Begun {
     Complete(Summary),
-    Exporter(Exporter),
+    Exporter(Box<Exporter>),
 }
 
 struct Exporter {
@@ -94,12 +94,12 @@ impl Exporter {
             }
         };
         make_directory(&to.join(QUEUES))?;
-        Ok(Begun::Exporter(Self {
+        Ok(Begun::Exporter(Box::new(Self {
             to: to.to_owned(),
             manifest,
             summary: Summary::default(),
             progress: Progress::default(),
-        }))
+        })))
     }
 
     fn run(mut self, parts: &[Part], skip_damaged: bool, watch: Watch<'_>) -> Result<Summary, TransferError> {

@@ -66,7 +66,7 @@ fn tables_of_the_first_version_are_migrated() {
     );
     server.psql("postgres", &undo).unwrap();
     let next = Node::join(&config).take();
-    assert_eq!(count(server, &config, "version FROM cluster"), 6);
+    assert_eq!(count(server, &config, "version FROM cluster"), 7);
     assert_eq!(next.store.read(STREAM, 1, ALL).unwrap().messages.len(), 1);
 }
 
