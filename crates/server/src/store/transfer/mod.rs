@@ -1,6 +1,6 @@
 //! Moving everything from one store into another: from a data directory into PostgreSQL, and back.
 //!
-//! [`export`] writes a directory with one file for each queue, and [`import`] brings it into a data directory or into PostgreSQL. Both
+//! `export` writes a directory with one file for each queue, and `import` brings it into a data directory or into PostgreSQL. Both
 //! may be killed at any moment and are continued by the same call. An export changes nothing in its source. An import marks its
 //! target until it is complete, so that no server serves half of it.
 //!
