@@ -115,8 +115,11 @@ impl LeasedEntry {
         info.error = said.and_then(|cause| cause.error.clone());
         info.worker = said.and_then(|cause| cause.worker.clone());
         info.attempts = self.failures.saturating_add(1);
-        info.first_failure_ms = cause.and_then(|cause| cause.first_failure_ms).or(first_failure_ms);
-        info.last_failure_ms = cause.and_then(|cause| cause.last_failure_ms).or(Some(now_ms));
+        let last_failure_ms = cause.and_then(|cause| cause.last_failure_ms).unwrap_or(now_ms);
+        let first_failure_ms = cause.and_then(|cause| cause.first_failure_ms).or(first_failure_ms);
+        // A consumer says when its handler failed, by its own clock; this broker, when it was told.
+        info.first_failure_ms = first_failure_ms.map(|first| first.min(last_failure_ms));
+        info.last_failure_ms = Some(last_failure_ms);
         info
     }
 }
@@ -327,6 +330,15 @@ mod tests {
         assert_eq!((first.reason.as_str(), first.attempts, first.first_failure_ms), ("rejected", 1, Some(1_000)));
         assert_eq!((second.reason.as_str(), second.error.as_deref()), ("undecodable", Some("no JSON")));
         assert_eq!((second.attempts, second.first_failure_ms), (2, None), "who knows when it failed first");
+    }
+
+    #[test]
+    fn the_first_failure_is_not_later_than_the_last() {
+        let cause = FailureCause { last_failure_ms: Some(900), ..FailureCause::default() };
+        let failed = stops_at(0, StopReason::Failed(Some(Arc::new(cause))));
+        let decision = lease(&[0]).decide(&failed, FailureCounting::Culprit, Some(1), 1_000);
+        let [(0, info)] = decision.dead_letters.as_slice() else { panic!("{decision:?}") };
+        assert_eq!((info.first_failure_ms, info.last_failure_ms), (Some(900), Some(900)));
     }
 
     /// The last failure has the say; what an earlier consumer reported is kept where nobody reports anything.
