@@ -379,7 +379,8 @@ fn a_server_moves_to_postgres_and_back() {
     let told = program.run(&["-o", "json", "data", "export", "back", "-c", &config]).json();
     assert_eq!((&told["queues"], &told["counts"]["messages"]), (&5.into(), &4.into()), "{told}");
     let refused = program.run(&["data", "import", "back", "--data-dir", "data"]).failed(1);
-    assert!(refused.contains("has a queue q of project"), "{refused}");
+    // Which queue is named depends on the shards, which follow from random ids.
+    assert!(refused.contains("has a queue ") && refused.contains("with other contents"), "{refused}");
     std::fs::rename(program.dir().join("data"), program.dir().join("old")).unwrap();
     program.run(&["data", "import", "back", "--data-dir", "data"]).ok();
     assert!(program.run(&["data", "check", "data"]).ok().starts_with("4 messages and "));
