@@ -59,9 +59,7 @@ enum InputSource {
 }
 
 impl Input {
-    /// Bodies from the command line: JSON where they are JSON and not to be `text`.
-    pub(crate) fn arguments(bodies: &[String], text: bool, common: Message) -> Self {
-        let source = InputSource::Arguments { bodies: bodies.iter().cloned().collect(), text };
+    fn new(source: InputSource, common: Message) -> Self {
         Self {
             source,
             common,
@@ -73,6 +71,12 @@ impl Input {
             leaves_originals: false,
             originals: 0,
         }
+    }
+
+    /// Bodies from the command line: JSON where they are JSON and not to be `text`.
+    pub(crate) fn arguments(bodies: &[String], text: bool, common: Message) -> Self {
+        let source = InputSource::Arguments { bodies: bodies.iter().cloned().collect(), text };
+        Self::new(source, common)
     }
 
     /// Makes each message a copy of the message whose `id` its line has.
@@ -121,17 +125,7 @@ impl Input {
 
     fn lines(reader: impl AsyncBufRead + Unpin + Send + 'static, name: &str, common: Message) -> Self {
         let source = InputSource::Lines { reader: Box::new(reader), name: name.to_owned() };
-        Self {
-            source,
-            common,
-            number: 0,
-            offset: 0,
-            size: None,
-            keeps_texts: false,
-            keeps_ids: false,
-            leaves_originals: false,
-            originals: 0,
-        }
+        Self::new(source, common)
     }
 
     /// The size of the source in bytes, where it is known.

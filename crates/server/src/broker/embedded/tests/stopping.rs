@@ -22,14 +22,22 @@ impl Hold {
     }
 }
 
+impl FlakyStore {
+    /// Keeps the next commit from ending. Returns what says that it has begun, and what lets it end.
+    fn hold_next(&self) -> (oneshot::Receiver<()>, mpsc::Sender<()>) {
+        let ((begun, has_begun), (allow, may_end)) = (oneshot::channel(), mpsc::channel());
+        *self.hold.lock().unwrap() = Some(Hold { begun, may_end });
+        (has_begun, allow)
+    }
+}
+
 /// The store may finish the first change after the broker is gone, so a cluster must not make it at another server, too. The second
 /// one was not begun.
 #[tokio::test]
 async fn a_stop_leaves_the_change_that_is_being_stored_unknown_and_refuses_the_one_behind_it() {
     let store = Arc::new(FlakyStore::default());
     let scene = Scene::on(store.clone()).await;
-    let ((begun, has_begun), (allow, may_end)) = (oneshot::channel(), mpsc::channel());
-    *store.hold.lock().unwrap() = Some(Hold { begun, may_end });
+    let (has_begun, allow) = store.hold_next();
     let mut first = pin!(scene.send("1", NOW));
     assert!(poll!(first.as_mut()).is_pending());
     has_begun.await.unwrap();
@@ -47,8 +55,7 @@ async fn a_stop_leaves_the_change_that_is_being_stored_unknown_and_refuses_the_o
 async fn an_orderly_stop_waits_for_the_change_that_is_being_stored() {
     let store = Arc::new(FlakyStore::default());
     let scene = Scene::on(store.clone()).await;
-    let ((begun, has_begun), (allow, may_end)) = (oneshot::channel(), mpsc::channel());
-    *store.hold.lock().unwrap() = Some(Hold { begun, may_end });
+    let (has_begun, allow) = store.hold_next();
     let mut sent = pin!(scene.send("1", NOW));
     assert!(poll!(sent.as_mut()).is_pending());
     has_begun.await.unwrap();
@@ -66,8 +73,7 @@ async fn an_orderly_stop_waits_for_the_change_that_is_being_stored() {
 async fn a_change_that_the_store_refuses_for_its_owner_is_said_to_be_not_made() {
     let store = Arc::new(FlakyStore::default());
     let scene = Scene::on(store.clone()).await;
-    let ((begun, has_begun), (allow, may_end)) = (oneshot::channel(), mpsc::channel());
-    *store.hold.lock().unwrap() = Some(Hold { begun, may_end });
+    let (has_begun, allow) = store.hold_next();
     let mut first = pin!(scene.send("1", NOW));
     assert!(poll!(first.as_mut()).is_pending());
     has_begun.await.unwrap();
