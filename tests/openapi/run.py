@@ -65,6 +65,12 @@ def prepared(api, name):
     }
 
 
+def prepared_topic(mqs):
+    """A topic with a message. Other topics and groups would use up the quotas."""
+    post(f"{mqs}/v1/topic/payments/messages", {"messages": [{"content": "paid", "id": "1"}]})
+    return {"path.topic": "payments", "path.group": "billing", "query.time_wait": 1}
+
+
 def drive(program, directory, url, paths, known, examples):
     config = directory / "schemathesis.toml"
     config.write_text("[parameters]\n" + "".join(f"{json.dumps(name)} = {json.dumps(value)}\n" for name, value in known.items()))
@@ -82,15 +88,18 @@ def main():
     worker = pathlib.Path(sys.argv[1]).resolve()
     examples = sys.argv[2] if len(sys.argv) > 2 else "20"
     program = pathlib.Path(sys.executable).with_name("schemathesis")
-    api, admin = (f"http://127.0.0.1:{free_port()}" for _ in range(2))
+    api, admin, mqs = (f"http://127.0.0.1:{free_port()}" for _ in range(3))
     with tempfile.TemporaryDirectory() as directory:
         directory = pathlib.Path(directory)
-        serve = [worker, "serve", "--listen", api.removeprefix("http://"), "--admin", admin.removeprefix("http://")]
+        config = directory / "config.yaml"
+        config.write_text(f"server: {{mqs: {{listen: '{mqs.removeprefix('http://')}'}}}}\n")
+        serve = [worker, "serve", "--config", config, "--listen", api.removeprefix("http://"), "--admin", admin.removeprefix("http://")]
         with open(directory / "log", "w") as log:
             server = subprocess.Popen([*serve, "--data-dir", directory / "data"], stdout=log, stderr=log, cwd=directory)
         try:
             wait_until_ready(f"{admin}/readyz")
             passed = drive(program, directory, api, r"^/(\{version\}|v3)", prepared(api, "orders"), examples)
+            passed &= drive(program, directory, mqs, "^/v1/topic/", prepared_topic(mqs), examples)
             passed &= drive(program, directory, admin, "^/(admin|metrics|livez|readyz)", prepared(api, "invoices"), examples)
             wait_until_ready(f"{admin}/readyz")
         finally:

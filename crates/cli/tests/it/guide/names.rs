@@ -78,7 +78,7 @@ fn every_request_of_the_guide_is_one() {
         }
     }
     assert!(known.len() > 40, "{}", known.len());
-    // Routes of the sidecar's admin address and of MQS, as their sources register them.
+    // Routes of the sidecar's admin address, as its sources register them.
     let routes = ["crates/cli/src/sidecar/admin", "crates/server/src"].map(code).concat();
     for (at, _) in routes.match_indices('"') {
         let text = routes[at + 1..].split('"').next().unwrap();
@@ -86,10 +86,6 @@ fn every_request_of_the_guide_is_one() {
             known.extend(["GET", "POST"].map(|method| (method.to_owned(), parts(text))));
         }
     }
-    // The handlers of MQS name their requests in their comments.
-    let mqs = code("crates/server/src/handlers/mqs");
-    let requests = mqs.split('`').filter_map(|text| text.split_once(" /v1/topic/"));
-    known.extend(requests.map(|(method, rest)| (method.to_owned(), parts(&format!("/v1/topic/{rest}")))));
     // The publishers take any queue.
     known.extend(["/", "/QUEUE"].map(|path| ("POST".to_owned(), parts(path))));
 
