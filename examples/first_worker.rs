@@ -21,7 +21,8 @@ async fn bill(Json(order): Json<Order>) -> Result<(), HandlerError> {
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     tracing_subscriber::fmt().init();
-    let client = Client::builder("http://127.0.0.1:9400", "local").build()?;
+    let endpoint = std::env::var("DMS_WORKER_DMS__ENDPOINT").unwrap_or("http://127.0.0.1:9400".into());
+    let client = Client::builder(endpoint, "local").build()?;
     let worker = Worker::builder(client).queue("orders").group("billing").handler(handler_fn(bill)).build()?;
     worker.run(async { drop(tokio::signal::ctrl_c().await) }).await?;
     Ok(())

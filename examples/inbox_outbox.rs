@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! dms-worker serve --data-dir ./dms-data                      # in a second terminal
-//! cargo run --example inbox_outbox --features postgres -- postgres://postgres@127.0.0.1/postgres
+//! cargo run --example inbox_outbox -- postgres://postgres@127.0.0.1/postgres
 //! ```
 
 use std::{error::Error, sync::Arc, time::Duration};
@@ -58,7 +58,8 @@ async fn charge(delivery: Delivery, State(shop): State<Shop>) -> Result<(), Hand
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let url = std::env::args().nth(1).ok_or("the first argument is the URL of a PostgreSQL database")?;
-    let client = Client::builder("http://127.0.0.1:9400", "local").build()?;
+    let endpoint = std::env::var("DMS_WORKER_DMS__ENDPOINT").unwrap_or("http://127.0.0.1:9400".into());
+    let client = Client::builder(endpoint, "local").build()?;
     match client.create_queue(NewQueue::new("orders").dead_letters_after(5)).await {
         Ok(queue) => drop(client.create_groups(&queue.id, &["billing"]).await?),
         Err(error) if error.is_exists() => {}
