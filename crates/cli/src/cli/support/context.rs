@@ -139,7 +139,11 @@ impl Context {
 
     /// The configuration for a command that talks to a service, with the context in use.
     pub(crate) fn load_service(&self) -> Result<Loaded, Failure> {
-        let mut loaded = load(&self.client_request()?)?;
+        self.load_by(&self.client_request()?)
+    }
+
+    fn load_by(&self, request: &Request) -> Result<Loaded, Failure> {
+        let mut loaded = load(request)?;
         self.log(&loaded);
         adopt_project(&mut loaded);
         Ok(loaded)
@@ -187,7 +191,17 @@ impl Context {
 
     /// A client of the configured service. For an embedded one that is the server of a running `run` or `serve`.
     pub(crate) fn client(&self) -> Result<Client, Failure> {
-        let config = self.load_service()?.config;
+        self.client_by(&self.client_request()?)
+    }
+
+    /// A client of the service that the named file has. Variables with keys of `dms` say where this command takes messages from, so
+    /// they are not for a second service.
+    pub(crate) fn client_of_file(&self) -> Result<Client, Failure> {
+        self.client_by(&self.request(false).without_variables("DMS_WORKER_DMS__"))
+    }
+
+    fn client_by(&self, request: &Request) -> Result<Client, Failure> {
+        let config = self.load_by(request)?.config;
         // Set once: a command makes one client.
         let _ = self.endpoint.set(without_secrets(&connect::endpoint(&config)));
         connect::to_service(&config).map_err(|error| Failure::of(Kind::Config, error.to_string()).because(error))

@@ -55,6 +55,20 @@ fn a_move_takes_the_backlog_of_one_group() {
     assert!(dms(&["queue", "move", "orders", "target", "--group", "billing"]).ok().starts_with("3 moved,"));
 }
 
+/// The README exports such a variable.
+#[test]
+fn a_variable_that_names_the_source_does_not_name_the_target() {
+    let (program, _server, url) = setup();
+    let other = program.serve(&[]);
+    let to = other.url("serving on ");
+    program.run(&["--endpoint", &to, "queue", "create", "orders"]).ok();
+    let file = program.file("new-server.yaml", &format!("dms: {{endpoint: '{to}'}}\n"));
+    let mut moving =
+        program.command(&["queue", "move", "orders", "orders", "--group", "billing", "--to-config", &file]);
+    let moved = super::Output::of(moving.env("DMS_WORKER_DMS__ENDPOINT", &url).output().unwrap());
+    assert!(moved.ok().starts_with("6 moved,"));
+}
+
 #[test]
 fn a_copy_to_another_server_leaves_everything_as_it_is() {
     let (program, _server, url) = setup();

@@ -248,7 +248,8 @@ impl Transfer {
         global.endpoint = self.to_endpoint.clone().or(global.endpoint);
         global.project_id = self.to_project_id.clone().or(global.project_id);
         let context = Context::new(global);
-        let (to, endpoint) = (context.client()?, context.endpoint().unwrap_or_default().to_owned());
+        let to = if self.to_config.is_some() { context.client_of_file() } else { context.client() }?;
+        let endpoint = context.endpoint().unwrap_or_default().to_owned();
         let queue = other(to.find_queue(&self.target).await?, &endpoint)?;
         Ok(Target { client: to, endpoint, queue })
     }
