@@ -2,8 +2,6 @@
 
 use std::fmt;
 
-use crate::{internal::setting_checks::SettingChecks, limits::LimitError};
-
 /// The settings that cannot work: all of them, in the order in which they are documented.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InvalidSettings(Vec<InvalidSetting>);
@@ -71,10 +69,3 @@ impl fmt::Display for InvalidSettings {
 }
 
 impl std::error::Error for InvalidSettings {}
-
-/// A value outside its limits.
-impl From<LimitError> for InvalidSettings {
-    fn from(error: LimitError) -> Self {
-        SettingChecks::of_limit(&error)
-    }
-}

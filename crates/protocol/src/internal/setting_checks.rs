@@ -18,13 +18,6 @@ impl SettingChecks {
         InvalidSettings::new(vec![InvalidSetting::new(setting, None, problem.into())])
     }
 
-    /// The error of a value outside its limits.
-    pub(crate) fn of_limit(error: &LimitError) -> InvalidSettings {
-        let mut checks = Self::default();
-        checks.limit(error.what, Err(error.clone()));
-        InvalidSettings::new(checks.0)
-    }
-
     /// The result.
     ///
     /// # Errors
@@ -86,5 +79,14 @@ impl SettingChecks {
             self.value(setting, duration::text(time), format!("is not allowed: at most {}", duration::text(most)));
         }
         fits
+    }
+}
+
+/// A value outside its limits.
+impl From<LimitError> for InvalidSettings {
+    fn from(error: LimitError) -> Self {
+        let mut checks = SettingChecks::default();
+        checks.limit(error.what, Err(error));
+        Self::new(checks.0)
     }
 }
