@@ -25,7 +25,7 @@ use crate::{
         ScheduleSource, StorageTrouble, Stream, Usage,
     },
     net::tls::Tls,
-    store::postgres::{PeerUrl, shards},
+    store::postgres::{PeerUrl, jobs::JobRow, shards},
 };
 use dms_protocol::{
     queue::{CreatedQueue, GroupId, NewQueue, ProjectId, ProjectTag, Queue, QueueId, QueueTag},
@@ -487,7 +487,8 @@ impl Broker for ClusterBroker {
     }
 
     async fn kept_jobs(&self) -> Result<Vec<KeptJob>, BrokerError> {
-        self.shared.member().kept_jobs().await.map_err(failed)
+        let rows = self.shared.member().kept_jobs().await.map_err(failed)?;
+        Ok(rows.into_iter().map(|JobRow { id, facts, server }| KeptJob { id, facts, server }).collect())
     }
 
     async fn cluster(&self) -> Result<ClusterStatus, BrokerError> {

@@ -2,14 +2,21 @@
 
 use std::sync::Arc;
 
-use crate::{
-    broker::KeptJob,
-    store::postgres::{
-        connect::Session,
-        error::{PostgresError, within},
-        member::{LEAVE_TIMEOUT, Member},
-    },
+use crate::store::postgres::{
+    connect::Session,
+    error::{PostgresError, within},
+    member::{LEAVE_TIMEOUT, Member},
 };
+
+/// A row of the table `job`.
+#[derive(Debug)]
+pub(crate) struct JobRow {
+    pub(crate) id: String,
+    /// What a server needs to continue the job.
+    pub(crate) facts: String,
+    /// The name of the server that works on the job, with the beginning of its id; `None` for this one.
+    pub(crate) server: Option<String>,
+}
 
 impl Member {
     /// Keeps a job as one of this server, until it is forgotten.
@@ -44,14 +51,14 @@ impl Member {
     ///
     /// # Errors
     /// When PostgreSQL fails.
-    pub(crate) async fn kept_jobs(self: &Arc<Self>) -> Result<Vec<KeptJob>, PostgresError> {
+    pub(crate) async fn kept_jobs(self: &Arc<Self>) -> Result<Vec<JobRow>, PostgresError> {
         let this = Arc::clone(self);
         let read = async move { read(&*this.beats.get().await?, &this.id).await };
         self.runtime.run(async move { within(LEAVE_TIMEOUT, read).await }).await
     }
 }
 
-async fn read(session: &Session, me: &str) -> Result<Vec<KeptJob>, PostgresError> {
+async fn read(session: &Session, me: &str) -> Result<Vec<JobRow>, PostgresError> {
     let all = "SELECT job.id, job.facts, job.member, member.name FROM job LEFT JOIN member ON member.id = job.member";
     let mut jobs = Vec::new();
     for row in session.query(all, &[]).await? {
@@ -66,7 +73,7 @@ async fn read(session: &Session, me: &str) -> Result<Vec<KeptJob>, PostgresError
                 continue;
             }
         }
-        jobs.push(KeptJob { id, facts, server: server.filter(|_| owner != me).map(named) });
+        jobs.push(JobRow { id, facts, server: server.filter(|_| owner != me).map(named) });
     }
     Ok(jobs)
 }

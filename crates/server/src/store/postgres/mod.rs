@@ -61,7 +61,7 @@ mod current;
 pub(crate) mod duty;
 mod error;
 mod images;
-mod jobs;
+pub(crate) mod jobs;
 mod journal;
 mod maintenance;
 pub(crate) mod member;
