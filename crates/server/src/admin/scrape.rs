@@ -19,8 +19,7 @@ pub(super) fn registry(app: &AppState) -> Registry {
     let mut registry = Registry::default();
     app.metrics.register(&mut registry);
     app.connections.register(&mut registry);
-    let (scrape, waiting) = (app.metrics.seen_queues.clone(), app.waiting_schedules.clone());
-    broker::register(&mut registry, &app.broker, scrape, waiting);
+    broker::register(&mut registry, &app.broker, app.metrics.seen_queues.clone());
     disk_space::register(&mut registry, app.data_dir.as_deref());
     registry
 }
@@ -32,7 +31,8 @@ pub(super) async fn metrics(
     headers: HeaderMap,
 ) -> Response {
     let (queues, oldest) = (app.broker.overview().into(), Arc::new(oldest(&app).await));
-    let queues = SeenQueues { queues, oldest, max_groups: app.metrics_max_groups };
+    let (max_groups, waiting_schedules) = (app.metrics_max_groups, app.waiting_schedules.count());
+    let queues = SeenQueues { queues, oldest, max_groups, waiting_schedules };
     let seen = ScrapedGauges { queues, storage: disk_space::size(app.data_dir.clone()).await };
     match app.metrics.scrape(&registry, seen) {
         Ok(body) => exposition::answer(&headers, app.more_metrics.append_to(body)),

@@ -15,7 +15,6 @@ use prometheus_client::{
 use crate::{
     broker::{Broker, ClusterCounters, Histogram, ReasonCounts, ScheduleStats},
     metrics::groups::SeenQueues,
-    state::waiting_schedules::WaitingSchedules,
 };
 
 /// The queues of the scrape in progress. Clones share them.
@@ -38,18 +37,11 @@ impl Scrape {
 struct BrokerCollector {
     broker: Arc<dyn Broker>,
     scrape: Scrape,
-    waiting_schedules: WaitingSchedules,
 }
 
 /// Registers the statistics of a broker under their public names.
-pub(crate) fn register(
-    registry: &mut Registry,
-    broker: &Arc<dyn Broker>,
-    scrape: Scrape,
-    waiting_schedules: WaitingSchedules,
-) {
-    let broker = Arc::clone(broker);
-    registry.register_collector(Box::new(BrokerCollector { broker, scrape, waiting_schedules }));
+pub(crate) fn register(registry: &mut Registry, broker: &Arc<dyn Broker>, scrape: Scrape) {
+    registry.register_collector(Box::new(BrokerCollector { broker: Arc::clone(broker), scrape }));
 }
 
 impl Collector for BrokerCollector {
@@ -60,8 +52,9 @@ impl Collector for BrokerCollector {
         let help = "Messages that became dead letters";
         counter(&mut encoder, "dms_server_dead_letters", help, stats.dead_letters)?;
         by_reason(&mut encoder, &stats.dead_letter_reasons)?;
-        schedules(&mut encoder, stats.schedules, self.waiting_schedules.count() as u64)?;
-        self.scrape.get().encode(&mut encoder)?;
+        let seen = self.scrape.get();
+        schedules(&mut encoder, stats.schedules, seen.waiting_schedules as u64)?;
+        seen.encode(&mut encoder)?;
         durations(&mut encoder, &stats.syncs)?;
         if let Some(counters) = self.broker.cluster_counters() {
             cluster(&mut encoder, &counters)?;

@@ -25,6 +25,8 @@ pub(crate) struct SeenQueues {
     pub(crate) oldest: Arc<HashMap<GroupId, Duration>>,
     /// The number of groups that have series of their own.
     pub(crate) max_groups: usize,
+    /// The schedules of the configuration whose queue is missing.
+    pub(crate) waiting_schedules: usize,
 }
 
 /// The figures of one group, or the sums of several.

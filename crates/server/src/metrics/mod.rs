@@ -178,7 +178,6 @@ mod tests {
 
     use super::*;
     use crate::broker::{Broker, GroupOverview, QueueOverview, RetentionPolicy, embedded::EmbeddedBroker};
-    use crate::state::waiting_schedules::WaitingSchedules;
     use dms_protocol::queue::{ConsumerGroup, GroupId, ProjectId, Queue, QueueId, QueueMode};
 
     fn queue(name: &str, groups: u64) -> QueueOverview {
@@ -218,13 +217,14 @@ mod tests {
         metrics.register(&mut registry);
         let broker: Arc<dyn Broker> =
             Arc::new(EmbeddedBroker::in_memory(Default::default(), crate::clock::Clock::default()).await);
-        broker::register(&mut registry, &broker, metrics.seen_queues.clone(), WaitingSchedules::default());
+        broker::register(&mut registry, &broker, metrics.seen_queues.clone());
         registry
     }
 
     fn seen(queues: Vec<QueueOverview>, max_groups: usize) -> ScrapedGauges {
         let oldest = HashMap::from([(GroupId::new("a-1"), Duration::from_millis(1_500))]);
-        ScrapedGauges { queues: SeenQueues { queues: queues.into(), oldest: Arc::new(oldest), max_groups }, storage: 0 }
+        let queues = SeenQueues { queues: queues.into(), oldest: Arc::new(oldest), max_groups, waiting_schedules: 0 };
+        ScrapedGauges { queues, storage: 0 }
     }
 
     #[tokio::test]
