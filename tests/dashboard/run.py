@@ -44,6 +44,18 @@ HOSTILE = [
 NESTED = "[" * 59 + "]" * 59
 
 
+def announced(process, log=subprocess.DEVNULL):
+    """Waits until a program says where its dashboard is: what it said, the address, and the process that reads what it says from then on,
+    so that its pipe never fills up."""
+    told = ""
+    while "dashboard on" not in told:
+        line = process.stderr.readline()
+        assert line, f"it ended: {told}"
+        told += line
+    ui = re.search(r"dashboard on (\S+)", told).group(1).rstrip("/")
+    return told, ui, subprocess.Popen(["cat"], stdin=process.stderr, stdout=log, stderr=log)
+
+
 class Server:
     """`dms-worker serve` with a data directory, which outlives a restart."""
 
@@ -68,15 +80,9 @@ server:
     def start(self):
         command = [self.binary, "serve", "-c", str(self.config)]
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-        told = ""
-        while "dashboard on" not in told:
-            line = self.process.stderr.readline()
-            assert line, f"the server ended: {told}"
-            told += line
-        self.api = re.search(r"serving on (\S+)", told).group(1)
-        self.ui = re.search(r"dashboard on (\S+)", told).group(1).rstrip("/")
         self.log = open(self.directory / "log", "a")
-        subprocess.Popen(["cat"], stdin=self.process.stderr, stdout=self.log, stderr=self.log)
+        told, self.ui, _ = announced(self.process, self.log)
+        self.api = re.search(r"serving on (\S+)", told).group(1)
 
     def stop(self):
         self.process.send_signal(signal.SIGTERM)
@@ -620,14 +626,9 @@ def workers_of(server, config):
     file = server.directory / "workers.yaml"
     file.write_text(config)
     process = subprocess.Popen([server.binary, "run", "-c", str(file)], stderr=subprocess.PIPE, text=True)
-    told = ""
-    while "dashboard on" not in told:
-        line = process.stderr.readline()
-        assert line, told
-        told += line
-    reader = subprocess.Popen(["cat"], stdin=process.stderr, stdout=subprocess.DEVNULL)
+    _, ui, reader = announced(process)
     try:
-        yield type("Worker", (), {"ui": re.search(r"dashboard on (\S+)", told).group(1).rstrip("/")})
+        yield type("Worker", (), {"ui": ui})
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(20)
@@ -832,13 +833,8 @@ workers:
 admin: {listen: "127.0.0.1:0", dashboard: {actions: true}}
 """)
     process = subprocess.Popen([server.binary, "run", "-c", str(config)], stderr=subprocess.PIPE, text=True)
-    told = ""
-    while "dashboard on" not in told:
-        line = process.stderr.readline()
-        assert line, told
-        told += line
-    reader = subprocess.Popen(["cat"], stdin=process.stderr, stdout=subprocess.DEVNULL)
-    own, browser.server = browser.server, type("Worker", (), {"ui": re.search(r"dashboard on (\S+)", told).group(1).rstrip("/")})
+    _, ui, reader = announced(process)
+    own, browser.server = browser.server, type("Worker", (), {"ui": ui})
     try:
         browser.open("/")
         browser.until("a worker runs and another is in trouble", lambda: "running" in browser.text() and "cannot be reached" in browser.text())
