@@ -102,6 +102,19 @@ fn every_request_of_the_guide_is_one() {
     assert!(seen.len() > 50, "{}", seen.len());
 }
 
+/// The label `operation` of metrics, which is also the name in fault plans.
+#[test]
+fn the_guide_lists_every_operation() {
+    let code = page("crates/server/src/http/operation.rs").text;
+    let row = |line: &'_ str| Some(line.trim().strip_prefix("(Operation::")?.split('"').nth(1)?.to_owned());
+    let known: BTreeSet<String> = code.lines().filter_map(row).collect();
+    let text = page("docs/operations.md").text;
+    let list = text.split_once("The values of `operation` are").unwrap().1.split_once("as in").unwrap().0;
+    let listed: BTreeSet<String> = list.split('`').skip(1).step_by(2).map(str::to_owned).collect();
+    assert!(!known.is_empty());
+    assert_eq!(listed, known);
+}
+
 /// `Dms-Message-Id`, `x-dms-extensions`, `dms-reason`: headers, and the attributes of the same kind.
 #[test]
 fn every_header_of_the_guide_is_in_the_code() {
