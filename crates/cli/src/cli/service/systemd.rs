@@ -42,7 +42,7 @@ fn send(state: &str) {
         Ok(socket) => socket,
         Err(error) => return tracing::warn!(%error, "the service manager cannot be notified"),
     };
-    let sent = address(&path).and_then(|address| socket.send_to_addr(state.as_bytes(), &address));
+    let sent = socket_address(&path).and_then(|address| socket.send_to_addr(state.as_bytes(), &address));
     if let Err(error) = sent {
         tracing::warn!(%error, "the service manager cannot be notified");
     }
@@ -53,7 +53,7 @@ fn send(_: &str) {}
 
 /// A path, or on Linux with `@` in front a name in the abstract namespace.
 #[cfg(unix)]
-fn address(path: &std::ffi::OsStr) -> std::io::Result<std::os::unix::net::SocketAddr> {
+fn socket_address(path: &std::ffi::OsStr) -> std::io::Result<std::os::unix::net::SocketAddr> {
     #[cfg(target_os = "linux")]
     {
         use std::os::{linux::net::SocketAddrExt, unix::ffi::OsStrExt};

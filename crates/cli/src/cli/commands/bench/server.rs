@@ -86,7 +86,7 @@ async fn start(data_dir: Option<PathBuf>, dialect: Dialect) -> Result<BenchServe
     let mut child = command.spawn().map_err(failed)?;
     let Some(errors) = child.stderr.take() else { return Err(Failure::new("the server has no standard error")) };
     let mut lines = BufReader::new(errors).lines();
-    let url = address(&mut lines, dialect).await?;
+    let url = announced_address(&mut lines, dialect).await?;
     // The pipe has to be read on, or a server with something to say would stop.
     tokio::spawn(async move {
         while let Ok(Some(line)) = lines.next_line().await {
@@ -99,7 +99,7 @@ async fn start(data_dir: Option<PathBuf>, dialect: Dialect) -> Result<BenchServe
 }
 
 /// Waits for the server's ready line. Lines before it are the reason if the server does not start.
-async fn address(lines: &mut Lines<BufReader<ChildStderr>>, dialect: Dialect) -> Result<String, Failure> {
+async fn announced_address(lines: &mut Lines<BufReader<ChildStderr>>, dialect: Dialect) -> Result<String, Failure> {
     let mark = if dialect == Dialect::Mqs { SERVING_MQS } else { SERVING };
     let mut said = Vec::new();
     while let Ok(Some(line)) = lines.next_line().await {
