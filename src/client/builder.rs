@@ -8,7 +8,7 @@ use http::{HeaderValue, Uri, uri::Scheme};
 use super::{
     Client,
     call::{Inner, Project},
-    error::{Error, Kind},
+    error::{Error, ErrorKind},
 };
 use crate::{
     auth::{AccessKey, Authenticator, Iam, IamCredentials, VendorCredentials, VendorCredentialsError},
@@ -322,7 +322,7 @@ impl ClientBuilder {
             ..self.http.clone()
         };
         let transport = HttpTransport::new(&options)
-            .map_err(|error| Error::new(SETUP, Kind::Transport(endpoint.base.clone(), error)))?;
+            .map_err(|error| Error::new(SETUP, ErrorKind::Transport(endpoint.base.clone(), error)))?;
         Ok(Arc::new(transport))
     }
 }
@@ -381,7 +381,7 @@ impl Endpoint {
 const SETUP: &str = "client";
 
 fn setup(text: impl Into<String>) -> Error {
-    Error::new(SETUP, Kind::Setup(text.into()))
+    Error::new(SETUP, ErrorKind::Setup(text.into()))
 }
 
 fn check_key(key: &AccessKey) -> Result<(), Error> {

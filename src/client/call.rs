@@ -21,7 +21,7 @@ use super::{
     announced::Announced,
     code::{Class, ErrorCode, classify},
     credentials::Credentials,
-    error::{Error, Kind, Refusal},
+    error::{Error, ErrorKind, Refusal},
     key_guard::{Blocked, KeyGuard, RefusalEffect, SendPermit},
     tries::{CREATION_TIMEOUT, Repeat, Tries},
 };
@@ -109,7 +109,7 @@ impl<'a> Call<'a> {
     }
 
     pub(super) fn body(mut self, body: Result<Vec<u8>, serde_json::Error>) -> Result<Self, Error> {
-        let unwritable = |error: serde_json::Error| Error::new(self.operation, Kind::Setup(error.to_string()));
+        let unwritable = |error: serde_json::Error| Error::new(self.operation, ErrorKind::Setup(error.to_string()));
         self.body = body.map_err(unwritable)?.into();
         Ok(self)
     }
@@ -209,7 +209,7 @@ impl Inner {
         decode: impl Fn(&TimedAnswer) -> Result<T, Unreadable>,
     ) -> Result<T, Error> {
         if self.wording.dialect == Dialect::Mqs && call.path.first() != Some(&"topic") {
-            return Err(Error::new(call.operation, Kind::Setup(NOT_IN_MQS.to_owned())));
+            return Err(Error::new(call.operation, ErrorKind::Setup(NOT_IN_MQS.to_owned())));
         }
         let mut tries = Tries::new(call.repeat, &self.retry, call.deadline, Instant::now());
         loop {
@@ -265,12 +265,12 @@ impl Inner {
         authenticator: &Authenticator,
     ) -> Result<TimedAnswer, (Error, Option<Generation>)> {
         let fail = |kind| (Error::new(call.operation, kind), None);
-        let credentials = |error: AuthError| fail(Kind::Credentials(error.into()));
+        let credentials = |error: AuthError| fail(ErrorKind::Credentials(error.into()));
         let project = self.project(authenticator).await.map_err(credentials)?;
         let mut request = self.request(call, project).map_err(|error| (error, None))?;
         let generation = authenticator.authorize(&mut request, project).await.map_err(credentials)?;
-        let timeout = self.time_left(call).ok_or_else(|| fail(Kind::Deadline))?;
-        let unanswered = |error| fail(Kind::Transport(self.base.clone(), error));
+        let timeout = self.time_left(call).ok_or_else(|| fail(ErrorKind::Deadline))?;
+        let unanswered = |error| fail(ErrorKind::Transport(self.base.clone(), error));
         let sent = Instant::now();
         let response = self.transport.send(request, timeout).await.map_err(unanswered)?;
         self.extensions.note(response.status().is_success(), response.headers());
@@ -281,7 +281,7 @@ impl Inner {
         let retry_after = RetryAfter::read(response.headers(), clock::now());
         self.log_long_wait(call.operation, retry_after);
         let refusal = Refusal::read(response.status(), response.headers(), response.body(), retry_after);
-        Err((Error::new(call.operation, Kind::Service(refusal)), Some(generation)))
+        Err((Error::new(call.operation, ErrorKind::Service(refusal)), Some(generation)))
     }
 
     /// Uses the credentials of `other` from now on.
@@ -358,7 +358,7 @@ impl Inner {
             // An empty segment or a `.` would name another resource than the caller meant.
             if matches!(*part, "" | "." | "..") {
                 let text = format!("{part:?} is no id of a queue, a group or a tag");
-                return Err(Error::new(call.operation, Kind::Setup(text)));
+                return Err(Error::new(call.operation, ErrorKind::Setup(text)));
             }
             uri.push('/');
             encode(&mut uri, part.as_bytes());
@@ -367,7 +367,8 @@ impl Inner {
             uri.push('?');
             uri.push_str(&call.query);
         }
-        let uri = Uri::try_from(uri).map_err(|error| Error::new(call.operation, Kind::Setup(error.to_string())))?;
+        let uri =
+            Uri::try_from(uri).map_err(|error| Error::new(call.operation, ErrorKind::Setup(error.to_string())))?;
         let mut request = Request::new(call.body.clone());
         (*request.method_mut(), *request.uri_mut()) = (call.method.clone(), uri);
         let headers = request.headers_mut();
@@ -421,7 +422,7 @@ pub(super) type Unreadable = Box<dyn StdError + Send + Sync>;
 /// The error of a success that is not the service's JSON, such as the page of a proxy or a truncated answer.
 fn unreadable(operation: &'static str, answer: &Response<Bytes>, reason: &Unreadable) -> Error {
     let text = format!("{reason}; it begins with {}", excerpt(answer.body()));
-    Error::new(operation, Kind::Answer(answer.status(), text.into()))
+    Error::new(operation, ErrorKind::Answer(answer.status(), text.into()))
 }
 
 /// The first bytes of an answer as quoted text.
@@ -433,8 +434,8 @@ fn excerpt(body: &[u8]) -> String {
 /// The error of a request that the guard held back.
 fn not_sent(operation: &'static str, blocked: Blocked) -> Error {
     match blocked {
-        Blocked::Stopped(error) => Error::new(operation, Kind::Stopped(error)),
-        Blocked::Paused(left, error) => Error::new(operation, Kind::Paused(error)).waiting(left),
+        Blocked::Stopped(error) => Error::new(operation, ErrorKind::Stopped(error)),
+        Blocked::Paused(left, error) => Error::new(operation, ErrorKind::Paused(error)).waiting(left),
     }
 }
 

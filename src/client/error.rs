@@ -28,10 +28,10 @@ pub struct Error {
 
 struct Cause {
     operation: &'static str,
-    kind: Kind,
+    kind: ErrorKind,
 }
 
-pub(crate) enum Kind {
+pub(crate) enum ErrorKind {
     /// A setting of the client cannot work.
     Setup(String),
     /// A value is outside the service's limits, and nothing was sent. The index of the message, if one is at fault.
@@ -92,17 +92,17 @@ pub(super) enum Progress {
 }
 
 impl Error {
-    pub(crate) fn new(operation: &'static str, kind: Kind) -> Self {
+    pub(crate) fn new(operation: &'static str, kind: ErrorKind) -> Self {
         Self { cause: Arc::new(Cause { operation, kind }), unsure: false, wait: None }
     }
 
     #[doc(hidden)]
     pub fn limit(operation: &'static str, error: LimitError) -> Self {
-        Self::new(operation, Kind::Limit(None, error))
+        Self::new(operation, ErrorKind::Limit(None, error))
     }
 
     /// As [`new`](Self::new), for a call that may have taken effect.
-    pub(crate) fn unsure(operation: &'static str, kind: Kind) -> Self {
+    pub(crate) fn unsure(operation: &'static str, kind: ErrorKind) -> Self {
         Self::new(operation, kind).into_unsure()
     }
 
@@ -115,13 +115,13 @@ impl Error {
             return true;
         }
         match &self.cause.kind {
-            Kind::Service(refusal) => {
+            ErrorKind::Service(refusal) => {
                 matches!(refusal.class, Class::Transient | Class::BeingCreated | Class::Throttled)
             }
-            Kind::Transport(..) => true,
-            Kind::Credentials(source) => source.downcast_ref::<AuthError>().is_some_and(AuthError::is_retryable),
+            ErrorKind::Transport(..) => true,
+            ErrorKind::Credentials(source) => source.downcast_ref::<AuthError>().is_some_and(AuthError::is_retryable),
             // The body is not the service's: a proxy or gateway on the way answered.
-            Kind::Answer(..) => true,
+            ErrorKind::Answer(..) => true,
             _ => false,
         }
     }
@@ -138,8 +138,8 @@ impl Error {
     /// well, and [`retry_after`](Self::retry_after) has the pause.
     pub fn is_auth(&self) -> bool {
         match &self.cause.kind {
-            Kind::Stopped(_) | Kind::Paused(_) => true,
-            Kind::Credentials(source) => !source.downcast_ref::<AuthError>().is_some_and(AuthError::is_retryable),
+            ErrorKind::Stopped(_) | ErrorKind::Paused(_) => true,
+            ErrorKind::Credentials(source) => !source.downcast_ref::<AuthError>().is_some_and(AuthError::is_retryable),
             _ => self.class() == Some(Class::Auth),
         }
     }
@@ -151,7 +151,7 @@ impl Error {
 
     /// Returns whether the queue, group, tag or URL does not exist.
     pub fn is_not_found(&self) -> bool {
-        self.class() == Some(Class::NotFound) || matches!(self.cause.kind, Kind::Missing { .. })
+        self.class() == Some(Class::NotFound) || matches!(self.cause.kind, ErrorKind::Missing { .. })
     }
 
     /// Returns whether a queue, group or tag of that name exists already.
@@ -172,14 +172,14 @@ impl Error {
 
     /// Returns whether a value was outside the service's limits, in which case nothing was sent, or a quota is used up.
     pub fn is_limit(&self) -> bool {
-        matches!(self.cause.kind, Kind::Limit(..)) || self.class() == Some(Class::Quota)
+        matches!(self.cause.kind, ErrorKind::Limit(..)) || self.class() == Some(Class::Quota)
     }
 
     /// Returns whether the timeout passed without an answer.
     pub fn is_timeout(&self) -> bool {
         match &self.cause.kind {
-            Kind::Transport(_, error) => error.is_timeout(),
-            Kind::Deadline => true,
+            ErrorKind::Transport(_, error) => error.is_timeout(),
+            ErrorKind::Deadline => true,
             _ => false,
         }
     }
@@ -187,8 +187,8 @@ impl Error {
     /// Returns whether no connection to the service could be made.
     pub fn is_connect(&self) -> bool {
         match &self.cause.kind {
-            Kind::Transport(_, error) => error.is_not_sent(),
-            Kind::Credentials(source) => source.downcast_ref::<AuthError>().is_some_and(AuthError::is_connect),
+            ErrorKind::Transport(_, error) => error.is_not_sent(),
+            ErrorKind::Credentials(source) => source.downcast_ref::<AuthError>().is_some_and(AuthError::is_connect),
             _ => false,
         }
     }
@@ -201,7 +201,7 @@ impl Error {
     /// The HTTP status of the answer, if there was one.
     pub fn status(&self) -> Option<StatusCode> {
         match &self.cause.kind {
-            Kind::Answer(status, _) => Some(*status),
+            ErrorKind::Answer(status, _) => Some(*status),
             _ => self.refusal().map(|refusal| refusal.status),
         }
     }
@@ -220,9 +220,9 @@ impl Error {
     /// How far the try got.
     pub(super) fn progress(&self) -> Progress {
         match &self.cause.kind {
-            Kind::Transport(_, error) if !error.is_not_sent() => Progress::Unknown,
-            Kind::Answer(..) => Progress::Unknown,
-            Kind::Service(refusal) if refusal.class == Class::Transient => refusal.progress(),
+            ErrorKind::Transport(_, error) if !error.is_not_sent() => Progress::Unknown,
+            ErrorKind::Answer(..) => Progress::Unknown,
+            ErrorKind::Service(refusal) if refusal.class == Class::Transient => refusal.progress(),
             _ => Progress::None,
         }
     }
@@ -235,8 +235,8 @@ impl Error {
     /// Returns whether the service refused the key itself just now. Another try could lead to a lock.
     pub(super) fn is_key_refused(&self) -> bool {
         match &self.cause.kind {
-            Kind::Service(refusal) => refusal.class == Class::Auth,
-            Kind::Credentials(source) => source.downcast_ref::<AuthError>().is_some_and(AuthError::is_refused),
+            ErrorKind::Service(refusal) => refusal.class == Class::Auth,
+            ErrorKind::Credentials(source) => source.downcast_ref::<AuthError>().is_some_and(AuthError::is_refused),
             _ => false,
         }
     }
@@ -253,14 +253,14 @@ impl Error {
             request_id: None,
             retry_after: None,
         };
-        Self::new("acknowledge", Kind::Service(refusal))
+        Self::new("acknowledge", ErrorKind::Service(refusal))
     }
 
     /// Returns whether the refusal names a temporary cause: a lock or a clock.
     pub(super) fn is_passing_refusal(&self) -> bool {
         match &self.cause.kind {
-            Kind::Service(refusal) => RefusalCause::of(&refusal.message).is_passing(),
-            Kind::Credentials(source) => match source.downcast_ref() {
+            ErrorKind::Service(refusal) => RefusalCause::of(&refusal.message).is_passing(),
+            ErrorKind::Credentials(source) => match source.downcast_ref() {
                 Some(AuthError::Refused { message, .. }) => RefusalCause::of(message).is_passing(),
                 _ => false,
             },
@@ -271,7 +271,7 @@ impl Error {
     /// Returns whether this answer proves that the service accepted the key. An answer of a proxy or load balancer
     /// proves nothing.
     pub(super) fn says_key_is_good(&self) -> bool {
-        let Kind::Service(refusal) = &self.cause.kind else { return false };
+        let ErrorKind::Service(refusal) = &self.cause.kind else { return false };
         let by_service = refusal.code.is_some_and(ErrorCode::is_of_service);
         by_service && !matches!(refusal.class, Class::Auth | Class::Transient | Class::Throttled)
     }
@@ -288,8 +288,8 @@ impl Error {
 
     fn refusal(&self) -> Option<&Refusal> {
         match &self.cause.kind {
-            Kind::Service(refusal) => Some(refusal),
-            Kind::Stopped(error) | Kind::Paused(error) => error.refusal(),
+            ErrorKind::Service(refusal) => Some(refusal),
+            ErrorKind::Stopped(error) | ErrorKind::Paused(error) => error.refusal(),
             _ => None,
         }
     }
@@ -301,7 +301,7 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if !matches!(self.cause.kind, Kind::Stopped(_) | Kind::Paused(_)) {
+        if !matches!(self.cause.kind, ErrorKind::Stopped(_) | ErrorKind::Paused(_)) {
             write!(f, "{}: ", self.cause.operation)?;
         }
         write!(f, "{}", self.cause.kind)?;
@@ -317,7 +317,7 @@ impl fmt::Display for Error {
     }
 }
 
-impl fmt::Display for Kind {
+impl fmt::Display for ErrorKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Setup(text) => f.write_str(text),
@@ -392,11 +392,11 @@ impl fmt::Debug for Error {
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         match &self.cause.kind {
-            Kind::Limit(_, error) => Some(error),
-            Kind::Transport(_, error) => Some(error),
-            Kind::Answer(_, error) | Kind::Credentials(error) => Some(error.as_ref()),
-            Kind::Stopped(error) | Kind::Paused(error) => Some(error),
-            Kind::Setup(_) | Kind::Service(_) | Kind::Missing { .. } | Kind::Deadline => None,
+            ErrorKind::Limit(_, error) => Some(error),
+            ErrorKind::Transport(_, error) => Some(error),
+            ErrorKind::Answer(_, error) | ErrorKind::Credentials(error) => Some(error.as_ref()),
+            ErrorKind::Stopped(error) | ErrorKind::Paused(error) => Some(error),
+            ErrorKind::Setup(_) | ErrorKind::Service(_) | ErrorKind::Missing { .. } | ErrorKind::Deadline => None,
         }
     }
 }
@@ -407,7 +407,7 @@ mod tests {
 
     #[test]
     fn an_error_that_was_cloned_can_be_marked_too() {
-        let error = Error::new("send", Kind::Transport("http://h".to_owned(), TransportError::unsure("eof")));
+        let error = Error::new("send", ErrorKind::Transport("http://h".to_owned(), TransportError::unsure("eof")));
         let kept = error.clone();
         let marked = error.into_unsure();
         assert!(
@@ -418,7 +418,7 @@ mod tests {
 
     #[test]
     fn what_did_nothing_does_not_say_that_it_may_have() {
-        let gone = Error::new("send", Kind::Transport("http://h".to_owned(), TransportError::not_sent("refused")));
+        let gone = Error::new("send", ErrorKind::Transport("http://h".to_owned(), TransportError::not_sent("refused")));
         let text = gone.into_unsure().to_string();
         assert!(text.ends_with("; an earlier try may have taken effect") && !text.contains("all the same"), "{text}");
     }

@@ -15,7 +15,7 @@ use http::{HeaderValue, Method};
 use super::{
     Client,
     call::Call,
-    error::{Error, Kind},
+    error::{Error, ErrorKind},
     tries::Repeat,
 };
 use crate::{
@@ -81,7 +81,7 @@ impl Client {
             return Ok(0);
         }
         limits::in_range("number of polls", polls.len(), &(1..=MAX_ENDED_POLLS), "")
-            .map_err(|error| Error::new(NAME, Kind::Limit(None, error)))?;
+            .map_err(|error| Error::new(NAME, ErrorKind::Limit(None, error)))?;
         let body = encode_end_polls(polls.iter().map(PollId::as_str));
         let call = Call::new(NAME, Method::POST, &["polls", "end"], Repeat::Harmless).body(body)?;
         self.fetch(call, |answer| Ok(decode_ended(answer)?)).await

@@ -5,7 +5,7 @@ use http::Method;
 use super::{
     Client,
     call::Call,
-    error::{Error, Kind},
+    error::{Error, ErrorKind},
     tries::Repeat,
 };
 use crate::{
@@ -127,7 +127,7 @@ impl Client {
             Some(index) => Ok(groups.swap_remove(index)),
             None => {
                 let known = groups.into_iter().map(|group| group.name).collect();
-                let missing = Kind::Missing { what: "consumer group", name: name_or_id.to_owned(), known };
+                let missing = ErrorKind::Missing { what: "consumer group", name: name_or_id.to_owned(), known };
                 Err(Error::new("find group", missing))
             }
         }

@@ -9,7 +9,7 @@ use super::{
     Client,
     call::{Call, TimedAnswer},
     code::{Class, ErrorCode, classify},
-    error::{Error, Kind, Refusal},
+    error::{Error, ErrorKind, Refusal},
     extensions::PollId,
     mqs,
     sent::{SendOutcome, SentMessage},
@@ -221,7 +221,7 @@ impl Client {
         options: SendOptions,
     ) -> Result<Vec<SendOutcome>, Error> {
         const NAME: &str = "send";
-        self.check_messages(messages).map_err(|(index, error)| Error::new(NAME, Kind::Limit(index, error)))?;
+        self.check_messages(messages).map_err(|(index, error)| Error::new(NAME, ErrorKind::Limit(index, error)))?;
         if self.speaks_mqs() {
             return self.produce(queue, messages, options).await;
         }
@@ -244,7 +244,7 @@ impl Client {
             return Ok(sent.into_iter().map(|sent| outcome(NAME, sent)).collect());
         }
         let text = format!("{} messages were sent, and {} results came", messages.len(), sent.len());
-        Err(Error::unsure(NAME, Kind::Answer(http::StatusCode::CREATED, text.into())))
+        Err(Error::unsure(NAME, ErrorKind::Answer(http::StatusCode::CREATED, text.into())))
     }
 
     /// Checks that the service keeps deduplication keys. Another one would store each message without a word.
@@ -254,7 +254,7 @@ impl Client {
             value: "set for a service that does not announce the extension deduplication".to_owned(),
             allowed: "only the server of this project keeps keys: send the message without one".to_owned(),
         };
-        self.needs(name, Extensions::deduplication, || Kind::Limit(Some(index), refusal())).await
+        self.needs(name, Extensions::deduplication, || ErrorKind::Limit(Some(index), refusal())).await
     }
 
     /// Checks that the service accepts delays above the documented limit.
@@ -264,7 +264,7 @@ impl Client {
             value: format!("{delay:?}, and the service does not announce the extension long-delay"),
             allowed: "0 to 604800000 ms (7 days) are allowed there".to_owned(),
         };
-        self.needs(name, Extensions::long_delay, || Kind::Limit(Some(index), refusal())).await
+        self.needs(name, Extensions::long_delay, || ErrorKind::Limit(Some(index), refusal())).await
     }
 
     /// Checks that the service announces an extension, and asks it if it has not answered yet.
@@ -272,7 +272,7 @@ impl Client {
         &self,
         name: &'static str,
         announced: fn(Extensions) -> bool,
-        refusal: impl FnOnce() -> Kind,
+        refusal: impl FnOnce() -> ErrorKind,
     ) -> Result<(), Error> {
         if announced(self.extensions()) {
             return Ok(());
@@ -533,5 +533,5 @@ fn outcome(operation: &'static str, sent: Sent) -> SendOutcome {
         request_id: None,
         retry_after: None,
     };
-    Err(Error::new(operation, Kind::Service(refusal)))
+    Err(Error::new(operation, ErrorKind::Service(refusal)))
 }

@@ -6,7 +6,7 @@ use super::{
     Client,
     call::Call,
     code::Class,
-    error::{Error, Kind, Refusal},
+    error::{Error, ErrorKind, Refusal},
     messages::SendOptions,
     sent::{SendOutcome, SentMessage},
     tries::Repeat,
@@ -46,7 +46,7 @@ impl Client {
         const NAME: &str = "send";
         if options.return_ids {
             let text = "ROMA Connect MQS returns no ids of messages: switch off return_ids";
-            return Err(Error::new(NAME, Kind::Setup(text.to_owned())));
+            return Err(Error::new(NAME, ErrorKind::Setup(text.to_owned())));
         }
         let path = ["topic", topic.as_str(), "messages"];
         let repeat = if options.allow_duplicates { Repeat::Allowed } else { Repeat::Doubles };
@@ -125,5 +125,5 @@ fn not_stored(operation: &'static str) -> Error {
         request_id: None,
         retry_after: None,
     };
-    Error::new(operation, Kind::Service(refusal))
+    Error::new(operation, ErrorKind::Service(refusal))
 }

@@ -5,7 +5,7 @@ use http::Method;
 use super::{
     Client,
     call::Call,
-    error::{Error, Kind},
+    error::{Error, ErrorKind},
     tries::Repeat,
 };
 use crate::{
@@ -81,7 +81,7 @@ impl Client {
             Some(index) => Ok(queues.swap_remove(index)),
             None => {
                 let known = queues.into_iter().map(|queue| queue.name).collect();
-                let missing = Kind::Missing { what: "queue", name: name_or_id.to_owned(), known };
+                let missing = ErrorKind::Missing { what: "queue", name: name_or_id.to_owned(), known };
                 Err(Error::new("find queue", missing))
             }
         }

@@ -7,7 +7,7 @@ use super::*;
 use crate::{
     client::{
         code::{ErrorCode, classify},
-        error::{Kind, Refusal},
+        error::{ErrorKind, Refusal},
     },
     transport::TransportError,
 };
@@ -23,15 +23,15 @@ fn answered(status: u16, code: &str, retry_after: Option<u64>) -> Error {
         request_id: None,
         retry_after: retry_after.map(Duration::from_secs),
     };
-    Error::new("test", Kind::Service(refusal))
+    Error::new("test", ErrorKind::Service(refusal))
 }
 
 fn refused() -> Error {
-    Error::new("test", Kind::Transport("http://h".to_owned(), TransportError::not_sent("refused")))
+    Error::new("test", ErrorKind::Transport("http://h".to_owned(), TransportError::not_sent("refused")))
 }
 
 fn lost() -> Error {
-    Error::new("test", Kind::Transport("http://h".to_owned(), TransportError::unsure("eof")))
+    Error::new("test", ErrorKind::Transport("http://h".to_owned(), TransportError::unsure("eof")))
 }
 
 /// Whether a first failure of this kind is followed by another try.
