@@ -13,6 +13,15 @@ pub(crate) struct ReadLimit {
     pub(crate) bytes: usize,
 }
 
+impl ReadLimit {
+    /// Counts a read against these bounds. A damaged stretch yields no message and counts as one, so that every search ends.
+    pub(crate) fn subtract(&mut self, messages: &[Arc<StoredMessage>]) {
+        let bytes = messages.iter().map(|message| message.memory_bytes()).sum();
+        self.messages = self.messages.saturating_sub(messages.len().max(1));
+        self.bytes = self.bytes.saturating_sub(bytes);
+    }
+}
+
 /// A damaged message. It stays in the store, and no consumer gets it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Damaged {
@@ -40,6 +49,14 @@ pub(crate) struct ReadBatch {
     /// The read is complete below this sequence number: a message that is not in the batch no longer exists. `u64::MAX` if the read
     /// reached the end.
     pub(crate) until: u64,
+}
+
+impl ReadBatch {
+    /// Where to go on after this read, which began at `place`. It is always later, also where a damaged stretch yielded no message.
+    pub(crate) fn next(&self, place: u64) -> u64 {
+        let read = self.messages.last().map_or(self.until, |last| last.seq + 1);
+        read.max(place + 1)
+    }
 }
 
 /// The first `count` entry times, up to and including the first one after `until_ms`.

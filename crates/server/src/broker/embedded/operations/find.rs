@@ -202,22 +202,14 @@ impl BrokerState {
 }
 
 impl Allowance {
-    fn read(&mut self, messages: &[Arc<StoredMessage>]) {
-        self.read.messages = self.read.messages.saturating_sub(messages.len().max(1));
-        self.read.bytes = self.read.bytes.saturating_sub(bytes_of(messages));
-    }
-
     fn keep(&mut self, messages: &[Arc<StoredMessage>]) {
-        self.kept = self.kept.saturating_sub(bytes_of(messages));
+        let bytes: usize = messages.iter().map(|message| message.memory_bytes()).sum();
+        self.kept = self.kept.saturating_sub(bytes);
     }
 
     fn is_used_up(&self) -> bool {
         self.read.messages == 0 || self.read.bytes == 0 || self.kept == 0
     }
-}
-
-fn bytes_of(messages: &[Arc<StoredMessage>]) -> usize {
-    messages.iter().map(|message| message.memory_bytes()).sum()
 }
 
 impl Place {
@@ -262,10 +254,9 @@ impl Place {
         let (mut at, mut left, stream) = (from, allowance.of_stream, self.stream);
         while at < self.next && left > 0 && hits.messages.len() < MAX_HITS && !allowance.is_used_up() {
             let read = core.read_store(move |store| store.read(stream, at, PAGE)).await?;
-            // A damaged stretch yields no message; the search continues after it.
-            at = read.messages.last().map_or(read.until, |last| last.seq + 1).max(at + 1);
+            at = read.next(at);
             left = left.saturating_sub(read.messages.len().max(1) as u64);
-            allowance.read(&read.messages);
+            allowance.read.subtract(&read.messages);
             let before = hits.messages.len();
             for message in read.messages.into_iter().filter(|message| message.seq < self.next) {
                 let known = hits.messages.iter().any(|hit| hit.seq == message.seq);

@@ -62,9 +62,7 @@ impl Page {
 
     /// Counts a read against the limits.
     fn read(&mut self, found: &ReadBatch) {
-        self.left.messages = self.left.messages.saturating_sub(found.messages.len().max(1));
-        let bytes = found.messages.iter().map(|message| message.memory_bytes()).sum();
-        self.left.bytes = self.left.bytes.saturating_sub(bytes);
+        self.left.subtract(&found.messages);
     }
 
     fn show(&mut self, bytes: usize, peeked: Peeked) {
@@ -101,7 +99,7 @@ pub(crate) async fn peek(
     while place < view.next && page.has_room() {
         let (stream, limit) = (view.stream, page.limit());
         let found = core.read_store(move |store| store.read(stream, place, limit)).await?;
-        place = after(&found, place);
+        place = found.next(place);
         page.read(&found);
         for message in core.passing(view.cursor, &found.messages).filter(|message| message.seq < view.next) {
             page.show(message.memory_bytes(), view.show(message, message.seq, PeekState::Available, 0));
@@ -122,7 +120,7 @@ async fn show_known(core: &Core, view: &PeekView, page: &mut Page) -> Result<boo
         }
         let (stream, asked, limit) = (view.stream, seqs.clone(), page.limit());
         let found = core.read_store(move |store| store.read_these(stream, &asked, limit.bytes)).await?;
-        let next = after(&found, first);
+        let next = found.next(first);
         seqs.retain(|seq| *seq >= next);
         page.read(&found);
         for message in core.passing(view.cursor, &found.messages) {
@@ -140,7 +138,7 @@ async fn show_delayed(core: &Core, view: &PeekView, from: u64, page: &mut Page) 
     while place < next && page.has_room() {
         let limit = page.limit();
         let found = core.read_store(move |store| store.read(delay_queue, place, limit)).await?;
-        place = after(&found, place);
+        place = found.next(place);
         page.read(&found);
         let now_ms = core.clock.now_ms();
         for message in found.messages {
@@ -150,12 +148,6 @@ async fn show_delayed(core: &Core, view: &PeekView, from: u64, page: &mut Page) 
         }
     }
     Ok(())
-}
-
-/// Where to go on after a read from `place` on.
-fn after(found: &ReadBatch, place: u64) -> u64 {
-    let read = found.messages.last().map_or(found.until, |last| last.seq + 1);
-    read.max(place + 1)
 }
 
 impl Core {
