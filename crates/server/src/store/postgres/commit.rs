@@ -301,6 +301,7 @@ impl PgStore {
         });
         self.waits_since.store(0, Ordering::Relaxed);
         decided?;
+        // Only now: a commit that failed left no row, so the next one has its number. The journal has no gaps.
         *commit_no = batch.commit_no;
         self.committed(&batch, slot, began.elapsed());
         Ok(())

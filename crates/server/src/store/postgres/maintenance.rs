@@ -369,6 +369,7 @@ impl PgStore {
         let sql = "INSERT INTO leased SELECT $1, $3, $4 WHERE EXISTS (SELECT 1 FROM shard WHERE id = $1 AND epoch = $2 FOR SHARE) \
                    ON CONFLICT (shard) DO UPDATE SET commit_no = excluded.commit_no, leases = excluded.leases";
         let text = serde_json::to_string(leases).map_err(StoreError::refused)?;
+        // They count only while no commit has followed; see `Loader::leases`.
         let commit_no = big(*self.last_commit());
         let Duty { shard, epoch, .. } = &*self.duty;
         self.on_maintenance(async |session| session.execute(sql, &[shard, epoch, &commit_no, &text]).await).map(drop)

@@ -133,6 +133,7 @@ impl Member {
         tables.refuse_half_imported(&config.schema, config.importing.as_deref())?;
         let beats = Link::new(connector.clone());
         let session = beats.get().await?;
+        // Before the row is sent, as for each beat: others may see it at once, and count from then on.
         let sent = Moment::now();
         let insert = "INSERT INTO member (id, name, url, beat) VALUES ($1, $2, $3, 0)";
         session.execute(insert, &[&id, &config.name, &config.advertise.unwrap_or_default()]).await?;
@@ -169,6 +170,7 @@ impl Member {
 
     async fn beat(&self, watches: &mut Watches) {
         let sent = Moment::now();
+        // A later answer would be worth nothing: a beat lets this server serve for this long after it was sent.
         let limit = self.beat_interval() * (FIFTHS - 1);
         match timeout(limit, self.beat_once()).await {
             Ok(Ok(Some(rows))) => {
@@ -218,6 +220,7 @@ impl Member {
                 continue;
             }
             let swept = async {
+                // Checked once more in the statement: since the view was read, it may have beaten, or taken a shard.
                 let delete = "DELETE FROM member WHERE id = $1 AND beat = $2 \
                               AND NOT EXISTS (SELECT 1 FROM shard WHERE owner = $1)";
                 let session = self.beats.get().await?;
@@ -310,6 +313,7 @@ impl Member {
         };
         let Some(epoch) = epoch else { return Ok(None) };
         let mut state = self.state();
+        // Declared dead meanwhile: the shard's row names a registration that is gone, so every server sees the shard as free.
         if state.is_dead {
             return Ok(None);
         }
@@ -335,6 +339,7 @@ impl Member {
                 return Ok(None);
             }
         }
+        // The first of several servers raises the epoch, and the others then change no row.
         // What an operator wants holds while that server is there, also if the shard is on its way to another one just now.
         let update = "UPDATE shard SET owner = $1, epoch = epoch + 1, \
                       pinned = pinned AND EXISTS (SELECT 1 FROM member WHERE id = shard.wanted), \

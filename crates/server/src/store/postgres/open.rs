@@ -55,6 +55,7 @@ pub(crate) async fn open(session: &Session, log: u32, duty: &Duty, schema: &str)
     let slots = loader.slots(&images).await?;
     let snapshot = loader.snapshot(&images, &slots).await?;
     within(STATEMENT_TIMEOUT, session.batch("COMMIT")).await?;
+    // After the transaction, which only reads.
     if !snapshot.leases.is_empty() {
         loader.forget_leases(duty).await?;
     }

@@ -225,7 +225,7 @@ async fn migrate(session: &Session, schema: &str, shards: Option<u32>) -> Result
         session.batch(&format!("UPDATE cluster SET version = {VERSION}")).await?;
         return Ok(tables);
     }
-    let (log, secret) = random()?;
+    let (log, secret) = new_log_and_secret()?;
     let shards = shards.unwrap_or(DEFAULT_SHARDS);
     let count = i32::try_from(shards).unwrap_or(i32::MAX);
     let insert = "INSERT INTO cluster (version, shards, log, secret) VALUES ($1, $2, $3, $4)";
@@ -300,7 +300,7 @@ impl Tables {
     }
 }
 
-fn random() -> Result<(u32, Vec<u8>), PostgresError> {
+fn new_log_and_secret() -> Result<(u32, Vec<u8>), PostgresError> {
     let mut bytes = vec![0; 36];
     getrandom::fill(&mut bytes).map_err(|error| PostgresError::Failed(format!("no random numbers: {error}")))?;
     let secret = bytes.split_off(4);

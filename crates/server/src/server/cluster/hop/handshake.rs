@@ -18,7 +18,7 @@ const HELLO: &[u8; 8] = b"DMSHOP1\n";
 /// How long the other end may take.
 pub(super) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(3);
 
-type Random = [u8; 32];
+type Nonce = [u8; 32];
 
 /// Begins a connection as the end that asks.
 ///
@@ -30,7 +30,7 @@ pub(super) async fn ask(
     binding: &[u8],
 ) -> io::Result<()> {
     within(async {
-        let own = random()?;
+        let own = nonce()?;
         stream.write_all(&[&HELLO[..], &own].concat()).await?;
         stream.flush().await?;
         let (mut other, mut proof) = ([0; 32], [0; 32]);
@@ -64,7 +64,7 @@ pub(super) async fn answer(
                 "the peer speaks another protocol, or another version",
             ));
         }
-        let (own, mut other, mut proof) = (random()?, [0; 32], [0; 32]);
+        let (own, mut other, mut proof) = (nonce()?, [0; 32], [0; 32]);
         stream.read_exact(&mut other).await?;
         stream.write_all(&[own, prove(secret, &[b"answers", &other, &own, binding])?].concat()).await?;
         stream.flush().await?;
@@ -78,10 +78,10 @@ async fn within(shake: impl Future<Output = io::Result<()>>) -> io::Result<()> {
     timeout(HANDSHAKE_TIMEOUT, shake).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
-fn random() -> io::Result<Random> {
-    let mut random = [0; 32];
-    getrandom::fill(&mut random).map_err(io::Error::other)?;
-    Ok(random)
+fn nonce() -> io::Result<Nonce> {
+    let mut nonce = [0; 32];
+    getrandom::fill(&mut nonce).map_err(io::Error::other)?;
+    Ok(nonce)
 }
 
 /// The first part tells the ends apart, so that an answer cannot be a copy of the question. All parts but the last have one length for
@@ -95,11 +95,11 @@ fn mac(secret: &Secret, parts: &[&[u8]]) -> io::Result<Hmac<Sha256>> {
     Ok(mac)
 }
 
-fn prove(secret: &Secret, parts: &[&[u8]]) -> io::Result<Random> {
+fn prove(secret: &Secret, parts: &[&[u8]]) -> io::Result<Nonce> {
     Ok(mac(secret, parts)?.finalize().into_bytes().into())
 }
 
-fn check(secret: &Secret, parts: &[&[u8]], proof: &Random) -> io::Result<()> {
+fn check(secret: &Secret, parts: &[&[u8]], proof: &Nonce) -> io::Result<()> {
     let refused = |_| io::Error::new(io::ErrorKind::PermissionDenied, "the peer does not belong to this cluster");
     mac(secret, parts)?.verify_slice(proof).map_err(refused)
 }
