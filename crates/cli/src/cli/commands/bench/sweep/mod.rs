@@ -4,6 +4,7 @@
 //! them, on queues of its own. Costs are CPU time of client and server together, because rates on a shared machine depend on both.
 
 mod curves;
+mod figures;
 mod many_queues;
 mod plot;
 mod report;

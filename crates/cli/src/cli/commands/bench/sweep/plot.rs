@@ -2,7 +2,7 @@
 
 use plotters::{prelude::*, style::text_anchor};
 
-use super::report::{CurveFigures, PointFigures};
+use super::figures::{CurveFigures, PointFigures};
 use crate::cli::support::failure::Failure;
 
 /// Columns of charts.
