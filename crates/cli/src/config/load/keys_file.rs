@@ -8,7 +8,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::config::{
-    load::secret_files::FileSecrets,
+    load::FileSecrets,
     schema::{
         rights::Rights,
         server::{AccessKey, ServerAuth},

@@ -8,13 +8,15 @@ pub(crate) mod request;
 pub(crate) mod secret_files;
 mod suggest;
 
+use std::{collections::BTreeMap, path::PathBuf};
+
 use figment::value::Value;
 use serde_json::Value as Json;
 
 use self::{defaults::follow, extract::extract, loaded::Loaded, request::Request};
 use crate::config::{
     check::{check, checker::Checker},
-    schema::config::Config,
+    schema::{config::Config, values::Secret},
     source::{
         environment::{overrides, passed_over},
         layer::Override,
@@ -23,6 +25,9 @@ use crate::config::{
         tree::Tree,
     },
 };
+
+/// The secrets of files, by the files.
+pub(crate) type FileSecrets = BTreeMap<PathBuf, Secret>;
 
 /// Reads and checks a configuration.
 ///

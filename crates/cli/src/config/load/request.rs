@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::config::source::{environment::FILE_VARIABLE, layer::Override, path::KeyPath, problem::Origin};
-use crate::config::{load::secret_files::FileSecrets, schema::config::Config};
+use crate::config::{load::FileSecrets, schema::config::Config};
 
 /// What a configuration is read from. Later layers win: defaults, file, variables, flags.
 #[derive(Clone, Default)]

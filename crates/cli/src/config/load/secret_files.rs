@@ -1,13 +1,10 @@
 //! Secrets that stand in files of their own: reading them, and reading them again.
 
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use crate::config::{
     check::checker::Checker,
-    load::keys_file,
+    load::{FileSecrets, keys_file},
     schema::{
         config::Config,
         deduplicate::{Deduplicate, KeyStore},
@@ -18,9 +15,6 @@ use crate::config::{
     source::path::KeyPath,
 };
 use dms_protocol::internal::{private, text};
-
-/// The secrets of files, by the files.
-pub(crate) type FileSecrets = BTreeMap<PathBuf, Secret>;
 
 /// What reading the files of secrets found besides mistakes.
 #[derive(Clone, Debug, Default)]
