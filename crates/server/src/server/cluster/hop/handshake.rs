@@ -10,11 +10,12 @@ use tokio::{
     time::{Duration, timeout},
 };
 
-use super::stream::{TLS_RECORD, mismatch};
 use dms_protocol::secret::Secret;
 
 /// The first bytes of a connection, with the version of the protocol.
 const HELLO: &[u8; 8] = b"DMSHOP1\n";
+/// The first byte of a connection that begins with TLS.
+pub(super) const TLS_RECORD: u8 = 0x16;
 /// How long the other end may take.
 pub(super) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -72,6 +73,12 @@ pub(super) async fn answer(
         check(secret, &[b"asks", &other, &own, binding], &proof)
     })
     .await
+}
+
+/// The servers are set up differently.
+pub(super) fn mismatch(what: &str) -> io::Error {
+    let text = format!("{what}: set server.cluster.tls at every server, or at none");
+    io::Error::new(io::ErrorKind::InvalidInput, text)
 }
 
 async fn within(shake: impl Future<Output = io::Result<()>>) -> io::Result<()> {

@@ -13,14 +13,12 @@ use tokio_rustls::{
 };
 
 use super::{
-    handshake::{self, HANDSHAKE_TIMEOUT},
+    handshake::{self, HANDSHAKE_TIMEOUT, TLS_RECORD, mismatch},
     set_up,
 };
 use crate::{net::peer_tls::PeerTls, store::postgres::PeerUrl};
 use dms_protocol::secret::Secret;
 
-/// The first byte of a connection that begins with TLS.
-pub(super) const TLS_RECORD: u8 = 0x16;
 /// The label of the value that binds the proof of the secret to the encrypted connection.
 const BINDING: &[u8] = b"EXPORTER-dms-hop";
 
@@ -79,12 +77,6 @@ pub(super) async fn accept(
     let binding = binding(stream.get_ref().1)?;
     handshake::answer(&mut stream, secret, &binding).await?;
     Ok(encrypted(stream.into()))
-}
-
-/// The servers are set up differently.
-pub(super) fn mismatch(what: &str) -> io::Error {
-    let text = format!("{what}: set server.cluster.tls at every server, or at none");
-    io::Error::new(io::ErrorKind::InvalidInput, text)
 }
 
 /// A value that both ends of an encrypted connection know, and that differs if somebody between them passes bytes on.
