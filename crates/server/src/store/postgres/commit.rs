@@ -24,10 +24,10 @@ use crate::store::{
     Record, StoreError, StoredMessage, StreamId,
     postgres::{
         PgStore, big,
-        connect::Session,
+        connect::{RETRY, Session},
         current::{COMMITS_ARE_GONE, Standing},
         duty::{Duty, Moment},
-        error::{PostgresError, describe},
+        error::{PostgresError, describe, failure},
         journal::{self, Appended, Change},
         released,
         schema::make_chunk_table,
@@ -42,8 +42,6 @@ const RUN_BYTES: usize = 7_900;
 pub(crate) const TRY_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a commit that was not sent yet looks for a server that takes writes.
 const SEARCH: Duration = Duration::from_secs(5);
-/// The time between two tries, doubled each time up to the second.
-pub(super) const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
 /// A commit as it is sent, as often as it has to be.
 #[derive(Debug)]
@@ -472,15 +470,4 @@ fn is_definite(said: &DbError) -> bool {
     let code = said.code().code();
     said.parsed_severity() == Some(Severity::Error)
         && !["57", "08", "40", "55"].iter().any(|class| code.starts_with(class))
-}
-
-/// An error of PostgreSQL after which nothing was changed. A full disk there is a full disk here.
-pub(crate) fn failure(error: &tokio_postgres::Error) -> StoreError {
-    let text = describe(error);
-    match error.code() {
-        Some(code) if *code == SqlState::DISK_FULL => {
-            StoreError::new(std::io::Error::new(std::io::ErrorKind::StorageFull, text))
-        }
-        _ => StoreError::new(PostgresError::Failed(text)),
-    }
 }

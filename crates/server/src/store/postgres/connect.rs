@@ -28,6 +28,8 @@ use dms_protocol::internal::postgres_tls::Tls;
 /// The time limit for connecting. tokio-postgres limits only the TCP handshake, and a server that is stopped accepts connections
 /// without answering.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// The time between two tries with another connection, doubled each time up to the second value.
+pub(super) const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 /// The head start that other hosts get over one that has just failed.
 const AVOIDED: Duration = Duration::from_millis(500);
 /// The first version of PostgreSQL that is known to work.

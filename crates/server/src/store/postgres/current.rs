@@ -13,9 +13,8 @@ use crate::store::{
     StoreError,
     postgres::{
         PgStore, big,
-        commit::{RETRY, failure},
-        connect::Session,
-        error::{PostgresError, describe},
+        connect::{RETRY, Session},
+        error::{PostgresError, describe, failure},
         member,
     },
 };

@@ -3,8 +3,9 @@
 use std::{path::PathBuf, time::Duration};
 
 use tokio::time::timeout;
+use tokio_postgres::error::SqlState;
 
-use crate::net::tls::TlsError;
+use crate::{net::tls::TlsError, store::StoreError};
 
 /// Why a server cannot keep its messages in PostgreSQL. No text contains a password.
 #[derive(Debug, thiserror::Error)]
@@ -141,5 +142,16 @@ pub(crate) fn describe(error: &tokio_postgres::Error) -> String {
             Some(cause) => format!("{error}: {cause}"),
             None => error.to_string(),
         },
+    }
+}
+
+/// An error of PostgreSQL after which nothing was changed. A full disk there is a full disk here.
+pub(crate) fn failure(error: &tokio_postgres::Error) -> StoreError {
+    let text = describe(error);
+    match error.code() {
+        Some(code) if *code == SqlState::DISK_FULL => {
+            StoreError::new(std::io::Error::new(std::io::ErrorKind::StorageFull, text))
+        }
+        _ => StoreError::new(PostgresError::Failed(text)),
     }
 }

@@ -12,9 +12,9 @@ use crate::store::{
     LeaseSnapshot, StoreError,
     postgres::{
         PgStore, big,
-        commit::failure,
         connect::Session,
         duty::Duty,
+        error::failure,
         images::{CursorImage, Dirty, Images, StreamImage},
         schema::make_chunk_table,
         slots::{self, Slot},

@@ -10,8 +10,8 @@ use crate::store::{
     position::{Position, Run},
     postgres::{
         PgStore, big,
-        commit::failure,
         current::Proof,
+        error::failure,
         slots::{self, Slot},
     },
     run::{self, RunContent},
