@@ -29,6 +29,7 @@ use dms_protocol::queue::QueueId;
 #[cfg(feature = "disk")]
 pub mod disk;
 pub(crate) mod error;
+mod ids;
 pub(crate) mod memory;
 mod open_error;
 mod origin;
@@ -60,9 +61,10 @@ pub use self::postgres::{PostgresConfig, PostgresError};
 pub(crate) use self::schedule::ScheduleSnapshot;
 pub(crate) use self::{
     error::StoreError,
+    ids::{CursorId, StreamId},
     origin::FirstPlace,
     read::{Damaged, ReadBatch, ReadLimit, up_to_time},
-    record::{CursorId, FailureHistory, GroupRow, QueueRow, Record, Settlement, StoredMessage, StreamId},
+    record::{FailureHistory, GroupRow, QueueRow, Record, Settlement, StoredMessage},
     schedule::{ScheduleProgress, ScheduleRow},
     sent_keys::{SentKey, SentKeys},
     snapshot::{

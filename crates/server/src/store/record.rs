@@ -6,6 +6,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::store::{
+    ids::{CursorId, StreamId},
     origin::MessageOrigin,
     schedule::{ScheduleProgress, ScheduleRow},
     sent_keys::SentKeys,
@@ -15,14 +16,6 @@ use dms_protocol::{
     message::DeadLetterInfo,
     queue::{GroupId, ProjectId, QueueId, QueueMode, QueueTag, TagFilter},
 };
-
-/// The number of a stream of messages, or of a delay queue.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub(crate) struct StreamId(pub(crate) u32);
-
-/// The number of a cursor: the position of a group on a stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub(crate) struct CursorId(pub(crate) u32);
 
 /// A message in a stream or a delay queue.
 #[derive(Clone, Debug, Default, PartialEq)]

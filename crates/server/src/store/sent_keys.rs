@@ -4,7 +4,7 @@ use base64::{Engine, engine::general_purpose::STANDARD_NO_PAD};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 use sha2::{Digest, Sha256};
 
-use crate::store::{origin::MessageOrigin, record::StreamId};
+use crate::store::{ids::StreamId, origin::MessageOrigin};
 
 /// The hash of a deduplication key: the first 16 bytes of its SHA-256. Keys of any length take the same memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

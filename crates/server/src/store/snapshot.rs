@@ -5,7 +5,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::store::{
-    record::{CursorId, GroupRow, QueueRow},
+    ids::CursorId,
+    record::{GroupRow, QueueRow},
     schedule::ScheduleSnapshot,
     sent_keys::SentKeys,
     settings::RetentionPolicy,
