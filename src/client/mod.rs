@@ -17,6 +17,7 @@ mod key_guard;
 mod messages;
 mod messages_by_id;
 mod mqs;
+mod options;
 mod overview;
 pub(crate) mod permissions;
 mod queues;
@@ -33,11 +34,12 @@ pub use code::ErrorCode;
 pub use error::Error;
 pub use extensions::PollId;
 pub use groups::GroupsOptions;
+pub use messages::AckOutcome;
 #[cfg(feature = "postgres")]
 pub(crate) use messages::check_message;
-pub use messages::{AckOutcome, ConsumeOptions, SendOptions};
 pub(crate) use messages::{Acked, Consumed, are_deduplicated};
 pub use messages_by_id::Resolved;
+pub use options::{ConsumeOptions, SendOptions};
 pub use sent::{SendOutcome, SentMessage};
 
 /// A client of one project. Cloning is cheap: clones share connections, tokens and the stop after a refused key.

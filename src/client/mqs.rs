@@ -7,7 +7,7 @@ use super::{
     call::Call,
     code::Class,
     error::{Error, ErrorKind, Refusal},
-    messages::SendOptions,
+    options::SendOptions,
     sent::{SendOutcome, SentMessage},
     tries::Repeat,
 };
