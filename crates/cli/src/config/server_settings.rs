@@ -110,7 +110,8 @@ fn with_postgres(made: ServerConfig, _: &config::Server) -> ServerConfig {
 
 #[cfg(feature = "dashboard")]
 fn with_dashboard(made: ServerConfig, server: &config::Server) -> ServerConfig {
-    made.dashboard(dashboard(server.admin.0.dashboard, server.admin.0.base_path.as_deref()))
+    let section = &server.admin.0;
+    made.dashboard(dashboard(section.dashboard, section.base_path.as_deref(), section.trace_url.as_deref()))
 }
 
 #[cfg(not(feature = "dashboard"))]
@@ -120,9 +121,14 @@ fn with_dashboard(made: ServerConfig, _: &config::Server) -> ServerConfig {
 
 /// The settings of a dashboard.
 #[cfg(feature = "dashboard")]
-pub(crate) fn dashboard(dashboard: config::Dashboard, base_path: Option<&str>) -> dms_server::DashboardOptions {
+pub(crate) fn dashboard(
+    dashboard: config::Dashboard,
+    base_path: Option<&str>,
+    trace_url: Option<&str>,
+) -> dms_server::DashboardOptions {
     let config::Dashboard { enabled, actions } = dashboard;
-    dms_server::DashboardOptions::default().enabled(enabled).actions(actions).base_path(base_path.unwrap_or_default())
+    let options = dms_server::DashboardOptions::default().enabled(enabled).actions(actions);
+    options.base_path(base_path.unwrap_or_default()).trace_url(trace_url.unwrap_or_default())
 }
 
 /// The files of a certificate.

@@ -77,6 +77,10 @@ pub(crate) async fn wrap(
     let code = refused.as_ref().map(|error| error.code().name);
     tracing::debug!(operation, status, code, took = %brief(took), request_id = id.to_str().unwrap_or_default(), "answered");
     app.metrics.answered(operation, status, took);
+    if status == StatusCode::UNAUTHORIZED.as_u16() {
+        let (peer, now_ms) = (connection.map(ConnectionState::peer), app.authenticator.clock().now_ms());
+        app.authenticator.refused.note(peer, code.unwrap_or("-"), now_ms);
+    }
     response.headers_mut().insert(REQUEST_ID, id);
     if app.extensions && dialect == Dialect::Dms && target.is_none_or(|target| target.project.is_some()) {
         response.headers_mut().insert(EXTENSIONS, ANNOUNCED);

@@ -6,6 +6,7 @@ use crate::auth::{
     caller::{CallerName, Principal},
     checks::check_projects,
     keys::Keys,
+    last_use::LastUses,
     project::{Project, User},
     rights::Rights,
     secret::GivenSecret,
@@ -21,6 +22,8 @@ pub(crate) struct Accounts {
     pub(crate) projects: Vec<Project>,
     /// The access keys of all projects.
     pub(crate) keys: Keys,
+    /// When each key and each user was let in last.
+    uses: LastUses<CallerName>,
 }
 
 impl Accounts {
@@ -29,10 +32,29 @@ impl Accounts {
     /// # Errors
     /// Names every project, key and user that is invalid or contradicts another one.
     pub(crate) fn new(projects: Vec<Project>) -> Result<Self, InvalidSettings> {
+        Self::with_uses(projects, LastUses::default())
+    }
+
+    fn with_uses(projects: Vec<Project>, uses: LastUses<CallerName>) -> Result<Self, InvalidSettings> {
         let mut checks = SettingChecks::default();
         check_projects(&projects, &mut checks);
         checks.finish()?;
-        Ok(Self { keys: Keys::new(&projects), projects })
+        Ok(Self { keys: Keys::new(&projects, &uses), projects, uses })
+    }
+
+    /// When a key or a user was let in last, in Unix milliseconds.
+    #[cfg_attr(not(feature = "dashboard"), allow(dead_code, reason = "the dashboard shows it"))]
+    pub(crate) fn last_use_ms(&self, caller: &CallerName) -> Option<i64> {
+        self.uses.of(caller).at_ms()
+    }
+
+    fn has(&self, caller: &CallerName) -> bool {
+        self.projects.iter().any(|project| match caller {
+            CallerName::Key(name) => project.access_keys.iter().any(|key| key.access_key == *name),
+            CallerName::User { user, domain } => {
+                project.users.iter().any(|known| known.user == *user && known.domain == *domain)
+            }
+        })
     }
 
     /// Whether the server is open: no project has keys or users.
@@ -58,7 +80,7 @@ impl Accounts {
             None => Vec::new(),
         };
         let name = CallerName::User { user: user.to_owned(), domain: domain.to_owned() };
-        Some(Arc::new(Principal { name, projects }))
+        Some(Arc::new(Principal { last_use: self.uses.of(&name), name, projects }))
     }
 
     /// The passwords of a user in `project`, or in any project, as one text. A user may have several while a password is changed, and
@@ -109,9 +131,12 @@ impl Accounts {
             },
             None => own.clone(),
         };
-        let accounts = Self::new(self.projects.iter().map(replaced).collect())?;
+        let accounts = Self::with_uses(self.projects.iter().map(replaced).collect(), self.uses.clone())?;
         match accounts.is_open() == self.is_open() {
-            true => Ok(accounts),
+            true => {
+                accounts.uses.retain(|caller| accounts.has(caller));
+                Ok(accounts)
+            }
             false => {
                 Err(refused("adding the first keys or users, or removing the last ones, needs a restart".to_owned()))
             }

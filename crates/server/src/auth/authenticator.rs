@@ -23,6 +23,7 @@ use crate::{
         keys::{SignedClaim, TOKEN_HEADER},
         login_throttle::LoginThrottle,
         project::Project,
+        refused::RefusedCalls,
         replays::ReplayTable,
         sender::Sender,
         tokens::TokenStore,
@@ -64,7 +65,8 @@ impl Claim {
                 proven.map(Caller::Known).map_err(|refusal| refusal.count(metrics))
             }
         }?;
-        if let Caller::Known(_) = caller {
+        if let Caller::Known(principal) = &caller {
+            principal.last_use.note(authenticator.clock.now_ms());
             sender.has_authenticated();
         }
         Ok(caller)
@@ -82,6 +84,8 @@ pub(crate) struct Authenticator {
     seal: OnceLock<TokenSeal>,
     /// Wrong passwords, which delay answers.
     pub(crate) logins: LoginThrottle,
+    /// The requests that were answered with 401.
+    pub(crate) refused: RefusedCalls,
     /// The signatures that were used.
     replays: ReplayTable,
     clock: Clock,
@@ -104,6 +108,7 @@ impl Authenticator {
             #[cfg(feature = "postgres")]
             seal: OnceLock::new(),
             logins: LoginThrottle::new(),
+            refused: RefusedCalls::default(),
             replays: ReplayTable::default(),
             refusals: Warnings::default(),
             clock,

@@ -3,7 +3,10 @@
 use std::{fmt, sync::Arc};
 
 use crate::{
-    auth::rights::{Right, Rights},
+    auth::{
+        last_use::LastUse,
+        rights::{Right, Rights},
+    },
     http::{codes, error::ApiError},
 };
 use dms_protocol::queue::ProjectId;
@@ -24,6 +27,8 @@ pub(crate) struct Principal {
     pub(crate) name: CallerName,
     /// Its rights in each of its projects.
     pub(crate) projects: Vec<(ProjectId, Rights)>,
+    /// When it was let in last.
+    pub(crate) last_use: LastUse,
 }
 
 /// The name of a caller in logs and refusals.

@@ -52,6 +52,15 @@ impl KeyLock {
         }
     }
 
+    /// The peers for which the key is locked, with the time that is left.
+    #[cfg_attr(not(feature = "dashboard"), allow(dead_code, reason = "the dashboard shows it"))]
+    pub(crate) fn locked(&self, now: Instant) -> Vec<(Option<IpAddr>, Duration)> {
+        let peers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let left =
+            |record: &WrongSignatures| record.locked_until?.checked_duration_since(now).filter(|left| !left.is_zero());
+        peers.iter().filter_map(|(peer, record)| Some((*peer, left(record)?))).collect()
+    }
+
     /// Counts a wrong signature.
     pub(crate) fn strike(&self, peer: Option<IpAddr>, now: Instant) -> Strike {
         let mut peers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -112,7 +121,9 @@ mod tests {
         lock.clear(None);
         assert_eq!(strikes(&lock, None, 1), [First]);
         assert_eq!(strikes(&lock, peer(1), 1), [Locked]);
+        assert_eq!(lock.locked(Instant::now()), [(peer(1), LOCKED)]);
         tokio::time::advance(LOCKED).await;
+        assert!(lock.locked(Instant::now()).is_empty());
         assert_eq!(strikes(&lock, peer(1), 2), [First, Further]);
     }
 

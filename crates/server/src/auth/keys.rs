@@ -5,7 +5,7 @@
 //! correct signature always passes, because otherwise anybody who knows the name of a key could lock out its owner. Only wrong
 //! signatures get the text of a locked key.
 
-use std::{collections::HashMap, net::IpAddr, sync::Arc};
+use std::{collections::HashMap, net::IpAddr, sync::Arc, time::Duration};
 
 use http::HeaderMap;
 use jiff::Timestamp;
@@ -15,6 +15,7 @@ use crate::{
     auth::{
         caller::{CallerName, Principal},
         key_lock::{KeyLock, Strike},
+        last_use::LastUses,
         project::{AccessKey, Project, SignatureRules},
         replays::{ReplayTable, SignatureUse},
         secret::same,
@@ -80,7 +81,7 @@ impl SignatureRefusal {
 
 impl Keys {
     /// The keys of all projects, which were checked. One key may belong to several projects.
-    pub(crate) fn new(projects: &[Project]) -> Self {
+    pub(crate) fn new(projects: &[Project], uses: &LastUses<CallerName>) -> Self {
         let mut keys: HashMap<String, Arc<Key>> = HashMap::new();
         for project in projects {
             for access in &project.access_keys {
@@ -89,7 +90,8 @@ impl Keys {
                 let mut projects = known.map_or_else(Vec::new, |key| key.principal.projects.clone());
                 projects.push((project.id.clone(), access.rights.clone()));
                 let rules = known.map_or(project.signatures, |key| key.rules.and(project.signatures));
-                let principal = Principal { name: CallerName::Key(name.clone()), projects };
+                let name_of = CallerName::Key(name.clone());
+                let principal = Principal { last_use: uses.of(&name_of), name: name_of, projects };
                 keys.insert(name.clone(), Arc::new(Key::new(access, principal, rules)));
             }
         }
@@ -114,6 +116,26 @@ impl Keys {
             Ok(()) => Ok(SignedClaim { key: Arc::clone(key), authorization }),
             Err(error) => Err(key.refuse(&authorization.access_key, sender.peer, &error)),
         }
+    }
+
+    /// The keys whose wrong signatures get the answer of a locked key now, each with the peer and the time that is left.
+    #[cfg_attr(not(feature = "dashboard"), allow(dead_code, reason = "the dashboard shows it"))]
+    pub(crate) fn locked(&self, now: Instant) -> Vec<(&str, Option<IpAddr>, Duration)> {
+        let mut locked = Vec::new();
+        for (name, key) in &self.known {
+            locked.extend(key.lock.locked(now).into_iter().map(|(peer, left)| (name.as_str(), peer, left)));
+        }
+        locked.sort_unstable();
+        locked
+    }
+
+    /// Ends the lock of a key for a peer. Returns whether there was one.
+    #[cfg_attr(not(feature = "dashboard"), allow(dead_code, reason = "the dashboard does it"))]
+    pub(crate) fn unlock(&self, access_key: &str, peer: Option<IpAddr>) -> bool {
+        let Some(key) = self.known.get(access_key) else { return false };
+        let was_locked = key.lock.locked(Instant::now()).iter().any(|(locked, _)| *locked == peer);
+        key.lock.clear(peer);
+        was_locked
     }
 
     fn unknown(&self, access_key: &str, peer: Option<IpAddr>) -> SignatureRefusal {

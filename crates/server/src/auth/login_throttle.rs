@@ -86,6 +86,36 @@ impl LoginThrottle {
         delay
     }
 
+    /// The number of wrong passwords of a user, and the delay of the answer to the next one, if there is any.
+    #[cfg_attr(not(feature = "dashboard"), allow(dead_code, reason = "the dashboard shows it"))]
+    pub(crate) fn user(&self, user: &str, domain: &str) -> Option<Slowed> {
+        let records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
+        records.users.get(&Attempt { user, domain, peer: None }.hash())?.slowed(Instant::now())
+    }
+
+    /// The networks whose wrong passwords are answered later, the slowest first; `None` stands for callers in the same process.
+    #[cfg_attr(not(feature = "dashboard"), allow(dead_code, reason = "the dashboard shows it"))]
+    pub(crate) fn peers(&self) -> Vec<(Option<IpAddr>, Slowed)> {
+        let (records, now) = (self.records.lock().unwrap_or_else(PoisonError::into_inner), Instant::now());
+        let mut slowed: Vec<_> =
+            records.peers.iter().filter_map(|(peer, tries)| Some((*peer, tries.slowed(now)?))).collect();
+        slowed.sort_by_key(|(peer, slowed)| (std::cmp::Reverse(slowed.wrong), *peer));
+        slowed
+    }
+
+    /// Forgets the wrong passwords of a user. Returns whether there were any.
+    #[cfg_attr(not(feature = "dashboard"), allow(dead_code, reason = "the dashboard does it"))]
+    pub(crate) fn forget_user(&self, user: &str, domain: &str) -> bool {
+        let mut records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
+        records.users.remove(&Attempt { user, domain, peer: None }.hash()).is_some()
+    }
+
+    /// Forgets the wrong passwords of a network. Returns whether there were any.
+    #[cfg_attr(not(feature = "dashboard"), allow(dead_code, reason = "the dashboard does it"))]
+    pub(crate) fn forget_peer(&self, peer: Option<IpAddr>) -> bool {
+        self.records.lock().unwrap_or_else(PoisonError::into_inner).peers.remove(&peer.map(network)).is_some()
+    }
+
     fn warn(&self, attempt: Attempt<'_>, delay: Duration, now: Instant) {
         let Some(suppressed) = self.warnings.admit(now) else { return };
         tracing::warn!(
@@ -111,7 +141,24 @@ impl Attempt<'_> {
     }
 }
 
+/// Wrong passwords that delay the answer to the next one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Slowed {
+    /// The number of wrong passwords.
+    pub(crate) wrong: u32,
+    /// The delay of the answer to the next one.
+    pub(crate) delay: Duration,
+}
+
 impl WrongTries {
+    /// What they mean for the next wrong password; `None` if its answer is not delayed.
+    #[cfg_attr(not(feature = "dashboard"), allow(dead_code, reason = "the dashboard shows it"))]
+    fn slowed(&self, now: Instant) -> Option<Slowed> {
+        let is_recent = self.latest.is_some_and(|latest| now.duration_since(latest) < FORGET_AFTER);
+        let delay = delay_after(self.wrong.saturating_add(1));
+        (is_recent && !delay.is_zero()).then_some(Slowed { wrong: self.wrong, delay })
+    }
+
     /// Counts one more and returns the new count. Earlier ones are forgotten after ten minutes without any.
     pub(crate) fn count(&mut self, now: Instant) -> u32 {
         if self.latest.is_some_and(|latest| now.duration_since(latest) >= FORGET_AFTER) {
@@ -160,6 +207,23 @@ mod tests {
         assert_eq!(delays(&logins, "u", 2, 1), [500]);
         assert_eq!(delays(&logins, "other", 1, 1), [500]);
         assert_eq!(delays(&logins, "other", 2, 1), [0]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn delays_are_shown_and_can_be_lifted() {
+        let logins = LoginThrottle::new();
+        delays(&logins, "u", 1, 2);
+        assert_eq!((logins.user("u", "d"), logins.peers().len()), (None, 0));
+        delays(&logins, "u", 1, 2);
+        let slowed = Slowed { wrong: 4, delay: Duration::from_millis(500) };
+        assert_eq!(logins.user("u", "d"), Some(slowed));
+        assert_eq!(logins.peers(), [(attempt("u", 1).peer, slowed)]);
+        assert!(logins.forget_user("u", "d") && !logins.forget_user("u", "d") && !logins.forget_user("x", "d"));
+        assert_eq!(logins.user("u", "d"), None);
+        assert!(logins.forget_peer(attempt("u", 1).peer) && logins.peers().is_empty());
+        assert_eq!(delays(&logins, "u", 1, 4), [0, 0, 0, 250]);
+        tokio::time::advance(FORGET_AFTER).await;
+        assert_eq!((logins.user("u", "d"), logins.peers().len()), (None, 0));
     }
 
     #[tokio::test(start_paused = true)]

@@ -38,6 +38,26 @@ impl<K: Clone + Eq + Hash, V: Default> LruMap<K, V> {
     }
 }
 
+#[cfg_attr(not(feature = "dashboard"), allow(dead_code, reason = "the dashboard shows and changes them"))]
+impl<K: Clone + Eq + Hash, V> LruMap<K, V> {
+    /// The value of a key. Looking is no use.
+    pub(crate) fn get(&self, key: &K) -> Option<&V> {
+        self.entries.get(key).map(|(_, value)| value)
+    }
+
+    /// Removes a key, and returns its value.
+    pub(crate) fn remove(&mut self, key: &K) -> Option<V> {
+        let (latest, value) = self.entries.remove(key)?;
+        self.order.remove(&latest);
+        Some(value)
+    }
+
+    /// All keys with their values, in no order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
+        self.entries.iter().map(|(key, (_, value))| (key, value))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -51,5 +71,8 @@ mod tests {
         assert_eq!(*recent.value("a"), 2, "it was used after b");
         assert_eq!(*recent.value("b"), 0, "it was forgotten for d");
         assert_eq!((recent.entries.len(), recent.order.len()), (3, 3));
+        assert_eq!((recent.get(&"a"), recent.get(&"c"), recent.iter().count()), (Some(&2), None, 3));
+        assert_eq!((recent.remove(&"a"), recent.remove(&"a")), (Some(2), None));
+        assert_eq!((recent.entries.len(), recent.order.len()), (2, 2));
     }
 }

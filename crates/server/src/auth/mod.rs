@@ -11,6 +11,7 @@
 //! | `authorize` | what a route requires |
 //! | `project`, `checks` | accounts as a configuration has them, and the rules for them |
 //! | `accounts`, `account_changes` | a snapshot of all accounts, and replacing it |
+//! | `last_use`, `refused` | when callers were let in last, and who was not |
 //! | `secret`, `lru` | comparing secrets; a bounded map |
 
 pub(crate) mod account_changes;
@@ -21,9 +22,11 @@ pub(crate) mod caller;
 pub(crate) mod checks;
 pub(crate) mod key_lock;
 pub(crate) mod keys;
+pub(crate) mod last_use;
 pub(crate) mod login_throttle;
 pub(crate) mod lru;
 pub(crate) mod project;
+pub(crate) mod refused;
 pub(crate) mod replays;
 pub(crate) mod rights;
 pub(crate) mod secret;

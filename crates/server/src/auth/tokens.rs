@@ -141,10 +141,11 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
+    use crate::auth::last_use::LastUse;
 
     fn user(name: &str) -> Option<Arc<Principal>> {
         let name = CallerName::User { user: name.to_owned(), domain: "d".to_owned() };
-        Some(Arc::new(Principal { name, projects: Vec::new() }))
+        Some(Arc::new(Principal { name, projects: Vec::new(), last_use: LastUse::default() }))
     }
 
     #[tokio::test(start_paused = true)]

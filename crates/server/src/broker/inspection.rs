@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::broker::MessageOrigin;
+use crate::broker::{FailureCause, MessageOrigin};
 use dms_protocol::{
     message::DeadLetterInfo,
     queue::{GroupId, ProjectId, QueueId},
@@ -82,6 +82,13 @@ pub struct GroupStanding {
     pub standing: Standing,
     /// The number of failures so far.
     pub failures: u32,
+    /// When it failed first, in Unix milliseconds. `None` if it has not failed, or is not known: the server keeps it in memory, and
+    /// only for queues with dead letters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_failure_ms: Option<i64>,
+    /// The last failure, as far as its consumer reported it. It is kept as long as `first_failure_ms`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_failure: Option<Arc<FailureCause>>,
 }
 
 /// The state of a message for one group.

@@ -1,5 +1,7 @@
 //! [`DashboardOptions`]: the settings of a dashboard.
 
+use dms_protocol::trace_context::TraceContext;
+
 /// The settings of the dashboard at an admin address. By default it is served, at `/ui/`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -11,11 +13,13 @@ pub struct DashboardOptions {
     pub actions: bool,
     /// The path under which a proxy serves the admin address, such as `/dms`; empty by default.
     pub base_path: String,
+    /// The address of a trace in the tracing system, with `{trace_id}` and `{span_id}` in the places of the ids; empty by default.
+    pub trace_url: String,
 }
 
 impl Default for DashboardOptions {
     fn default() -> Self {
-        Self { enabled: true, actions: false, base_path: String::new() }
+        Self { enabled: true, actions: false, base_path: String::new(), trace_url: String::new() }
     }
 }
 
@@ -36,6 +40,20 @@ impl DashboardOptions {
     pub fn base_path(mut self, base_path: impl Into<String>) -> Self {
         self.base_path = base_path.into();
         self
+    }
+
+    /// Sets the address of a trace in the tracing system, such as `https://jaeger.example/trace/{trace_id}`; none by default. It may have
+    /// `{span_id}`, too. The page of a message with the attribute `traceparent` has a link to it.
+    pub fn trace_url(mut self, trace_url: impl Into<String>) -> Self {
+        self.trace_url = trace_url.into();
+        self
+    }
+
+    /// The address of this trace.
+    pub(crate) fn trace(&self, context: &TraceContext) -> Option<String> {
+        let template = Some(self.trace_url.as_str()).filter(|template| !template.is_empty())?;
+        let address = template.replace("{trace_id}", &format!("{:032x}", context.trace_id()));
+        Some(address.replace("{span_id}", &format!("{:016x}", context.span_id())))
     }
 
     /// The base path without the slash at its end.

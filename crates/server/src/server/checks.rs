@@ -110,6 +110,11 @@ impl ServerConfig {
             let problem = "is not allowed: write a path such as /dms";
             checks.value("dashboard.base_path", self.dashboard.base_path.as_str(), problem);
         }
+        #[cfg(feature = "dashboard")]
+        if !crate::http::host_check::is_trace_url(&self.dashboard.trace_url) {
+            let problem = "is not allowed: write a URL such as https://jaeger.example/trace/{trace_id}";
+            checks.value("dashboard.trace_url", self.dashboard.trace_url.as_str(), problem);
+        }
     }
 
     /// The admin address shows and changes messages. Off loopback it needs a token, and a certificate so that nobody on the way

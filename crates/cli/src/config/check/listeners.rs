@@ -8,7 +8,7 @@ use crate::config::{
     source::path::KeyPath,
 };
 use dms_protocol::limits;
-use dms_server::internal::host_check::{is_base_path, is_host};
+use dms_server::internal::host_check::{is_base_path, is_host, is_trace_url};
 
 /// Publishers, the admin endpoint, certificates, and no address twice.
 pub(super) fn check(config: &Config, checker: &mut Checker<'_>) {
@@ -56,6 +56,10 @@ fn check_admin(admin: &Admin, checker: &mut Checker<'_>) {
     }
     if let Some(base) = admin.base_path.as_deref().filter(|base| !is_base_path(base)) {
         checker.report(&path.child("base_path"), format!("`{base}` is not allowed: write a path such as /dms"));
+    }
+    if let Some(url) = admin.trace_url.as_deref().filter(|url| !is_trace_url(url)) {
+        let message = format!("`{url}` is not allowed: write a URL such as https://jaeger.example/trace/{{trace_id}}");
+        checker.report(&path.child("trace_url"), message);
     }
     if let Some(listen) = admin.listen {
         check_reach(&path, listen, has_token, checker);

@@ -36,6 +36,9 @@ pub struct AdminSection {
     pub dashboard: Dashboard,
     /// The path under which a proxy serves the address, such as `/dms`; none by default.
     pub base_path: Option<String>,
+    /// The address of a trace in the tracing system, such as `https://jaeger.example/trace/{trace_id}`, to which the dashboard links;
+    /// none by default.
+    pub trace_url: Option<String>,
 }
 
 impl<'de> Deserialize<'de> for ServerAdmin {

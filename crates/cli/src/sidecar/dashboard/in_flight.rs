@@ -32,7 +32,10 @@ fn table(ui: &Ui<'_>, rows: &[Row]) -> Markup {
                 } }
                 tbody { @for row in rows.iter().take(MAX_ROWS) { tr {
                     td.num data-label=(t.place) { (place(row)) }
-                    td.body data-label=(t.message) { code.id { (foreign(row.id.as_deref().unwrap_or("–"))) } }
+                    td.body data-label=(t.message) {
+                        code.id { (foreign(row.id.as_deref().unwrap_or("–"))) }
+                        @if let Some(url) = row.trace.as_ref().and_then(|trace| ui.gate.trace(trace)) { " " a href=(url) rel="noreferrer" { (t.trace) } }
+                    }
                     td.num data-label=(t.attempt) { (row.attempt) }
                     td.num data-label=(t.handled_for) { (span(row.age, t)) }
                     td.num.main data-label=(t.time_left) { (countdown(row.left, t)) }

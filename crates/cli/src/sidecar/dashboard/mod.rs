@@ -88,7 +88,11 @@ pub(super) fn add(router: Router, admin: &Arc<AdminState>, config: &Config, list
         read_token: admin.guards.read_token.clone(),
         reader_sees_bodies: false,
         host_check: admin.host_check.clone(),
-        options: server_settings::dashboard(settings.dashboard, settings.base_path.as_deref()),
+        options: server_settings::dashboard(
+            settings.dashboard,
+            settings.base_path.as_deref(),
+            settings.trace_url.as_deref(),
+        ),
         product: Product::Worker,
         port: listener.local_addr().map_or(0, |address| address.port()),
         clock: Clock::system(),

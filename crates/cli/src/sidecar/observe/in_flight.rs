@@ -9,6 +9,7 @@ use std::{
 
 use tokio::time::Instant;
 
+use dms_protocol::trace_context::TraceContext;
 use dms_worker::worker::Delivery;
 
 /// The messages that the handlers of a worker work on.
@@ -35,6 +36,8 @@ pub(crate) struct Row {
     pub(crate) age: Duration,
     /// The time until the handler is stopped.
     pub(crate) left: Duration,
+    /// The trace that the message is a part of.
+    pub(crate) trace: Option<TraceContext>,
 }
 
 impl InFlight {
@@ -59,6 +62,7 @@ impl InFlight {
             attempt: held.delivery.attempt(),
             age: now - held.since,
             left: held.delivery.deadline().saturating_duration_since(now),
+            trace: held.delivery.trace_context(),
         };
         let mut rows: Vec<_> = held.values().map(row).collect();
         drop(held);

@@ -386,10 +386,11 @@ fn mistakes_in_the_section_of_an_admin_address_are_named() {
         ],
     );
     check(
-        "server: {admin: {listen: '127.0.0.1:1', token: T, base_path: dms}, admin_token: T}\n",
+        "server: {admin: {listen: '127.0.0.1:1', token: T, base_path: dms, trace_url: 'jaeger/{trace_id}'}, admin_token: T}\n",
         &[
             "config.yaml:1: server.admin.token: `server.admin_token` is set too: keep one of the two",
             "config.yaml:1: server.admin.base_path: `dms` is not allowed: write a path such as /dms",
+            "config.yaml:1: server.admin.trace_url: `jaeger/{trace_id}` is not allowed: write a URL such as https://jaeger.example/trace/{trace_id}",
         ],
     );
     check(

@@ -31,6 +31,7 @@ use crate::{
     },
     net::connection_state::ConnectionState,
 };
+use dms_protocol::trace_context::TraceContext;
 
 /// The settings of a [`Gate`].
 #[derive(Clone, Debug)]
@@ -118,6 +119,16 @@ impl Gate {
             Some(_) => None,
             None => Some((self.role_of(token)?, Sha256::digest(token).into())),
         }
+    }
+
+    /// The address of a trace in the tracing system, if the configuration names one.
+    pub fn trace(&self, context: &TraceContext) -> Option<String> {
+        self.options().trace(context)
+    }
+
+    /// The current time, in Unix milliseconds.
+    pub(crate) fn now_ms(&self) -> i64 {
+        self.0.parts.clock.now_ms()
     }
 
     /// The actions through the dashboard.

@@ -15,6 +15,16 @@ const localTimes = (root) => {
 };
 localTimes(document);
 
+// Fields for times are in UTC without the script, and in the zone of the visitor with it.
+for (const field of $$("input[type=datetime-local]")) {
+  const at = new Date(`${field.value}Z`);
+  if (field.value) field.value = new Date(at - at.getTimezoneOffset() * 60_000).toISOString().slice(0, 19);
+  field.form.addEventListener("formdata", ({ formData }) => {
+    if (field.value) formData.set(field.name, new Date(field.value).toISOString());
+  });
+}
+for (const mark of $$("[data-utc]")) mark.hidden = true;
+
 // A link that logs in once has its code behind the #.
 const code = $("[data-code]");
 if (code && location.hash.length > 1) {
@@ -127,7 +137,7 @@ const draw = (figure, data) => {
   const times = (_, splits) => splits.map((second) => clock.format(new Date(second * 1000)));
   const time = { label: figure.dataset.time, value: (_, second) => second == null ? "--" : format.format(new Date(second * 1000)) };
   // Samples are a second apart, so a mark in between would say the same twice.
-  const incrs = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600];
+  const incrs = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600].filter((one) => one >= figure.dataset.step);
   const width = () => figure.clientWidth - 30;
   figure.plot = new uPlot({
     width: width(), height: 190, series: [time, ...series],

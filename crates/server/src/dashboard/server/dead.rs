@@ -122,6 +122,9 @@ pub(super) async fn show(request: PageRequest<Found>) -> Response {
         @if let Some(job) = running {
             p.alert.note { a href=(ui.url(&format!("/jobs/{}", job.order.id))) { (t.job_running) } }
         }
+        @if let Some(job) = pages.dashboard.jobs.interrupted_for(&found.path()) {
+            p.alert.warn { a href=(ui.url(&format!("/jobs/{}", job.order.id))) { (t.discard_was_interrupted) } }
+        }
         (causes(&ui, &url, &survey, &filter))
         (filter_form(&ui, &url, &filter, false))
         @if survey.count > 0 { (actions(&ui, &url, &filter, &survey)) }

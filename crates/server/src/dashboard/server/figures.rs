@@ -20,6 +20,7 @@ use crate::{
             Pages,
             find::{group_url, queue_urls},
             history::{Column, Forecast, Snapshot},
+            schedule_watch::{ScheduleTrouble, TroubledSchedule},
         },
         text::{Texts, fill},
     },
@@ -140,6 +141,8 @@ pub(super) enum Finding {
     NoConsumer { label: String, url: String, backlog: u64, gone: Option<Duration> },
     /// A backlog is old and grows.
     Growing { label: String, url: String, age: Duration, change: i64 },
+    /// A schedule is not in force, is late, or missed ticks.
+    Schedule(TroubledSchedule),
     /// A group has dead letters.
     DeadLetters { label: String, url: String, count: u64 },
 }
@@ -177,7 +180,8 @@ impl Pages {
                 }
             }
         }
-        findings.into_iter().chain(stuck).chain(growing).chain(dead).collect()
+        let schedules = self.dashboard.schedules.findings().into_iter().map(Finding::Schedule);
+        findings.into_iter().chain(stuck).chain(growing).chain(schedules).chain(dead).collect()
     }
 
     /// Why the server does not serve now, if it does not.
@@ -198,6 +202,7 @@ impl Finding {
             Self::Incomplete => "incomplete".to_owned(),
             Self::NoConsumer { label, .. } => format!("no consumer {label}"),
             Self::Growing { label, .. } => format!("growing {label}"),
+            Self::Schedule(TroubledSchedule { label, .. }) => format!("schedule {label}"),
             Self::DeadLetters { label, .. } => format!("dead {label}"),
         }
     }
@@ -205,9 +210,12 @@ impl Finding {
     fn class(&self) -> &'static str {
         match self {
             Self::NotServing(_) | Self::Storage(_) => "bad",
-            Self::Damaged(_) | Self::Incomplete | Self::NoConsumer { .. } | Self::Growing { .. } | Self::Faults => {
-                "warn"
-            }
+            Self::Damaged(_)
+            | Self::Incomplete
+            | Self::NoConsumer { .. }
+            | Self::Growing { .. }
+            | Self::Schedule(_)
+            | Self::Faults => "warn",
             Self::DeadLetters { .. } => "note",
         }
     }
@@ -234,6 +242,21 @@ impl Finding {
             Self::Growing { label, age, change, .. } => {
                 (fill(t.growing, &[label, &span(*age, t), &format!("{change:+}")]), t.growing_remedy.to_owned())
             }
+            Self::Schedule(TroubledSchedule { label, trouble, .. }) => match trouble {
+                ScheduleTrouble::Waits(reason) => {
+                    (fill(t.schedule_waits, &[label, reason]), t.schedule_waits_remedy.to_owned())
+                }
+                ScheduleTrouble::NeverDue => (fill(t.schedule_never_due, &[label]), t.never_due_remedy.to_owned()),
+                ScheduleTrouble::Overdue(since) => {
+                    (fill(t.schedule_overdue, &[label, &span(*since, t)]), t.schedule_overdue_remedy.to_owned())
+                }
+                ScheduleTrouble::Late(late) => {
+                    (fill(t.schedule_late, &[label, &span(*late, t)]), t.schedule_late_remedy.to_owned())
+                }
+                ScheduleTrouble::Missed(count) => {
+                    (fill(t.schedule_missed, &[label, &number(*count)]), t.schedule_missed_remedy.to_owned())
+                }
+            },
             Self::DeadLetters { label, count, .. } => {
                 (fill(t.has_dead_letters, &[label, &number(*count)]), t.dead_letters_remedy.to_owned())
             }
@@ -242,7 +265,10 @@ impl Finding {
 
     fn url(&self) -> Option<&str> {
         match self {
-            Self::NoConsumer { url, .. } | Self::Growing { url, .. } | Self::DeadLetters { url, .. } => Some(url),
+            Self::NoConsumer { url, .. }
+            | Self::Growing { url, .. }
+            | Self::Schedule(TroubledSchedule { url, .. })
+            | Self::DeadLetters { url, .. } => Some(url),
             Self::Damaged(_) | Self::Storage(_) => Some("/storage"),
             Self::Incomplete => Some("/cluster"),
             Self::NotServing(_) | Self::Faults => None,

@@ -2,6 +2,7 @@
 
 use std::{borrow::Cow, collections::BTreeMap};
 
+use jiff::{Timestamp, civil::DateTime, tz::TimeZone};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -29,6 +30,29 @@ pub(super) struct Filter {
     pub(super) pointer: String,
     /// Text in the body.
     pub(super) text: String,
+    /// The earliest time at which it entered, such as `2026-11-29T10:00`, in UTC unless it has an offset.
+    pub(super) since: String,
+    /// The latest such time.
+    pub(super) until: String,
+}
+
+/// The times of a filter, in Unix milliseconds. A time that cannot be read admits nothing, because a filter that was meant to be
+/// narrow must not act on everything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Window {
+    pub(super) since: i64,
+    pub(super) until: i64,
+}
+
+impl Window {
+    /// Whether a message that entered at this time can be meant.
+    pub(super) fn admits(self, entered_ms: i64) -> bool {
+        (self.since..=self.until).contains(&entered_ms)
+    }
+
+    pub(super) fn is_empty(self) -> bool {
+        self.since > self.until
+    }
 }
 
 /// The parts of a stored message.
@@ -50,7 +74,8 @@ impl<'a> Parts<'a> {
 }
 
 impl Filter {
-    const NAMES: [&'static str; 7] = ["state", "reason", "error", "label", "attribute", "pointer", "text"];
+    const NAMES: [&'static str; 9] =
+        ["state", "reason", "error", "label", "attribute", "pointer", "text", "since", "until"];
 
     /// The filter for messages that consumers hold.
     pub(super) fn leased() -> Self {
@@ -60,14 +85,14 @@ impl Filter {
     /// The filter in a query string or a form.
     pub(super) fn of(form: &Form) -> Self {
         let field = |name| form.filled(name).unwrap_or_default().to_owned();
-        let [state, reason, error, label, attribute, pointer, text] = Self::NAMES.map(field);
-        Self { state, reason, error, label, attribute, pointer, text }
+        let [state, reason, error, label, attribute, pointer, text, since, until] = Self::NAMES.map(field);
+        Self { state, reason, error, label, attribute, pointer, text, since, until }
     }
 
     /// The conditions with their names.
     pub(super) fn fields(&self) -> impl Iterator<Item = (&'static str, &str)> {
-        let Self { state, reason, error, label, attribute, pointer, text } = self;
-        let values = [state, reason, error, label, attribute, pointer, text];
+        let Self { state, reason, error, label, attribute, pointer, text, since, until } = self;
+        let values = [state, reason, error, label, attribute, pointer, text, since, until];
         Self::NAMES
             .into_iter()
             .zip(values)
@@ -87,6 +112,25 @@ impl Filter {
         if words.is_empty() { "all".to_owned() } else { words.join(" ") }
     }
 
+    /// The times between which a message entered.
+    pub(super) fn window(&self) -> Window {
+        if self.bad_time().is_some() {
+            return Window { since: i64::MAX, until: i64::MIN };
+        }
+        let since = moment(&self.since).map_or(i64::MIN, Timestamp::as_millisecond);
+        // Times have seconds at most, and a message of the last second is meant, too.
+        let until = moment(&self.until).map_or(i64::MAX, |at| at.as_millisecond().saturating_add(999));
+        Window { since, until }
+    }
+
+    /// The first time that cannot be read.
+    pub(super) fn bad_time(&self) -> Option<&str> {
+        [&self.since, &self.until]
+            .into_iter()
+            .find(|text| !text.is_empty() && moment(text).is_none())
+            .map(String::as_str)
+    }
+
     /// Whether it needs bodies or attributes, which a reader may not see.
     pub(super) fn needs_bodies(&self) -> bool {
         !self.attribute.is_empty() || !self.pointer.is_empty() || !self.text.is_empty()
@@ -97,7 +141,7 @@ impl Filter {
         cause(message).0 == EDITED && self.reason != EDITED
     }
 
-    /// Whether a message meets all conditions.
+    /// Whether a message meets all conditions but those of time, which [`window`](Self::window) has.
     pub(super) fn admits(&self, message: &Peeked) -> bool {
         self.admits_standing(message) && self.admits_content(message)
     }
@@ -138,6 +182,12 @@ impl Filter {
         let found = steps.into_iter().try_fold(parts.body, |value, step| child(value, &step));
         found.is_some_and(|found| is_value(found, value.trim()))
     }
+}
+
+/// A time, in UTC unless it has an offset.
+pub(super) fn moment(text: &str) -> Option<Timestamp> {
+    let civil = || text.parse::<DateTime>().ok()?.to_zoned(TimeZone::UTC).ok().map(|at| at.timestamp());
+    text.parse::<Timestamp>().ok().or_else(civil)
 }
 
 /// The member of this name, or the item at this place.
@@ -235,6 +285,27 @@ mod tests {
         for query in unmet {
             assert!(!admits(query), "{query}");
         }
+    }
+
+    #[test]
+    fn times_are_utc_and_unreadable_ones_admit_nothing() {
+        let window = |query: &str| Filter::of(&Form::parse(query.as_bytes())).window();
+        let at = 1_795_946_400_000;
+        for query in ["since=2026-11-29T10:00", "since=2026-11-29+10:00:00", "since=2026-11-29T18:00%2B08:00"] {
+            assert_eq!(window(query).since, at, "{query}");
+        }
+        let second = window("since=2026-11-29T10:00:00&until=2026-11-29T10:00:00.000Z");
+        assert!(second.admits(at) && second.admits(at + 999) && !second.admits(at + 1_000) && !second.admits(at - 1));
+        assert!(window("").admits(i64::MIN) && window("").admits(i64::MAX));
+        for query in [
+            "since=yesterday",
+            "until=25:00",
+            "since=2026-13-01T00:00",
+            "since=2026-11-29T11:00&until=2026-11-29T10:00",
+        ] {
+            assert!(window(query).is_empty(), "{query}");
+        }
+        assert_eq!(Filter::of(&Form::parse(b"since=2026-11-29T10:00&until=soon")).bad_time(), Some("soon"));
     }
 
     #[test]

@@ -75,6 +75,9 @@ fn progress(ui: &Ui<'_>, job: &Job) -> Markup {
         progress max=(order.expected.max(1)) value=(seen.min(order.expected)) aria-label=(t.progress) {}
         @if job.skipped() > 0 { p { (fill(t.left_with_consumers, &[&number(job.skipped())])) } }
         @if let JobState::Failed(error) = job.state() { p.alert.bad { (foreign(&error)) } }
+        @if let JobState::Interrupted { has_begun } = job.state() {
+            p.alert.warn { @if has_begun { (t.discard_interrupted) } @else { (t.discard_not_begun) } }
+        }
         @if job.resumed { p.alert.note { (t.job_resumed) } }
         @if ui.visitor.acts() && job.is_open() {
             form.inline method="post" action=(ui.url(&format!("/jobs/{}/cancel", order.id))) {
@@ -106,6 +109,7 @@ fn state(job: &Job, t: &Texts) -> Markup {
         JobState::Done => ("ready", t.done.to_owned()),
         JobState::Cancelled => ("settled", t.cancelled.to_owned()),
         JobState::Moved => ("settled", t.job_moved.to_owned()),
+        JobState::Interrupted { .. } => ("bad", t.job_interrupted.to_owned()),
         JobState::Failed(_) => ("bad", t.failed.to_owned()),
     };
     html! { span.chip.(class) { (text) } }

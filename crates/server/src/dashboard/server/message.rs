@@ -16,11 +16,15 @@ use crate::{
             frame::{Ui, notice, see_other},
             json::pretty,
         },
-        server::{MAX_FORM, Pages, filter::Parts, queues::distinct, request::PageRequest},
+        server::{MAX_FORM, Pages, commands::commands, filter::Parts, queues::distinct, request::PageRequest},
         text::{Texts, fill},
     },
 };
-use dms_protocol::{message::DeadLetterInfo, queue::ProjectId};
+use dms_protocol::{
+    message::DeadLetterInfo,
+    queue::ProjectId,
+    trace_context::{TRACEPARENT, TraceContext},
+};
 
 /// `GET /ui/messages/{id}`.
 pub(super) async fn show(request: PageRequest<MessageOrigin>) -> Response {
@@ -35,7 +39,8 @@ pub(super) async fn show(request: PageRequest<MessageOrigin>) -> Response {
         (notice(&ui, query))
         @if places.is_empty() { p.empty { (t.message_gone) } }
         @if !complete { p.alert.warn { (t.search_incomplete) } }
-        @for (place, (project, found)) in places.iter().enumerate() { (section(&ui, project, found, place, id)) }
+        @for (place, (project, found)) in places.iter().enumerate() { (section(&ui, pages, (project, found), place, id)) }
+        @if places.iter().flat_map(|(_, found)| &found.groups).any(|group| handed_out(group) > 0) { p.muted { (t.handed_out_help) } }
     };
     ui.page(t.message, "/queues", &body)
 }
@@ -69,8 +74,9 @@ impl Pages {
     }
 }
 
-fn section(ui: &Ui<'_>, project: &ProjectId, found: &FoundPlace, place: usize, id: MessageOrigin) -> Markup {
-    let (t, parts) = (ui.t, Parts::of(&found.json));
+fn section(ui: &Ui<'_>, pages: &Pages, at: (&ProjectId, &FoundPlace), place: usize, id: MessageOrigin) -> Markup {
+    let (t, (project, found)) = (ui.t, at);
+    let parts = Parts::of(&found.json);
     let kind = match found.found_in {
         FoundIn::Queue => t.in_queue,
         FoundIn::Delayed => t.in_delayed,
@@ -82,6 +88,7 @@ fn section(ui: &Ui<'_>, project: &ProjectId, found: &FoundPlace, place: usize, i
             (timeline(ui, found))
             @for group in &found.groups { (standing(ui, found, group, id)) }
             @if let Some(parts) = parts { (content(ui, &parts, place)) }
+            (commands(ui, pages, at, place, id))
         }
     }
 }
@@ -165,6 +172,7 @@ fn standing(ui: &Ui<'_>, found: &FoundPlace, group: &GroupStanding, id: MessageO
         div.standing {
             a href=(ui.url(&format!("/queues/{}/{}", found.queue, group.group))) { (group.name) } " "
             span.chip.(class) { (text) }
+            @if handed_out(group) > 0 { " " span.muted { (fill(t.handed_out, &[&number(handed_out(group))])) } }
             @if group.failures > 0 { " " span.muted { (fill(t.failures_so_far, &[&group.failures.to_string()])) } }
             @if ui.visitor.acts() && group.standing == Standing::Available {
                 @if is_dead {
@@ -172,6 +180,38 @@ fn standing(ui: &Ui<'_>, found: &FoundPlace, group: &GroupStanding, id: MessageO
                     " " (form("retry", t.redrive_this, if is_original { "" } else { "primary" })) " " a.button href=(ui.url(&page)) { (t.edit_this) }
                 }
                 " " (form("discard", t.discard_this, "bad"))
+            }
+        }
+        (attempts(ui, group))
+    }
+}
+
+/// The number of times that a consumer got the message, as far as it is counted: failed attempts, and the lease of now.
+fn handed_out(group: &GroupStanding) -> u64 {
+    u64::from(group.failures) + u64::from(matches!(group.standing, Standing::Leased(_)))
+}
+
+/// The times of the attempts that the server knows, and why they failed.
+fn attempts(ui: &Ui<'_>, group: &GroupStanding) -> Markup {
+    let t = ui.t;
+    let last = group.last_failure.as_deref();
+    let until = match group.standing {
+        Standing::Leased(left) => Some(ui.gate.now_ms().saturating_add(i64::try_from(left.as_millis()).unwrap_or(0))),
+        _ => None,
+    };
+    html! {
+        @if group.first_failure_ms.is_some() || last.is_some() || until.is_some() {
+            ol.timeline {
+                @if let Some(first) = group.first_failure_ms { li { (t.failed_first) " " (time(first)) } }
+                @if let Some(last) = last {
+                    li {
+                        @if let Some(at) = last.last_failure_ms { (t.failed_last) " " (time(at)) } @else { (t.last_cause) }
+                        @if let Some(code) = &last.reason { ": " strong { (foreign(code)) } " (" (reason(code, t)) ")" }
+                        @if let Some(error) = &last.error { " " code { (foreign(error)) } }
+                        @if let Some(worker) = &last.worker { " · " (t.worker_name) " " (foreign(worker)) }
+                    }
+                }
+                @if let Some(until) = until { li { (t.leased_until) " " (time(until)) } }
             }
         }
     }
@@ -208,8 +248,27 @@ fn content(ui: &Ui<'_>, parts: &Parts<'_>, place: usize) -> Markup {
             h3 { (t.attributes) }
             dl.facts { @for (name, value) in &parts.attributes { div { dt { (foreign(name)) } dd { code { (foreign(value.get())) } } } } }
         }
+        @if let Some(trace) = trace(parts) { (traced(ui, &trace)) }
         @if !parts.tags.is_empty() { p { (t.labels) ": " @for label in &parts.tags { span.chip { (foreign(label)) } } } }
         details { summary { (t.as_it_was_sent) } div.code { pre #(json) tabindex="0" { (foreign(raw)) } (ui.copy(&json)) } }
+    }
+}
+
+/// The trace that the message is a part of.
+fn trace(parts: &Parts<'_>) -> Option<TraceContext> {
+    let parent: String = serde_json::from_str(parts.attributes.get(TRACEPARENT)?.get()).ok()?;
+    TraceContext::parse(&parent, None).ok()
+}
+
+fn traced(ui: &Ui<'_>, trace: &TraceContext) -> Markup {
+    let id = format!("{:032x}", trace.trace_id());
+    html! {
+        p { (ui.t.trace) ": "
+            @match ui.gate.trace(trace) {
+                Some(url) => { a href=(url) rel="noreferrer" { code { (id) } } }
+                None => { code { (id) } }
+            }
+        }
     }
 }
 

@@ -12,11 +12,11 @@ use crate::{
             frame::Ui,
         },
         server::{
-            filter::{Filter, Parts},
+            filter::{Filter, Parts, moment},
             find::Found,
             group::{Tab, base, heading},
             request::PageRequest,
-            scan::{Scan, Seen},
+            scan::{DELAYED, Scan, Seen},
         },
         text::{Texts, fill},
     },
@@ -25,8 +25,6 @@ use dms_protocol::internal::text::cut;
 
 /// The number of rows of a page.
 pub(super) const ROWS: usize = 50;
-/// The places of delayed messages are counted from here.
-const DELAYED: u64 = 1 << 40;
 /// The length of the beginning of a body in a row, in bytes.
 pub(super) const EXCERPT: usize = 160;
 
@@ -74,6 +72,7 @@ pub(super) fn filter_form(ui: &Ui<'_>, url: &str, filter: &Filter, states: bool)
         }
     };
     html! {
+        @if let Some(bad) = filter.bad_time() { p.alert.bad role="alert" { (fill(t.bad_time, &[bad])) } }
         form.filter method="get" action=(url) role="search" aria-label=(t.filter) {
             @if states {
                 div {
@@ -95,9 +94,20 @@ pub(super) fn filter_form(ui: &Ui<'_>, url: &str, filter: &Filter, states: bool)
                 (field("attribute", t.attribute, &filter.attribute, "key=value"))
             }
             (field("label", t.label, &filter.label, ""))
+            @for (name, label, value) in [("since", t.entered_since, &filter.since), ("until", t.entered_until, &filter.until)] {
+                div.when {
+                    label for=(format!("filter-{name}")) { (label) span data-utc { " (UTC)" } }
+                    input #(format!("filter-{name}")) name=(name) type="datetime-local" step="1" value=(civil(value));
+                }
+            }
             div.buttons { button type="submit" { (t.filter) } @if *filter != Filter::default() { a href=(url) { (t.clear) } } }
         }
     }
+}
+
+/// A time as a field for times takes it, in UTC.
+fn civil(text: &str) -> String {
+    moment(text).map_or_else(String::new, |at| at.strftime("%Y-%m-%dT%H:%M:%S").to_string())
 }
 
 /// The rows of messages.

@@ -4,11 +4,11 @@
 //! |---|---|
 //! | `overview`, `figures` | problems, rates, and the numbers of all groups |
 //! | `queues`, `tags`, `group` | creating and deleting; tags; one group with its charts |
-//! | `messages`, `leases`, `message`, `send` | looking at messages, at those in flight, one message, sending one |
+//! | `messages`, `leases`, `message`, `commands`, `send` | looking at messages, at those in flight, one message also as commands, sending one |
 //! | `dead_overview`, `dead`, `edit`, `export` | dead letters by reason, edited and sent again, and as a file |
 //! | `jobs`, `job_pages` | redrives and discards in the background |
 //! | `storage`, `disk`, `cluster` | the store, its disk, the servers that share it, and what was done through the dashboard |
-//! | `schedules` | messages that are sent at planned times |
+//! | `schedules`, `schedule_watch` | messages that are sent at planned times, and what is wrong with them |
 //! | `accounts` | keys, users and tokens with their rights |
 //! | `history`, `events` | samples of the last day, and live numbers |
 //! | `request` | the visitor, the queue or group in the path, and the form of a request |
@@ -17,6 +17,7 @@
 
 mod accounts;
 mod cluster;
+mod commands;
 mod dead;
 mod dead_overview;
 mod disk;
@@ -37,6 +38,7 @@ mod overview;
 mod queues;
 mod request;
 mod scan;
+mod schedule_watch;
 mod schedules;
 mod search;
 mod send;
@@ -53,7 +55,10 @@ use axum::{
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use self::{disk::DiskHistory, events::LatestOverview, history::History, jobs::Jobs, request::PageRequest};
+use self::{
+    disk::DiskHistory, events::LatestOverview, history::History, jobs::Jobs, request::PageRequest,
+    schedule_watch::ScheduleWatch,
+};
 use crate::{
     dashboard::{access::gate::Gate, behind_gate},
     state::AppState,
@@ -70,6 +75,7 @@ pub(crate) struct Dashboard {
     gate: Gate,
     history: History,
     disk: DiskHistory,
+    schedules: ScheduleWatch,
     latest: LatestOverview,
     jobs: Arc<Jobs>,
     /// Places for open streams of events.
@@ -86,6 +92,7 @@ impl Dashboard {
             gate,
             history: History::default(),
             disk: DiskHistory::default(),
+            schedules: ScheduleWatch::default(),
             latest: LatestOverview::default(),
             jobs: Arc::default(),
             streams,
@@ -116,7 +123,8 @@ impl Dashboard {
                 ended.run_until_cancelled(self.disk.run(directory)).await;
             }
         };
-        tokio::join!(self.history.run(app, ended), watch, disk);
+        let schedules = ended.run_until_cancelled(self.schedules.run(app));
+        tokio::join!(self.history.run(app, ended), watch, disk, schedules);
     }
 }
 
@@ -171,8 +179,10 @@ pub(crate) fn router(app: &Arc<AppState>, dashboard: &Arc<Dashboard>) -> Router 
         .route("/ui/schedules/{queue}/{name}/resume", post(schedules::resume))
         .route("/ui/schedules/{queue}/{name}/remove", post(schedules::remove))
         .route("/ui/storage", get(storage::storage))
+        .route("/ui/storage/history", get(storage::history))
         .route("/ui/cluster", get(cluster::show))
         .route("/ui/access", get(accounts::show))
+        .route("/ui/access/unlock", post(accounts::unlock))
         .route("/ui/activity", get(storage::activity))
         .route("/ui/{*rest}", any(not_found));
     behind_gate(&dashboard.gate, routes.with_state(pages))

@@ -19,6 +19,7 @@ use crate::{
 pub(super) async fn show(request: PageRequest) -> Response {
     let (ui, pages) = (request.ui(), &request.pages);
     let snapshot = pages.snapshot().await;
+    pages.dashboard.schedules.look(&pages.app).await;
     let mut findings = pages.findings(&snapshot);
     let live = pages.overview_live(&snapshot, &findings, ui.t);
     if let Some(first) = pages.not_serving().await {

@@ -1,18 +1,24 @@
 //! `/ui/storage`: the state of the store.
 
-use axum::response::Response;
+use axum::{
+    extract::State,
+    response::{IntoResponse, Response},
+};
+use http::header;
 use maud::{Markup, html};
 
 use crate::broker::Histogram;
 use crate::dashboard::{
+    form::Form,
     html::{
         activity::activity_page,
-        format::{bytes, foreign, number, span},
+        format::{bytes, foreign, number, span, time},
         frame::Ui,
     },
+    series::Range,
     server::{
         Pages,
-        disk::DiskForecast,
+        disk::{DiskForecast, Unit},
         figures::{self, Finding},
         request::PageRequest,
     },
@@ -59,11 +65,48 @@ pub(super) async fn storage(request: PageRequest) -> Response {
             div { dt { (t.redeliveries) } dd { (number(stats.redeliveries)) } }
             div { dt { (t.died_total) } dd { (number(stats.dead_letters)) } }
         }
+        @if app.data_dir.is_some() { (disk_charts(&ui, &request, size, free.unwrap_or(0))) }
         @if app.broker.cluster_counters().is_some() { p { a.button href=(ui.url("/cluster")) { (t.cluster) } } }
         h2 { (t.set_aside) }
         (damaged(&ui, &request.pages))
     };
     ui.page(t.storage, "/storage", &body)
+}
+
+/// The size of the files and the free space over time, each with its own scale.
+fn disk_charts(ui: &Ui<'_>, request: &PageRequest, used: u64, free: u64) -> Markup {
+    let (t, chosen) = (ui.t, range(&request.form));
+    let (used, free) = (Unit::of(used).as_str(), Unit::of(free).as_str());
+    let data = ui.url(&format!("/storage/history?range={}&used={used}&free={free}", chosen.as_str()));
+    html! {
+        div.chart-head {
+            nav.ranges aria-label=(t.range) {
+                @for (other, name) in [(Range::Hours, t.three_hours), (Range::Day, t.one_day)] {
+                    a href=(format!("?range={}", other.as_str())) aria-current=[(other == chosen).then_some("true")] { (name) }
+                }
+            }
+            @if let Some(began) = request.pages.dashboard.history.began_ms() { span.muted { (t.history_since) " " (time(began)) } }
+        }
+        @for (key, name, unit) in [("used", t.disk_used, used), ("free", t.disk_free, free)] {
+            figure.chart data-chart=(format!("{key}:{name} ({unit})")) data-src=(data) data-step="60" data-time=(t.when) {
+                figcaption { (name) " (" (unit) ")" }
+                noscript { p.muted { (t.charts_need_script) } }
+            }
+        }
+    }
+}
+
+/// The range of the charts: three hours, or a day.
+fn range(form: &Form) -> Range {
+    form.first("range").and_then(Range::parse).filter(|range| *range == Range::Day).unwrap_or(Range::Hours)
+}
+
+/// `GET /ui/storage/history?range=…&used=…&free=…`: the values of the charts, in these units.
+pub(super) async fn history(State(pages): State<Pages>, query: Form) -> Response {
+    let unit = |name| query.first(name).and_then(Unit::parse).unwrap_or(Unit::Megabytes);
+    let now_ms = pages.app.authenticator.clock().now_ms();
+    let chart = pages.dashboard.disk.chart(range(&query), unit("used"), unit("free"), now_ms);
+    ([(header::CONTENT_TYPE, "application/json")], chart).into_response()
 }
 
 /// The upper bound of the bucket in which this many hundredths of the durations end.

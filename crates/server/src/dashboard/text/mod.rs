@@ -159,6 +159,14 @@ texts! {
     last_tick last_result tick_sent tick_sent_late no_tick_yet ticks_missed sent_in_total schedule_active never_due never_due_remedy
     of_the_configuration added_by_command add_schedule missed_ticks missed_once missed_skip missed_all scheduled_message_hint
     pause_schedule_help remove_schedule remove_schedule_help remove_configured
+    commands too_long_to_copy handed_out handed_out_help last_cause leased_until trace
+    entered_since entered_until bad_time
+    last_use not_used last_use_help slowed_down slowed_down_help nobody_slowed peer slowed_by locked_for lift
+    nothing_to_lift refused_calls refused_in_all refused_signature refused_without refused_expired refused_token
+    refused_password
+    job_interrupted discard_not_begun discard_interrupted discard_was_interrupted
+    schedule_waits schedule_waits_remedy schedule_never_due schedule_overdue schedule_overdue_remedy schedule_late
+    schedule_late_remedy schedule_missed schedule_missed_remedy
 }
 
 #[cfg(test)]

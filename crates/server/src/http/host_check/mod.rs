@@ -175,6 +175,15 @@ pub fn is_base_path(path: &str) -> bool {
     path.is_empty() || path.strip_prefix('/').is_some_and(|rest| rest.split('/').all(segment))
 }
 
+/// Whether `url` can be the address of a trace: empty, or an `http` or `https` URL in printable ASCII that has `{trace_id}`, and no
+/// other braces but `{span_id}`.
+pub fn is_trace_url(url: &str) -> bool {
+    let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://")).unwrap_or_default();
+    let filled = url.replace("{trace_id}", "").replace("{span_id}", "");
+    let is_legal = filled.bytes().all(|byte| byte.is_ascii_graphic() && !b"{}\"<>\\^`|".contains(&byte));
+    url.is_empty() || is_legal && url.contains("{trace_id}") && !rest.is_empty() && !rest.starts_with('/')
+}
+
 /// Refuses requests that break the rule, in plain text; a middleware.
 pub async fn check(State(rule): State<HostCheck>, request: Request, next: Next) -> Response {
     let (head, body) = request.into_parts();

@@ -109,6 +109,25 @@ fn further_hosts_are_names_or_addresses() {
 }
 
 #[test]
+fn addresses_of_traces_are_web_addresses_with_the_id() {
+    for good in ["", "https://jaeger.example/trace/{trace_id}", "http://[::1]:3000/explore?t={trace_id}&s={span_id}"] {
+        assert!(is_trace_url(good), "{good}");
+    }
+    for bad in [
+        "https://jaeger.example/",
+        "jaeger.example/{trace_id}",
+        "javascript:alert('{trace_id}')",
+        "https:///{trace_id}",
+        "https://",
+        "https://x/{trace_id}/{service}",
+        "https://x/{trace_id}?a b",
+        "https://x/\"{trace_id}",
+    ] {
+        assert!(!is_trace_url(bad), "{bad}");
+    }
+}
+
+#[test]
 fn base_paths_are_plain_segments() {
     for good in ["", "/", "/dms", "/dms/", "/a/b-c_d.e~f"] {
         assert!(is_base_path(good), "{good}");

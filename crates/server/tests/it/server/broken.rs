@@ -114,6 +114,8 @@ impl Broker for Broken {
             name: name.to_owned(),
             standing: Standing::Available,
             failures: 0,
+            first_failure_ms: None,
+            last_failure: None,
         };
         let place = FoundPlace {
             queue: QUEUE_ID.into(),

@@ -78,7 +78,7 @@ fn open(actions: bool) -> ServerConfig {
 }
 
 /// The paths of all pages that read.
-const PAGES: [&str; 25] = [
+const PAGES: [&str; 28] = [
     "/ui",
     "/ui/",
     "/ui/queues",
@@ -87,6 +87,7 @@ const PAGES: [&str; 25] = [
     "/ui/queues/orders/billing/history?range=3h",
     "/ui/queues/orders/billing/consume",
     "/ui/queues/orders/billing/messages?text=x&from=7",
+    "/ui/queues/orders/billing/messages?since=2026-11-29T10:00&until=soon",
     "/ui/queues/orders/billing/leases",
     "/ui/queues/orders/billing/dead?reason=failed",
     "/ui/queues/orders/billing/dead/redrive",
@@ -99,6 +100,8 @@ const PAGES: [&str; 25] = [
     "/ui/schedules",
     "/ui/schedules?queue=orders",
     "/ui/storage",
+    "/ui/storage?range=24h",
+    "/ui/storage/history?range=24h&used=kB&free=GB",
     "/ui/cluster",
     "/ui/access",
     "/ui/activity",
@@ -106,7 +109,7 @@ const PAGES: [&str; 25] = [
     "/ui/queues/orders/billing/dead/1/edit?there-is=not-an-id",
 ];
 /// The paths of everything that changes something.
-const ACTIONS: [&str; 20] = [
+const ACTIONS: [&str; 21] = [
     "/ui/queues",
     "/ui/queues/orders/groups",
     "/ui/queues/orders/tags",
@@ -122,6 +125,7 @@ const ACTIONS: [&str; 20] = [
     "/ui/messages/not-an-id/discard",
     "/ui/jobs/1/cancel",
     "/ui/send",
+    "/ui/access/unlock",
     "/ui/schedules",
     "/ui/schedules/orders/nightly/pause",
     "/ui/schedules/orders/nightly/resume",
@@ -394,6 +398,75 @@ async fn with_dead_letters(config: ServerConfig, count: usize) -> (Running, Arc<
     (Running { server: url, client, _stop }, broker, path)
 }
 
+/// Attempts with the times that the server knows, the trace with its link, and commands that a shell reads as they are meant.
+#[tokio::test]
+async fn a_message_shows_its_attempts_its_trace_and_commands() {
+    let options = DashboardOptions::default().trace_url("https://jaeger.example/trace/{trace_id}?span={span_id}");
+    let (server, broker, path) = with_dead_letters(guarded().dashboard(options), 0).await;
+    let queue = broker.create_queue(&path.project, NewQueue::new("tries").dead_letters_after(3)).await.unwrap().id;
+    let group = broker.create_groups(&path.project, &queue, &["g".to_owned()]).await.unwrap().remove(0);
+    let path = GroupPath { queue, group, ..path };
+    let json = "{\"body\":{\"name\":\"it's <b> $HOME \u{202e}\",\"n\":12345678901234567890},\
+                \"attributes\":{\"traceparent\":\"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\"}}";
+    let message = NewMessage {
+        json: json.into(),
+        body_bytes: json.len(),
+        tags: vec![],
+        delay: Duration::ZERO,
+        origin: None,
+        deduplication: None,
+    };
+    broker.append(&path.project, &path.queue, vec![message]).await.unwrap();
+    let lease = async || {
+        let (wait, ack_wait) = (Duration::from_secs(1), Duration::from_secs(30));
+        let request =
+            LeaseRequest { max_messages: 1, max_bytes: 524_288, wait, ack_wait, filter: TagFilter::default() };
+        broker.lease(&path, Stream::Messages, request).await.unwrap().remove(0)
+    };
+    let (receipt, error) = (lease().await.receipt, Some("no <i>such</i> account".into()));
+    let cause = FailureCause { reason: Some("failed".into()), error, worker: Some("w-1".into()), ..Default::default() };
+    broker
+        .ack(&path, Stream::Messages, vec![Ack { receipt, status: AckStatus::Fail(Some(Arc::new(cause))) }])
+        .await
+        .unwrap();
+    lease().await;
+    let id = broker.peek(&path, Stream::Messages, 0, 1).await.unwrap().remove(0).id;
+    let read = async |cookie: String| {
+        let request = server.browse(Method::GET, &format!("/ui/messages/{id}")).header("Cookie", cookie);
+        request.send().await.unwrap().text().await.unwrap()
+    };
+    let page = read(server.log_in(TOKEN).await).await;
+    for expected in [
+        "handed out: 2",
+        "1 failures so far",
+        "failed for the first time <time",
+        "last failure",
+        "no &lt;i&gt;such&lt;/i&gt; account",
+        "w-1",
+        "leased until <time",
+        "href=\"https://jaeger.example/trace/4bf92f3577b34da6a3ce929d0e0e4736?span=00f067aa0ba902b7\"",
+    ] {
+        assert!(page.contains(expected), "{expected}: {page}");
+    }
+    assert!(page.contains(&format!("dms-worker message show {id}\n")), "{page}");
+    let plain = page.replace("&quot;", "\"").replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&");
+    let command = plain.split("\nprintf ").nth(1).unwrap().split(" | dms-worker send tries -<").next().unwrap();
+    assert!(!command.contains('\u{202e}'));
+    let printed = std::process::Command::new("sh").arg("-c").arg(format!("printf {command}")).output().unwrap().stdout;
+    let value = |json: &[u8]| serde_json::from_slice::<serde_json::Value>(json).unwrap();
+    assert_eq!(value(&printed), value(json.as_bytes()));
+    assert!(
+        plain.contains("curl -X POST \"$ENDPOINT/v2/") && plain.contains("X-Auth-Token") == page.contains("$TOKEN")
+    );
+    let page = read(server.log_in(READ_TOKEN).await).await;
+    assert!(page.contains("dms-worker message show") && !page.contains("printf"), "{page}");
+    assert!(!page.contains("4bf92f"), "{page}");
+
+    let options = DashboardOptions::default().trace_url("https://jaeger.example/");
+    let error = Server::bind(open(false).dashboard(options)).await.unwrap_err();
+    assert!(error.to_string().contains("dashboard.trace_url"), "{error}");
+}
+
 /// Numbers stay as they were written, the original is kept beside the copy, and a redrive leaves it.
 #[tokio::test]
 async fn a_dead_letter_is_edited_and_sent_again() {
@@ -664,6 +737,120 @@ async fn the_page_of_access_shows_rights_and_no_secrets() {
     for secret in ["the secret key", "another secret", "the password", TOKEN, READ_TOKEN] {
         assert!(!page.contains(secret), "{secret}");
     }
+}
+
+/// Wrong passwords are counted by user and network. Lifting the delay is an action with a row in the activities.
+#[tokio::test]
+async fn last_uses_refusals_and_slowed_users_are_shown_and_lifted() {
+    let project = Project::new("shop").access_key("AK-ALL", "the secret key").user("ann", "the password", "a domain");
+    let server = Server::bind(guarded().projects(vec![project])).await.unwrap();
+    let (api, url) = (server.url().unwrap(), server.admin_url().unwrap());
+    tokio::spawn(server.run(std::future::pending()));
+    let (client, _stop) =
+        (Client::builder().no_proxy().redirect(Policy::none()).build().unwrap(), oneshot::channel().0);
+    let log_in = async |password: &str| {
+        let body = serde_json::json!({"auth": {
+            "identity": {"methods": ["password"], "password": {"user":
+                {"name": "ann", "password": password, "domain": {"name": "a domain"}}}},
+            "scope": {"project": {"name": "shop"}},
+        }});
+        client.post(format!("{api}/v3/auth/tokens")).body(body.to_string()).send().await.unwrap()
+    };
+    // Three wrong ones are answered at once.
+    for _ in 0..3 {
+        assert_eq!(log_in("wrong").await.status(), 401);
+    }
+    assert_eq!(client.get(format!("{api}/v2/shop/queues")).send().await.unwrap().status(), 401);
+    let server = Running { server: url, client: client.clone(), _stop };
+    let cookie = server.log_in(TOKEN).await;
+    let page = async || {
+        let request = server.browse(Method::GET, "/ui/access").header("Cookie", &cookie);
+        request.send().await.unwrap().text().await.unwrap()
+    };
+    let shown = page().await;
+    assert_eq!(shown.matches("3 wrong passwords: the answer to the next one takes 250 ms").count(), 2, "{shown}");
+    for expected in ["refused for their credentials: 4", "IAM.0001", "DMS.10240103", "neither a token nor a signature"]
+    {
+        assert!(shown.contains(expected), "{expected}: {shown}");
+    }
+    assert_eq!(shown.matches("not used yet").count(), 2, "{shown}");
+    let unlock = async |form: &[(&str, &str)]| {
+        let request = server.browse(Method::POST, "/ui/access/unlock").header("Cookie", &cookie).body(encoded(form));
+        request.send().await.unwrap().status().as_u16()
+    };
+    let ann = [("kind", "user"), ("name", "ann"), ("domain", "a domain")];
+    assert_eq!((unlock(&ann).await, unlock(&ann).await), (303, 422));
+    assert_eq!(unlock(&[("kind", "peer"), ("peer", "127.0.0.1")]).await, 303);
+    assert_eq!(unlock(&[("kind", "key"), ("name", "AK-ALL"), ("peer", "127.0.0.1")]).await, 422, "it was not locked");
+    let token = log_in("the password").await.headers()["x-subject-token"].clone();
+    let queues = client.get(format!("{api}/v2/shop/queues")).header("X-Auth-Token", token).send().await.unwrap();
+    assert_eq!(queues.status(), 200);
+    let shown = page().await;
+    assert!(shown.contains("Nobody is slowed down now") && shown.matches("not used yet").count() == 1, "{shown}");
+    let activity = server.browse(Method::GET, "/ui/activity").header("Cookie", &cookie).send().await.unwrap();
+    let activity = activity.text().await.unwrap();
+    assert!(activity.contains("unlock") && activity.contains("user ann @ a domain"), "{activity}");
+}
+
+/// Nobody can undo a discard while the server is down, so the discard does not go on. The job, the page of the group and the activities
+/// say so.
+#[tokio::test]
+async fn a_discard_that_waits_is_not_done_after_a_restart_and_says_so() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = || open(true).data_dir(directory.path().to_owned());
+    let start = async || {
+        let server = Server::bind(config()).await.unwrap();
+        let (broker, url) = (Arc::clone(server.broker()), server.admin_url().unwrap());
+        let (stop, stopped) = oneshot::channel::<()>();
+        let running = tokio::spawn(server.run(async { drop(stopped.await) }));
+        let client = Client::builder().no_proxy().redirect(Policy::none()).build().unwrap();
+        (Running { server: url, client, _stop: stop }, broker, running)
+    };
+    let (server, broker, running) = start().await;
+    let path = dead_letters(&*broker, 3).await;
+    let dead = format!("/ui/queues/{}/{}/dead", path.queue, path.group);
+    let form = [("expected", "3"), ("up_to", "3"), ("typed", "3")];
+    let job = server.post(&format!("{dead}/discard"), &form).await.headers()["location"].to_str().unwrap().to_owned();
+    assert!(server.get(&job).await.text().await.unwrap().contains("begins in"));
+    drop((server, broker));
+    running.await.unwrap().unwrap();
+
+    let (server, broker, running) = start().await;
+    let read = async |page: &str| server.get(page).await.text().await.unwrap();
+    while !read("/ui/jobs").await.contains("not done") {
+        tokio::task::yield_now().await;
+    }
+    let shown = read(&job).await;
+    assert!(shown.contains("Nothing was discarded") && !shown.contains("begins in"), "{shown}");
+    assert!(read(&dead).await.contains("The last discard of this group was not done"));
+    assert!(read("/ui/activity").await.contains("not done, because the server ended: nothing was discarded"));
+    assert_eq!(broker.peek(&path, Stream::DeadLetters, 1, 10).await.unwrap().len(), 3);
+    // A new job for the group is what the operator wanted to be reminded of.
+    server.post(&format!("{dead}/discard"), &form).await;
+    assert!(!read(&dead).await.contains("was not done"));
+    drop((server, broker));
+    running.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn schedules_that_wait_for_their_queue_are_problems_with_a_remedy() {
+    use dms_server::broker::{NewSchedule, ScheduledMessage};
+
+    let message = ScheduledMessage::parse("1").unwrap();
+    let project = Project::new("shop").schedule("reports", NewSchedule::new("nightly", "@daily", message));
+    let server = Server::bind(open(true).projects(vec![project])).await.unwrap();
+    let url = server.admin_url().unwrap();
+    tokio::spawn(server.run(std::future::pending()));
+    let client = Client::builder().no_proxy().build().unwrap();
+    let read = async |language: &str| {
+        client.get(format!("{url}/ui/?lang={language}")).send().await.unwrap().text().await.unwrap()
+    };
+    let shown = read("en").await;
+    assert!(
+        shown.contains("The schedule reports / nightly is not in force") && shown.contains("server.queues"),
+        "{shown}"
+    );
+    assert!(read("zh").await.contains("定时任务 reports / nightly 未生效"));
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use crate::{
         BrokerError, FoundIn, FoundMessage, GroupStanding, MessageOrigin, Standing,
         embedded::{core::Core, operations::look::LOOK, state::BrokerState},
     },
-    store::{CursorId, FirstPlace, GroupRow, QueueRow, ReadLimit, StoredMessage, StreamId},
+    store::{CursorId, FailureHistory, FirstPlace, GroupRow, QueueRow, ReadLimit, StoredMessage, StreamId},
 };
 use dms_protocol::queue::{ProjectId, QueueId};
 
@@ -113,12 +113,9 @@ impl QueuePlaces {
             let Hits { messages, complete } = place.search(core, id, allowance).await?;
             found.complete &= complete;
             for message in messages {
-                let standing = core.lock().standing(group.dead_letter_cursor(), &message);
-                let Some((standing, failures)) = standing.filter(|(standing, _)| *standing != Standing::Settled) else {
-                    continue;
-                };
-                let group = GroupStanding { group: group.id.clone(), name: group.name.clone(), standing, failures };
-                found.places.push(self.place(&message, FoundIn::DeadLetters, vec![group]));
+                let standing = core.lock().standing(group, group.dead_letter_cursor(), &message);
+                let Some(standing) = standing.filter(|group| group.standing != Standing::Settled) else { continue };
+                found.places.push(self.place(&message, FoundIn::DeadLetters, vec![standing]));
             }
         }
         Ok(())
@@ -144,11 +141,7 @@ impl QueuePlaces {
 
     fn standings(&self, core: &Core, message: &StoredMessage) -> Vec<GroupStanding> {
         let state = core.lock();
-        let of = |group: &GroupRow| {
-            let (standing, failures) = state.standing(group.cursor(), message)?;
-            Some(GroupStanding { group: group.id.clone(), name: group.name.clone(), standing, failures })
-        };
-        self.groups.iter().filter_map(of).collect()
+        self.groups.iter().filter_map(|group| state.standing(group, group.cursor(), message)).collect()
     }
 }
 
@@ -182,21 +175,30 @@ impl BrokerState {
         })
     }
 
-    /// The state of a message for a cursor, and the number of failures.
-    fn standing(&self, cursor: CursorId, message: &StoredMessage) -> Option<(Standing, u32)> {
+    /// The state of a message for a cursor of a group.
+    fn standing(&self, group: &GroupRow, cursor: CursorId, message: &StoredMessage) -> Option<GroupStanding> {
         let cursor = self.cursors.get(&cursor)?;
         let now = Instant::now();
+        let of = |standing, failures, history: Option<&FailureHistory>| GroupStanding {
+            group: group.id.clone(),
+            name: group.name.clone(),
+            standing,
+            failures,
+            first_failure_ms: history.and_then(|history| history.first_failure_ms),
+            last_failure: history.and_then(|history| history.last.clone()),
+        };
         for lease in cursor.leases.values() {
             if let Some(entry) = lease.entries.iter().find(|entry| entry.message.seq == message.seq) {
-                return Some((Standing::Leased(lease.deadline.saturating_duration_since(now)), entry.failures));
+                let left = lease.deadline.saturating_duration_since(now);
+                return Some(of(Standing::Leased(left), entry.failures, Some(&entry.history)));
             }
         }
-        Some(match cursor.ready_from(message.seq).next().filter(|(seq, _)| *seq == message.seq) {
-            _ if cursor.set_aside.contains(message.seq) => (Standing::Damaged, 0),
-            _ if !cursor.passes(message) => (Standing::Skipped, 0),
-            Some((_, failures)) => (Standing::Available, failures),
-            None if message.seq >= cursor.head() => (Standing::Available, 0),
-            None => (Standing::Settled, 0),
+        Some(match cursor.failures_of(message.seq) {
+            _ if cursor.set_aside.contains(message.seq) => of(Standing::Damaged, 0, None),
+            _ if !cursor.passes(message) => of(Standing::Skipped, 0, None),
+            Some((failures, history)) => of(Standing::Available, failures, Some(history)),
+            None if message.seq >= cursor.head() => of(Standing::Available, 0, None),
+            None => of(Standing::Settled, 0, None),
         })
     }
 }

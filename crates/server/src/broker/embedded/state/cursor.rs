@@ -523,6 +523,11 @@ impl Cursor {
         self.ready.range(from..).map(|(seq, ready)| (*seq, ready.failures))
     }
 
+    /// The number of failures of a message that is available again, and their history.
+    pub(crate) fn failures_of(&self, seq: u64) -> Option<(u32, &FailureHistory)> {
+        self.ready.get(&seq).map(|ready| (ready.failures, &ready.history))
+    }
+
     /// Whether a message passes the label filter.
     pub(crate) fn passes(&self, message: &StoredMessage) -> bool {
         match message.only_for {

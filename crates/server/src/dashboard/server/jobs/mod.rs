@@ -3,7 +3,8 @@
 //! A job acts on all dead letters of a group that its filter admits and that existed when it was prepared. Each dead letter is one
 //! change of the broker, so a job can be stopped at any time: a message is where it was, or where it goes, and never at both places.
 //! Redrives are kept in the data directory, or in PostgreSQL, and go on after a restart of the server. In a cluster another server goes
-//! on with those of a server that is gone. Discards wait, so that they can be undone, and end with the process.
+//! on with those of a server that is gone. Discards wait, so that they can be undone. A discard does not go on after a restart, because
+//! nobody could undo it while the server was down: what is not discarded stays, and the job says so.
 
 mod kept;
 mod run;
@@ -22,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use self::kept::Kept;
 use crate::{broker::GroupPath, dashboard::server::filter::Filter};
 use dms_protocol::queue::{GroupId, ProjectId, QueueId};
 
@@ -88,6 +90,11 @@ pub(super) enum State {
     Cancelled,
     /// Another server of the cluster goes on with it.
     Moved,
+    /// It is a discard whose server ended. Nothing was discarded if it had not begun; otherwise what is left stays.
+    Interrupted {
+        /// Whether something may have been discarded.
+        has_begun: bool,
+    },
     /// It cannot go on, because of this.
     Failed(String),
 }
@@ -108,19 +115,31 @@ pub(super) struct Job {
 
 impl Job {
     fn new(order: Order, resumed: bool) -> Arc<Self> {
-        let starts = (order.kind == Kind::Discard).then(|| Instant::now() + UNDO);
-        let state = if starts.is_some() { State::Waiting } else { State::Running };
-        let (done, skipped, cancel) = (AtomicU64::default(), AtomicU64::default(), CancellationToken::new());
-        Arc::new(Self {
+        let mut job = Self { resumed, ..Self::unstarted(order) };
+        if job.order.kind == Kind::Discard {
+            (job.starts, job.state) = (Some(Instant::now() + UNDO), Mutex::new(State::Waiting));
+        }
+        Arc::new(job)
+    }
+
+    fn unstarted(order: Order) -> Self {
+        Self {
             order,
-            resumed,
+            resumed: false,
             is_shared: AtomicBool::new(false),
-            done,
-            skipped,
-            state: Mutex::new(state),
-            starts,
-            cancel,
-        })
+            done: AtomicU64::default(),
+            skipped: AtomicU64::default(),
+            state: Mutex::new(State::Running),
+            starts: None,
+            cancel: CancellationToken::new(),
+        }
+    }
+
+    /// A discard that a server did not do, because it ended.
+    fn interrupted(order: Order, has_begun: bool) -> Arc<Self> {
+        let mut job = Self::unstarted(order);
+        job.state = Mutex::new(State::Interrupted { has_begun });
+        Arc::new(job)
     }
 
     /// The number of dead letters that it redrove or discarded.
@@ -209,6 +228,12 @@ impl Jobs {
         self.all().into_iter().find(|job| job.is_open() && job.order.path() == *path)
     }
 
+    /// The last job for a group, if it is a discard that was not done because its server ended.
+    pub(super) fn interrupted_for(&self, path: &GroupPath) -> Option<Arc<Job>> {
+        let last = self.all().into_iter().find(|job| job.order.path() == *path)?;
+        Some(last).filter(|job| matches!(job.state(), State::Interrupted { .. }))
+    }
+
     fn add(&self, job: &Arc<Job>) {
         let mut jobs = self.own.lock().unwrap_or_else(PoisonError::into_inner);
         jobs.insert(0, Arc::clone(job));
@@ -219,15 +244,18 @@ impl Jobs {
         });
     }
 
-    /// Writes the redrives that a restart has to continue.
+    /// Writes the jobs that a restart has to continue, or to report.
     fn keep(&self, directory: Option<&Path>) {
         let Some(directory) = directory else { return };
         // Locked while the file is written, so that an older list never replaces a newer one.
         let jobs = self.own.lock().unwrap_or_else(PoisonError::into_inner);
-        let open = jobs.iter().filter(|job| job.order.kind == Kind::Redrive && job.is_open());
-        let orders: Vec<_> = open.map(|job| &job.order).collect();
-        if let Err(error) = kept::write(directory, &orders) {
-            tracing::warn!(%error, "the redrives in progress could not be written: a restart of the server ends them");
+        let kept = |job: &Arc<Job>| Kept { order: job.order.clone(), has_begun: job.state() == State::Running };
+        let open: Vec<_> = jobs.iter().filter(|job| job.is_open()).map(kept).collect();
+        if let Err(error) = kept::write(directory, &open) {
+            tracing::warn!(
+                %error,
+                "the redrives and discards in progress could not be written: a restart of the server ends them"
+            );
         }
     }
 }

@@ -13,7 +13,10 @@ use crate::{
     dashboard::{
         access::gate::Gate,
         server::{
-            jobs::{Job, Jobs, Kind, Order, State, kept},
+            jobs::{
+                Job, Jobs, Kind, Order, State,
+                kept::{self, Kept},
+            },
             scan::{Scan, Seen},
         },
     },
@@ -45,13 +48,32 @@ impl Jobs {
         self.spawn(app, gate, Job::new(order, false))
     }
 
-    /// Continues the redrives that were in progress when the process ended.
+    /// Continues the redrives that were in progress when the process ended, and reports the discards that were not done.
     pub(in crate::dashboard::server) fn resume(self: &Arc<Self>, app: &Arc<AppState>, gate: &Gate) {
-        let orders = app.data_dir.as_deref().map(kept::read).unwrap_or_default();
-        for order in orders.into_iter().filter(|order| order.kind == Kind::Redrive) {
-            tracing::info!(job = order.id, on = order.label, "a redrive goes on after the restart");
-            self.spawn(app, gate, Job::new(order, true));
+        let kept = app.data_dir.as_deref().map(kept::read).unwrap_or_default();
+        for Kept { order, has_begun } in kept {
+            match order.kind {
+                Kind::Redrive => {
+                    tracing::info!(job = order.id, on = order.label, "a redrive goes on after the restart");
+                    self.spawn(app, gate, Job::new(order, true));
+                }
+                Kind::Discard => self.interrupt(gate, order, has_begun),
+            }
         }
+        self.keep(app.data_dir.as_deref());
+    }
+
+    /// Shows a discard of a server that ended. It does not go on: nobody could undo it meanwhile.
+    pub(super) fn interrupt(&self, gate: &Gate, order: Order, has_begun: bool) {
+        let job = Job::interrupted(order, has_begun);
+        tracing::warn!(
+            job = job.order.id,
+            on = job.order.label,
+            has_begun,
+            "a discard was not done, because its server ended: what it did not discard is still there; begin it again"
+        );
+        job.report(gate);
+        self.add(&job);
     }
 
     pub(super) fn spawn(self: &Arc<Self>, app: &Arc<AppState>, gate: &Gate, job: Arc<Job>) -> Arc<Job> {
@@ -63,9 +85,17 @@ impl Jobs {
             if is_in_cluster {
                 running.share(&*app.broker).await;
             }
-            let stopped =
-                app.stopping.run_until_cancelled(running.cancel.run_until_cancelled(running.run(&*app.broker))).await;
-            // A job that the end of the server stops is continued, so its order stays where it is kept.
+            let run = async {
+                if let Some(starts) = running.starts {
+                    sleep_until(starts).await;
+                    running.set(State::Running);
+                    // Before the first change, so that a restart does not say that nothing was discarded.
+                    jobs.keep(app.data_dir.as_deref());
+                }
+                running.run(&*app.broker).await;
+            };
+            let stopped = app.stopping.run_until_cancelled(running.cancel.run_until_cancelled(run)).await;
+            // A job that the end of the server stops is continued or reported, so its order stays where it is kept.
             if stopped.is_none() {
                 return;
             }
@@ -79,10 +109,6 @@ impl Jobs {
 
 impl Job {
     async fn run(&self, broker: &dyn Broker) {
-        if let Some(starts) = self.starts {
-            sleep_until(starts).await;
-            self.set(State::Running);
-        }
         let (path, mut from, mut failures) = (self.order.path(), 0, 0);
         loop {
             let batch = self.next_batch(broker, &path, from).await;
@@ -187,6 +213,23 @@ impl Job {
         match self.state() {
             State::Failed(error) => gate.record_own(action, &target, Err(&format!("{counts}: {error}"))),
             State::Moved => gate.record_own(action, &target, Ok(&format!("another server goes on after {counts}"))),
+            State::Interrupted { has_begun: false } => {
+                gate.record_own(
+                    action,
+                    &target,
+                    Err(&format!("not done, because the server ended: nothing was discarded, job {}", self.order.id)),
+                );
+            }
+            State::Interrupted { has_begun: true } => {
+                gate.record_own(
+                    action,
+                    &target,
+                    Err(&format!(
+                        "not finished, because the server ended: the rest is still there, job {}",
+                        self.order.id
+                    )),
+                );
+            }
             State::Cancelled => gate.record_own(action, &target, Ok(&format!("cancelled after {counts}"))),
             _ => gate.record_own(action, &target, Ok(&counts)),
         }

@@ -1,4 +1,4 @@
-//! Redrives in a cluster: each is kept in PostgreSQL, and another server goes on with it when its server is gone.
+//! Jobs in a cluster: each is kept in PostgreSQL. When its server is gone, another one goes on with a redrive, and reports a discard.
 
 use std::{
     sync::{Arc, PoisonError, atomic::Ordering::Relaxed},
@@ -45,7 +45,7 @@ impl Jobs {
                 tracing::info!(
                     job = job.order.id,
                     on = job.order.label,
-                    "another server goes on with a redrive of this one"
+                    "another server goes on with a redrive of this one, or ends a discard of it"
                 );
                 job.leave();
             }
@@ -57,17 +57,30 @@ impl Jobs {
                 (Some(order), Some(server)) => elsewhere.push(Elsewhere { order, server }),
                 (Some(order), None) => match self.find(&id) {
                     // It was left to a server that is gone, too.
-                    Some(job) if job.has_moved() => self.go_on(app, gate, order),
+                    Some(job) if job.has_moved() => self.take_over(app, gate, order).await?,
                     // The row of a job that has ended is still there if PostgreSQL failed at that moment.
                     Some(job) if !job.is_open() => app.broker.forget_job(&id).await?,
                     Some(_) => {}
-                    None => self.go_on(app, gate, order),
+                    None => self.take_over(app, gate, order).await?,
                 },
                 // A later version wrote it.
                 (None, _) => {}
             }
         }
         *self.elsewhere.lock().unwrap_or_else(PoisonError::into_inner) = elsewhere;
+        Ok(())
+    }
+
+    async fn take_over(self: &Arc<Self>, app: &Arc<AppState>, gate: &Gate, order: Order) -> Result<(), BrokerError> {
+        match order.kind {
+            Kind::Redrive => self.go_on(app, gate, order),
+            Kind::Discard => {
+                app.broker.forget_job(&order.id).await?;
+                self.remove(&order.id);
+                // Its server may have discarded a part before it was gone.
+                self.interrupt(gate, order, true);
+            }
+        }
         Ok(())
     }
 
@@ -85,9 +98,9 @@ impl Jobs {
 }
 
 impl Job {
-    /// Keeps a redrive where other servers find it.
+    /// Keeps a job where other servers find it.
     pub(super) async fn share(&self, broker: &dyn Broker) {
-        if self.order.kind != Kind::Redrive || self.is_shared.load(Relaxed) {
+        if self.is_shared.load(Relaxed) {
             return;
         }
         let facts = serde_json::to_string(&self.order).unwrap_or_default();
@@ -97,7 +110,7 @@ impl Job {
                 %error,
                 job = self.order.id,
                 on = self.order.label,
-                "a redrive could not be kept: no other server goes on with it if this one stops, so start it again then"
+                "a redrive or discard could not be kept: no other server knows of it if this one stops, so start it again then"
             ),
         }
     }
@@ -107,7 +120,7 @@ impl Job {
         if self.is_shared.load(Relaxed)
             && let Err(error) = broker.forget_job(&self.order.id).await
         {
-            tracing::debug!(%error, job = self.order.id, "the row of a redrive that has ended is deleted later");
+            tracing::debug!(%error, job = self.order.id, "the row of a job that has ended is deleted later");
         }
     }
 }
