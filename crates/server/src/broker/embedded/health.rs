@@ -29,6 +29,8 @@ pub(crate) struct StoreHealth {
     commits: Mutex<PartHealth>,
     index: Mutex<PartHealth>,
     reads: Mutex<PartHealth>,
+    /// The commit that is under way.
+    running: Mutex<Option<RunningCommit>>,
 }
 
 impl StoreHealth {
@@ -38,6 +40,7 @@ impl StoreHealth {
             commits: watch(StoragePart::Commits),
             index: watch(StoragePart::Index),
             reads: watch(StoragePart::Reads),
+            running: Mutex::new(None),
         }
     }
 
@@ -51,9 +54,39 @@ impl StoreHealth {
         locked(&self.commits).fail([CommandKind::Send], error, now_ms);
     }
 
-    /// Records that a commit of these kinds has not been answered for [`STUCK_AFTER`].
-    pub(crate) fn commit_is_stuck(&self, kinds: impl IntoIterator<Item = CommandKind>, now_ms: i64) {
-        locked(&self.commits).fail(kinds, &stuck(), now_ms);
+    /// Records that a commit of these kinds begins. It ends when the result is dropped.
+    pub(crate) fn begin_commit(&self, kinds: impl IntoIterator<Item = CommandKind>) -> CommitGuard<'_> {
+        let kinds = kinds.into_iter().collect();
+        *locked(&self.running) = Some(RunningCommit { since: Instant::now(), kinds, is_reported: false });
+        CommitGuard(self)
+    }
+
+    /// Waits for the end of commits, and records each one that the store has not answered for [`STUCK_AFTER`].
+    pub(crate) async fn watch_commits<T>(
+        &self,
+        commits: impl Future<Output = T>,
+        now_ms: impl Fn() -> i64,
+        on_stuck: impl Fn(),
+    ) -> T {
+        let mut commits = pin!(commits);
+        loop {
+            if let Ok(answer) = timeout(self.time_until_stuck(), &mut commits).await {
+                return answer;
+            }
+            let stuck_kinds = locked(&self.running).as_mut().and_then(RunningCommit::report);
+            if let Some(kinds) = stuck_kinds {
+                locked(&self.commits).fail(kinds, &stuck(), now_ms());
+                on_stuck();
+            }
+        }
+    }
+
+    /// The time after which the commit that is under way counts as stuck.
+    fn time_until_stuck(&self) -> Duration {
+        match &*locked(&self.running) {
+            Some(running) if !running.is_reported => STUCK_AFTER.saturating_sub(running.since.elapsed()),
+            _ => STUCK_AFTER,
+        }
     }
 
     /// Records that changes of these kinds were committed. A commit of new messages clears the failures of all kinds, because new
@@ -137,6 +170,34 @@ fn stuck() -> StoreError {
     StoreError::new(format!("the disk has not answered for {} s", STUCK_AFTER.as_secs()))
 }
 
+/// A commit that is under way.
+#[derive(Debug)]
+struct RunningCommit {
+    since: Instant,
+    kinds: BTreeSet<CommandKind>,
+    /// Whether it was recorded as stuck.
+    is_reported: bool,
+}
+
+impl RunningCommit {
+    /// The kinds of a commit that has just become stuck.
+    fn report(&mut self) -> Option<BTreeSet<CommandKind>> {
+        let is_stuck = !self.is_reported && self.since.elapsed() >= STUCK_AFTER;
+        self.is_reported |= is_stuck;
+        is_stuck.then(|| self.kinds.clone())
+    }
+}
+
+/// A commit is under way until this is dropped.
+#[derive(Debug)]
+pub(crate) struct CommitGuard<'a>(&'a StoreHealth);
+
+impl Drop for CommitGuard<'_> {
+    fn drop(&mut self) {
+        *locked(&self.0.running) = None;
+    }
+}
+
 /// The health of one part.
 #[derive(Debug)]
 struct PartHealth {
@@ -213,14 +274,14 @@ fn remedy(error: &StoreError) -> &'static str {
 const FREE_SPACE: &str = "free space on the disk of the data directory; the server continues without a restart";
 const MAKE_WRITABLE: &str = "let the server's user write to the data directory";
 
-fn locked(watched: &Mutex<PartHealth>) -> MutexGuard<'_, PartHealth> {
+fn locked<T>(watched: &Mutex<T>) -> MutexGuard<'_, T> {
     watched.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use std::{io, sync::Arc};
+    use std::{cell::Cell, io, sync::Arc};
 
     use super::*;
     use crate::broker::embedded::tests::{FlakyStore, NOW, Scene, run};
@@ -362,13 +423,22 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_disk_that_hangs_fails_until_it_answers() {
         let health = StoreHealth::new();
-        let slow = tokio::time::sleep(STUCK_AFTER * 2);
-        tokio::join!(watch(slow, || health.commit_is_stuck([CommandKind::Settle], 7)), async {
-            tokio::time::sleep(STUCK_AFTER - Duration::from_secs(1)).await;
+        let commits = async {
+            // One that ends, and one that hangs.
+            let first = health.begin_commit([CommandKind::Send]);
+            tokio::time::sleep(STUCK_AFTER / 2).await;
+            drop(first);
+            let _second = health.begin_commit([CommandKind::Settle]);
+            tokio::time::sleep(STUCK_AFTER * 3).await;
+        };
+        let noticed = Cell::new(0);
+        tokio::join!(health.watch_commits(commits, || 7, || noticed.set(noticed.get() + 1)), async {
+            tokio::time::sleep(STUCK_AFTER * 3 / 2 - Duration::from_secs(1)).await;
             assert!(!health.refuses());
             tokio::time::sleep(Duration::from_secs(2)).await;
             assert_eq!(health.troubles()[0].reason, "the disk has not answered for 30 s");
         });
+        assert_eq!(noticed.get(), 1, "each is noticed once");
         health.committed([CommandKind::Settle]);
         assert_eq!(health.troubles(), []);
     }

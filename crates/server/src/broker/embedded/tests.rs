@@ -178,8 +178,13 @@ impl Scene {
     }
 
     pub(crate) async fn take(&self, wait: u64) -> Result<Vec<LeasedMessage>, BrokerError> {
+        self.take_up_to(10, wait).await
+    }
+
+    /// Leases at most so many messages.
+    async fn take_up_to(&self, max_messages: usize, wait: u64) -> Result<Vec<LeasedMessage>, BrokerError> {
         let request = LeaseRequest {
-            max_messages: 10,
+            max_messages,
             max_bytes: 524_288,
             wait: Duration::from_secs(wait),
             ack_wait: Duration::from_secs(30),
@@ -323,6 +328,25 @@ async fn what_is_read_does_not_grow_with_the_backlog() {
     }
     assert_eq!(costs[0], costs[1], "rows read, and bytes of the tail in memory");
     assert!(costs[1].0 < 50 * 10 + 2 * state::cursor::PREFETCH.messages, "{} rows for 500 messages", costs[1].0);
+}
+
+/// Consumers that take one large message at a time do not make their group read ahead more and more of them.
+#[tokio::test(start_paused = true)]
+async fn few_large_messages_are_read_ahead() {
+    let store = Arc::new(FlakyStore::default());
+    let scene = Scene::on(store.clone()).await;
+    // More than the newest messages that are kept in memory.
+    let large = "x".repeat(100_000);
+    for _ in 0..150 {
+        scene.send(&large, NOW).await.unwrap();
+    }
+    for _ in 0..40 {
+        let batch = scene.take_up_to(1, 0).await.unwrap();
+        assert_eq!(scene.settle(&batch, true).await.unwrap().success, 1);
+        tokio::task::yield_now().await;
+    }
+    let ahead = store.rows.load(Ordering::Relaxed) - 40;
+    assert!(ahead <= 4, "{ahead} messages of 100,000 bytes are kept ahead of the consumers");
 }
 
 /// A send that could not be stored is refused as a whole, and leaves no gap.

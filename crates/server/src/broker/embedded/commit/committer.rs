@@ -1,7 +1,11 @@
 //! The one task that changes the stored data. It gathers waiting requests, has the store commit them together, then applies the
 //! records to the state and answers.
 
-use std::sync::{Arc, MutexGuard};
+use std::{
+    collections::VecDeque,
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use tokio::sync::mpsc;
 
@@ -12,7 +16,6 @@ use crate::{
             command::{Command, CommandKind, Request},
             commit::prepare::Preparer,
             core::Core,
-            health::watch,
             state::BrokerState,
         },
     },
@@ -25,74 +28,218 @@ const MAX_REQUESTS: usize = 2_000;
 const MAX_BYTES: usize = 8 * 1024 * 1024;
 
 /// Commits requests until one of them says stop, or every sender is gone.
-pub(crate) async fn run(core: Arc<Core>, mut requests: mpsc::UnboundedReceiver<Request>) {
-    let mut next = requests.recv().await;
-    while let Some(first) = next.take() {
+///
+/// # Cancel safety
+/// If the call is dropped, the requests that wait are answered at once, also while the store hangs, and no further commit begins.
+pub(crate) async fn run(core: Arc<Core>, requests: mpsc::UnboundedReceiver<Request>) {
+    let committer = Committer { core: core.clone(), open: Arc::new(Mutex::new(OpenRequests::new(requests))) };
+    let _guard = AnswerOnDrop(committer.clone());
+    while committer.wait().await {
+        if !core.store.blocks() {
+            committer.commit_next();
+            continue;
+        }
+        let busy = committer.clone();
+        // For as long as requests are waiting, so that a busy broker does not change threads twice for each commit. Not a thread of our
+        // own: under a paused clock time stands still while a blocking task of tokio runs.
+        let commits = tokio::task::spawn_blocking(move || while busy.has_next() && busy.commit_next() {});
+        let watched = core.health.watch_commits(commits, || core.clock.now_ms(), || core.maintenance.notify_one());
+        if let Err(ended) = watched.await {
+            match ended.try_into_panic() {
+                Ok(panic) => resume_unwind(panic),
+                // The runtime is shutting down.
+                Err(_) => return,
+            }
+        }
+    }
+}
+
+/// Gathers waiting requests and commits them.
+#[derive(Clone)]
+struct Committer {
+    core: Arc<Core>,
+    open: Arc<Mutex<OpenRequests>>,
+}
+
+/// The requests that are not answered yet. Outside of the thread that commits, because that may hang.
+struct OpenRequests {
+    /// What the store is committing.
+    storing: Vec<Request>,
+    /// Groups that are committed next, each by itself.
+    groups: VecDeque<Vec<Request>>,
+    /// A request that did not fit into the last group, or that was waited for.
+    next: Option<Request>,
+    /// Where requests arrive. `None` while one is waited for, and after the end.
+    arriving: Option<mpsc::UnboundedReceiver<Request>>,
+    /// Whether no commit may begin any more, except for one that is under way.
+    is_stopped: bool,
+}
+
+/// Answers all requests when it is dropped.
+struct AnswerOnDrop(Committer);
+
+impl Drop for AnswerOnDrop {
+    fn drop(&mut self) {
+        let open = self.0.open().stop();
+        // Outside of the lock. Requests that are dropped answer whether their change may have been made.
+        drop(open);
+    }
+}
+
+impl OpenRequests {
+    fn new(arriving: mpsc::UnboundedReceiver<Request>) -> Self {
+        Self { storing: Vec::new(), groups: VecDeque::new(), next: None, arriving: Some(arriving), is_stopped: false }
+    }
+
+    /// Lets no commit begin any more, and returns the requests.
+    fn stop(&mut self) -> Self {
+        let stopped =
+            Self { storing: Vec::new(), groups: VecDeque::new(), next: None, arriving: None, is_stopped: true };
+        std::mem::replace(self, stopped)
+    }
+
+    /// Whether a request is waiting to be committed.
+    fn has_next(&mut self) -> bool {
+        if self.groups.is_empty() && self.next.is_none() {
+            self.next = self.arriving.as_mut().and_then(|arriving| arriving.try_recv().ok());
+        }
+        !self.is_stopped && (!self.groups.is_empty() || self.next.is_some())
+    }
+
+    /// The next group.
+    fn take_group(&mut self) -> Vec<Request> {
+        self.groups.pop_front().or_else(|| self.gather()).unwrap_or_default()
+    }
+
+    /// The requests that have arrived already. One that does not fit is kept for the next group.
+    fn gather(&mut self) -> Option<Vec<Request>> {
+        let first = self.next.take()?;
+        let mut bytes = first.command.bytes();
+        let mut is_full = first.command.commits_alone();
         let mut group = vec![first];
-        if !group[0].command.commits_alone() {
-            next = gather(&mut group, &mut requests);
+        while !is_full && group.len() < MAX_REQUESTS {
+            // Waiting for more would delay every answer, and requests gather during a sync anyway.
+            let Some(request) = self.arriving.as_mut().and_then(|arriving| arriving.try_recv().ok()) else { break };
+            bytes += request.command.bytes();
+            if request.command.commits_alone() || bytes > MAX_BYTES {
+                self.next = Some(request);
+                is_full = true;
+            } else {
+                group.push(request);
+            }
         }
-        let stop = matches!(group[0].command, Command::Stop);
-        commit(&core, group).await;
-        if stop {
-            return;
-        }
-        if next.is_none() {
-            next = requests.recv().await;
-        }
+        Some(group)
     }
 }
 
-/// Adds requests that are waiting already. Returns a request that did not fit, for the next commit.
-fn gather(group: &mut Vec<Request>, requests: &mut mpsc::UnboundedReceiver<Request>) -> Option<Request> {
-    let mut bytes = group.iter().map(|request| request.command.bytes()).sum::<usize>();
-    while group.len() < MAX_REQUESTS {
-        // Only requests that have arrived already. Waiting for more would delay every answer, and requests gather during a sync anyway.
-        let request = requests.try_recv().ok()?;
-        bytes += request.command.bytes();
-        if request.command.commits_alone() || bytes > MAX_BYTES {
-            return Some(request);
-        }
-        group.push(request);
+impl Committer {
+    fn open(&self) -> MutexGuard<'_, OpenRequests> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
-    None
-}
 
-/// Commits a group and answers its requests. The state changes only after the commit, because a crash in between must not leave an
-/// answer, or a lease, that rests on records which are not stored.
-async fn commit(core: &Arc<Core>, group: Vec<Request>) {
-    let (accepted, records) = prepare(core, group);
-    match store(core, &accepted, &records).await {
-        Ok(()) => {
-            if !records.is_empty() {
-                core.health.committed(kinds(&accepted));
+    /// Waits for a request. Returns whether there is one to commit.
+    async fn wait(&self) -> bool {
+        let mut arriving = {
+            let mut open = self.open();
+            if open.is_stopped || !open.groups.is_empty() || open.next.is_some() {
+                return !open.is_stopped;
             }
-            let mut state = core.lock();
-            state.apply(&records, &core.config);
-            answer(core, state, accepted, &Ok(()));
-        }
-        // Not one by one: another process may have changed the stored data, so nothing may be committed or answered any more.
-        Err(error) if error.is_lost() => {
-            core.lose(&error);
-            fail(core, accepted, error);
-        }
-        // Changes without new messages need little room. They go together, so that a full disk costs one sync for all of them.
-        Err(error) if error.is_full() && is_mixed(&accepted) => {
-            let (sends, rest): (Vec<_>, Vec<_>) = accepted.into_iter().partition(is_send);
-            Box::pin(commit(core, rest)).await;
-            Box::pin(commit(core, sends)).await;
-        }
-        // One request may be too large for the disk, or never acceptable, while the others are fine.
-        Err(error) if accepted.len() > 1 => {
-            tracing::debug!(%error, commands = accepted.len(), "the store could not commit these changes together; trying each alone");
-            for request in accepted {
-                Box::pin(commit(core, vec![request])).await;
-            }
-        }
-        Err(error) => fail(core, accepted, error),
+            let Some(arriving) = open.arriving.take() else { return false };
+            arriving
+        };
+        let next = arriving.recv().await;
+        let mut open = self.open();
+        (open.next, open.arriving) = (next, Some(arriving));
+        open.next.is_some()
     }
-    if core.store.needs_maintenance() {
-        core.maintenance.notify_one();
+
+    fn has_next(&self) -> bool {
+        self.open().has_next()
+    }
+
+    /// Commits the requests that are waiting, and answers them. Returns whether another commit may begin.
+    ///
+    /// The state changes only after the commit, because a crash in between must not leave an answer, or a lease, that rests on
+    /// records which are not stored.
+    fn commit_next(&self) -> bool {
+        let core = &*self.core;
+        let Some(records) = self.prepare_next() else { return false };
+        let committed = self.store(&records);
+        let (accepted, may_go_on) = {
+            let mut open = self.open();
+            // Dropped meanwhile: the requests were answered, and the state is nobody's any more.
+            if open.arriving.is_none() {
+                return false;
+            }
+            (std::mem::take(&mut open.storing), !open.is_stopped)
+        };
+        match committed {
+            Ok(()) => {
+                if !records.is_empty() {
+                    core.health.committed(kinds(&accepted));
+                }
+                let mut state = core.lock();
+                state.apply(&records, &core.config);
+                answer(core, state, accepted, &Ok(()));
+            }
+            // Not one by one: another process may have changed the stored data, so nothing may be committed or answered any more.
+            Err(error) if error.is_lost() => {
+                core.lose(&error);
+                fail(core, accepted, error);
+            }
+            // Changes without new messages need little room. They go together, so that a full disk costs one sync for all of them.
+            Err(error) if error.is_full() && is_mixed(&accepted) => {
+                let (sends, rest): (Vec<_>, Vec<_>) = accepted.into_iter().partition(is_send);
+                self.again([rest, sends]);
+            }
+            // One request may be too large for the disk, or never acceptable, while the others are fine.
+            Err(error) if accepted.len() > 1 => {
+                tracing::debug!(%error, commands = accepted.len(), "the store could not commit these changes together; trying each alone");
+                self.again(accepted.into_iter().map(|request| vec![request]));
+            }
+            Err(error) => fail(core, accepted, error),
+        }
+        if core.store.needs_maintenance() {
+            core.maintenance.notify_one();
+        }
+        may_go_on
+    }
+
+    /// Turns the next group into records. `None` if the committer was stopped.
+    fn prepare_next(&self) -> Option<Vec<Record>> {
+        let mut open = self.open();
+        if open.arriving.is_none() {
+            return None;
+        }
+        let group = open.take_group();
+        if group.iter().any(|request| matches!(request.command, Command::Stop)) {
+            open.is_stopped = true;
+        }
+        let (accepted, records) = prepare(&self.core, group);
+        open.storing = accepted;
+        Some(records)
+    }
+
+    /// Has groups committed next, in this order. Their requests were not answered.
+    fn again<I: IntoIterator<Item = Vec<Request>, IntoIter: DoubleEndedIterator>>(&self, groups: I) {
+        let mut open = self.open();
+        if !open.is_stopped {
+            groups.into_iter().rev().for_each(|group| open.groups.push_front(group));
+        }
+    }
+
+    fn store(&self, records: &[Record]) -> Result<(), StoreError> {
+        if records.is_empty() {
+            return Ok(());
+        }
+        let _running = self.core.health.begin_commit(kinds(&self.open().storing));
+        // A panic of the store is a failure of this commit, not the end of the committer. It can leave nothing half done in this
+        // process: what the store keeps in memory is behind its own locks.
+        let committed = catch_unwind(AssertUnwindSafe(|| self.core.store.commit(records)));
+        committed.unwrap_or_else(|panic| {
+            let text = panic.downcast_ref::<&str>().copied().or(panic.downcast_ref::<String>().map(String::as_str));
+            Err(StoreError::new(format!("the store panicked: {}", text.unwrap_or("without a text"))))
+        })
     }
 }
 
@@ -122,19 +269,6 @@ fn kinds(requests: &[Request]) -> impl Iterator<Item = CommandKind> {
     requests.iter().map(|request| request.command.kind())
 }
 
-async fn store(core: &Core, requests: &[Request], records: &Arc<Vec<Record>>) -> Result<(), StoreError> {
-    if records.is_empty() {
-        return Ok(());
-    }
-    let records = records.clone();
-    let committed = core.ask_store(move |store| store.commit(&records));
-    let stuck = || {
-        core.health.commit_is_stuck(kinds(requests), core.clock.now_ms());
-        core.maintenance.notify_one();
-    };
-    watch(committed, stuck).await
-}
-
 /// Answers requests after releasing the state, so that the callers find it unlocked when they wake.
 fn answer(
     core: &Core,
@@ -158,7 +292,7 @@ fn answer(
 }
 
 /// Turns a group into records. Commands that are refused are answered at once and left out.
-fn prepare(core: &Core, group: Vec<Request>) -> (Vec<Request>, Arc<Vec<Record>>) {
+fn prepare(core: &Core, group: Vec<Request>) -> (Vec<Request>, Vec<Record>) {
     let mut state = core.lock();
     let mut preparer = Preparer::new(&state, &core.config, core.clock.now_ms());
     let mut accepted = Vec::with_capacity(group.len());
@@ -183,5 +317,5 @@ fn prepare(core: &Core, group: Vec<Request>) -> (Vec<Request>, Arc<Vec<Record>>)
         state.roll_back(&request.command);
         request.reply.send(Err(error));
     }
-    (accepted, Arc::new(records))
+    (accepted, records)
 }

@@ -4,11 +4,7 @@
 //! Memory is bounded by the leased and failed messages, not by the backlog: every message below `head` that is neither ready nor
 //! leased is settled.
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    ops::Range,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
 use tokio::sync::Notify;
 
@@ -17,6 +13,7 @@ use crate::{
     broker::embedded::state::{
         label_filter::LabelFilter,
         lease::{Lease, LeasedEntry},
+        prefetched::Prefetched,
         set_aside::SetAside,
         stream::Stream,
     },
@@ -27,6 +24,10 @@ use crate::{
 
 /// How much a cursor reads at once, and keeps ready ahead of its consumers.
 pub(crate) const PREFETCH: ReadLimit = ReadLimit { messages: 256, bytes: 256 * 1024 };
+/// Below this a cursor reads ahead again. In bytes, too: 64 large messages for each of many groups would take the memory of the server.
+const LOW_PREFETCH: ReadLimit = ReadLimit { messages: PREFETCH.messages / 2, bytes: PREFETCH.bytes / 2 };
+/// With so many messages a batch that is being put together does not wait for more.
+const ENOUGH_PREFETCHED: ReadLimit = ReadLimit { messages: MAX_SKIPPED, bytes: 4 * PREFETCH.bytes };
 /// The maximum number of failed messages that one read looks up.
 const MAX_REREAD: usize = 64;
 /// The maximum bytes of failed messages that a cursor keeps in memory.
@@ -84,8 +85,8 @@ pub(crate) struct Cursor {
     ready_bytes: usize,
     /// Failures of messages that are set aside. They count again when the messages can be read.
     failures_of_set_aside: BTreeMap<u64, Ready>,
-    /// Messages read from the store, from `head` on, without gaps except for damaged ones.
-    prefetched: VecDeque<Arc<StoredMessage>>,
+    /// Messages read from the store, from `head` on.
+    prefetched: Prefetched,
 }
 
 /// A message that failed, or was leased when the broker stopped.
@@ -197,7 +198,7 @@ impl Cursor {
             ready_bytes: 0,
             set_aside: SetAside::default(),
             failures_of_set_aside: BTreeMap::new(),
-            prefetched: VecDeque::new(),
+            prefetched: Prefetched::default(),
         }
     }
 
@@ -313,7 +314,7 @@ impl Cursor {
                 at += 1;
                 continue;
             }
-            let Some(message) = stream.cached(at).or_else(|| self.prefetched(at)) else {
+            let Some(message) = stream.cached(at).or_else(|| self.prefetched.get(at)) else {
                 if draft.entries.is_empty() {
                     // So that the skipped messages are not looked at again after the read.
                     self.advance_to(at);
@@ -345,10 +346,10 @@ impl Cursor {
 
     /// The next read ahead, so that consuming a backlog does not wait for every read.
     pub(crate) fn prefetch(&self, stream: &Stream) -> Option<ReadRequest> {
-        let place = self.set_aside.first_not_in(self.prefetched.back()?.seq + 1);
-        let low = self.prefetched.len() < PREFETCH.messages / 4 && !self.reading;
+        let place = self.set_aside.first_not_in(self.prefetched.last()? + 1);
+        let is_low = self.prefetched.is_below(LOW_PREFETCH) && !self.reading;
         let there = place < stream.next && stream.cached(place).is_none();
-        (low && there).then_some(ReadRequest::From { place, end: stream.next })
+        (is_low && there).then_some(ReadRequest::From { place, end: stream.next })
     }
 
     /// Takes the result of a read. Messages that the store no longer has were expired meanwhile and are skipped. Damaged ones are
@@ -378,7 +379,7 @@ impl Cursor {
         if self.head == place {
             self.advance_to(messages.first().map_or(end.min(until), |message| message.seq));
         }
-        let mut next = self.prefetched.back().map_or(self.head, |last| last.seq + 1);
+        let mut next = self.prefetched.last().map_or(self.head, |last| last + 1);
         for message in messages {
             if message.seq < next {
                 continue;
@@ -388,7 +389,7 @@ impl Cursor {
             if message.seq != next {
                 return;
             }
-            self.prefetched.push_back(message);
+            self.prefetched.push(message);
             next += 1;
         }
     }
@@ -483,7 +484,7 @@ impl Cursor {
     pub(crate) fn entered_ms(&self, seq: u64) -> Option<i64> {
         let leased = || self.leases.values().flat_map(|lease| &lease.entries).map(|entry| &entry.message);
         let ready = || self.ready.get(&seq).and_then(|ready| ready.message.as_ref());
-        let in_memory = self.prefetched(seq).or_else(ready);
+        let in_memory = self.prefetched.get(seq).or_else(ready);
         let message = in_memory.or_else(|| leased().find(|message| message.seq == seq));
         let read = || self.oldest_read.filter(|(of, _)| *of == seq).map(|(_, entered_ms)| entered_ms);
         message.map(|message| message.entered_ms).or_else(read)
@@ -545,22 +546,14 @@ impl Cursor {
         self.exclusive && self.leases.values().any(is_alive)
     }
 
-    fn prefetched(&self, seq: u64) -> Option<&Arc<StoredMessage>> {
-        let at = self.prefetched.binary_search_by_key(&seq, |message| message.seq).ok()?;
-        self.prefetched.get(at)
-    }
-
     /// Whether enough messages are prefetched for the batch that is being put together.
     fn has_enough_prefetched(&self) -> bool {
-        let memory_bytes = self.prefetched.iter().map(|message| message.memory_bytes()).sum::<usize>();
-        self.prefetched.len() > MAX_SKIPPED || memory_bytes > 4 * PREFETCH.bytes
+        !self.prefetched.is_below(ENOUGH_PREFETCHED)
     }
 
     fn advance_to(&mut self, head: u64) {
         self.head = head;
-        while self.prefetched.front().is_some_and(|message| message.seq < head) {
-            self.prefetched.pop_front();
-        }
+        self.prefetched.advance_to(head);
     }
 
     /// The messages skipped since the last lease and between these entries. The next settlement records them.

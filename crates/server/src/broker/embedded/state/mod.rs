@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `stream` | the messages of a queue, or the dead letters of a group |
 //! | `delay_queue` | the delayed messages of a queue |
-//! | `cursor` | the position of a group on a stream |
+//! | `cursor`, `prefetched` | the position of a group on a stream; messages that were read ahead for it |
 //! | `lease`, `leases` | a leased batch and how it ends; all leases |
 //! | `lease_budget` | the memory that leased messages may take |
 //! | `receipt` | the tokens that acknowledge messages |
@@ -47,6 +47,7 @@ pub(crate) mod lease;
 pub(crate) mod lease_budget;
 pub(crate) mod leases;
 pub(crate) mod pause;
+mod prefetched;
 pub(crate) mod rates;
 pub(crate) mod receipt;
 pub(crate) mod recent_keys;
