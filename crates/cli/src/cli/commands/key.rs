@@ -1,7 +1,7 @@
 //! `key`: the access keys in the file of a server, which takes changes while it runs.
 
 use std::{
-    io::Write,
+    io::{self, Write},
     path::{Path, PathBuf},
 };
 
@@ -187,7 +187,17 @@ fn write(keys: &KeysFile, file: &Path) -> Result<(), Failure> {
 fn save(file: &Path, secret: &str) -> Result<(), Failure> {
     let written = private::options().write(true).create_new(true).open(file);
     let written = written.and_then(|mut file| writeln!(file, "{secret}").and_then(|()| file.sync_all()));
-    written.map_err(|error| Failure::unwritable(file, &error))
+    written.map_err(|error| match error.kind() {
+        // What is in the file may be the secret of another key.
+        io::ErrorKind::AlreadyExists => {
+            let name = file.display();
+            Failure::of(
+                Kind::Usage,
+                format!("--secret-key-file: {name} exists, and the secret is written to a new file: name another one"),
+            )
+        }
+        _ => Failure::unwritable(file, &error),
+    })
 }
 
 /// Prints a key as the section `dms.auth` of a client has it.

@@ -28,6 +28,9 @@ fn keys_change_while_the_server_runs() {
     let add = ["key", "add", "OPERATOR-2", "--like", "OPERATOR", "-c", &config, "--secret-key-file", "secret"];
     assert_eq!(program.run(&add).ok(), "access_key: OPERATOR-2\n", "the secret is in its file alone");
     server.until("the keys and users were read again");
+    let again = ["key", "add", "OPERATOR-3", "-c", &config, "--secret-key-file", "secret"];
+    let again = program.run(&again).failed(2);
+    assert!(again.contains("secret exists") && again.contains("name another one"), "{again}");
     let second = std::fs::read_to_string(program.dir().join("secret")).unwrap();
     assert_eq!(list(&program, &server, "OPERATOR-2", second.trim()), Some(0));
     program.run(&["key", "remove", "OPERATOR", "-c", &config, "--yes"]).ok();
