@@ -95,7 +95,7 @@ pub(super) fn check_message(message: &Message) -> Result<(), LimitError> {
         let allowed = "ROMA Connect MQS carries no labels; put them into the body, or use another topic";
         return refuse("labels", message.tags.join(", "), allowed);
     }
-    if message.deduplication_key.is_some() {
+    if message.deduplication_key.is_some() || message.deduplication_window.is_some() {
         let allowed = "ROMA Connect MQS stores every message; let consumers deduplicate by a value in the body";
         return refuse("deduplication key", "set".to_owned(), allowed);
     }

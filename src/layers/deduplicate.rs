@@ -9,7 +9,7 @@ use tower::Layer;
 use super::around::{Around, AroundService};
 use crate::{
     json,
-    worker::{Delivery, DeliveryService, HandlerError},
+    worker::{Delivery, DeliveryService, HandlerError, needs_attribute},
 };
 
 /// How often a key that is in progress elsewhere is checked.
@@ -118,6 +118,8 @@ type KeyFn = dyn Fn(&Delivery) -> Option<String> + Send + Sync;
 #[derive(Clone)]
 pub struct Deduplicate {
     key: Arc<KeyFn>,
+    /// The attribute that has the key, if one has it.
+    attribute: Option<Arc<str>>,
     store: Arc<dyn KeyStore>,
     keep: Duration,
 }
@@ -129,14 +131,15 @@ impl Deduplicate {
         store: impl KeyStore,
         keep: Duration,
     ) -> Self {
-        Self { key: Arc::new(key), store: Arc::new(store), keep }
+        Self { key: Arc::new(key), attribute: None, store: Arc::new(store), keep }
     }
 
-    /// Deduplicates by the text of an attribute.
+    /// Deduplicates by the text of an attribute. Refused over ROMA Connect MQS, whose messages have no attributes.
     pub fn by_attribute(name: impl Into<String>, store: impl KeyStore, keep: Duration) -> Self {
-        let name = name.into();
+        let name: Arc<str> = name.into().into();
+        let attribute = Some(Arc::clone(&name));
         let key = move |delivery: &Delivery| delivery.attributes().text(&name).map(Cow::into_owned);
-        Self::new(key, store, keep)
+        Self { attribute, ..Self::new(key, store, keep) }
     }
 
     /// Deduplicates by the text or number at a JSON pointer into the body, such as `/order/id`.
@@ -202,6 +205,7 @@ impl<S> Layer<S> for Deduplicate {
     type Service = AroundService<S, Self>;
 
     fn layer(&self, inner: S) -> AroundService<S, Self> {
+        self.attribute.iter().for_each(|name| needs_attribute(name));
         AroundService::new(inner, Arc::new(self.clone()))
     }
 }

@@ -21,9 +21,14 @@ pub use sweep::{Sweep, SweepError, SweepReport, Visitor};
 use crate::{
     client::{Client, Error},
     clock,
+    limits::LimitError,
     message::{Attributes, Message, ReceivedMessage},
     queue::{QueueId, SourcePath, Stream},
+    wire::Dialect,
 };
+
+/// The default of [`Redrive::max_redrives`].
+const MAX_REDRIVES: u32 = 3;
 
 type Filter = Box<dyn Fn(&ReceivedMessage) -> bool + Send + Sync>;
 type Transform = Box<dyn Fn(Message) -> Message + Send + Sync>;
@@ -63,7 +68,11 @@ pub struct Redrive {
     transform: Option<Transform>,
     /// The client that sends; `None` for the client of the source.
     target_client: Option<Client>,
-    max_redrives: u32,
+    /// `None` for the default.
+    max_redrives: Option<u32>,
+    /// The label and the name of an attribute that the last filters of their kind look for.
+    wanted_label: Option<String>,
+    wanted_attribute: Option<String>,
     unchanged: bool,
     skip_filtered: bool,
     edited_originals: bool,
@@ -143,7 +152,9 @@ impl Redrive {
             filter: None,
             transform: None,
             target_client: None,
-            max_redrives: 3,
+            max_redrives: None,
+            wanted_label: None,
+            wanted_attribute: None,
             unchanged: false,
             skip_filtered: false,
             edited_originals: false,
@@ -198,15 +209,20 @@ impl Redrive {
         self.sweep(|sweep| sweep.ack_wait(Duration::from_secs(300)))
     }
 
-    /// Redrives only messages with this attribute. A string also matches a number or boolean with the same text.
-    pub fn attribute(self, name: impl Into<String>, value: impl Into<Value>) -> Self {
+    /// Redrives only messages with this attribute. A string also matches a number or boolean with the same text. Over ROMA
+    /// Connect MQS, parked messages have the attributes of their history. Together with [`unchanged`](Self::unchanged) that is
+    /// refused, because no message has attributes then.
+    pub fn attribute(mut self, name: impl Into<String>, value: impl Into<Value>) -> Self {
         let (name, value) = (name.into(), value.into());
+        self.wanted_attribute = Some(name.clone());
         self.only(move |message| matches(&message.attributes, &name, &value))
     }
 
-    /// Redrives only messages with this label. Dead letters of the hosted service have no labels.
-    pub fn tag(self, label: impl Into<String>) -> Self {
+    /// Redrives only messages with this label. Dead letters of the hosted service have no labels. Refused over ROMA Connect MQS,
+    /// which has none: choose by the body with [`only`](Self::only).
+    pub fn tag(mut self, label: impl Into<String>) -> Self {
         let label = label.into();
+        self.wanted_label = Some(label.clone());
         self.only(move |message| message.tags.contains(&label))
     }
 
@@ -216,15 +232,15 @@ impl Redrive {
         self
     }
 
-    /// The most redrives of one message; 3 by default. Messages beyond it stay, so that none circulates without end. Copies over
-    /// ROMA Connect MQS carry no count.
+    /// The most redrives of one message; 3 by default. Messages beyond it stay, so that none circulates without end. Refused over
+    /// ROMA Connect MQS, whose messages carry no count: a message that fails again during the redrive stays there.
     pub fn max_redrives(mut self, times: u32) -> Self {
-        self.max_redrives = times;
+        self.max_redrives = Some(times);
         self
     }
 
     /// Also sends originals of dead letters that were edited and sent again; off by default. This project's server keeps such an
-    /// original as a dead letter with the reason `edited` beside its copy.
+    /// original as a dead letter with the reason `edited` beside its copy. Refused over ROMA Connect MQS, which has no dead letters.
     pub fn edited_originals(mut self, on: bool) -> Self {
         self.edited_originals = on;
         self
@@ -246,10 +262,11 @@ impl Redrive {
     /// Redrives the messages that exist now, until `shutdown` resolves.
     ///
     /// # Errors
-    /// When the source or the target does not exist, the service refuses the caller or is unreachable for a minute, or
-    /// the journal cannot be used. The error has the report until then.
+    /// When a setting cannot work over ROMA Connect MQS, the source or the target does not exist, the service refuses the caller
+    /// or is unreachable for a minute, or the journal cannot be used. The error has the report until then.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<RedriveReport, RedriveError> {
         let failed = |source| RedriveError { report: RedriveReport::default(), source };
+        self.check_dialect().map_err(|error| failed(Error::limit("redrive", error)))?;
         let (journal, legacy) = self.open_journal().map_err(failed)?;
         let report = RedriveReport { earlier: legacy.copied, doubled: legacy.doubled, ..RedriveReport::default() };
         let parked = self.sweep.stream() == Stream::Messages && !self.unchanged;
@@ -259,7 +276,7 @@ impl Redrive {
             target: self.target,
             filter: self.filter,
             transform: self.transform,
-            max_redrives: self.max_redrives,
+            max_redrives: self.max_redrives.unwrap_or(MAX_REDRIVES),
             began: clock::now(),
             unchanged: self.unchanged,
             skip_filtered: self.skip_filtered,
@@ -284,6 +301,32 @@ impl Redrive {
             tracing::warn!(%error, "the journal of the redrive cannot be removed");
         }
         result.map(|_| report).map_err(|error| RedriveError { report, source: error.source })
+    }
+
+    /// Refuses what would have no effect because messages of ROMA Connect MQS are bodies and nothing else.
+    fn check_dialect(&self) -> Result<(), LimitError> {
+        if self.client.dialect() == Dialect::Dms {
+            return Ok(());
+        }
+        let refuse = |what, value: String, allowed: &str| Err(LimitError { what, value, allowed: allowed.to_owned() });
+        if let Some(label) = &self.wanted_label {
+            let allowed = "messages of ROMA Connect MQS have no labels: choose by the body with only";
+            return refuse("tag", label.clone(), allowed);
+        }
+        if let Some(name) = self.wanted_attribute.as_ref().filter(|_| self.unchanged) {
+            let allowed = "messages of ROMA Connect MQS have no attributes: choose by the body with only";
+            return refuse("attribute", name.clone(), allowed);
+        }
+        if let Some(times) = self.max_redrives {
+            let allowed = "messages of ROMA Connect MQS carry no count of redrives: leave it out, and messages that fail again \
+                           during the redrive stay parked";
+            return refuse("max_redrives", times.to_string(), allowed);
+        }
+        if self.edited_originals {
+            let allowed = "ROMA Connect MQS has no dead letters, whose originals this is about: leave it out";
+            return refuse("edited_originals", "true".to_owned(), allowed);
+        }
+        Ok(())
     }
 
     fn open_journal(&self) -> Result<(Option<Journal>, Legacy), Error> {

@@ -17,6 +17,7 @@ use crate::{
             Handler,
             batch::{BatchHandler, Batching},
             kind::HandlerKind,
+            needed,
             service::{DeliveryService, HandlerService, ServiceHandler},
         },
         lifecycle::Worker,
@@ -330,7 +331,16 @@ impl WorkerBuilder {
             }
             HandlerKind::Batch(handler) => HandlerKind::Batch(handler),
             HandlerKind::Single(handler) => {
-                HandlerKind::Single(layers.into_iter().fold(handler, |handler, layer| layer(handler)))
+                let apply = || layers.into_iter().fold(handler, |handler, layer| layer(handler));
+                let (handler, attributes) = needed::collect(apply);
+                if let Some(name) = attributes.first().filter(|_| dialect == Dialect::Mqs) {
+                    let problem = format!(
+                        "deduplicates by the attribute {name}, and messages of ROMA Connect MQS have none: use \
+                         Deduplicate::by_pointer with a place in the body, such as /order/id"
+                    );
+                    return Err(SettingChecks::one("layer", problem));
+                }
+                HandlerKind::Single(handler)
             }
         };
         for warning in settings.warnings() {

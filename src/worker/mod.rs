@@ -108,6 +108,8 @@ pub(crate) mod internal {
         settlement::lease::MIN_MARGIN as ACK_MARGIN,
     };
 }
-pub(crate) use self::{failure::wrapped, fetch::rate_limit::TokenBucket, limit::shared::SharedLimit};
+pub(crate) use self::{
+    failure::wrapped, fetch::rate_limit::TokenBucket, handler::needed::needs_attribute, limit::shared::SharedLimit,
+};
 pub use crate::spans::{MESSAGING_SYSTEM, SPANS};
 pub use dms_protocol::settings::{InvalidSetting, InvalidSettings};

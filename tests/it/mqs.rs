@@ -15,6 +15,7 @@ use dms_worker::{
     client::ConsumeOptions,
     message::{AckHandle, AckStatus, Message},
     queue::{NewQueue, QueueId, SourcePath, TagFilter},
+    redrive::Sweep,
     transport::{InProcess, Transport, TransportError},
     worker::{
         Batching, Delivery, HandlerError, MaxMessages, OnFailure, OnReject, OnStuck, OnUndecodable, Ordering, Rate,
@@ -512,10 +513,11 @@ type Setting<B> = (&'static str, Option<&'static str>, fn(B) -> B);
 /// Whether every public method of a builder, beside `others`, is in a table of settings.
 #[track_caller]
 fn all_are_listed<B>(builder: &str, settings: &[Setting<B>], others: &[&str]) {
-    let api = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/api/dms-worker.txt")).unwrap();
+    let apis = ["/api/dms-worker.txt", "/api/dms-protocol.txt"];
+    let api = apis.map(|api| std::fs::read_to_string(env!("CARGO_MANIFEST_DIR").to_owned() + api).unwrap()).concat();
     let method = |line: &str| {
-        let (_, rest) = line.split_once(&format!("::{builder}::"))?;
-        Some(rest.split(['(', '<']).next()?.to_owned())
+        let (_, rest) = line.split('(').next()?.split_once(&format!("::{builder}::"))?;
+        Some(rest.split('<').next()?.to_owned())
     };
     let methods: BTreeSet<String> = api.lines().filter(|line| line.starts_with("pub fn ")).filter_map(method).collect();
     let listed = settings.iter().map(|(name, ..)| *name).chain(others.iter().copied());
@@ -654,5 +656,140 @@ fn every_setting_of_a_client_works_or_is_refused() {
                 assert!(error.contains(text) && error.contains("ROMA Connect MQS"), "{name}: {error}");
             }
         }
+    }
+}
+
+/// What a redrive of parked messages was asked for, and could not do, is refused before anything is consumed.
+#[tokio::test(start_paused = true)]
+async fn every_setting_of_a_redrive_works_or_is_refused() {
+    let settings: &[Setting<Redrive>] = &[
+        ("attribute", None, |redrive| redrive.attribute("dms-reason", "failed")),
+        ("attribute", Some("attribute is"), |redrive| redrive.attribute("tenant", 7).unchanged(true)),
+        ("dry_run", None, |redrive| redrive.dry_run(true)),
+        ("edited_originals", Some("edited_originals is"), |redrive| redrive.edited_originals(true)),
+        ("journal", None, |redrive| redrive.journal(std::env::temp_dir().join(format!("mqs-{}", std::process::id())))),
+        ("map", None, |redrive| redrive.map(|copy| copy)),
+        ("max_redrives", Some("max_redrives is 3"), |redrive| redrive.max_redrives(3)),
+        ("only", None, |redrive| redrive.only(|message| message.body.as_str().contains('7'))),
+        ("skip_filtered", None, |redrive| redrive.skip_filtered(true)),
+        ("sweep", None, |redrive| redrive.sweep(|sweep| sweep.max(1))),
+        ("tag", Some("tag is red"), |redrive| redrive.tag("red")),
+        ("to", None, |redrive| redrive.to("elsewhere")),
+        ("to_service", None, |redrive| {
+            redrive.to_service(Client::builder("http://dms.test", "p").build().unwrap(), "elsewhere")
+        }),
+        ("unchanged", None, |redrive| redrive.unchanged(true)),
+    ];
+    all_are_listed("Redrive", settings, &["new", "fmt"]);
+    let (server, client) = server().await;
+    for (name, refused, set) in settings {
+        let source = SourcePath::messages("parked", "ops");
+        refused_alone(name, *refused, set(Redrive::new(client.clone(), source)).run(std::future::pending()).await);
+    }
+    let dead = Redrive::new(client.clone(), SourcePath::dead_letters("t", "g")).run(std::future::pending()).await;
+    refused_alone("dead letters", Some("park messages in another topic"), dead);
+
+    let settings: &[Setting<Sweep>] = &[
+        ("ack_wait", None, |sweep| sweep.ack_wait(Duration::from_secs(15))),
+        ("at_least", None, |sweep| sweep.at_least(Duration::from_secs(1))),
+        ("filter", Some("labels is red"), |sweep| {
+            sweep.filter(TagFilter { tags: vec!["red".to_owned()], ..TagFilter::default() })
+        }),
+        ("linger", None, |sweep| sweep.linger(Duration::from_secs(1))),
+        ("max", None, |sweep| sweep.max(1)),
+        ("on_progress", None, |sweep| sweep.on_progress(|_| {})),
+        ("parked", None, |sweep| sweep.parked(true)),
+        ("rate", None, |sweep| sweep.rate(5.0)),
+    ];
+    all_are_listed("Sweep", settings, &["new", "lease", "fmt"]);
+    for (name, refused, set) in settings {
+        let redrive = Redrive::new(client.clone(), SourcePath::messages("parked", "ops")).sweep(set);
+        refused_alone(name, *refused, redrive.run(std::future::pending()).await);
+    }
+    server.close().await;
+}
+
+/// Whether a result is the expected refusal, or none.
+#[track_caller]
+fn refused_alone<T: std::fmt::Debug>(name: &str, refused: Option<&str>, result: Result<T, impl ToString>) {
+    match (refused, result.map_err(|error| error.to_string())) {
+        (None, Ok(_)) => {}
+        (Some(text), Err(error)) if error.contains(text) && error.contains("ROMA Connect MQS") => {}
+        (_, result) => panic!("{name}: {result:?}"),
+    }
+}
+
+#[tokio::test]
+async fn every_part_of_a_message_and_every_option_of_a_call_works_or_is_refused() {
+    let script = Script::new([]);
+    let client = mqs(&script);
+    let parts: &[Setting<Message>] = &[
+        ("attribute", Some("attributes"), |message| message.attribute("n", 1)),
+        ("tag", Some("labels"), |message| message.tag("red")),
+        ("trace_context", Some("attributes"), |message| {
+            let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+            message.trace_context(&dms_worker::trace_context::TraceContext::parse(parent, None).unwrap())
+        }),
+        ("deduplication_key", Some("deduplication key"), |message| message.deduplication_key("k")),
+        ("deduplication_window", Some("deduplication key"), |message| {
+            message.deduplication_window(Duration::from_secs(9))
+        }),
+        ("delay", Some("delay"), |message| message.delay(Duration::from_secs(1))),
+    ];
+    all_are_listed("Message", parts, &["new", "json", "text", "clone", "eq", "fmt"]);
+    for (name, refused, set) in parts {
+        refused_alone(name, *refused, client.send(&topic(), &[set(Message::text("a"))]).await);
+    }
+    let options: &[Setting<SendOptions>] = &[
+        ("allow_duplicates", None, |options| options.allow_duplicates(true)),
+        ("return_ids", Some("return_ids"), |options| options.return_ids(true)),
+    ];
+    all_are_listed("SendOptions", options, &["new", "clone", "default", "eq", "fmt"]);
+    let options: &[Setting<ConsumeOptions>] = &[
+        ("ack_wait", None, |options| options.ack_wait(Duration::from_secs(1))),
+        ("filter", Some("labels"), |options| {
+            options.filter(TagFilter { tags: vec!["red".to_owned()], ..TagFilter::default() })
+        }),
+        ("max_messages", None, |options| options.max_messages(3)),
+        ("poll_wait", None, |options| options.poll_wait(Duration::from_secs(30))),
+    ];
+    all_are_listed("ConsumeOptions", options, &["check", "check_for", "new", "clone", "default", "eq", "fmt"]);
+    for (name, refused, set) in options {
+        refused_alone(name, *refused, set(ConsumeOptions::new()).check_for(Dialect::Mqs));
+    }
+    assert_eq!(script.requests(), [""; 0], "nothing was sent");
+}
+
+/// A layer that looks for its key in an attribute would do nothing, also inside a stack of layers.
+#[test]
+fn every_layer_works_or_is_refused() {
+    use dms_worker::layers::{Chaos, CircuitBreaker, Deduplicate, MemoryStore, RateLimit, Retry, Timeout};
+    let day = Duration::from_secs(86_400);
+    let by_attribute = || Deduplicate::by_attribute("order_id", MemoryStore::new(10), day);
+    let client = Client::builder("http://mqs.test", "").dialect(Dialect::Mqs).build().unwrap();
+    let of = |client: &Client| {
+        Worker::builder(client.clone()).queue("t").group("g").handler(handler_fn(|| async { Ok(()) }))
+    };
+    let builder = || of(&client);
+    let own = Client::builder("http://dms.test", "p").build().unwrap();
+    of(&own).layer(by_attribute()).build().unwrap();
+    let refused = Some("Deduplicate::by_pointer");
+    let layers = [
+        ("Chaos", None, builder().layer(Chaos::new(1))),
+        ("CircuitBreaker", None, builder().layer(CircuitBreaker::new(3, Duration::from_secs(1)))),
+        ("Deduplicate", None, builder().layer(Deduplicate::by_pointer("/order/id", MemoryStore::new(10), day))),
+        ("Deduplicate", refused, builder().layer(by_attribute())),
+        ("Deduplicate", refused, builder().layer(tower::layer::util::Stack::new(by_attribute(), Timeout::new(day)))),
+        ("RateLimit", None, builder().layer(RateLimit::new(rate()))),
+        ("Retry", None, builder().layer(Retry::new(dms_worker::retry::RetryPolicy::default()))),
+        ("Timeout", None, builder().layer(Timeout::new(Duration::from_secs(1)))),
+    ];
+    let api = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/api/dms-worker.txt")).unwrap();
+    let name = |line: &str| Some(line.split_once("Layer<S> for dms_worker::layers::")?.1.to_owned());
+    let all: BTreeSet<_> = api.lines().filter_map(name).filter(|name| !name.starts_with("AroundLayer")).collect();
+    let listed = layers.iter().map(|(name, ..)| (*name).to_owned()).collect();
+    assert_eq!(all, listed, "a new layer needs a line here");
+    for (name, refused, builder) in layers {
+        refused_alone(name, refused, builder.build().map(drop));
     }
 }

@@ -7,6 +7,7 @@ pub(crate) mod error;
 pub mod extract;
 pub(crate) mod function;
 pub(crate) mod kind;
+pub(crate) mod needed;
 pub(crate) mod outcome;
 pub(crate) mod service;
 

@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use crate::cli::support::{
-    context::Context,
+    context::{Context, NO_PROJECTS},
     contexts::{Contexts, SavedContext},
     failure::{Failure, Kind},
     table::Table,
@@ -146,6 +146,9 @@ fn add(contexts: &mut Contexts, name: &str, saved: SavedContext, replace: bool) 
     }
     if saved.endpoint.is_none() && saved.config.is_none() {
         return usage("a context needs a service: add --endpoint URL, or -c FILE".to_owned());
+    }
+    if saved.dialect.as_deref() == Some("mqs") && saved.project_id.is_some() {
+        return usage(NO_PROJECTS.to_owned());
     }
     // A URL with a password would save a secret.
     if let Some(endpoint) = saved.endpoint.as_ref().filter(|endpoint| without_secrets(endpoint) != **endpoint) {

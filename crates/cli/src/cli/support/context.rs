@@ -13,7 +13,7 @@ use crate::{
         output::Printer,
         terminal,
     },
-    config::{Config, Loaded, Request, ServerAuth, load, search},
+    config::{self, Config, Loaded, Request, ServerAuth, load, search},
     sidecar::assemble::connect,
 };
 use dms_protocol::internal::secret_url::without_secrets;
@@ -21,6 +21,9 @@ use dms_worker::{Dialect, client::Client};
 
 /// What a command that ends logs: a client that gives up says so, and the command's own error says the same.
 const QUIETLY: &str = "warn,dms_worker::client=off";
+
+/// The refusal of a project over ROMA Connect MQS.
+pub(crate) const NO_PROJECTS: &str = "ROMA Connect MQS has no projects: leave out the project id";
 
 /// A context that was chosen for a command.
 #[derive(Debug)]
@@ -202,6 +205,9 @@ impl Context {
 
     fn client_by(&self, request: &Request) -> Result<Client, Failure> {
         let config = self.load_by(request)?.config;
+        if config.dms.dialect == config::Dialect::Mqs && self.global.project_id.is_some() {
+            return Err(Failure::of(Kind::Usage, NO_PROJECTS));
+        }
         // Set once: a command makes one client.
         let _ = self.endpoint.set(without_secrets(&connect::endpoint(&config)));
         connect::to_service(&config).map_err(|error| Failure::of(Kind::Config, error.to_string()).because(error))

@@ -28,7 +28,7 @@ const SECTIONS: [&str; 9] =
     ["dms", "server", "workers", "publishers", "outboxes", "admin", "shutdown", "log", "limits"];
 
 /// The help texts of all commands, by their words.
-fn helps(program: &Program) -> BTreeMap<String, String> {
+pub(crate) fn helps(program: &Program) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
     let mut open = vec![Vec::new()];
     while let Some(words) = open.pop() {

@@ -1,6 +1,7 @@
 //! ROMA Connect MQS through the program: `serve` at one end, and everything that speaks the dialect at the other.
 
 use std::{
+    collections::BTreeSet,
     io::{Read, Write},
     net::{TcpListener, TcpStream},
     sync::mpsc::{Receiver, channel},
@@ -262,4 +263,191 @@ fn the_tour_and_the_load_generator_speak_mqs() {
     assert!(text.contains("\"p99\""), "{text}");
     let refused = program.run(&["demo", "--dialect", "kafka"]).failed(2);
     assert!(refused.contains("write dms or mqs"), "{refused}");
+}
+
+/// Commands over MQS that are refused as a whole, with arguments.
+const REFUSED: &[&[&str]] = &[
+    &["group", "create", "t", "g"],
+    &["group", "delete", "t", "g", "--yes"],
+    &["group", "list", "t"],
+    &["message", "discard", "x", "--yes"],
+    &["message", "retry", "x"],
+    &["message", "show", "x"],
+    &["queue", "copy", "t", "u"],
+    &["queue", "create", "t"],
+    &["queue", "delete", "t", "--yes"],
+    &["queue", "list"],
+    &["queue", "show", "t"],
+    &["quota"],
+    &["stats", "t", "g"],
+    &["tag", "add", "t", "a=1"],
+    &["tag", "list", "t"],
+    &["tag", "project"],
+    &["tag", "remove", "t", "a"],
+    &["top"],
+];
+
+/// Commands that look for another service: files, the admin address of this project's server, or a process of their own.
+const ELSEWHERE: &[&str] = &[
+    "cluster drain",
+    "cluster move",
+    "cluster status",
+    "completions",
+    "config schema",
+    "config show",
+    "context add",
+    "context list",
+    "context remove",
+    "context show",
+    "context use",
+    "data backup",
+    "data check",
+    "data damaged",
+    "data export",
+    "data import",
+    "data rebuild-index",
+    "data repair",
+    "data skip",
+    "data verify",
+    "health",
+    "key add",
+    "key list",
+    "key remove",
+    "man",
+    "peek",
+    "queue purge",
+    "queue update",
+    "run",
+    "schedule add",
+    "schedule list",
+    "schedule pause",
+    "schedule remove",
+    "schedule resume",
+    "serve",
+];
+
+/// The options of the commands that speak MQS, in order of their names. What is in brackets is refused, or has no effect with any
+/// service; `OPTIONS` shows it.
+const SPOKEN: &[(&str, &str)] = &[
+    (
+        "bench",
+        "against batch connections data-dir duration messages queue rate report run server-pid size (sweep) up-to",
+    ),
+    ("check", "online"),
+    ("demo", "(keep) orders"),
+    ("dlq discard", "dry-run match match-body max parked (tag) yes"),
+    ("dlq dump", "ack append file match match-body max parked (tag)"),
+    ("dlq list", "(admin) by-reason parked"),
+    (
+        "dlq redrive",
+        "dry-run (edited) file journal match match-body max (max-redrives) parked rate resume (set) (tag) to unset",
+    ),
+    ("dlq show", "(admin) match match-body max parked (tag)"),
+    ("queue move", "dry-run group journal (match) match-body max rate (tag) to-config to-endpoint (to-project-id)"),
+    ("receive", "ack ack-wait (all-tags) (dead-letters) follow max no-ack (tag) wait"),
+    (
+        "send",
+        "allow-duplicates (attribute) (deduplication-key) (deduplication-window) (delay) file (ids) journal rejected resume (tag) text",
+    ),
+];
+
+/// The options of every command.
+const GLOBAL: &str = "(api-version) color config context dialect endpoint help output (project-id) quiet verbose";
+
+/// Options that cannot work, with a part of the refusal.
+const OPTIONS: &[(&[&str], &str)] = &[
+    (&["--api-version", "v1.0", "receive", "t", "g"], "leave it out"),
+    (&["--project-id", "p", "receive", "t", "g"], "leave out the project id"),
+    (&["bench", "--dialect", "mqs", "--sweep"], "leave out --sweep"),
+    (&["demo", "--dialect", "mqs", "--keep"], "leave out --dialect mqs"),
+    (&["dlq", "discard", "t", "g", "--parked", "--yes", "--tag", "a"], "--match-body"),
+    (&["dlq", "dump", "t", "g", "--parked", "--tag", "a"], "--match-body"),
+    (&["dlq", "list", "t", "g", "--parked", "--by-reason", "--admin", "http://127.0.0.1:1"], "leave it out"),
+    (&["dlq", "redrive", "t", "g", "--parked", "--edited"], "leave it out"),
+    (&["dlq", "redrive", "t", "g", "--parked", "--max-redrives", "2"], "leave it out"),
+    (&["dlq", "redrive", "t", "g", "--parked", "--set", "a=1"], "leave it out"),
+    (&["dlq", "redrive", "t", "g", "--parked", "--tag", "a"], "--match-body"),
+    (&["dlq", "show", "t", "g", "--parked", "--admin", "http://127.0.0.1:1"], "leave it out"),
+    (&["dlq", "show", "t", "g", "--parked", "--tag", "a"], "--match-body"),
+    (&["queue", "move", "t", "u", "--group", "g", "--match", "a=1"], "--match-body"),
+    (&["queue", "move", "t", "u", "--group", "g", "--tag", "a"], "--match-body"),
+    (&["queue", "move", "t", "u", "--group", "g", "--to-project-id", "p"], "leave out the project id"),
+    (&["receive", "t", "g", "--dead-letters"], "park messages in another topic"),
+    (&["receive", "t", "g", "--tag", "a", "--all-tags"], "filter in the handler"),
+    (&["send", "t", "1", "--attribute", "a=1"], "put them into the body"),
+    (
+        &["send", "t", "1", "--deduplication-key", "k", "--deduplication-window", "1s"],
+        "deduplicate by a value in the body",
+    ),
+    (&["send", "t", "1", "--delay", "3s"], "send the message later"),
+    (&["send", "t", "1", "--ids"], "leave it out"),
+    (&["send", "t", "1", "--tag", "a"], "put them into the body"),
+    (
+        &["context", "add", "c", "--endpoint", "http://127.0.0.1:1", "--dialect", "mqs", "--project-id", "p"],
+        "the project id",
+    ),
+];
+
+#[test]
+fn every_command_and_option_works_over_mqs_or_is_refused() {
+    let mqs = Mqs::new();
+    let helps = super::hints::helps(&mqs.program);
+    let is_command =
+        |words: &&str| !words.is_empty() && !helps.keys().any(|other| other.starts_with(&format!("{words} ")));
+    let commands: BTreeSet<&str> = helps.keys().map(String::as_str).filter(is_command).collect();
+    let spoken = SPOKEN.iter().map(|(command, _)| *command).chain(ELSEWHERE.iter().copied()).map(str::to_owned);
+    let name = |args: &&[&str]| [args[0].to_owned(), args[..2.min(args.len())].join(" ")];
+    let refused = REFUSED.iter().filter_map(|args| name(args).into_iter().find(|name| commands.contains(&**name)));
+    let listed: BTreeSet<String> = spoken.chain(refused).collect();
+    assert_eq!(commands, listed.iter().map(String::as_str).collect(), "a new command needs a line here");
+
+    let mut not_working = BTreeSet::new();
+    for (command, options) in SPOKEN {
+        let names: BTreeSet<_> = options.split(' ').chain(GLOBAL.split(' ')).collect();
+        let found: BTreeSet<_> = helps[*command]
+            .lines()
+            .filter(|line| line.trim_start().starts_with('-'))
+            .filter_map(|line| line.split_once("--")?.1.split([' ', '.']).next())
+            .collect();
+        let plain = |name: &str| name.trim_matches(['(', ')']).to_owned();
+        assert_eq!(
+            found,
+            names.iter().map(|name| plain(name)).collect::<BTreeSet<_>>().iter().map(String::as_str).collect(),
+            "a new option of {command} needs a line here"
+        );
+        not_working.extend(names.iter().filter(|name| name.starts_with('(')).map(|name| format!("--{}", plain(name))));
+    }
+    let shown: BTreeSet<_> = OPTIONS.iter().flat_map(|(args, _)| args.iter()).map(|arg| (*arg).to_owned()).collect();
+    assert!(not_working.is_subset(&shown), "{:?}", not_working.difference(&shown).collect::<Vec<_>>());
+
+    for args in REFUSED {
+        let refused = mqs.run(args);
+        assert_ne!(refused.code, Some(0), "{args:?}");
+        let text = refused.stderr;
+        assert!(text.contains("ROMA Connect MQS"), "{args:?}: {text}");
+    }
+    for (args, remedy) in OPTIONS {
+        let refused = mqs.run(args);
+        assert_ne!(refused.code, Some(0), "{args:?}");
+        let text = refused.stderr;
+        assert!(text.contains(remedy) && (text.contains("MQS") || text.contains("mqs")), "{args:?}: {text}");
+    }
+}
+
+/// Conditions look at the message in a parked document, not at the document.
+#[test]
+fn parked_messages_are_discarded_by_what_is_in_their_documents() {
+    let mqs = Mqs::new();
+    for n in 0..3 {
+        let document =
+            format!(r#"{{"body":{{"n":{n}}},"attributes":{{"dms-reason":"failed","dms-origin":"orders"}}}}"#);
+        mqs.run(&["send", "parked", &document]).ok();
+    }
+    let discard = |condition: &[&str]| {
+        let command = ["-o", "json", "dlq", "discard", "parked", "ops", "--parked", "--yes"];
+        mqs.run(&[&command[..], condition].concat()).json()["discarded"].clone()
+    };
+    assert_eq!(discard(&["--match-body", "/n=1"]), json!(1));
+    assert_eq!(discard(&["--match", "dms-reason=rejected"]), json!(0));
+    assert_eq!(discard(&["--match", "dms-reason=failed"]), json!(2));
 }

@@ -3,12 +3,18 @@
 use clap::Args;
 use serde_json::{Value, value::RawValue};
 
-use crate::cli::commands::send;
+use crate::cli::{
+    commands::send,
+    support::failure::{Failure, Kind},
+};
 use dms_protocol::{
     internal::json::at,
     message::{Attributes, Body, Message, ReceivedMessage},
 };
-use dms_worker::client::PeekedMessage;
+use dms_worker::{
+    Dialect,
+    client::{Client, PeekedMessage},
+};
 
 /// Conditions that all have to hold.
 #[derive(Clone, Debug, Default, Args)]
@@ -42,6 +48,18 @@ impl Filter {
     /// Whether a condition is about attributes or labels.
     pub(crate) fn needs_more_than_bodies(&self) -> bool {
         !self.attributes.is_empty() || !self.tags.is_empty()
+    }
+
+    /// Refuses conditions that no message of the client's service can pass.
+    ///
+    /// # Errors
+    /// Over ROMA Connect MQS when there is a condition about labels. A parked message has the attributes of its history.
+    pub(crate) fn check_for(&self, client: &Client) -> Result<(), Failure> {
+        if self.tags.is_empty() || client.dialect() == Dialect::Dms {
+            return Ok(());
+        }
+        let text = "--tag: messages of ROMA Connect MQS have no labels: choose them with --match-body";
+        Err(Failure::of(Kind::Usage, text))
     }
 
     /// Whether a message that was consumed passes.

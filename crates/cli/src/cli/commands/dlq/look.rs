@@ -32,6 +32,7 @@ use dms_protocol::{
     queue::{ConsumerGroup, SourcePath},
 };
 use dms_worker::{
+    Dialect,
     client::{Client, PeekedMessage},
     redrive::Sweep,
     worker::attributes::{ATTEMPTS, ERROR, FIRST_FAILURE, LAST_FAILURE, REASON, WORKER},
@@ -150,6 +151,11 @@ pub(super) struct Look<'a> {
 impl Look<'_> {
     /// The messages: shown by the server, or leased for the look.
     pub(super) async fn rows(&self, client: &Client, context: &Context) -> Result<Vec<Row>, Failure> {
+        self.filter.check_for(client)?;
+        if self.admin.is_some() && client.dialect() == Dialect::Mqs {
+            let text = "--admin: ROMA Connect MQS has no admin address: leave it out, and the messages are leased for the look";
+            return Err(Failure::of(Kind::Usage, text));
+        }
         let source = self.which.source(client).await?;
         match peeked(client, self, &source, context).await? {
             Some(rows) => Ok(rows),
@@ -272,6 +278,7 @@ fn shortened(text: &str) -> String {
 
 /// Prints messages as JSON lines, or writes them to a file.
 pub(super) async fn dump(client: &Client, args: DumpArgs, context: &Context) -> Result<(), Failure> {
+    args.filter.check_for(client)?;
     let printer = context.printer();
     let max = args.max.unwrap_or(u64::MAX);
     let mut file = args.file.as_deref().map(|path| open(path, args.append)).transpose()?;

@@ -115,11 +115,20 @@ impl RedriveArgs {
             _ if !self.set.is_empty() => Some("--set"),
             _ => None,
         };
-        refused.map_or(Ok(()), |option| {
+        if let Some(option) = refused {
             let text =
                 format!("{option} needs attributes, which messages of ROMA Connect MQS do not have: leave it out");
-            Err(Failure::of(Kind::Usage, text))
-        })
+            return Err(Failure::of(Kind::Usage, text));
+        }
+        // A file may be of another service.
+        if self.file.is_some() || client.dialect() == Dialect::Dms {
+            return Ok(());
+        }
+        if self.edited {
+            let text = "--edited is about dead letters, which ROMA Connect MQS does not have: leave it out";
+            return Err(Failure::of(Kind::Usage, text));
+        }
+        self.filter.check_for(client)
     }
 }
 
@@ -161,10 +170,10 @@ async fn from_group(client: &Client, args: &RedriveArgs, which: &Selection, cont
     let about = format!("{endpoint} {project} {source:?}");
     let journal = journal_file("redrive", &about, args.journal.as_deref(), args.dry_run, context);
     let progress = SweepBar::new(context);
-    let redrive = Redrive::new(client.clone(), source)
-        .max_redrives(args.max_redrives())
-        .edited_originals(args.edited)
-        .dry_run(args.dry_run);
+    let mut redrive = Redrive::new(client.clone(), source).edited_originals(args.edited).dry_run(args.dry_run);
+    if let Some(times) = args.max_redrives {
+        redrive = redrive.max_redrives(times);
+    }
     let mut redrive = with_options(redrive, (args.max, args.rate), &args.filter, journal, &progress);
     if let Some(queue) = &args.to {
         redrive = redrive.to(client.find_queue(queue).await?.id);
@@ -336,6 +345,7 @@ fn choose(args: &RedriveArgs, left: &mut SkippedLines, message: Message) -> Choi
 
 /// Throws messages away.
 pub(super) async fn discard(client: &Client, args: DiscardArgs, context: &Context) -> Result<(), Failure> {
+    args.filter.check_for(client)?;
     let source = args.which.source(client).await?;
     if !args.dry_run {
         let what =
@@ -345,7 +355,8 @@ pub(super) async fn discard(client: &Client, args: DiscardArgs, context: &Contex
     let mut discard = Discard::new(args.filter, args.dry_run, args.max);
     let progress = SweepBar::new(context);
     let mut shown = progress.clone();
-    let sweep = Sweep::new(client.clone(), source).ack_wait(Duration::from_secs(300)).max(args.max);
+    let sweep = Sweep::new(client.clone(), source).parked(args.which.parked);
+    let sweep = sweep.ack_wait(Duration::from_secs(300)).max(args.max);
     let sweep = sweep.on_progress(move |report| shown.show(report));
     let swept = sweep.run(&mut discard, signals::first()).await;
     progress.clear();
