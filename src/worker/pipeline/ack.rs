@@ -168,20 +168,28 @@ async fn send(
 }
 
 /// Why messages of the batch failed or were rejected. For a message that was still running at the deadline, or whose
-/// run panicked, no reason has been recorded yet.
+/// run panicked, no reason has been recorded yet. A message that was not started, or that the shutdown stopped, has none,
+/// although a service without releases counts a failure.
 fn failures(context: &Context, batch: &Deliveries, ledger: &Ledger, reported: Settlement) -> Vec<(usize, Failure)> {
     let mut failures = batch.failures();
     if let Some(message) = batch.messages().get(reported.done).filter(|_| reported.fails())
         && !failures.iter().any(|(position, _)| *position == reported.done)
+        && let Some(outcome) = unrecorded(context, ledger.verdict(reported.done))
     {
-        let outcome = match ledger.verdict(reported.done) {
-            None => HandlerOutcome::TimedOut,
-            Some(_) => HandlerOutcome::Panicked("outside of the handler"),
-        };
         let report = context.failure.report(message, &outcome, false);
         failures.push((reported.done, Failure { report, pause: None }));
     }
     failures
+}
+
+/// The outcome of a message whose failure was not recorded.
+fn unrecorded(context: &Context, verdict: Option<Verdict>) -> Option<HandlerOutcome<'static>> {
+    match verdict {
+        Some(Verdict::NotStarted) => None,
+        None if context.control.interrupt.is_cancelled() => None,
+        None => Some(HandlerOutcome::TimedOut),
+        Some(_) => Some(HandlerOutcome::Panicked("outside of the handler")),
+    }
 }
 
 fn status(ledger: &Ledger, reported: Settlement, position: usize) -> AckStatus {

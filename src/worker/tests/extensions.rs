@@ -96,6 +96,22 @@ async fn a_release_that_is_refused_becomes_a_failure() {
     running.after(SECOND).await;
     running.stop().await;
     assert_eq!(script.acks(), [list(&[("a", RELEASE)]), list(&[("a", FAIL)])]);
+    assert!(script.failures.lock().unwrap().is_empty(), "a handler that the shutdown stopped has not failed");
+}
+
+/// The status says that the message failed, because the service knows no other. It has no reason, so none is invented.
+#[tokio::test(start_paused = true)]
+async fn a_message_that_was_not_started_has_no_reason_to_have_failed() {
+    for (extensions, refused) in [(Extensions::ALL, 2), (Extensions::NONE, 0)] {
+        let script = with(extensions, &[&["a1"], &["a2"]]);
+        script.refuses_extensions.store(refused, SeqCst);
+        let settings = Settings { grace: SECOND, ordering: Ordering::by_attribute("key"), ..Settings::default() };
+        let running = Running::start(&script, settings, |_, _| std::future::pending());
+        running.after(SECOND).await;
+        running.stop().await;
+        assert!(script.acks().contains(&list(&[("a2", FAIL)])), "{:?}", script.acks());
+        assert!(script.failures.lock().unwrap().is_empty(), "refused: {refused}");
+    }
 }
 
 /// A parking queue that was deleted stores nothing, and a copy that is too large is refused each time. Without dead
