@@ -100,7 +100,7 @@ pub enum BrokerError {
     /// change that reached the disk.
     #[error("the store failed")]
     Store(#[source] Arc<dyn std::error::Error + Send + Sync>),
-    /// It is unknown whether the change was made, because the broker stopped meanwhile or did not answer. The text is for the log.
+    /// It is unknown whether the change was made, because the broker stopped meanwhile, did not answer, or lost its store. The text is for the log.
     #[error("it is not known whether the change was made: {0}")]
     Unsure(Cow<'static, str>),
     /// Another server may be serving these queues now.

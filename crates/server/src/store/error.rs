@@ -9,7 +9,7 @@ use std::{
 /// The cause of a failed call, shared by all callers that wait for it.
 pub(crate) type Cause = Arc<dyn Error + Send + Sync>;
 
-/// Why a call of a store failed. The variant says what the caller may do next. The outcome is known in each of them.
+/// Why a call of a store failed. The variant says what the caller may do next, and whether something was changed.
 #[derive(Clone, Debug, thiserror::Error)]
 pub(crate) enum StoreError {
     /// The call failed and changed nothing: the disk is full, say, or a read failed. The same call may succeed later.
@@ -18,13 +18,16 @@ pub(crate) enum StoreError {
     /// The store cannot keep one of these records, and nothing was changed. The same records are refused again, others are not.
     #[error("{0}")]
     Refused(Cause),
-    /// The store no longer belongs to this process: its lock is gone, another process may own it, or it was released. Every later call
-    /// fails, and no answer may rest on what this process still has in memory.
+    /// The store no longer belongs to this process: its lock is gone, another process may own it, or it was released. The call changed
+    /// nothing. Every later call fails, and no answer may rest on what this process still has in memory.
     #[error("{0}")]
     Lost(Cause),
-    /// As [`Lost`](Self::Lost), and this call changed nothing and never will: the owner of the store may make it.
+    /// As [`Lost`](Self::Lost), and this call never will change anything: the owner of the store may make it.
     #[error("{0}")]
     Fenced(Cause),
+    /// As [`Lost`](Self::Lost), but it is not known whether this call took effect before.
+    #[error("{0}")]
+    Unsure(Cause),
 }
 
 impl StoreError {
@@ -51,10 +54,20 @@ impl StoreError {
         Self::Fenced(Arc::from(error.into()))
     }
 
+    /// The store belongs to this process no more, and the call may have taken effect before.
+    #[cfg(any(test, feature = "postgres"))]
+    pub(crate) fn unsure(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::Unsure(Arc::from(error.into()))
+    }
+
     /// The cause.
     pub(crate) fn cause(&self) -> &Cause {
         match self {
-            Self::Failed(cause) | Self::Refused(cause) | Self::Lost(cause) | Self::Fenced(cause) => cause,
+            Self::Failed(cause)
+            | Self::Refused(cause)
+            | Self::Lost(cause)
+            | Self::Fenced(cause)
+            | Self::Unsure(cause) => cause,
         }
     }
 
@@ -65,12 +78,13 @@ impl StoreError {
             Self::Refused(cause) => Self::Refused(map(cause)),
             Self::Lost(cause) => Self::Lost(map(cause)),
             Self::Fenced(cause) => Self::Fenced(map(cause)),
+            Self::Unsure(cause) => Self::Unsure(map(cause)),
         }
     }
 
     /// Whether the store belongs to this process no more.
     pub(crate) fn is_lost(&self) -> bool {
-        matches!(self, Self::Lost(_) | Self::Fenced(_))
+        matches!(self, Self::Lost(_) | Self::Fenced(_) | Self::Unsure(_))
     }
 
     /// Whether the disk, or this user's quota on it, is full.

@@ -23,13 +23,12 @@ use tokio_postgres::{
 use crate::store::{
     Record, StoreError, StoredMessage, StreamId,
     postgres::{
-        PgStore, big,
+        CLOSED, PgStore, big,
         connect::{RETRY, Session},
         current::{COMMITS_ARE_GONE, Standing},
         duty::{Duty, Moment},
         error::{PostgresError, describe, failure},
         journal::{self, Appended, Change},
-        released,
         schema::make_chunk_table,
         slots::{self, Slot},
     },
@@ -346,6 +345,10 @@ impl PgStore {
             };
             match self.compared(&session, batch.commit_no).await {
                 Standing::Current => {}
+                Standing::Gone if is_unsure => {
+                    self.duty.lose();
+                    return Err(StoreError::unsure(COMMITS_ARE_GONE));
+                }
                 Standing::Gone => return Err(self.lose(COMMITS_ARE_GONE)),
                 Standing::Fenced => {
                     self.duty.lose();
@@ -441,8 +444,8 @@ impl PgStore {
     fn lost(&self, is_unsure: bool) -> StoreError {
         match (is_unsure, self.is_released()) {
             (false, _) => StoreError::fenced(PostgresError::NotOwner),
-            (true, true) => released(),
-            (true, false) => StoreError::lost(PostgresError::NotOwner),
+            (true, true) => StoreError::unsure(CLOSED),
+            (true, false) => StoreError::unsure(PostgresError::NotOwner),
         }
     }
 }

@@ -354,6 +354,9 @@ fn big(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
+/// What calls of a store that was released are told.
+const CLOSED: &str = "the store is closed";
+
 fn released() -> StoreError {
-    StoreError::lost("the store is closed")
+    StoreError::lost(CLOSED)
 }

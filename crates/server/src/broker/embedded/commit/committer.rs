@@ -27,6 +27,9 @@ const MAX_REQUESTS: usize = 2_000;
 /// The maximum number of bytes in one commit.
 const MAX_BYTES: usize = 8 * 1024 * 1024;
 
+/// Why the outcome of a change is not known.
+const LOST_MEANWHILE: &str = "the queue moved to another server while it was being stored";
+
 /// Commits requests until one of them says stop, or every sender is gone.
 ///
 /// # Cancel safety
@@ -245,7 +248,8 @@ impl Committer {
 
 /// Answers requests whose commit failed, and undoes their reservations.
 fn fail(core: &Core, requests: Vec<Request>, error: StoreError) {
-    tracing::debug!(%error, "the store could not commit; nothing was changed");
+    let is_known = !matches!(error, StoreError::Unsure(_));
+    tracing::debug!(%error, is_known, "the store could not commit; nothing was changed, if that is known");
     // A refused record says nothing about the store's health.
     if !matches!(error, StoreError::Refused(_)) {
         kinds(&requests).for_each(|kind| core.health.refused(kind, &error, core.clock.now_ms()));
@@ -284,6 +288,8 @@ fn answer(
         let logged = |error: StoreError| match error {
             // A cluster makes the call at the next owner.
             StoreError::Fenced(_) => BrokerError::Unavailable,
+            // The caller must not be told that nothing happened, and a cluster makes only those calls again that do no harm.
+            StoreError::Unsure(_) => BrokerError::Unsure(LOST_MEANWHILE.into()),
             error => BrokerError::Store(Arc::new(AlreadyLogged(error.cause().clone()))),
         };
         // The caller may be gone. The change is made anyway.

@@ -90,6 +90,20 @@ async fn a_change_that_the_store_refuses_for_its_owner_is_said_to_be_not_made() 
     }
 }
 
+/// The first try of a commit may have taken effect before another server took the store over. Told that the store failed, a caller
+/// would send again, and the messages could be there twice.
+#[tokio::test]
+async fn a_change_whose_outcome_is_not_known_when_the_store_is_lost_is_not_said_to_have_failed() {
+    let store = Arc::new(FlakyStore::default());
+    let scene = Scene::on(store.clone()).await;
+    store.fail_with(Some(StoreError::unsure("another server owns the store")));
+    let change = scene.send("1", NOW).await;
+    assert!(matches!(change, Err(BrokerError::Unsure(_))), "{change:?}");
+    // Nothing can come of a change that is begun after that.
+    let later = scene.send("2", NOW).await;
+    assert!(matches!(later, Err(BrokerError::Store(_))), "{later:?}");
+}
+
 /// A change that was not begun is not answered with the failure of the store, which might be taken for its own.
 #[tokio::test]
 async fn a_call_that_comes_after_the_store_was_lost_is_left_to_its_owner() {

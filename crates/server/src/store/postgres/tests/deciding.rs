@@ -86,6 +86,33 @@ fn a_try_that_takes_effect_late_is_not_done_twice() {
     assert_eq!(count(server, &config, "count(*) FROM journal"), 3);
 }
 
+/// The answer to the first try is lost, and another server owns the messages before the second one: the first may have taken effect.
+#[test]
+fn a_commit_that_is_unsure_when_the_messages_move_stays_unsure() {
+    let Some(server) = PgServer::shared() else { return };
+    for arrives in [true, false] {
+        let (config, owning, proxy) = behind_proxy(server);
+        proxy.losses.set(!arrives, true);
+        let losses = proxy.losses.clone();
+        let schema = config.schema.clone();
+        let taker = thread::spawn(move || {
+            let seen = losses.connections.load(Ordering::SeqCst);
+            while losses.connections.load(Ordering::SeqCst) == seen {
+                thread::sleep(Duration::from_millis(5));
+            }
+            server.psql("postgres", &format!("UPDATE {schema}.shard SET epoch = epoch + 1")).unwrap();
+            losses.set(false, false);
+        });
+        let lost = owning.store.commit(&[appended(2)]);
+        taker.join().unwrap();
+        assert!(matches!(lost, Err(StoreError::Unsure(_))), "{lost:?}");
+        assert!(owning.store.unsure() >= 1);
+        assert_eq!(count(server, &config, "count(*) FROM journal"), if arrives { 3 } else { 2 });
+        let later = owning.store.commit(&[appended(3)]);
+        assert!(matches!(later, Err(StoreError::Lost(_))), "nothing of it was sent: {later:?}");
+    }
+}
+
 /// PostgreSQL answers success, with a warning, when somebody cancels the wait for the standby.
 #[test]
 fn a_cancelled_wait_for_the_standby_is_no_answer() {
