@@ -25,7 +25,7 @@ use crate::{
         ScheduleSource, StorageTrouble, Stream, Usage,
     },
     net::tls::Tls,
-    store::postgres::{PeerUrl, jobs::JobRow, shards},
+    store::postgres::{PeerUrl, guard::Guard, jobs::JobRow, member::QueueElsewhere, shards},
 };
 use dms_protocol::{
     queue::{CreatedQueue, GroupId, NewQueue, ProjectId, ProjectTag, Queue, QueueId, QueueTag},
@@ -67,15 +67,18 @@ impl ClusterBroker {
     }
 
     /// Refuses a name that an imported queue in another shard has. While this is looked up, nobody else creates a queue of the project.
-    async fn refuse_imported(&self, project: &ProjectId, name: &str) -> Result<(), BrokerError> {
-        let member = self.shared.member();
-        let elsewhere = member.queues_elsewhere().await.map_err(failed)?;
+    async fn refuse_imported(
+        &self,
+        project: &ProjectId,
+        name: &str,
+        elsewhere: &[QueueElsewhere],
+    ) -> Result<(), BrokerError> {
         let Some(found) = elsewhere.iter().find(|found| found.project == *project && found.name == name) else {
             return Ok(());
         };
         match self.at(&found.id, Call::Queue { project: project.clone(), queue: found.id.clone() }).await {
             // It was deleted, so its name is free.
-            Err(BrokerError::QueueNotFound) => member.forget_elsewhere(&found.id).await.map_err(failed),
+            Err(BrokerError::QueueNotFound) => self.shared.member().forget_elsewhere(&found.id).await.map_err(failed),
             Err(error) => Err(error),
             Ok(_) => Err(BrokerError::QueueExists(name.to_owned())),
         }
@@ -99,8 +102,8 @@ impl crate::broker::sealed::Sealed for ClusterBroker {}
 impl Broker for ClusterBroker {
     async fn create_queue(&self, project: &ProjectId, queue: NewQueue) -> Result<CreatedQueue, BrokerError> {
         // Servers that create queues of one project at the same moment must not exceed its quota together.
-        let guard = self.shared.member().guard(project.as_str()).await;
-        let _guard = guard.map_err(|error| BrokerError::Store(std::sync::Arc::new(error)))?;
+        let guard = Guard::take(&self.shared.member(), project.as_str()).await.map_err(failed)?;
+        let elsewhere = guard.queues_elsewhere().await.map_err(failed)?;
         let usage = self.usage(project).await?;
         let alike = if queue.mode.is_kafka() { usage.kafka_queues } else { usage.queues };
         let quota = self.quotas(project).queues;
@@ -111,7 +114,7 @@ impl Broker for ClusterBroker {
             let is_taken = there.into_iter().map(Queue::from).any(|other| other.name == queue.name);
             return Err(if is_taken { BrokerError::QueueExists(queue.name) } else { BrokerError::QueueQuota(quota) });
         }
-        self.refuse_imported(project, &queue.name).await?;
+        self.refuse_imported(project, &queue.name, &elsewhere).await?;
         let call = Call::CreateQueue { project: project.clone(), queue: queue.into() };
         reply!(self.shared.call(shard, call).await?, Reply::Created(id, name, topic) => CreatedQueue::new(id, name, topic))
     }
@@ -377,8 +380,7 @@ impl Broker for ClusterBroker {
         source: ScheduleSource,
     ) -> Result<ScheduleOverview, BrokerError> {
         // Servers that add schedules of one project at the same moment must not give two queues the same name.
-        let guard = self.shared.member().guard(project.as_str()).await;
-        let _guard = guard.map_err(|error| BrokerError::Store(std::sync::Arc::new(error)))?;
+        let _guard = Guard::take(&self.shared.member(), project.as_str()).await.map_err(failed)?;
         let is_taken = |other: &ScheduleOverview| {
             other.project == *project && other.schedule.name == schedule.name && other.queue != *queue
         };

@@ -22,6 +22,7 @@ use crate::store::postgres::{
     connect::{Connector, Link, Session},
     duty::{Duty, Moment, OwnerStatus},
     error::{PostgresError, within},
+    guard::Spare,
     runtime::Runtime,
     schema::{self, Tables},
 };
@@ -36,7 +37,7 @@ pub(super) const LEAVE_TIMEOUT: Duration = Duration::from_secs(3);
 /// never answers, and the connection stays open.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a take-over may take, its tries included.
-const TAKE_TIMEOUT: Duration = Duration::from_secs(15);
+pub(super) const TAKE_TIMEOUT: Duration = Duration::from_secs(15);
 /// How often a take-over tries to get the row from a session of the dead owner.
 const TAKE_TRIES: usize = 3;
 /// How long each of them waits.
@@ -63,6 +64,8 @@ pub(crate) struct Member {
     /// The settings that are stored in the tables.
     pub(crate) tables: Tables,
     pub(super) beats: Link,
+    /// The session for the next guard.
+    pub(super) spare: Spare,
     pub(crate) counts: Arc<Counts>,
     takeover_after: Duration,
     /// The export that this program imports.
@@ -142,7 +145,21 @@ impl Member {
         let (cluster, takeover_after) = (watch::Sender::default(), config.takeover_after);
         let task = Mutex::default();
         let importing = config.importing;
-        Ok(Self { id, connector, runtime, tables, beats, counts, takeover_after, importing, state, cluster, task })
+        let spare = Spare::default();
+        Ok(Self {
+            id,
+            connector,
+            runtime,
+            tables,
+            beats,
+            spare,
+            counts,
+            takeover_after,
+            importing,
+            state,
+            cluster,
+            task,
+        })
     }
 
     /// Subscribes to what this server sees with each beat.
@@ -392,22 +409,6 @@ impl Member {
         }
     }
 
-    /// Keeps other servers from doing the same under this name, until the guard is dropped, or for 10 s.
-    ///
-    /// # Errors
-    /// When PostgreSQL fails.
-    pub(crate) async fn guard(self: &Arc<Self>, name: &str) -> Result<Session, PostgresError> {
-        let (this, name) = (Arc::clone(self), name.to_owned());
-        let guarded = async move {
-            // A separate session. Closing it ends the transaction, and with it the lock.
-            let session = this.connector.connect().await?;
-            session.batch("BEGIN").await?;
-            session.query("SELECT pg_advisory_xact_lock(hashtext('dms-worker ' || $1))", &[&name]).await?;
-            Ok::<_, PostgresError>(session)
-        };
-        self.runtime.run(async move { within(TAKE_TIMEOUT, guarded).await }).await
-    }
-
     /// The cluster as of the last beat of this server, with the current owners of the shards, and the standbys of PostgreSQL.
     ///
     /// # Errors
@@ -429,16 +430,7 @@ impl Member {
     /// When PostgreSQL fails.
     pub(crate) async fn queues_elsewhere(self: &Arc<Self>) -> Result<Vec<QueueElsewhere>, PostgresError> {
         let this = Arc::clone(self);
-        let read = async move {
-            let rows = this.connector.connect().await?;
-            let rows = rows.query("SELECT project, name, shard, id FROM queue_elsewhere", &[]).await?;
-            let row = |row: &tokio_postgres::Row| {
-                let text = |column| row.try_get::<_, &str>(column);
-                let (project, id) = (ProjectId::from(text(0)?), QueueId::from(text(3)?));
-                Ok(QueueElsewhere { project, name: text(1)?.to_owned(), shard: row.try_get(2)?, id })
-            };
-            rows.iter().map(row).collect::<Result<_, tokio_postgres::Error>>().map_err(PostgresError::from)
-        };
+        let read = async move { read_elsewhere(&this.connector.connect().await?).await };
         self.runtime.run(async move { within(TAKE_TIMEOUT, read).await }).await
     }
 
@@ -543,6 +535,7 @@ async fn run(member: Weak<Member>) {
         ticks.tick().await;
         let Some(member) = member.upgrade() else { return };
         member.beat(&mut watches).await;
+        member.spare.close_unused();
         if member.is_dead() {
             // Wakes the tasks that wait for the next view, which see that the server was declared dead.
             member.cluster.send_replace(ClusterView::default());
@@ -579,6 +572,20 @@ async fn standbys(session: &Session) -> Result<Vec<Standby>, PostgresError> {
         Ok(Standby { name: row.try_get(0)?, sync_state: row.try_get(1)?, lag_bytes: row.try_get(2)? })
     };
     rows.iter().map(standby).collect()
+}
+
+/// Reads which queues are not in the shard of their name.
+///
+/// # Errors
+/// When PostgreSQL fails.
+pub(super) async fn read_elsewhere(session: &Session) -> Result<Vec<QueueElsewhere>, PostgresError> {
+    let rows = session.query("SELECT project, name, shard, id FROM queue_elsewhere", &[]).await?;
+    let row = |row: &tokio_postgres::Row| {
+        let text = |column| row.try_get::<_, &str>(column);
+        let (project, id) = (ProjectId::from(text(0)?), QueueId::from(text(3)?));
+        Ok(QueueElsewhere { project, name: text(1)?.to_owned(), shard: row.try_get(2)?, id })
+    };
+    rows.iter().map(row).collect::<Result<_, tokio_postgres::Error>>().map_err(PostgresError::from)
 }
 
 async fn owner_beats(session: &Session, id: &str) -> Result<bool, tokio_postgres::Error> {

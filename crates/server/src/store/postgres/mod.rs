@@ -60,6 +60,7 @@ mod connect;
 mod current;
 pub(crate) mod duty;
 mod error;
+pub(crate) mod guard;
 mod images;
 pub(crate) mod jobs;
 mod journal;

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::*;
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, postgres::guard::Guard};
 
 /// Waits until the watch of a server says this of the owner.
 fn await_status(node: &Node, status: OwnerStatus, within: Duration) -> ShardView {
@@ -260,4 +260,44 @@ fn losing_one_shard_ends_neither_the_registration_nor_the_other_shards() {
     node.runtime.block_on(views.changed()).unwrap();
     assert!(!node.member.is_dead() && kept.may_serve());
     kept.commit(&[Record::QueueCreated(queue(1))]).unwrap();
+}
+
+/// The process of PostgreSQL that holds an advisory lock for a server; 0 if none does.
+fn holder(server: &PgServer, config: &PostgresConfig, node: &Node) -> u64 {
+    let held =
+        "coalesce(max(pid), 0) FROM pg_locks JOIN pg_stat_activity USING (pid) WHERE locktype = 'advisory' AND granted";
+    count(server, config, &format!("{held} AND application_name = 'dms/{}'", node.member.id))
+}
+
+/// A session costs PostgreSQL a process, so that guards that follow each other share one.
+#[test]
+fn a_guard_holds_its_name_alone_and_leaves_its_session_to_the_next_one() {
+    let Some(server) = PgServer::shared() else { return };
+    let config = config(&server.url());
+    let (one, other) = (Node::join(&config), Node::join(&config));
+    let name = config.schema.as_str();
+    let take = |node: &Node| node.runtime.block_on(Guard::take(&node.member, name)).unwrap();
+    let is_free = || while holder(server, &config, &one) != 0 {};
+    let guard = take(&one);
+    let first = holder(server, &config, &one);
+    assert_ne!(first, 0);
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| take(&other));
+        let waits = format!(
+            "count(*) FROM pg_stat_activity WHERE wait_event = 'advisory' AND application_name = 'dms/{}'",
+            other.member.id
+        );
+        while count(server, &config, &waits) == 0 {}
+        assert!(!waiting.is_finished(), "the name is held");
+        drop(guard);
+        drop(waiting.join().unwrap());
+    });
+    is_free();
+    let again = take(&one);
+    assert_eq!(holder(server, &config, &one), first, "the same session");
+    drop(again);
+    is_free();
+    server.psql("postgres", &format!("SELECT pg_terminate_backend({first})")).unwrap();
+    let _guard = take(&one);
+    assert_ne!(holder(server, &config, &one), first, "another one, because that was ended");
 }
