@@ -16,7 +16,7 @@ use crate::{
     admin::response::answer,
     broker::{MissedTicks, NewSchedule, QueueOverview, ScheduleOverview, ScheduleSource, ScheduledMessage},
     http::{codes, error::ApiError, query::Query},
-    state::AppState,
+    state::{AppState, waiting_schedules::WaitingSchedule},
 };
 use dms_protocol::{
     internal::{json::quoted, suggest::nearest},
@@ -33,13 +33,19 @@ const MAX_WAIT: Duration = Duration::from_secs(10);
 struct ScheduleView {
     project: String,
     name: String,
-    queue_id: String,
+    /// `None` while the queue is missing.
+    queue_id: Option<String>,
     queue: String,
     cron: String,
     timezone: String,
     missed: &'static str,
     source: &'static str,
     paused: bool,
+    /// `active`, `paused`, `late`, `ended` or `waiting`.
+    state: &'static str,
+    /// What is wrong, with the remedy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    problem: Option<String>,
     message: Box<RawValue>,
     created_at: Option<String>,
     next: Vec<String>,
@@ -82,7 +88,20 @@ struct AddRequest<'a> {
 
 /// `GET /admin/schedules?project=…&queue=…`: the schedules that match all parameters.
 pub(super) async fn list(State(app): State<Arc<AppState>>, query: Query) -> Response {
-    answer(matching(&app, &query).await.and_then(|found| found.iter().map(view).collect::<Result<Vec<_>, _>>()))
+    answer(all(&app, &query).await)
+}
+
+/// The schedules that are in force, and those that wait for their queue.
+async fn all(app: &AppState, query: &Query) -> Result<Vec<ScheduleView>, ApiError> {
+    let mut views = matching(app, query).await?.iter().map(view).collect::<Result<Vec<_>, _>>()?;
+    let (project, queue) = (query.first("project"), query.first("queue"));
+    for waiting in app.waiting_schedules.all() {
+        let of_project = project.is_none_or(|project| waiting.project.as_str() == project);
+        if of_project && queue.is_none_or(|queue| waiting.start.queue == queue) {
+            views.push(waiting_view(&waiting)?);
+        }
+    }
+    Ok(views)
 }
 
 /// `POST /admin/schedules`: adds a schedule.
@@ -190,23 +209,72 @@ async fn queue(app: &AppState, wanted: &str, project: Option<&str>) -> Result<Qu
     }
 }
 
-fn view(schedule: &ScheduleOverview) -> Result<ScheduleView, ApiError> {
-    let time = |ms: i64| Timestamp::from_millisecond(ms).ok().map(|time| time.to_string());
-    let ScheduleOverview { schedule: what, last, .. } = schedule;
+/// The message object of a schedule.
+fn message(what: &NewSchedule) -> Result<Box<RawValue>, ApiError> {
     let (body, attributes) = (what.message.body(), what.message.attributes());
     let tags = serde_json::to_string(what.message.tags()).unwrap_or_default();
     let message = RawValue::from_string(format!("{{\"body\":{body},\"attributes\":{attributes},\"tags\":{tags}}}"));
+    message.map_err(|error| codes::INTERNAL.because(error))
+}
+
+fn waiting_view(WaitingSchedule { project, start, reason }: &WaitingSchedule) -> Result<ScheduleView, ApiError> {
+    let (what, queue) = (&start.schedule, &start.queue);
+    Ok(ScheduleView {
+        project: project.to_string(),
+        name: what.name.clone(),
+        queue_id: None,
+        queue: queue.clone(),
+        cron: what.cron.clone(),
+        timezone: what.timezone.clone(),
+        missed: what.missed.as_str(),
+        source: ScheduleSource::Configuration.as_str(),
+        paused: false,
+        state: "waiting",
+        problem: Some(format!("it is not in force: {reason}; create queue {queue}, or list it in server.queues")),
+        message: message(what)?,
+        created_at: None,
+        next: Vec::new(),
+        last: None,
+        sent_messages: 0,
+        missed_ticks: 0,
+    })
+}
+
+/// The state of a schedule, and what is wrong with it.
+fn state(schedule: &ScheduleOverview) -> (&'static str, Option<String>) {
+    if schedule.is_paused {
+        return ("paused", None);
+    }
+    if schedule.is_late {
+        let problem =
+            "its next message is late, because the store cannot take it: it is tried again; /readyz has the reason";
+        return ("late", Some(problem.to_owned()));
+    }
+    if schedule.next_ms.is_empty() {
+        let problem =
+            "it sends nothing any more: no time fits its cron expression, or this version does not know its time zone";
+        return ("ended", Some(problem.to_owned()));
+    }
+    ("active", None)
+}
+
+fn view(schedule: &ScheduleOverview) -> Result<ScheduleView, ApiError> {
+    let time = |ms: i64| Timestamp::from_millisecond(ms).ok().map(|time| time.to_string());
+    let ScheduleOverview { schedule: what, last, .. } = schedule;
+    let (state, problem) = state(schedule);
     Ok(ScheduleView {
         project: schedule.project.to_string(),
         name: what.name.clone(),
-        queue_id: schedule.queue.to_string(),
+        queue_id: Some(schedule.queue.to_string()),
         queue: schedule.queue_name.clone(),
         cron: what.cron.clone(),
         timezone: what.timezone.clone(),
         missed: what.missed.as_str(),
         source: schedule.source.as_str(),
         paused: schedule.is_paused,
-        message: message.map_err(|error| codes::INTERNAL.because(error))?,
+        state,
+        problem,
+        message: message(what)?,
         created_at: time(schedule.created_ms),
         next: schedule.next_ms.iter().filter_map(|ms| time(*ms)).collect(),
         last: last.map(|last| LastView {

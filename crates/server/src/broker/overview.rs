@@ -153,10 +153,12 @@ pub struct BrokerStats {
 /// The schedules that a broker has now, and their ticks since it was opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ScheduleStats {
-    /// Schedules that are not paused.
+    /// Schedules that send their messages.
     pub active: u64,
     /// Schedules that are paused.
     pub paused: u64,
+    /// Schedules whose next message is more than a minute late, because the store could not take it.
+    pub late: u64,
     /// Ticks that sent their message.
     pub sent: u64,
     /// Missed ticks that sent nothing.
@@ -168,6 +170,7 @@ impl ScheduleStats {
     fn add(&mut self, other: Self) {
         self.active += other.active;
         self.paused += other.paused;
+        self.late += other.late;
         self.sent += other.sent;
         self.missed += other.missed;
     }

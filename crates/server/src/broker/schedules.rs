@@ -180,6 +180,9 @@ pub struct ScheduleOverview {
     pub sent: u64,
     /// The number of missed ticks that sent nothing.
     pub missed: u64,
+    /// Whether the first of `next_ms` is more than a minute ago, because the store could not take its message.
+    #[serde(default)]
+    pub is_late: bool,
 }
 
 impl From<ScheduleError> for BrokerError {

@@ -79,10 +79,12 @@ fn gauge(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, is_so: boo
 
 /// The schedules that this server drives, and their ticks.
 fn schedules(encoder: &mut DescriptorEncoder<'_>, stats: ScheduleStats, waiting: u64) -> fmt::Result {
-    let help = "Schedules that this server drives, by state; waiting: of the configuration, without their queue";
+    let help = "Schedules that this server drives, by state; waiting: of the configuration, without their queue; late: the store cannot take their message";
     let name = "dms_server_schedules";
     let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
-    for (state, count) in [("active", stats.active), ("paused", stats.paused), ("waiting", waiting)] {
+    for (state, count) in
+        [("active", stats.active), ("paused", stats.paused), ("waiting", waiting), ("late", stats.late)]
+    {
         let gauge = ConstGauge::new(i64::try_from(count).unwrap_or(i64::MAX));
         gauge.encode(metric.encode_family(&[("state", state)])?)?;
     }

@@ -112,13 +112,18 @@ impl From<Missed> for MissedTicks {
 struct Schedule {
     project: String,
     name: String,
-    queue_id: String,
+    queue_id: Option<String>,
     queue: String,
     cron: String,
     timezone: String,
     missed: String,
     source: String,
     paused: bool,
+    /// Older servers do not say it.
+    #[serde(default)]
+    state: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    problem: Option<String>,
     message: Box<RawValue>,
     created_at: Option<String>,
     next: Vec<String>,
@@ -161,10 +166,11 @@ async fn list(admin: &AdminClient, queue: Option<&str>, context: &Context) -> Re
     }
     let mut table = Table::new(&["NAME", "QUEUE", "CRON", "ZONE", "NEXT", "SENT", "MISSED", "FROM"]);
     for schedule in &schedules {
-        let next = match (schedule.paused, schedule.next.first()) {
-            (true, _) => "paused".to_owned(),
-            (false, Some(next)) => minute(next),
-            (false, None) => "never".to_owned(),
+        let next = match (schedule.state.as_str(), schedule.next.first()) {
+            _ if schedule.paused => "paused".to_owned(),
+            ("waiting" | "late", _) => schedule.state.clone(),
+            (_, Some(next)) => minute(next),
+            (_, None) => "never".to_owned(),
         };
         table.row([
             schedule.name.clone(),
@@ -177,7 +183,13 @@ async fn list(admin: &AdminClient, queue: Option<&str>, context: &Context) -> Re
             if schedule.source == "configuration" { "config" } else { "added" }.to_owned(),
         ]);
     }
-    Ok(context.printer().table(&table, &schedules)?)
+    context.printer().table(&table, &schedules)?;
+    for Schedule { name, queue, problem, .. } in &schedules {
+        if let Some(problem) = problem {
+            context.say(&format!("schedule {name} of queue {queue}: {problem}"));
+        }
+    }
+    Ok(())
 }
 
 async fn add(args: &AddArgs, admin: Option<&str>, context: &Context) -> Result<(), Failure> {

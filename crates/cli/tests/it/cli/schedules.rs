@@ -115,13 +115,21 @@ fn schedules_of_the_configuration_are_kept_there() {
 
 /// A schedule whose queue was deleted while the server ran does not keep the server from starting.
 #[test]
-fn a_configured_schedule_without_its_queue_is_logged() {
+fn a_configured_schedule_without_its_queue_is_listed_with_the_remedy() {
     let program = Program::new();
     let file = program.file("config.yaml", &CONFIG.replace("queue: reports,", "queue: gone,"));
     let output = program.run(&["check", "-c", &file]);
     assert_eq!(output.code, Some(0), "{}", output.stderr);
     let server = program.start(&["serve", "-c", &file]);
-    assert_eq!(schedule(&program, &server)(&["list"]).json(), json!([]));
+    let waiting = schedule(&program, &server)(&["list"]).json();
+    let only = &waiting[0];
+    assert_eq!((&only["name"], &only["state"], &only["next"]), (&json!("nightly"), &json!("waiting"), &json!([])));
+    assert_eq!((&only["queue"], &only["queue_id"]), (&json!("gone"), &json!(null)), "{waiting}");
+    let listed = program.run(&["schedule", "list", "--admin", &admin(&server)]);
+    assert!(listed.stdout.contains("waiting"), "{}", listed.stdout);
+    let remedy = "schedule nightly of queue gone: it is not in force: ";
+    assert!(listed.stderr.contains(remedy) && listed.stderr.contains("server.queues"), "{}", listed.stderr);
+    assert_eq!(schedule(&program, &server)(&["list", "--queue", "reports"]).json(), json!([]));
     // The queues of a server in memory are known.
     let file =
         program.file("memory.yaml", &CONFIG.replace("queue: reports,", "queue: gone,").replace("data_dir: data", ""));

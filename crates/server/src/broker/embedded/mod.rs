@@ -406,7 +406,7 @@ impl Broker for EmbeddedBroker {
             redeliveries: state.redeliveries,
             dead_letters: state.dead_letters,
             dead_letter_reasons: state.dead_letter_reasons,
-            schedules: state.schedules.stats(),
+            schedules: state.schedules.stats(self.core.wall.now_ms()),
             syncs: self.core.store.syncs(),
         }
     }

@@ -93,7 +93,7 @@ impl Shared {
     fn retire(&self, broker: &EmbeddedBroker) {
         let mut stats = broker.stats();
         // Another server has its schedules now.
-        (stats.schedules.active, stats.schedules.paused) = (0, 0);
+        (stats.schedules.active, stats.schedules.paused, stats.schedules.late) = (0, 0, 0);
         self.retired.lock().unwrap_or_else(PoisonError::into_inner).add(&stats);
     }
 }

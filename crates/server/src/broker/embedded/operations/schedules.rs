@@ -78,9 +78,10 @@ impl Core {
 
     /// All schedules, by project and name.
     pub(crate) fn schedules(&self) -> Result<Vec<ScheduleOverview>, BrokerError> {
+        let now_ms = self.wall.now_ms();
         let state = self.open()?;
-        let mut all: Vec<_> =
-            state.schedules.iter().filter_map(|(queue, schedule)| state.show_schedule(queue, schedule)).collect();
+        let shown = state.schedules.iter().map(|(queue, schedule)| state.show_schedule(queue, schedule, now_ms));
+        let mut all: Vec<_> = shown.flatten().collect();
         drop(state);
         all.sort_by(|a, b| (&a.project, &a.schedule.name).cmp(&(&b.project, &b.schedule.name)));
         Ok(all)
@@ -88,14 +89,16 @@ impl Core {
 
     fn schedule(&self, queue: &QueueId, name: &str) -> Result<ScheduleOverview, BrokerError> {
         let state = self.open()?;
-        let found = state.schedules.get(queue, name).and_then(|schedule| state.show_schedule(queue, schedule));
+        let now_ms = self.wall.now_ms();
+        let found = state.schedules.get(queue, name);
+        let found = found.and_then(|schedule| state.show_schedule(queue, schedule, now_ms));
         // It was removed in the same moment.
         found.ok_or_else(|| BrokerError::NotAvailable(format!("the queue has no schedule {name}").into()))
     }
 }
 
 impl BrokerState {
-    fn show_schedule(&self, id: &QueueId, schedule: &Schedule) -> Option<ScheduleOverview> {
+    fn show_schedule(&self, id: &QueueId, schedule: &Schedule, now_ms: i64) -> Option<ScheduleOverview> {
         let queue = &self.queues.get(id)?.row;
         Some(ScheduleOverview {
             project: queue.project.clone(),
@@ -109,6 +112,7 @@ impl BrokerState {
             last: schedule.progress.last,
             sent: schedule.progress.sent,
             missed: schedule.progress.missed,
+            is_late: schedule.is_late(now_ms),
         })
     }
 }

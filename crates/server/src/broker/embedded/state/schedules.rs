@@ -20,6 +20,8 @@ use dms_protocol::{
 
 /// A schedule whose last tick is further in the future than this was written by a clock that was wrong.
 const STRANGE_MS: i64 = 3_600_000;
+/// A schedule is late if its next tick was longer ago.
+const LATE_MS: i64 = 60_000;
 
 /// A schedule.
 #[derive(Clone, Debug)]
@@ -56,6 +58,11 @@ impl Schedule {
             Some(timetable) if !self.row.paused => timetable.times_after(self.progress.done_ms).take(count).collect(),
             _ => Vec::new(),
         }
+    }
+
+    /// Whether the message of the next tick should have been stored long ago.
+    pub(crate) fn is_late(&self, now_ms: i64) -> bool {
+        self.next_ms.is_some_and(|next_ms| is_late(next_ms, now_ms))
     }
 
     /// What was added.
@@ -173,10 +180,11 @@ impl Schedules {
     }
 
     /// The number of schedules, and of their ticks since the broker was opened.
-    pub(crate) fn stats(&self) -> ScheduleStats {
+    pub(crate) fn stats(&self, now_ms: i64) -> ScheduleStats {
         let paused = self.iter().filter(|(_, schedule)| schedule.row.paused).count() as u64;
-        let active = self.iter().count() as u64 - paused;
-        ScheduleStats { active, paused, sent: self.sent, missed: self.missed }
+        let late = self.next.iter().take_while(|(next_ms, ..)| is_late(*next_ms, now_ms)).count() as u64;
+        let active = (self.iter().count() as u64).saturating_sub(paused + late);
+        ScheduleStats { active, paused, late, sent: self.sent, missed: self.missed }
     }
 
     /// Logs schedules that will send nothing for long because their last tick is in the future.
@@ -193,6 +201,11 @@ impl Schedules {
             );
         }
     }
+}
+
+/// A tick is done within a moment, unless the store cannot take its message: then it is tried again.
+fn is_late(next_ms: i64, now_ms: i64) -> bool {
+    next_ms < now_ms - LATE_MS
 }
 
 fn key(queue: &QueueId, schedule: &Schedule) -> Option<(i64, QueueId, String)> {
@@ -246,9 +259,15 @@ mod tests {
         assert_eq!(schedules.due(60_000, 9).len(), 1);
         let progress = ScheduleProgress { done_ms: 180_000, sent: 3, ..Default::default() };
         assert_eq!(schedules.tick(&queue, "a", progress), ScheduleProgress::default());
-        assert_eq!((schedules.next_ms(), schedules.stats().sent), (Some(120_000), 3));
+        assert_eq!((schedules.next_ms(), schedules.stats(0).sent), (Some(120_000), 3));
+        let counts = |schedules: &Schedules, now_ms| {
+            let stats = schedules.stats(now_ms);
+            (stats.active, stats.paused, stats.late)
+        };
+        assert_eq!((counts(&schedules, 180_000), counts(&schedules, 180_001)), ((2, 0, 0), (1, 0, 1)));
+        assert!(schedules.get(&other, "b").unwrap().is_late(180_001));
         schedules.set(&other, ScheduleRow { paused: true, ..row("b", "{}", &[]) }, ScheduleProgress::default());
-        assert_eq!((schedules.next_ms(), schedules.stats().paused), (Some(240_000), 1));
+        assert_eq!((schedules.next_ms(), schedules.stats(0).paused), (Some(240_000), 1));
         schedules.forget(&queue);
         assert_eq!((schedules.next_ms(), schedules.count(&queue), schedules.count(&other)), (None, 0, 1));
     }
