@@ -30,10 +30,14 @@ struct Shapes {
 const MAX_SHOWN: usize = 200;
 
 impl ErrorBody {
-    /// Reads a body of any shape. If it is not JSON, it becomes the text.
+    /// Reads a body of any shape. If it is not JSON, it becomes the text; of a web page only the title.
     pub(crate) fn read(body: &[u8]) -> Self {
         let Ok(shapes) = serde_json::from_slice::<Shapes>(body) else {
-            let text: String = String::from_utf8_lossy(body).trim().chars().take(MAX_SHOWN).collect();
+            let body = String::from_utf8_lossy(body);
+            let text: String = match title(&body) {
+                Some(title) => format!("a web page: {title}").chars().take(MAX_SHOWN).collect(),
+                None => body.trim().chars().take(MAX_SHOWN).collect(),
+            };
             return Self { message: Some(text).filter(|text| !text.is_empty()), ..Self::default() };
         };
         let nested = |name: &str| shapes.error.as_ref().and_then(|error| error.get(name)).cloned();
@@ -43,6 +47,18 @@ impl ErrorBody {
             request_id: shapes.request_id.and_then(text),
         }
     }
+}
+
+/// The title of a web page, if it has one.
+fn title(body: &str) -> Option<&str> {
+    if !body.trim_start().starts_with('<') {
+        return None;
+    }
+    // Lower case has the same places, because only ASCII letters change.
+    let lower = body.to_ascii_lowercase();
+    let from = lower.find("<title>")? + "<title>".len();
+    let title = body.get(from..from + lower[from..].find("</title>")?)?.trim();
+    Some(title).filter(|title| !title.is_empty())
 }
 
 /// A code as text, possibly with blanks (`DMS. 10240013`), or as a number.
@@ -87,6 +103,9 @@ mod tests {
     #[test]
     fn anything_else_becomes_text() {
         check("<html>502</html>", None, Some("<html>502</html>"), None);
+        let page = "<!DOCTYPE HTML>\n<html><head><Title> 502 Bad Gateway </TITLE></head><body>…</body></html>";
+        check(page, None, Some("a web page: 502 Bad Gateway"), None);
+        check("<html><title></title></html>", None, Some("<html><title></title></html>"), None);
         check("", None, None, None);
         check("[1]", None, Some("[1]"), None);
         check(r#"{"error_code":null,"error_msg":null,"extra":[]}"#, None, None, None);

@@ -195,7 +195,7 @@ impl HttpDelivery {
 
     fn judge(&self, answer: AppAnswer, queue: &str) -> Result<AppAnswer, HandlerError> {
         let status = answer.status;
-        let failure = || format!("the application answered {status}: {}", answer.text());
+        let failure = || answer.failure();
         match verdict(status, &answer.headers, clock::now()) {
             AnswerVerdict::Done => Ok(answer),
             AnswerVerdict::Retry => Err(HandlerError::retry(failure())),

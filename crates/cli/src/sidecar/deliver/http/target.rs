@@ -49,9 +49,11 @@ pub(crate) struct AppAnswer {
 }
 
 impl AppAnswer {
-    /// The beginning of the body, for an error.
-    pub(crate) fn text(&self) -> String {
-        String::from_utf8_lossy(&self.body).trim().chars().take(200).collect()
+    /// What is said of an answer that is a failure: the status and the beginning of the body.
+    pub(crate) fn failure(&self) -> String {
+        let text: String = String::from_utf8_lossy(&self.body).trim().chars().take(200).collect();
+        let (status, colon) = (self.status, if text.is_empty() { "" } else { ": " });
+        format!("the application answered {status}{colon}{text}")
     }
 }
 
@@ -186,4 +188,19 @@ fn root(error: &(dyn StdError + 'static)) -> String {
         cause = next;
     }
     cause.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_has_the_status_and_the_body_if_there_is_one() {
+        let failure = |body: &str| {
+            let status = StatusCode::UNPROCESSABLE_ENTITY;
+            AppAnswer { status, headers: HeaderMap::new(), body: body.into() }.failure()
+        };
+        assert_eq!(failure(" no order \n"), "the application answered 422 Unprocessable Entity: no order");
+        assert_eq!(failure(""), "the application answered 422 Unprocessable Entity");
+    }
 }
