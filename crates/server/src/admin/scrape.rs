@@ -1,6 +1,11 @@
 //! `/metrics`: all metrics of the server.
 
-use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use axum::{Extension, extract::State, response::Response};
 use http::HeaderMap;
@@ -31,7 +36,8 @@ pub(super) async fn metrics(
     headers: HeaderMap,
 ) -> Response {
     let (queues, oldest) = (app.broker.overview().into(), Arc::new(oldest(&app).await));
-    let (max_groups, waiting_schedules) = (app.metrics_max_groups, app.waiting_schedules.count());
+    let (max_groups, waiting_schedules) =
+        (app.metrics_max_groups.load(Ordering::Relaxed), app.waiting_schedules.count());
     let queues = SeenQueues { queues, oldest, max_groups, waiting_schedules };
     let seen = ScrapedGauges { queues, storage: disk_space::size(app.data_dir.clone()).await };
     match app.metrics.scrape(&registry, seen) {

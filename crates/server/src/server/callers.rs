@@ -1,11 +1,11 @@
 //! [`Callers`]: replaces the keys and users of a running server.
 
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Weak, atomic::Ordering};
 
 use crate::{
     api::access_log,
     auth::project::Project,
-    server::{error::ServerError, startup},
+    server::{config::ServerConfig, error::ServerError, startup},
     state::AppState,
 };
 use dms_protocol::queue::ProjectId;
@@ -60,6 +60,24 @@ impl Callers {
         let app = self.0.upgrade().ok_or(ServerError::Ended)?;
         let waiting = startup::set_schedules(&*app.broker, projects).await?;
         app.waiting_schedules.set(&ids(projects), waiting);
+        Ok(())
+    }
+
+    /// Takes the settings of the broker and the quotas of the projects from another configuration: quotas, retention,
+    /// `failure_counting`, `new_group_starts`, `create_delay`, the limits of consume calls and of leased messages, and
+    /// [`metrics_max_groups`](ServerConfig::metrics_max_groups). Messages beyond a shorter retention are deleted; quotas do not touch
+    /// what exists already. Everything else of the configuration is ignored, also `fifo_blocks` and `dead_letter_retention`.
+    ///
+    /// A broker that was given to [`Server::with_broker`](crate::Server::with_broker) keeps its own settings. The other servers of a
+    /// cluster keep theirs.
+    ///
+    /// # Errors
+    /// When the configuration is invalid, and when the server has ended. Nothing changes then.
+    pub fn reconfigure(&self, config: &ServerConfig) -> Result<(), ServerError> {
+        config.check()?;
+        let app = self.0.upgrade().ok_or(ServerError::Ended)?;
+        app.reconfigure.apply(&startup::broker_settings(config));
+        app.metrics_max_groups.store(config.metrics_max_groups, Ordering::Relaxed);
         Ok(())
     }
 

@@ -37,7 +37,10 @@ use crate::{
         listener::Listener,
         tls::Tls,
     },
-    state::{AppState, endable_polls::EndablePolls, topic_names::TopicNames, waiting_schedules::WaitingSchedules},
+    state::{
+        AppState, Reconfigure, endable_polls::EndablePolls, topic_names::TopicNames,
+        waiting_schedules::WaitingSchedules,
+    },
 };
 
 #[cfg(feature = "dashboard")]
@@ -85,9 +88,9 @@ impl Server {
     pub async fn bind(config: ServerConfig) -> Result<Self, ServerError> {
         let authenticator = authenticator(&config)?;
         let polls = Arc::default();
-        let broker = startup::open(&config, &polls).await?;
+        let (broker, reconfigure) = startup::open(&config, &polls).await?;
         let waiting = startup::create_first(&*broker, &config).await?;
-        let server = Self::assemble(config, authenticator, broker, polls).await?;
+        let server = Self::assemble(config, authenticator, (broker, reconfigure), polls).await?;
         server.app.waiting_schedules.set(&[], waiting);
         Ok(server)
     }
@@ -98,13 +101,13 @@ impl Server {
     /// When the configuration is invalid, or an address is refused or in use.
     pub async fn with_broker(config: ServerConfig, broker: Arc<dyn Broker>) -> Result<Self, ServerError> {
         let authenticator = authenticator(&config)?;
-        Self::assemble(config, authenticator, broker, Arc::default()).await
+        Self::assemble(config, authenticator, (broker, Reconfigure::default()), Arc::default()).await
     }
 
     async fn assemble(
         config: ServerConfig,
         authenticator: Authenticator,
-        broker: Arc<dyn Broker>,
+        (broker, reconfigure): (Arc<dyn Broker>, Reconfigure),
         polls: Arc<EndablePolls>,
     ) -> Result<Self, ServerError> {
         #[cfg(feature = "postgres")]
@@ -152,6 +155,7 @@ impl Server {
             config.projects.first().map_or_else(|| ProjectId::new("local"), |project| project.id.clone());
         let app = Arc::new(AppState {
             broker,
+            reconfigure,
             stopping: CancellationToken::new(),
             host_check,
             admin_host_check,
@@ -167,7 +171,7 @@ impl Server {
             metrics: ServerMetrics::new(),
             more_metrics: MoreMetrics::default(),
             connections,
-            metrics_max_groups: config.metrics_max_groups,
+            metrics_max_groups: config.metrics_max_groups.into(),
             extensions: config.extensions,
             polls,
             topics: TopicNames::new(first_project, mqs_config.auto_create),

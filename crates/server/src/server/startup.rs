@@ -8,9 +8,13 @@ use tokio::time::sleep;
 use crate::server::cluster::ClusterBroker;
 use crate::{
     auth::project::{Project, StartQueue, StartSchedule},
-    broker::{Broker, BrokerError, ScheduleOverview, ScheduleSource, embedded::EmbeddedBroker},
+    broker::{
+        Broker, BrokerError, ScheduleOverview, ScheduleSource,
+        embedded::{EmbeddedBroker, EmbeddedConfig},
+    },
     server::{config::ServerConfig, error::ServerError},
     state::{
+        Reconfigure,
         endable_polls::EndablePolls,
         waiting_schedules::{WaitingSchedule, WaitingSchedules},
     },
@@ -19,6 +23,8 @@ use dms_protocol::queue::{ProjectId, QueueId};
 
 /// How often a missing queue of a schedule is looked for.
 const QUEUE_LOOKS: Duration = Duration::from_secs(2);
+/// How often it is looked whether a queue is still being created.
+const CREATION_LOOKS: Duration = Duration::from_millis(20);
 
 /// Creates the missing queues and groups of the configuration and sets its schedules, unless the broker does so itself when it takes over.
 ///
@@ -34,28 +40,39 @@ pub(crate) async fn create_first(
     create_missing(broker, &config.projects).await
 }
 
-/// Opens the embedded broker with the settings of the configuration.
-/// Other servers of a cluster end the `polls` of this one.
-pub(crate) async fn open(
-    config: &ServerConfig,
-    #[cfg_attr(not(feature = "postgres"), expect(unused_variables))] polls: &Arc<EndablePolls>,
-) -> Result<Arc<dyn Broker>, ServerError> {
+/// The settings of the broker, with the quotas of all projects.
+pub(crate) fn broker_settings(config: &ServerConfig) -> EmbeddedConfig {
     let mut options = config.broker.clone();
     for project in &config.projects {
         if let Some(quotas) = project.quotas {
             options.project_quotas.insert(project.id.clone(), quotas);
         }
     }
+    options
+}
+
+/// Opens the embedded broker with the settings of the configuration, and returns how to change these.
+/// Other servers of a cluster end the `polls` of this one.
+pub(crate) async fn open(
+    config: &ServerConfig,
+    #[cfg_attr(not(feature = "postgres"), expect(unused_variables))] polls: &Arc<EndablePolls>,
+) -> Result<(Arc<dyn Broker>, Reconfigure), ServerError> {
+    let options = broker_settings(config);
     #[cfg(feature = "postgres")]
     if let Some(postgres) = &config.postgres {
         let (postgres, projects) = (postgres.clone(), config.projects.clone());
-        return Ok(Arc::new(ClusterBroker::join(postgres, options, projects, config.clock, polls.clone()).await?));
+        let broker = ClusterBroker::join(postgres, options, projects, config.clock, polls.clone()).await?;
+        let broker = Arc::new(broker);
+        let changed = Arc::clone(&broker);
+        return Ok((broker, Reconfigure::by(move |options| changed.reconfigure(options))));
     }
     let broker = match &config.data_dir {
         None => EmbeddedBroker::in_memory(options, config.clock).await,
         Some(directory) => EmbeddedBroker::open(directory, options, config.clock).await?,
     };
-    Ok(Arc::new(broker))
+    let broker = Arc::new(broker);
+    let changed = Arc::clone(&broker);
+    Ok((broker, Reconfigure::by(move |options| changed.reconfigure(options.clone()))))
 }
 
 /// Creates missing queues and groups of the configuration, and sets its schedules. Returns those that are not in force.
@@ -64,12 +81,18 @@ pub(crate) async fn create_missing(
     projects: &[Project],
 ) -> Result<Vec<WaitingSchedule>, ServerError> {
     for project in projects {
+        let failed = |start: &StartQueue, source| ServerError::StartQueue {
+            project: project.id.to_string(),
+            queue: start.queue.name.clone(),
+            source,
+        };
+        // All queues first, so that `create_delay` is waited for once.
+        let mut queues = Vec::with_capacity(project.queues.len());
         for start in &project.queues {
-            create(broker, &project.id, start).await.map_err(|source| ServerError::StartQueue {
-                project: project.id.to_string(),
-                queue: start.queue.name.clone(),
-                source,
-            })?;
+            queues.push(create(broker, &project.id, start).await.map_err(|error| failed(start, error))?);
+        }
+        for (start, queue) in project.queues.iter().zip(&queues) {
+            create_groups(broker, &project.id, queue, start).await.map_err(|error| failed(start, error))?;
         }
     }
     set_schedules(broker, projects).await
@@ -153,17 +176,33 @@ async fn set_schedules_of(broker: &dyn Broker, project: &Project) -> Result<Vec<
     Ok(waiting)
 }
 
-async fn create(broker: &dyn Broker, project: &ProjectId, start: &StartQueue) -> Result<(), BrokerError> {
+/// Creates a queue unless it is there, and returns its id.
+async fn create(broker: &dyn Broker, project: &ProjectId, start: &StartQueue) -> Result<QueueId, BrokerError> {
     let known = broker.queues(project).await?.into_iter().find(|queue| queue.name == start.queue.name);
-    let queue: QueueId = match known {
+    Ok(match known {
         Some(queue) => queue.id,
         None => broker.create_queue(project, start.queue.clone()).await?.id,
+    })
+}
+
+/// Creates the groups of a queue that are not there.
+async fn create_groups(
+    broker: &dyn Broker,
+    project: &ProjectId,
+    queue: &QueueId,
+    start: &StartQueue,
+) -> Result<(), BrokerError> {
+    let there = loop {
+        match broker.groups(project, queue).await {
+            // For `create_delay`, which is for clients and must not keep the server from starting.
+            Err(BrokerError::BeingCreated) => sleep(CREATION_LOOKS).await,
+            groups => break groups?.groups,
+        }
     };
-    let there = broker.groups(project, &queue).await?.groups;
     let missing = |name: &&String| !there.iter().any(|group| group.name == **name);
     let missing: Vec<String> = start.groups.iter().filter(missing).cloned().collect();
     if !missing.is_empty() {
-        broker.create_groups(project, &queue, &missing).await?;
+        broker.create_groups(project, queue, &missing).await?;
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! The answers to callers while the store cannot write to the disk.
 #![allow(clippy::unwrap_used)]
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::body::Body;
 use http::Request;
@@ -10,10 +10,13 @@ use serde_json::{Value, json};
 use tower::ServiceExt;
 
 use crate::{
-    Project, Server, ServerConfig,
+    Project, Server, ServerConfig, StartQueue,
     broker::{
         NewSchedule, ScheduledMessage,
-        embedded::tests::{FlakyStore, Scene},
+        embedded::{
+            EmbeddedConfig,
+            tests::{FlakyStore, Scene},
+        },
     },
 };
 use dms_protocol::queue::{NewQueue, ProjectId};
@@ -93,7 +96,25 @@ async fn a_schedule_of_the_configuration_waits_for_its_queue() {
     app.broker.create_queue(&ProjectId::new("p"), NewQueue::new("reports")).await.unwrap();
     // The clock is paused: it goes on when nothing else is left to do.
     while app.waiting_schedules.count() > 0 {
-        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
     }
     assert_eq!(app.broker.schedules().await.unwrap()[0].schedule.name, "nightly");
+}
+
+/// The delay is for clients. It must not keep the server from starting, and is waited for once.
+#[tokio::test(start_paused = true)]
+async fn queues_of_the_configuration_are_created_whatever_create_delay_says() {
+    let mut project = Project::new("p").schedule("a", minutely());
+    project.queues = ["a", "b", "c"].map(|name| StartQueue::new(NewQueue::new(name)).group("g")).into();
+    let delayed = EmbeddedConfig { create_delay: Duration::from_secs(3), ..EmbeddedConfig::default() };
+    let began = tokio::time::Instant::now();
+    let server = Server::bind(ServerConfig::default().projects(vec![project]).broker(delayed)).await.unwrap();
+    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    let queues = server.app.broker.queues(&ProjectId::new("p")).await.unwrap();
+    assert!(queues.len() == 3 && queues.iter().all(|queue| queue.group_count == 1), "{queues:?}");
+    assert_eq!(server.app.broker.schedules().await.unwrap().len(), 1);
+}
+
+fn minutely() -> NewSchedule {
+    NewSchedule::new("minutely", "* * * * *", ScheduledMessage::parse("1").unwrap())
 }

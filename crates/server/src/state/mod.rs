@@ -4,14 +4,18 @@ pub(crate) mod endable_polls;
 pub(crate) mod topic_names;
 pub(crate) mod waiting_schedules;
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    fmt,
+    path::PathBuf,
+    sync::{Arc, atomic::AtomicUsize},
+};
 
 use tokio_util::sync::CancellationToken;
 
 use self::{endable_polls::EndablePolls, topic_names::TopicNames, waiting_schedules::WaitingSchedules};
 use crate::{
     auth::authenticator::Authenticator,
-    broker::Broker,
+    broker::{Broker, embedded::EmbeddedConfig},
     faults::Faults,
     http::{bearer::BearerAuth, body::BodyMemory, host_check::HostCheck},
     metrics::{MoreMetrics, ServerMetrics},
@@ -23,6 +27,8 @@ use crate::{
 pub(crate) struct AppState {
     /// Queues, groups and messages.
     pub(crate) broker: Arc<dyn Broker>,
+    /// Gives the broker other settings.
+    pub(crate) reconfigure: Reconfigure,
     /// Cancelled when the server stops. Waiting consume calls are then answered at once.
     pub(crate) stopping: CancellationToken,
     /// Keys, users and tokens.
@@ -50,7 +56,7 @@ pub(crate) struct AppState {
     /// Counters and durations of requests.
     pub(crate) metrics: ServerMetrics,
     /// The number of groups that have metrics of their own.
-    pub(crate) metrics_max_groups: usize,
+    pub(crate) metrics_max_groups: AtomicUsize,
     /// Metrics of the process around the server.
     pub(crate) more_metrics: MoreMetrics,
     /// The connections of the listeners.
@@ -63,4 +69,28 @@ pub(crate) struct AppState {
     pub(crate) topics: TopicNames,
     /// The schedules of the configuration whose queue is missing.
     pub(crate) waiting_schedules: WaitingSchedules,
+}
+
+/// Gives a broker other settings. A broker that somebody else opened keeps its own.
+#[derive(Default)]
+pub(crate) struct Reconfigure(Option<Box<Apply>>);
+
+type Apply = dyn Fn(&EmbeddedConfig) + Send + Sync;
+
+impl Reconfigure {
+    pub(crate) fn by(apply: impl Fn(&EmbeddedConfig) + Send + Sync + 'static) -> Self {
+        Self(Some(Box::new(apply)))
+    }
+
+    pub(crate) fn apply(&self, config: &EmbeddedConfig) {
+        if let Some(apply) = &self.0 {
+            apply(config);
+        }
+    }
+}
+
+impl fmt::Debug for Reconfigure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Reconfigure")
+    }
 }

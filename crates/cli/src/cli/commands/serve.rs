@@ -37,7 +37,7 @@ The first line on standard error has the address. Unlike other commands, serve d
 
 The first SIGTERM or SIGINT stops it, a second one at once.
 
-The configuration file, the files with secrets and the certificates are watched (reload.watch), and SIGHUP reads them again. Applied at once: log.filter, certificates, keys and users with their rights, server.admin_token, and queues and groups that are missing. If anything is wrong, nothing is applied, and the log has every mistake. The log names changed keys that need a restart.")]
+The configuration file, the files with secrets and the certificates are watched (reload.watch), and SIGHUP reads them again. Applied at once: log.filter, certificates, keys and users with their rights, server.admin_token, quotas, retention, some limits, and queues and groups that are missing. If anything is wrong, nothing is applied, and the log has every mistake. The log names changed keys that need a restart.")]
 pub(crate) struct ServeArgs {
     /// Where the API is served [config: server.listen]
     #[arg(long, value_name = "ADDRESS")]

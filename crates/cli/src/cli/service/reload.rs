@@ -59,6 +59,7 @@ pub(crate) struct ServerAlone {
 impl Reloadable for ServerAlone {
     async fn apply(&self, in_force: &mut Config, new: &Config) -> Result<(), Vec<String>> {
         server::take_callers(&self.callers, &mut in_force.server, &new.server);
+        server::take_settings(&self.callers, &mut in_force.server, &new.server);
         server::create_queues(&self.callers, &mut in_force.server, &new.server).await;
         server::set_schedules(&self.callers, &mut in_force.server, &new.server).await;
         Ok(())

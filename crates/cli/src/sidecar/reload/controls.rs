@@ -54,6 +54,7 @@ impl Controls {
         let taken = match &self.callers {
             Some(callers) => {
                 let taken = server::take_callers(callers, &mut in_force.server, &new.server);
+                server::take_settings(callers, &mut in_force.server, &new.server);
                 server::create_queues(callers, &mut in_force.server, &new.server).await;
                 server::set_schedules(callers, &mut in_force.server, &new.server).await;
                 taken

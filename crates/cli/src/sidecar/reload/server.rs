@@ -1,4 +1,5 @@
-//! Applies a new configuration to the embedded server: keys and users, the admin tokens, missing queues, and schedules.
+//! Applies a new configuration to the embedded server: keys and users, the admin tokens, quotas, retention and limits, missing
+//! queues, and schedules.
 
 use crate::config::{self, QueueSpec, ServerAuth, server_settings};
 use dms_server::Callers;
@@ -82,8 +83,67 @@ pub(crate) async fn create_queues(callers: &Callers, in_force: &mut config::Serv
         return tracing::error!(%error, "queues of the configuration cannot be created before a restart");
     }
     for (_, queues, wanted) in merged {
-        *queues = with_retention_of(queues, wanted);
+        *queues = wanted;
     }
+}
+
+/// Takes the quotas, the retention and the limits of a new configuration that a running server can change, and writes them into
+/// `in_force`. Call it before [`create_queues`], so that new queues begin with their retention and have room in the quotas.
+pub(crate) fn take_settings(callers: &Callers, in_force: &mut config::Server, new: &config::Server) {
+    let mut next = in_force.clone();
+    next.failure_counting = new.failure_counting;
+    next.new_group_starts = new.new_group_starts;
+    next.create_delay = new.create_delay;
+    next.retention = new.retention;
+    next.quotas = new.quotas;
+    next.limits.polls_per_group = new.limits.polls_per_group;
+    next.limits.leased_bytes = new.limits.leased_bytes;
+    next.limits.metrics_groups = new.limits.metrics_groups;
+    if next.project_id == new.project_id {
+        take_retention(&mut next.queues, &new.queues);
+    }
+    for project in &mut next.projects {
+        if let Some(new) = new.projects.iter().find(|new| new.id == project.id) {
+            project.quotas = new.quotas;
+            take_retention(&mut project.queues, &new.queues);
+        }
+    }
+    // The policies of queues that are not there yet count, too.
+    let settings = with_queues_of(&next, new);
+    if *in_force == settings {
+        return;
+    }
+    if let Err(error) = callers.reconfigure(&server_settings::settings(&settings)) {
+        return tracing::error!(%error, "quotas, retention and limits of the configuration are not in force before a restart");
+    }
+    let (before, now) = (in_force.retention, next.retention);
+    if now.get() < before.get() {
+        tracing::warn!(%before, %now, "server.retention is shorter now; queues without a retention of their own delete older messages");
+    }
+    *in_force = next;
+}
+
+/// Takes the retention of the queues that both lists have.
+fn take_retention(queues: &mut [QueueSpec], new: &[QueueSpec]) {
+    for queue in queues {
+        let new = new.iter().find(|new| new.name == queue.name);
+        queue.retention = new.and_then(|new| new.retention);
+        queue.delete_when_settled = new.and_then(|new| new.delete_when_settled);
+    }
+}
+
+/// A configuration with the queues of another one, for the projects that it has.
+fn with_queues_of(server: &config::Server, new: &config::Server) -> config::Server {
+    let mut merged = server.clone();
+    if merged.project_id == new.project_id {
+        merged.queues.clone_from(&new.queues);
+    }
+    for project in &mut merged.projects {
+        if let Some(new) = new.projects.iter().find(|new| new.id == project.id) {
+            project.queues.clone_from(&new.queues);
+        }
+    }
+    merged
 }
 
 /// Sets the schedules of a new configuration, and writes them into `in_force`.
@@ -112,14 +172,4 @@ pub(crate) async fn set_schedules(callers: &Callers, in_force: &mut config::Serv
             project.schedules.clone_from(schedules);
         }
     }
-}
-
-/// The new queues with the old retention, because a change of the retention needs a restart.
-fn with_retention_of(in_force: &[QueueSpec], mut new: Vec<QueueSpec>) -> Vec<QueueSpec> {
-    for queue in &mut new {
-        let before = in_force.iter().find(|before| before.name == queue.name);
-        queue.retention = before.and_then(|before| before.retention);
-        queue.delete_when_settled = before.and_then(|before| before.delete_when_settled);
-    }
-    new
 }

@@ -157,6 +157,45 @@ fn a_server_creates_the_queues_that_were_added_and_names_what_needs_a_restart() 
     assert!(log.contains("\"keys\":\"server.fifo_blocks, server.region\""), "{log}");
 }
 
+/// What exists already stays, unless it is older than the new retention.
+#[test]
+fn a_server_takes_quotas_retention_and_limits_while_it_runs() {
+    let program = Program::new();
+    let server = |settings: &str| format!("server: {{listen: '127.0.0.1:0', admin: '127.0.0.1:0', {settings}}}\n");
+    let file = program.file("server.yaml", &server("quotas: {queues: 2}, queues: [{name: a, groups: [g]}]"));
+    let mut process = program.start(&["serve", "-c", &file]);
+    let url = process.url("serving on ");
+    let run = |args: &[&str]| program.run(&[&["--endpoint", &url, "-o", "json"], args].concat());
+    run(&["queue", "create", "b"]).ok();
+    assert!(run(&["queue", "create", "c"]).failed(1).contains("quota"));
+    assert!(get(&process, "/metrics").contains("queue=\"a\""));
+    let own = "{name: a, groups: [g], retention: 2h}, {name: c, retention: 3h, delete_when_settled: true}";
+    let limits = "limits: {metrics_groups: 0, polls_per_group: 5, leased_bytes: 1048576}";
+    program.file(
+        "server.yaml",
+        &server(&format!(
+            "quotas: {{queues: 4}}, retention: 1h, {limits}, new_group_starts: end, failure_counting: batch, create_delay: 10ms, queues: [{own}]"
+        )),
+    );
+    process.until("server.retention is shorter now");
+    process.until("the configuration was read again");
+    run(&["queue", "create", "d"]).ok();
+    assert!(run(&["queue", "create", "e"]).failed(1).contains("quota"));
+    let kept = |queue: &str| {
+        let shown = run(&["queue", "show", queue]).json();
+        (shown["retention_ms"].as_u64().unwrap() / 3_600_000, shown["delete_when_settled"].as_bool().unwrap())
+    };
+    assert_eq!(["a", "b", "c", "d"].map(kept), [(2, false), (1, false), (3, true), (1, false)]);
+    assert!(!get(&process, "/metrics").contains("queue=\"a\""));
+    // Back: the queue's own policy is gone, too.
+    program.file("server.yaml", &server("queues: [{name: a, groups: [g]}], quotas: {queues: 4}"));
+    process.until("the configuration was read again");
+    assert_eq!(["a", "c"].map(kept), [(72, false), (72, false)]);
+    process.signal("TERM");
+    let (_, log) = process.wait();
+    assert!(!log.contains("need a restart"), "{log}");
+}
+
 #[test]
 fn a_changed_secret_of_an_application_is_used_without_a_signal() {
     let program = Program::new();

@@ -123,6 +123,11 @@ impl Default for EmbeddedConfig {
 }
 
 impl EmbeddedConfig {
+    /// These settings for a broker that runs with others, which keeps what it has built its state on.
+    pub(crate) fn for_running(self, running: &Self) -> Self {
+        Self { fifo_blocks: running.fifo_blocks, dead_letter_retention: running.dead_letter_retention, ..self }
+    }
+
     /// The limits of one project.
     pub(crate) fn quotas_of(&self, project: &ProjectId) -> Quotas {
         self.project_quotas.get(project).copied().unwrap_or(self.quotas)

@@ -9,7 +9,6 @@ use crate::{
         AlreadyLogged, Appended, BrokerError,
         embedded::{
             command::{Command, Request},
-            config::EmbeddedConfig,
             health::StoreHealth,
             reply::{self, Pending},
             state::BrokerState,
@@ -29,8 +28,6 @@ pub(crate) struct Core {
     state: Mutex<BrokerState>,
     /// Keeps records and messages.
     pub(crate) store: Arc<dyn Store>,
-    /// The options.
-    pub(crate) config: EmbeddedConfig,
     /// Wall-clock time that does not change when the clock of the system is set.
     pub(crate) clock: Clock,
     /// The clock of the system, for schedules, which people write for the time that their clocks show.
@@ -53,14 +50,12 @@ impl Core {
     pub(crate) fn new(
         state: BrokerState,
         store: Arc<dyn Store>,
-        config: EmbeddedConfig,
         wall: Clock,
         requests: mpsc::UnboundedSender<Request>,
     ) -> Self {
         Self {
             state: Mutex::new(state),
             store,
-            config,
             clock: wall.steady(),
             wall,
             timer: Notify::new(),

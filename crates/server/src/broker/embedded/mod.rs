@@ -211,11 +211,11 @@ impl EmbeddedBroker {
     ) -> Self {
         let (requests, waiting) = mpsc::unbounded_channel::<Request>();
         let now_ms = clock.now_ms();
-        let mut state = BrokerState::restore(snapshot, &config, now_ms);
+        let mut state = BrokerState::restore(snapshot, config, now_ms);
         state.bound_entry_times(now_ms);
         state.schedules.log_strange(now_ms);
         state.pauses = PauseDetector::new(witness);
-        let core = Arc::new(Core::new(state, store, config, clock, requests));
+        let core = Arc::new(Core::new(state, store, clock, requests));
         let tasks = Tasks {
             committer: tokio::spawn(commit::committer::run(core.clone(), waiting)),
             timer: tokio::spawn(background::timer::run(core.clone())),
@@ -224,6 +224,18 @@ impl EmbeddedBroker {
             heartbeat: (witness != PauseClock::Nobody).then(|| tokio::spawn(background::heartbeat::run(core.clone()))),
         };
         Self { core, tasks: Mutex::new(Some(tasks)) }
+    }
+
+    /// Takes other settings while it runs, except for `fifo_blocks` and `dead_letter_retention`. Queues keep messages for as long as
+    /// the new settings say; quotas do not touch what exists already.
+    pub(crate) fn reconfigure(&self, config: EmbeddedConfig) {
+        let mut state = self.core.lock();
+        state.reconfigure(config);
+        let is_stale = std::mem::take(&mut state.timer_is_stale);
+        drop(state);
+        if is_stale {
+            self.core.timer.notify_one();
+        }
     }
 
     /// Ends every lease as a restart does: the messages are available again, no failure is counted, and acknowledgements with their
@@ -376,7 +388,7 @@ impl Broker for EmbeddedBroker {
     }
 
     fn quotas(&self, project: &ProjectId) -> Quotas {
-        self.core.config.quotas_of(project)
+        self.core.lock().config.quotas_of(project)
     }
 
     fn overview(&self) -> Vec<QueueOverview> {

@@ -565,6 +565,50 @@ async fn a_tick_that_cannot_be_stored_is_tried_again() {
     assert_eq!(scene.available().await, 1);
 }
 
+/// Operators hear of a schedule whose messages the store does not take.
+#[tokio::test(start_paused = true)]
+async fn a_schedule_whose_message_is_a_minute_late_is_reported() {
+    let store = Arc::new(FlakyStore::default());
+    let scene = Scene::on(store.clone()).await;
+    let minutely = NewSchedule::new("minutely", "* * * * *", ScheduledMessage::parse("1").unwrap());
+    scene.broker.set_schedule(&scene.path.project, &scene.path.queue, minutely, ScheduleSource::Command).await.unwrap();
+    let late = async || {
+        let stats = scene.broker.stats().schedules;
+        (scene.broker.schedules().await.unwrap()[0].is_late, stats.active, stats.late)
+    };
+    store.fail_commits(true);
+    run(60).await;
+    assert_eq!(late().await, (false, 1, 0), "the next try may succeed");
+    run(65).await;
+    assert_eq!(late().await, (true, 0, 1));
+    store.fail_commits(false);
+    run(5).await;
+    assert_eq!(late().await, (false, 1, 0));
+}
+
+/// A configuration that is read again. What exists stays, unless it is too old now.
+#[tokio::test(start_paused = true)]
+async fn a_running_broker_takes_other_settings() {
+    let clock = wall(1_800_000_000_000).1;
+    let scene = Scene::of(EmbeddedBroker::in_memory(EmbeddedConfig::default(), clock).await).await;
+    scene.send("1", NOW).await.unwrap();
+    tokio::time::sleep(HOUR * 2).await;
+    assert_eq!(scene.kept().await, 1);
+    let create =
+        async |name: &str| scene.broker.create_groups(&scene.path.project, &scene.path.queue, &[name.to_owned()]).await;
+    let quotas = Quotas { groups_per_queue: 1, ..Quotas::default() };
+    let other = EmbeddedConfig { retention: HOUR, quotas, max_polls_per_group: 0, ..EmbeddedConfig::default() };
+    scene.broker.reconfigure(other);
+    run(5).await;
+    assert_eq!(scene.kept().await, 0, "an hour has passed");
+    assert!(matches!(create("second").await, Err(BrokerError::GroupQuota(1))));
+    assert!(matches!(scene.take(1).await, Err(BrokerError::TooManyPolls(0))));
+    scene.broker.reconfigure(EmbeddedConfig::default());
+    create("second").await.unwrap();
+    scene.send("2", NOW).await.unwrap();
+    assert_eq!(scene.take(1).await.unwrap().len(), 1);
+}
+
 /// Messages that were stamped by a wall clock in the future are usable when it is right again, and kept for their retention.
 #[tokio::test(start_paused = true)]
 async fn stamps_in_the_future_are_bounded_when_a_store_is_opened() {

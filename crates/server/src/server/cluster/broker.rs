@@ -234,7 +234,7 @@ impl Broker for ClusterBroker {
     }
 
     fn quotas(&self, project: &ProjectId) -> Quotas {
-        self.shared.config.quotas_of(project)
+        self.shared.config().quotas_of(project)
     }
 
     fn overview(&self) -> Vec<QueueOverview> {

@@ -59,7 +59,8 @@ pub(crate) struct ClusterBroker {
 #[derive(Debug)]
 struct Shared {
     seats: Seats,
-    config: EmbeddedConfig,
+    /// The options of all brokers; replaced when the configuration changes.
+    config: RwLock<Arc<EmbeddedConfig>>,
     projects: Vec<Project>,
     clock: Clock,
     stop: CancellationToken,
@@ -89,6 +90,10 @@ impl Shared {
         *self.member.write().unwrap_or_else(PoisonError::into_inner) = member.clone();
     }
 
+    fn config(&self) -> Arc<EmbeddedConfig> {
+        self.config.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Keeps the counters of a broker that no longer serves.
     fn retire(&self, broker: &EmbeddedBroker) {
         let mut stats = broker.stats();
@@ -99,6 +104,12 @@ impl Shared {
 }
 
 impl ClusterBroker {
+    /// Takes other settings while it runs; see [`EmbeddedBroker::reconfigure`]. Other servers keep theirs.
+    pub(crate) fn reconfigure(&self, config: &EmbeddedConfig) {
+        *self.shared.config.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config.clone());
+        self.shared.seats.own().iter().for_each(|broker| broker.reconfigure(config.clone()));
+    }
+
     /// Joins the servers on a PostgreSQL, and takes its part of the shards. The missing queues of `projects` are created by the
     /// servers that own their shards.
     ///
@@ -125,7 +136,7 @@ impl ClusterBroker {
         let secret = member.tables.secret.clone();
         let shared = Arc::new(Shared {
             seats: Seats::new(),
-            config,
+            config: RwLock::new(Arc::new(config)),
             projects,
             clock,
             stop: CancellationToken::new(),

@@ -77,6 +77,8 @@ impl ShardTask {
         };
         tracing::info!(shard, epoch = duty.epoch, "this server serves a shard now");
         self.seats().set(shard, Seat::Local(broker.clone()));
+        // The settings may have changed while the shard was opened.
+        broker.reconfigure(self.shared.config().as_ref().clone());
         tokio::select! {
             biased;
             () = duty.lost() => {
@@ -108,7 +110,7 @@ impl ShardTask {
 
     async fn open(&self, duty: &Arc<Duty>) -> Result<Arc<EmbeddedBroker>, PostgresError> {
         let (store, snapshot) = PgStore::open(&self.member, duty).await?;
-        let (config, clock) = (self.shared.config.clone(), self.shared.clock);
+        let (config, clock) = (self.shared.config().as_ref().clone(), self.shared.clock);
         let broker = Arc::new(EmbeddedBroker::resume(Arc::new(store), snapshot, config, clock).await);
         let elsewhere = self.member.queues_elsewhere().await?;
         self.create_queues(&broker, duty.shard, &elsewhere).await;

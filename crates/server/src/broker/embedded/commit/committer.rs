@@ -182,7 +182,8 @@ impl Committer {
                     core.health.committed(kinds(&accepted));
                 }
                 let mut state = core.lock();
-                state.apply(&records, &core.config);
+                let config = Arc::clone(&state.config);
+                state.apply(&records, &config);
                 answer(core, state, accepted, &Ok(()));
             }
             // Not one by one: another process may have changed the stored data, so nothing may be committed or answered any more.
@@ -300,7 +301,7 @@ fn answer(
 /// Turns a group into records. Commands that are refused are answered at once and left out.
 fn prepare(core: &Core, group: Vec<Request>) -> (Vec<Request>, Vec<Record>) {
     let mut state = core.lock();
-    let mut preparer = Preparer::new(&state, &core.config, core.clock.now_ms());
+    let mut preparer = Preparer::new(&state, &state.config, core.clock.now_ms());
     let mut accepted = Vec::with_capacity(group.len());
     let mut refused = Vec::new();
     let mut records = Vec::new();

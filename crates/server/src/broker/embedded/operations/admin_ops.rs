@@ -230,7 +230,7 @@ impl Core {
 
     fn queue_overview(&self, state: &BrokerState, queue: &QueueState, now: Instant) -> QueueOverview {
         let delay_queue = state.delay_queues.get(&queue.row.delay_queue());
-        let retention = self.retention(queue);
+        let retention = state.retention_of(queue);
         QueueOverview {
             project: queue.row.project.clone(),
             queue: self.show(state, queue),
@@ -250,7 +250,7 @@ impl Core {
         let mut shown = Queue::new(row.id.clone(), &row.name, row.mode);
         shown.description.clone_from(&row.description);
         shown.created_ms = row.created_ms;
-        shown.reservation_minutes = self.retention(queue).minutes();
+        shown.reservation_minutes = state.retention_of(queue).minutes();
         shown.max_message_bytes = limits::MAX_BYTES as u64;
         shown.produced_messages = state.produced(queue);
         shown.group_count = u32::try_from(queue.groups.len()).unwrap_or(u32::MAX);

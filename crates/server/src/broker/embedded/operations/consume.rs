@@ -101,6 +101,7 @@ async fn admit(
             let mut state = core.open()?;
             let (queue, number) = state.cursor_of(path, stream)?;
             let kafka = queue.row.mode.is_kafka();
+            let most_polls = state.config.max_polls_per_group;
             let cursor = state.cursors.get_mut(&number).ok_or(BrokerError::GroupNotFound)?;
             match (&rule, &cursor.rule) {
                 (Some(rule), _) if kafka && !rule.passes_all() => return Err(BrokerError::KafkaLabels),
@@ -110,7 +111,7 @@ async fn admit(
                 (Some(rule), None) if !kafka => {
                     core.submit(Command::Admin(AdminCommand::FixRule(number, rule.clone())))
                 }
-                _ => return ConsumeCall::enter(core, number, cursor),
+                _ => return ConsumeCall::enter(core, number, cursor, most_polls),
             }
         };
         // Without the lock. Afterwards everything is checked again, because another call may have fixed another filter first.
@@ -119,9 +120,9 @@ async fn admit(
 }
 
 impl ConsumeCall {
-    fn enter(core: &Arc<Core>, number: CursorId, cursor: &mut Cursor) -> Result<Self, BrokerError> {
-        if cursor.polls >= core.config.max_polls_per_group {
-            return Err(BrokerError::TooManyPolls(core.config.max_polls_per_group));
+    fn enter(core: &Arc<Core>, number: CursorId, cursor: &mut Cursor, most_polls: usize) -> Result<Self, BrokerError> {
+        if cursor.polls >= most_polls {
+            return Err(BrokerError::TooManyPolls(most_polls));
         }
         cursor.polls += 1;
         let (wake, read_done) = (cursor.wake.clone(), cursor.read_done.clone());
@@ -148,7 +149,7 @@ impl ConsumeCall {
         if !cursor.has_available(stream) {
             return Ok(PollStep::Nothing);
         }
-        let most = self.core.config.max_leased_bytes;
+        let most = state.config.max_leased_bytes;
         if !state.leased.admit(&path.project, self.cursor, most) {
             return Err(BrokerError::TooMuchLeased(most));
         }

@@ -27,9 +27,10 @@ impl Core {
     /// [`BrokerError::TooMuchLeased`] when consumers and other looks hold the memory, and when the broker is closed.
     pub(crate) async fn look(&self) -> Result<Look<'_>, BrokerError> {
         let turn = self.looks.acquire().await.map_err(|_| BrokerError::Closed)?;
-        let most = self.config.max_leased_bytes;
+        let mut state = self.open()?;
+        let most = state.config.max_leased_bytes;
         let bytes = LOOK.bytes.min(most / SHARE);
-        if !self.open()?.leased.begin_look(bytes, most) {
+        if !state.leased.begin_look(bytes, most) {
             return Err(BrokerError::TooMuchLeased(most));
         }
         Ok(Look { core: self, bytes, _turn: turn })

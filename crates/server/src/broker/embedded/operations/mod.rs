@@ -10,7 +10,7 @@
 //! | `resolve` | retry or discard one message |
 //! | `peek` | look at messages without leasing them |
 //! | `look` | limits how many messages are read without leasing them |
-//! | `purge`, `retention` | delete messages, set how long they are kept |
+//! | `purge` | delete messages |
 //! | `schedules` | add, list, pause and remove schedules |
 //! | `damaged` | list and skip damaged messages |
 //! | `admin_ops` | queues, groups, tags, quotas |
@@ -28,5 +28,4 @@ pub(crate) mod oldest;
 pub(crate) mod peek;
 mod purge;
 pub(crate) mod resolve;
-mod retention;
 mod schedules;

@@ -59,6 +59,8 @@ pub(crate) mod stream;
 /// Everything the broker knows, except the messages in the store.
 #[derive(Debug, Default)]
 pub(crate) struct BrokerState {
+    /// The options.
+    pub(crate) config: Arc<EmbeddedConfig>,
     /// The queues of all projects.
     pub(crate) queues: BTreeMap<QueueId, QueueState>,
     /// The streams of queues, and the dead letters of groups.
@@ -120,8 +122,9 @@ pub(crate) struct QueueState {
 
 impl BrokerState {
     /// Restores the state from a snapshot.
-    pub(crate) fn restore(snapshot: Snapshot, config: &EmbeddedConfig, now_ms: i64) -> Self {
-        let mut state = Self { next_number: snapshot.next_number, ..Self::default() };
+    pub(crate) fn restore(snapshot: Snapshot, config: EmbeddedConfig, now_ms: i64) -> Self {
+        let config = Arc::new(config);
+        let mut state = Self { next_number: snapshot.next_number, config: Arc::clone(&config), ..Self::default() };
         for QueueSnapshot { row, tags, retention, schedules, stream, delay_queue } in snapshot.queues {
             for schedule in schedules {
                 state.schedules.set(&row.id, schedule.row, schedule.progress);
@@ -137,7 +140,7 @@ impl BrokerState {
             let dead_letter_cursor = Cursor::new(row.dead_letters(), dead_letter_cursor);
             let dead_letters = Stream::new(dead_letters, EffectiveRetention::for_time(config.dead_letter_retention));
             state.streams.insert(row.dead_letters(), dead_letters);
-            state.add_group(row, cursor, dead_letter_cursor, config);
+            state.add_group(row, cursor, dead_letter_cursor, &config);
         }
         state.restore_keys(&snapshot.keys, now_ms);
         // The process may have ended between the last acknowledgement and the deletion of the settled messages.

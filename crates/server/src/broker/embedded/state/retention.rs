@@ -1,13 +1,16 @@
 //! Which messages of a stream are deleted because every group has settled them.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
 use crate::{
     broker::{
         RetentionPolicy,
-        embedded::{config::EmbeddedConfig, state::BrokerState},
+        embedded::{
+            config::{EffectiveRetention, EmbeddedConfig},
+            state::{BrokerState, QueueState},
+        },
     },
     store::StreamId,
 };
@@ -24,6 +27,26 @@ impl BrokerState {
         let Some(queue) = self.queues.get_mut(queue) else { return };
         queue.retention = policy;
         let (number, retention) = (queue.row.stream(), config.retention_of(&queue.row, policy));
+        self.keep_for(number, retention);
+    }
+
+    /// Takes other settings, except those that the state was built on.
+    pub(crate) fn reconfigure(&mut self, config: EmbeddedConfig) {
+        self.config = Arc::new(config.for_running(&self.config));
+        let queues: Vec<_> = self.queues.values().map(|queue| (queue.row.stream(), self.retention_of(queue))).collect();
+        for (number, retention) in queues {
+            if self.streams.get(&number).is_some_and(|stream| stream.retention != retention) {
+                self.keep_for(number, retention);
+            }
+        }
+    }
+
+    /// How long a queue keeps messages now.
+    pub(crate) fn retention_of(&self, queue: &QueueState) -> EffectiveRetention {
+        self.config.retention_of(&queue.row, queue.retention)
+    }
+
+    fn keep_for(&mut self, number: StreamId, retention: EffectiveRetention) {
         if let Some(stream) = self.streams.get_mut(&number) {
             stream.retention = retention;
             // A shorter retention takes effect at once.
