@@ -212,9 +212,7 @@ impl Committer {
     /// Turns the next group into records. `None` if the committer was stopped.
     fn prepare_next(&self) -> Option<Vec<Record>> {
         let mut open = self.open();
-        if open.arriving.is_none() {
-            return None;
-        }
+        open.arriving.as_ref()?;
         let group = open.take_group();
         if group.iter().any(|request| matches!(request.command, Command::Stop)) {
             open.is_stopped = true;
