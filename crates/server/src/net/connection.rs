@@ -86,12 +86,14 @@ pub(crate) async fn serve<I>(
             Ok(answer)
         }
     });
-    let http = http1::Builder::new()
-        // hyper's own timer would be set and dropped for every request.
-        .header_read_timeout(None)
-        .max_buf_size(BUFFER)
-        .serve_connection(TokioIo::new(io), answers);
-    let mut http = std::pin::pin!(http);
+    // Pinned where it is made: if it were moved, each connection would take its memory twice.
+    let mut http = std::pin::pin!(
+        http1::Builder::new()
+            // hyper's own timer would be set and dropped for every request.
+            .header_read_timeout(None)
+            .max_buf_size(BUFFER)
+            .serve_connection(TokioIo::new(io), answers)
+    );
     let ended = loop {
         tokio::select! {
             biased;
