@@ -20,7 +20,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     let producer = Producer::builder(client, queue)
         .linger(Duration::from_millis(5)) // how long a message waits for others to share its request
-        .max_in_flight(4) // concurrent requests
+        .max_in_flight(16) // concurrent requests
         .return_ids(true)
         .build()?;
 

@@ -64,7 +64,7 @@ impl ProducerBuilder {
             name: None,
             metrics: ProducerMetrics::default(),
             linger: Duration::from_millis(5),
-            max_in_flight: 4,
+            max_in_flight: 16,
             max_messages: 10_000,
             max_bytes: 16 * 1024 * 1024,
             ordered: false,
@@ -104,7 +104,7 @@ impl ProducerBuilder {
         self
     }
 
-    /// The most concurrent requests, 1-1024; 4 by default. Ignored if the producer is [`ordered`](Self::ordered).
+    /// The most concurrent requests, 1-1024; 16 by default. Ignored if the producer is [`ordered`](Self::ordered).
     pub fn max_in_flight(mut self, requests: usize) -> Self {
         self.max_in_flight = requests;
         self

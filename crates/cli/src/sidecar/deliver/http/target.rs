@@ -1,11 +1,11 @@
 //! The application as an HTTP client sees it: posts, and probes whether it is there. Only this file and `probe` of the
 //! sidecar name reqwest.
 
-use std::{error::Error as StdError, io, path::PathBuf, time::Duration};
+use std::{error::Error as StdError, fmt, io, path::PathBuf, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
-use reqwest::{Client, redirect::Policy};
+use reqwest::{Client, Url, redirect::Policy};
 use tokio::{net::TcpStream, time::timeout};
 
 use crate::{
@@ -34,10 +34,21 @@ const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
 pub(crate) struct Target {
     client: Client,
     url: SecretUrl,
+    /// The same, read once.
+    parsed_url: ParsedUrl,
     health_url: Option<SecretUrl>,
     unix_socket: Option<PathBuf>,
     connect_timeout: Duration,
     credentials: Current<Credentials>,
+}
+
+/// A URL that may hold secrets.
+struct ParsedUrl(Url);
+
+impl fmt::Debug for ParsedUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ParsedUrl")
+    }
 }
 
 /// An answer; a very long body is cut short, and our secrets in it are masked.
@@ -95,6 +106,7 @@ impl Target {
         Ok(Self {
             client: client.build()?,
             url: handler.url.clone(),
+            parsed_url: ParsedUrl(handler.url.expose().parse()?),
             health_url: handler.health_url.clone(),
             unix_socket: handler.unix_socket.clone(),
             connect_timeout: handler.connect_timeout.get(),
@@ -107,7 +119,7 @@ impl Target {
     /// # Errors
     /// When there is no answer within `wait`.
     pub(crate) async fn post(&self, headers: HeaderMap, body: Bytes, wait: Duration) -> Result<AppAnswer, NoAnswer> {
-        let request = self.client.post(self.url.expose()).headers(headers).body(body).timeout(wait);
+        let request = self.client.post(self.parsed_url.0.clone()).headers(headers).body(body).timeout(wait);
         // The URL may hold secrets, and is known.
         let no_answer = |error: reqwest::Error| match error.without_url() {
             error if error.is_connect() => NoAnswer::NotReached(error),
@@ -115,7 +127,7 @@ impl Target {
             error => NoAnswer::Broken(error),
         };
         let mut response = request.send().await.map_err(no_answer)?;
-        let (status, headers) = (response.status(), response.headers().clone());
+        let (status, headers) = (response.status(), std::mem::take(response.headers_mut()));
         let mut body = Vec::new();
         // The status is the answer: a body that breaks off, or never ends, changes nothing about it.
         while body.len() < MAX_READ_BYTES {
