@@ -1,18 +1,22 @@
 """What no other system is needed for: a slow network, idle workers, long backlogs, the start, the dependencies, the build."""
 
 import contextlib
+import concurrent.futures
 import http.client
 import http.server
 import json
 import pathlib
 import re
+import resource
+import socket
 import statistics
 import subprocess
+import tempfile
 import threading
 import time
 import urllib.request
 
-from servers import ROOT, SERVER, build, free_port, quiet
+from servers import ROOT, SERVER, free_port, quiet
 from turns import GROUP, drive, drop
 
 POLL_WAIT = 2
@@ -21,8 +25,8 @@ MANY = 1000
 
 
 def measure(place, seconds, cold_build):
-    found = {"network": network(place, seconds), "idle": idle(place), "backlog": backlog(place), "cold_start": cold_start(place),
-             "lean": lean()}
+    found = {"network": network(place, seconds), "idle": idle(place), "polls": polls(place), "scrape": scrape(place),
+             "sweep": sweep(place, seconds), "backlog": backlog(place), "cold_start": cold_start(place), "lean": lean()}
     if cold_build:
         found["build"] = cold(place)
     return found
@@ -48,6 +52,12 @@ def network(place, seconds, round_trip=20, concurrency=200, work=5):
     round_trip = statistics.median(took)
     return {"rate": handled["acked"] / handled["seconds"], "round_trip_ms": round_trip, "work_ms": handled["work_ms"],
             "allowed": concurrency / (round_trip + handled["work_ms"]) * 1e3}
+
+
+def resident_kb(process):
+    """What the kernel gives as resident, in KiB."""
+    status = pathlib.Path(f"/proc/{process.pids[0]}/status").read_text()
+    return int(re.search(r"VmRSS:\s+(\d+)", status)[1])
 
 
 class Workers:
@@ -79,8 +89,7 @@ class Workers:
         return sum(int(each.read_text().split()[0]) for each in times) / 1e6
 
     def resident_mb(self):
-        status = pathlib.Path(f"/proc/{self.process.pids[0]}/status").read_text()
-        return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1e3
+        return resident_kb(self.process) / 1e3
 
     def stop(self):
         self.process.stop()
@@ -102,7 +111,77 @@ def idle(place):
     return {str(count): each for count, each in found.items()}
 
 
-def backlog(place, rounds=3, part=100_000, long=1_000_000, longest=5_000_000):
+def polls(place, count=10_000, queues=20):
+    """Consume calls that wait, each on a connection of its own, for messages that do not come."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(max(soft, count + 1_000), hard), hard))
+    config = place.data / "polls.yaml"
+    config.write_text(json.dumps({"server": {"limits": {"connections": count + 100}, "quotas": {"queues": queues}}}))
+    server = place.dms("polls", "-c", config)
+    groups = []
+    for number in range(queues):
+        queue = call(server, "POST", "", {"name": f"idle-{number}"})["id"]
+        group = call(server, "POST", f"/{queue}/groups", {"groups": [{"name": GROUP}]})["groups"][0]["id"]
+        groups.append(f"/v2/local/queues/{queue}/groups/{group}/messages?time_wait=60")
+    host, port = server.url.removeprefix("http://").split(":")
+    waiting = []
+    for number in range(count):
+        poll = socket.create_connection((host, int(port)), 10)
+        poll.sendall(f"GET {groups[number % queues]} HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n".encode())
+        waiting.append(poll)
+    until = time.monotonic() + 20
+    while (arrived := long_polls(server)) < count and time.monotonic() < until:
+        time.sleep(0.1)
+    found = {"polls": arrived, "resident_mb": resident_kb(server) / 1e3}
+    for poll in waiting:
+        poll.close()
+    server.stop()
+    if arrived < count:
+        raise SystemExit(f"only {arrived} of {count} consume calls wait; raise the limit of open files (ulimit -Hn)")
+    return found
+
+
+def long_polls(server):
+    text = urllib.request.urlopen(server.admin + "/metrics", timeout=10).read().decode()
+    return int(re.search(r"^dms_server_long_polls (\d+)", text, re.MULTILINE)[1])
+
+
+def call(server, method, path, body):
+    request = urllib.request.Request(f"{server.url}/v2/local/queues{path}", json.dumps(body).encode(),
+                                     {"Content-Type": "application/json"}, method=method)
+    return json.load(urllib.request.urlopen(request, timeout=10))
+
+
+def scrape(place, queues=5_000):
+    """The metrics of many queues, each with a group."""
+    config = place.data / "scrape.yaml"
+    config.write_text(json.dumps({"server": {"quotas": {"queues": queues}}}))
+    server = place.dms("scrape", "-c", config)
+
+    def create(number):
+        queue = call(server, "POST", "", {"name": f"q-{number}"})["id"]
+        call(server, "POST", f"/{queue}/groups", {"groups": [{"name": GROUP}]})
+
+    with concurrent.futures.ThreadPoolExecutor(16) as pool:
+        list(pool.map(create, range(queues)))
+    took = []
+    for _ in range(5):
+        started = time.perf_counter()
+        urllib.request.urlopen(server.admin + "/metrics", timeout=30).read()
+        took.append((time.perf_counter() - started) * 1e3)
+    server.stop()
+    return {"ms": statistics.median(took)}
+
+
+def sweep(place, seconds):
+    """How the cost of a message changes as one thing at a time grows: `dms-worker bench --sweep`."""
+    report = place.folder("sweep")
+    quiet([SERVER, "-q", "bench", "--sweep", "--data-dir", place.folder("sweep-data"), "--duration", f"{max(1, round(seconds))}s",
+           "--report", report])
+    return json.loads((report / "sweep.json").read_text())
+
+
+def backlog(place, rounds=3, part=100_000, long=1_000_000, longest=10_000_000):
     """Messages of 100 bytes on disk. A part of a long backlog is consumed in turns with a queue that holds this part alone; then
     the backlog grows to its longest, and the server is started again."""
     folder = place.folder("backlog")
@@ -120,13 +199,14 @@ def backlog(place, rounds=3, part=100_000, long=1_000_000, longest=5_000_000):
         ratios.append(rates[0] / rates[1])
         drop("worker", server, queue)
     drive("worker", "produce", server, "long", *small, "--expect", longest - long)
-    status = pathlib.Path(f"/proc/{server.pids[0]}/status").read_text()
-    resident = int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1e3
     server.stop()
     started = time.monotonic()
     again = place.dms("backlog-again", "--data-dir", folder)
     urllib.request.urlopen(again.url + "/v2/local/queues", timeout=30).read()
     restart = time.monotonic() - started
+    # Of a server that has them waiting and serves: what filling them in took is given back over time.
+    drive("worker", "consume", again, "long", "--expect", part, "--seconds", 60)
+    resident = resident_kb(again) / 1024
     again.stop()
     return {"ratio": statistics.median(ratios), "resident_mb": resident, "restart_seconds": restart}
 
@@ -194,8 +274,13 @@ def lean():
 
 
 def cold(place):
-    """A release build of everything, with nothing compiled before."""
-    quiet(["cargo", "fetch", "--locked", "--manifest-path", ROOT / "Cargo.toml"])
-    started = time.monotonic()
-    build(ROOT, target=place.folder("target"))
-    return {"seconds": time.monotonic() - started}
+    """The two commands of the README in a fresh clone, with nothing compiled before; the crates were fetched."""
+    took = {}
+    with tempfile.TemporaryDirectory(prefix="clone-", dir=place.data) as clone:
+        quiet(["git", "clone", "-q", ROOT, clone])
+        quiet(["cargo", "fetch", "--locked", "--manifest-path", f"{clone}/Cargo.toml"])
+        for name, command in {"demo": ["run", "--release", "--", "demo"], "tests": ["test"]}.items():
+            started = time.monotonic()
+            quiet(["env", "-u", "CARGO_TARGET_DIR", "-C", clone, "cargo", *command])
+            took[name] = time.monotonic() - started
+    return took

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Compares dms-worker with other queues in one run, and prints each figure with its budget.
+"""Measures dms-worker, alone and beside other queues, and prints each goal of this project with whether it is reached.
 
-    benches/peers/run.py                  about ten minutes, plus the builds
-    benches/peers/run.py --cold-build     also the time of a clean release build
-    benches/peers/run.py --only alone     one of the two tables: peers, or dms-worker alone
+    benches/peers/run.py                  about 20 minutes, plus the builds
+    benches/peers/run.py --cold-build     also the two commands of the README, in a fresh clone
+    benches/peers/run.py --only peers     one part: peers, ends (sidecar, HTTPS, producer), or alone
     benches/peers/run.py --repeats 1 --seconds 1    a quick test, without reliable figures
 
 Redis, NATS and RabbitMQ come from Debian's packages (installed if they are missing), the vendor's SDK from PyPI into a virtual
@@ -21,9 +21,11 @@ import sys
 import tempfile
 
 import alone
-import table
+import ends
+import figures
+import goals
 from servers import TARGET, Place, install, start_servers
-from turns import SYSTEMS, fdatasync_p50, sdk, turn
+from turns import SYSTEMS, fdatasync, sdk, turn
 
 
 def compare(data, count, seconds):
@@ -33,26 +35,28 @@ def compare(data, count, seconds):
         for repeat in range(count):
             found = {}
             for name in SYSTEMS:
-                print(f"repeat {repeat + 1} of {count}: {table.NAMES[name]}", file=sys.stderr)
+                print(f"repeat {repeat + 1} of {count}: {figures.NAMES[name]}", file=sys.stderr)
                 if "latency" in SYSTEMS[name][2]:
-                    syncs.append(fdatasync_p50(data))
+                    syncs.append(fdatasync(data))
                 found[name] = turn(servers, name, repeat, seconds)
             found["sdk"] = sdk(servers, repeat, seconds)
             repeats.append(found)
-    return {"fdatasync_ms": statistics.median(syncs), "repeats": repeats}
+    return {"fdatasync_ms": [statistics.median(each) for each in zip(*syncs)], "repeats": repeats}
 
 
 def show(kept):
-    tables = [make(kept[name]) for name, make in {"peers": table.peers, "alone": table.alone}.items() if name in kept]
+    tables = [figures.markdown(*goals.table(kept))]
+    if "peers" in kept:
+        tables.append(figures.peers(kept["peers"]))
     print("\n\n".join(tables))
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2.0, help="how long each phase lasts")
-    parser.add_argument("--only", choices=["peers", "alone"], help="one of the two tables")
-    parser.add_argument("--cold-build", action="store_true", help="build everything from nothing, and say how long it took")
+    parser.add_argument("--only", choices=["peers", "ends", "alone"], help="one part")
+    parser.add_argument("--cold-build", action="store_true", help="run the commands of the README in a fresh clone, too")
     parser.add_argument("--data", type=pathlib.Path, default=TARGET, help="a directory on the disk to measure; not tmpfs")
     parser.add_argument("--json", type=pathlib.Path, help="where to keep all figures")
     parser.add_argument("--from-json", type=pathlib.Path, help="print the tables of a run that was kept")
@@ -63,11 +67,14 @@ def main():
     kept = {}
     with tempfile.TemporaryDirectory(prefix="peers-", dir=args.data) as data:
         data = pathlib.Path(data)
-        if args.only != "alone":
+        if args.only in (None, "peers"):
             kept["peers"] = compare(data, args.repeats, args.seconds)
-        if args.only != "peers":
-            with contextlib.ExitStack() as stack:
-                kept["alone"] = alone.measure(Place(stack, data), args.seconds, args.cold_build)
+        for name, measure in (("ends", lambda place: ends.measure(place, args.repeats, args.seconds)),
+                              ("alone", lambda place: alone.measure(place, args.seconds, args.cold_build))):
+            if args.only in (None, name):
+                print(name, file=sys.stderr)
+                with contextlib.ExitStack() as stack:
+                    kept[name] = measure(Place(stack, data))
     if args.json:
         args.json.write_text(json.dumps(kept, indent=1))
     show(kept)

@@ -1,4 +1,4 @@
-"""What has to be installed, and the servers: ours, the stub, Redis, NATS and RabbitMQ, each on a free port of loopback."""
+"""What has to be installed, and the servers: ours, the bound, the stub, Redis, NATS and RabbitMQ, each on a free port of loopback."""
 
 import contextlib
 import os
@@ -105,11 +105,11 @@ class Place:
         path.mkdir(exist_ok=True)
         return path
 
-    def dms(self, name, *options):
+    def dms(self, name, *options, scheme="http"):
         """A server of ours."""
         port, admin = free_port(), free_port()
         command = [SERVER, "serve", "--listen", f"127.0.0.1:{port}", "--admin", f"127.0.0.1:{admin}", *options]
-        server = self.start(name, command, f"http://127.0.0.1:{port}", port)
+        server = self.start(name, command, f"{scheme}://127.0.0.1:{port}", port)
         server.admin = f"http://127.0.0.1:{admin}"
         return server
 
@@ -117,6 +117,9 @@ class Place:
 def start_servers(place):
     """All that take turns; they idle while it is not theirs."""
     servers = {"durable": place.dms("durable", "--data-dir", place.folder("dms")), "memory": place.dms("memory")}
+    port = free_port()
+    bound = [DRIVER, "bound", "--listen", f"127.0.0.1:{port}", "--data", place.folder("bound")]
+    servers["bound"] = place.start("bound", bound, f"http://127.0.0.1:{port}", port)
     port = free_port()
     servers["stub"] = place.start("stub", [DRIVER, "stub", "--listen", f"127.0.0.1:{port}"], f"http://127.0.0.1:{port}", port)
     port = free_port()

@@ -14,6 +14,7 @@ GROUP = "peers"
 # The systems, their servers and their phases, in the order of the turns.
 DURABLE = ("produce", "consume", "both", "latency")
 SYSTEMS = {
+    "bound": ("bound", "bound", ("produce", "consume", "both")),
     "dms": ("worker", "durable", DURABLE),
     "redis": ("redis", "redis", DURABLE),
     "nats": ("nats", "nats", DURABLE),
@@ -86,8 +87,8 @@ def sdk(servers, repeat, seconds):
     return {"consume": found}
 
 
-def fdatasync_p50(folder):
-    """What one durable append of 4 KiB costs on this disk, in milliseconds."""
+def fdatasync(folder):
+    """What one durable append of 4 KiB costs on this disk: the median and the 99th percentile, in milliseconds."""
     with open(folder / "fdatasync", "wb", buffering=0) as file:
         took = []
         for _ in range(500):
@@ -95,4 +96,5 @@ def fdatasync_p50(folder):
             file.write(b"x" * 4096)
             os.fdatasync(file.fileno())
             took.append(time.perf_counter() - started)
-    return statistics.median(took) * 1e3
+    cuts = statistics.quantiles(took, n=100)
+    return cuts[49] * 1e3, cuts[98] * 1e3

@@ -41,6 +41,14 @@ impl Dms {
         };
         Ok(Self { client: client.build()?, queue: queue.to_owned(), work })
     }
+
+    pub fn client(&self) -> Client {
+        self.client.clone()
+    }
+
+    pub async fn queue_id(&self) -> Result<QueueId, Error> {
+        Ok(self.client.find_queue(&self.queue).await?.id)
+    }
 }
 
 #[async_trait]
@@ -54,8 +62,7 @@ impl System for Dms {
     }
 
     async fn sender(&self) -> Result<Box<dyn Sender>, Error> {
-        let queue = self.client.find_queue(&self.queue).await?.id;
-        Ok(Box::new(Sending { client: self.client.clone(), queue }))
+        Ok(Box::new(Sending { client: self.client(), queue: self.queue_id().await? }))
     }
 
     async fn consume(&self, connections: usize, progress: Arc<Progress>) -> Result<(), Error> {
@@ -85,8 +92,7 @@ impl System for Dms {
     }
 
     async fn drop_queue(&self) -> Result<(), Error> {
-        let queue = self.client.find_queue(&self.queue).await?.id;
-        Ok(self.client.delete_queue(&queue).await?)
+        Ok(self.client.delete_queue(&self.queue_id().await?).await?)
     }
 }
 

@@ -3,6 +3,7 @@
 //! `harness` has the loops and clocks, the same for all systems; each other file is one system, in the best set-up that was
 //! found for it. `run.py` starts the servers and puts the lines together.
 
+mod bound;
 mod dms;
 mod harness;
 mod nats;
@@ -36,6 +37,14 @@ struct Args {
 enum Command {
     /// Measures
     Measure(Measure),
+    /// Stores messages and hands them out, without any feature: the bound of the machine
+    Bound {
+        #[arg(long)]
+        listen: SocketAddr,
+        /// Where its log is to be created
+        #[arg(long)]
+        data: PathBuf,
+    },
     /// Serves canned answers: the bound of the wire
     Stub {
         #[arg(long)]
@@ -63,6 +72,9 @@ struct Measure {
     /// Connections, or requests under way at a time
     #[arg(long, default_value_t = 64)]
     connections: usize,
+    /// Requests under way of the producer, whose connections are the tasks that send
+    #[arg(long, default_value_t = 64)]
+    requests: usize,
     #[arg(long, default_value_t = 2.0)]
     seconds: f64,
     #[arg(long, default_value_t = 1024)]
@@ -94,6 +106,8 @@ enum Name {
     Producer,
     /// A loop by hand over reqwest, against the same server
     Loop,
+    /// Client and server without any feature
+    Bound,
     Redis,
     Nats,
     Rabbitmq,
@@ -103,6 +117,7 @@ enum Name {
 async fn main() -> Result<(), Error> {
     match Args::parse().command {
         Command::Stub { listen } => stub::serve(listen).await,
+        Command::Bound { listen, data } => bound::server::serve(listen, &data).await,
         Command::Measure(args) => {
             let plan = Plan {
                 connections: args.connections,
@@ -114,9 +129,11 @@ async fn main() -> Result<(), Error> {
                 pids: args.pids,
             };
             let (url, queue) = (args.url.as_str(), args.queue.as_str());
+            let dms = || dms::Dms::new(url, queue, Duration::from_millis(args.work_ms), args.ca);
             let system: Box<dyn System> = match args.system {
-                Name::Worker => Box::new(dms::Dms::new(url, queue, Duration::from_millis(args.work_ms), args.ca)?),
-                Name::Producer => Box::new(producer::Batching::new(url, queue).await?),
+                Name::Worker => Box::new(dms()?),
+                Name::Producer => Box::new(producer::Batching::new(dms()?, args.requests)),
+                Name::Bound => Box::new(bound::client::Bound::new(url)),
                 Name::Loop => Box::new(raw::Raw::new(url, queue, args.app)),
                 Name::Redis => Box::new(redis_streams::RedisStreams::new(url, queue)?),
                 Name::Nats => Box::new(nats::Nats::new(url, queue).await?),
