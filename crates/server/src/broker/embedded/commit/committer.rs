@@ -212,6 +212,7 @@ impl Committer {
     /// Turns the next group into records. `None` if the committer was stopped.
     fn prepare_next(&self) -> Option<Vec<Record>> {
         let mut open = self.open();
+        // Dropped meanwhile.
         open.arriving.as_ref()?;
         let group = open.take_group();
         if group.iter().any(|request| matches!(request.command, Command::Stop)) {
