@@ -24,6 +24,7 @@ import alone
 import ends
 import figures
 import goals
+import plot
 from servers import TARGET, Place, install, start_servers
 from turns import SYSTEMS, fdatasync, sdk, turn
 
@@ -44,10 +45,12 @@ def compare(data, count, seconds):
     return {"fdatasync_ms": [statistics.median(each) for each in zip(*syncs)], "repeats": repeats}
 
 
-def show(kept):
+def show(kept, drawing):
     tables = [figures.markdown(*goals.table(kept))]
     if "peers" in kept:
         tables.append(figures.peers(kept["peers"]))
+        if drawing:
+            drawing.write_text(plot.svg(kept["peers"]))
     print("\n\n".join(tables))
 
 
@@ -59,10 +62,11 @@ def main():
     parser.add_argument("--cold-build", action="store_true", help="run the commands of the README in a fresh clone, too")
     parser.add_argument("--data", type=pathlib.Path, default=TARGET, help="a directory on the disk to measure; not tmpfs")
     parser.add_argument("--json", type=pathlib.Path, help="where to keep all figures")
+    parser.add_argument("--svg", type=pathlib.Path, help="where to draw the comparison")
     parser.add_argument("--from-json", type=pathlib.Path, help="print the tables of a run that was kept")
     args = parser.parse_args()
     if args.from_json:
-        return show(json.loads(args.from_json.read_text()))
+        return show(json.loads(args.from_json.read_text()), args.svg)
     install()
     kept = {}
     with tempfile.TemporaryDirectory(prefix="peers-", dir=args.data) as data:
@@ -77,7 +81,7 @@ def main():
                     kept[name] = measure(Place(stack, data))
     if args.json:
         args.json.write_text(json.dumps(kept, indent=1))
-    show(kept)
+    show(kept, args.svg)
 
 
 if __name__ == "__main__":
