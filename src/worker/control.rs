@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::worker::{
     fetch::rate_limit::TokenBucket,
+    isolation::Isolated,
     limit::inflight::InflightLimiter,
     observe::{latency::Latency, report::Counters},
     settings::{Settings, values::MaxMessages},
@@ -49,6 +50,8 @@ pub(crate) struct Control {
     pub(crate) stuck: AtomicUsize,
     /// Settings that are probably a mistake, found when the queue was looked up.
     warnings: Mutex<Vec<String>>,
+    /// The messages that are fetched one at a time.
+    pub(crate) isolated: Arc<Mutex<Isolated>>,
 }
 
 impl Control {
@@ -72,6 +75,7 @@ impl Control {
             failure: Mutex::default(),
             stuck: AtomicUsize::new(0),
             warnings: Mutex::default(),
+            isolated: Arc::default(),
         })
     }
 

@@ -1,7 +1,7 @@
 //! [`WorkerHandle`]: controls a running worker and reads its [`Status`].
 
 use std::{
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::{Arc, PoisonError, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
@@ -11,6 +11,7 @@ use crate::worker::{
     control::Control,
     error::WorkerError,
     fetch::rate_limit::Rate,
+    isolation::Isolated,
     limit::{inflight::ConcurrencyCap, shared::SharedLimit},
     observe::{latency::Quantiles, report::WorkerReport},
     settings::values::MaxMessages,
@@ -171,6 +172,7 @@ impl WorkerHandle {
             polling: control.health.trying.load(Relaxed) > 0,
             last_poll_age: control.health.last_poll().map(|at| at.elapsed()),
             durations: control.latency.quantiles(),
+            isolated: *control.isolated.lock().unwrap_or_else(PoisonError::into_inner),
             counts: control.counters.report(false),
         }
     }
@@ -197,6 +199,8 @@ pub struct Status {
     pub last_poll_age: Option<Duration>,
     /// The durations of recent handler calls; `None` before the first one.
     pub durations: Option<Quantiles>,
+    /// The messages that are fetched one at a time, because they may fail together with another one.
+    pub isolated: Isolated,
     /// The counts so far; `drained` is not set yet.
     pub counts: WorkerReport,
 }

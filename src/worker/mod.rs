@@ -85,6 +85,7 @@ pub use self::{
         service::{DeliveryService, HandlerFuture, HandlerService, ServiceHandler},
         typed_handler_fn,
     },
+    isolation::Isolated,
     lifecycle::Worker,
     limit::{fair_share::Sharing, inflight::ConcurrencyCap},
     metrics::WorkerMetrics,

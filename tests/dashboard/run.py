@@ -316,6 +316,15 @@ def test_messages(server, browser):
     browser.until("the filter finds one message", lambda: len(browser.all(".messages tbody tr")) == 1)
     assert "pointer=" in browser.driver.current_url
     browser.check()
+    message = browser.driver.current_url
+    browser.open("/queues/mail/smtp/messages?until=2020-01-01T00:00")
+    assert not browser.all(".messages") and "No messages match" in browser.text(), browser.text()
+    browser.open("/queues/mail/smtp/messages?since=2020-01-01T00:00")
+    assert len(browser.all(".messages tbody tr")) == 6, browser.text()
+    # The script sends times in UTC, whatever the zone of the visitor.
+    browser.submit("#filter-text")
+    assert "since=2020-01-01T00%3A00%3A00.000Z" in browser.driver.current_url, browser.driver.current_url
+    browser.driver.get(message)
     browser.click(".messages tbody a")
     browser.until("the message is shown", lambda: browser.all(".place"))
     assert f'"id": {BIG}' in browser.text() and '"price": 1.1' in browser.text(), browser.text()
@@ -839,7 +848,7 @@ admin: {listen: "127.0.0.1:0", dashboard: {actions: true}}
         browser.open("/")
         browser.until("a worker runs and another is in trouble", lambda: "running" in browser.text() and "cannot be reached" in browser.text())
         browser.shoot("workers")
-        for page in ("/workers/mail", "/workers/orders", "/config", "/activity", "/nothing"):
+        for page in ("/workers/mail", "/workers/orders", "/publishers", "/config", "/activity", "/nothing"):
             for width in (1280, 390):
                 browser.size(width, 860)
                 browser.open(page)

@@ -18,7 +18,7 @@
 pub(crate) mod quarantine;
 
 use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -27,6 +27,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
+pub use self::quarantine::Isolated;
 use crate::worker::isolation::quarantine::{LeaseEnds, MessageTrace, Quarantine};
 
 /// How long failing acknowledgements gather before batch polls have to be answered.
@@ -38,6 +39,8 @@ pub(crate) struct Isolation {
     state: Mutex<IsolationState>,
     changed: Notify,
     mode: FetchMode,
+    /// What the status of the worker shows.
+    shown: Arc<Mutex<Isolated>>,
 }
 
 /// How the worker fetches messages.
@@ -85,6 +88,11 @@ impl Isolation {
     pub(crate) fn new(mode: FetchMode) -> Self {
         let state = IsolationState { quarantine: Quarantine::new(mode.fifo), ..IsolationState::default() };
         Self { state: Mutex::new(state), mode, ..Self::default() }
+    }
+
+    /// Shows its messages here from now on.
+    pub(crate) fn shown_in(self, shown: &Arc<Mutex<Isolated>>) -> Self {
+        Self { shown: Arc::clone(shown), ..self }
     }
 
     /// Waits until a poll may be sent, for `want` messages, or for one while messages are quarantined. Cancel-safe.
@@ -159,7 +167,15 @@ impl Isolation {
     }
 
     fn update(&self, change: impl FnOnce(&mut IsolationState)) {
-        change(&mut self.lock());
+        {
+            let mut state = self.lock();
+            let was_empty = state.quarantine.is_empty();
+            change(&mut state);
+            // The quarantine is nearly always empty.
+            if !was_empty || !state.quarantine.is_empty() {
+                *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = state.quarantine.isolated();
+            }
+        }
         self.changed.notify_waiters();
     }
 

@@ -72,7 +72,25 @@ struct Suspect {
     leases: LeaseEnds,
 }
 
+/// The messages that a worker fetches one at a time, because they may fail together with another one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Isolated {
+    /// The number of messages; zero while the worker fetches batches.
+    pub messages: usize,
+    /// The lowest place among them; `None` if the service sends no places.
+    pub first: Option<u64>,
+    /// The highest place among them.
+    pub last: Option<u64>,
+}
+
 impl Quarantine {
+    /// Its messages, as operators see them.
+    pub(crate) fn isolated(&self) -> Isolated {
+        let (first, last) = (self.named.keys().min(), self.named.keys().max());
+        Isolated { messages: self.named.len() + self.unnamed.len(), first: first.copied(), last: last.copied() }
+    }
+
     /// An empty quarantine, for a FIFO queue or another one.
     pub(crate) fn new(fifo: bool) -> Self {
         Self { fifo, ..Self::default() }

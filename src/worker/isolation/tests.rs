@@ -96,3 +96,20 @@ async fn quarantined_messages_that_another_replica_holds_are_waited_for() {
     isolation.admit(10).await.answered(&[]);
     assert_eq!(isolation.admit(10).await.want(), 10);
 }
+
+/// Operators see which messages are fetched one at a time, until all of them were seen.
+#[tokio::test(start_paused = true)]
+async fn quarantined_messages_are_shown() {
+    let shown = Arc::default();
+    let isolation = Isolation::default().shown_in(&shown);
+    let isolated = || *shown.lock().unwrap_or_else(PoisonError::into_inner);
+    let trace = |sequence| MessageTrace { sequence: Some(sequence), attempt: Some(1) };
+    let suspects = [17, 18, 31].map(trace);
+    isolation.suspect(&suspects, Instant::now() + Duration::from_secs(60));
+    assert_eq!(isolated(), Isolated { messages: 3, first: Some(17), last: Some(31) });
+    for (sequence, left) in [(17, 2), (18, 1), (31, 0)] {
+        isolation.admit(10).await.answered(&[trace(sequence)]);
+        assert_eq!(isolated().messages, left);
+    }
+    assert_eq!(isolated(), Isolated::default());
+}

@@ -68,7 +68,8 @@ impl Context {
         let single_poller = polling.max(settings.concurrency) == 1;
         Self {
             dispatch: Dispatch::new(handler, &settings),
-            isolation: Isolation::new(FetchMode { single_poller, fifo: one_batch_at_a_time, keys: has_keys }),
+            isolation: Isolation::new(FetchMode { single_poller, fifo: one_batch_at_a_time, keys: has_keys })
+                .shown_in(&control.isolated),
             records: MessageRecords::new(failure.queue.clone(), &settings),
             polling,
             settings,

@@ -20,6 +20,8 @@ pub(crate) mod reload;
 mod run;
 mod start;
 
+#[cfg(feature = "dashboard")]
+pub(crate) use self::observe::configuration::ConfigurationSources;
 pub use self::{
     error::SidecarError,
     observe::configuration::ConfigurationState,

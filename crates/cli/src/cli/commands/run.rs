@@ -4,6 +4,8 @@ use std::process::ExitCode;
 
 use clap::Args;
 
+#[cfg(feature = "dashboard")]
+use crate::sidecar::ConfigurationSources;
 use crate::{
     cli::{
         service::{
@@ -52,6 +54,8 @@ pub(crate) async fn run(_: RunArgs, context: &Context) -> Result<ExitCode, Failu
     let loaded = load(&request)?;
     let (filter, traces) = logging::for_service(&context.global, context.colored(), &loaded.config.log)?;
     remark_on(&loaded);
+    #[cfg(feature = "dashboard")]
+    let sources = ConfigurationSources::of(&loaded);
     let config = loaded.config;
     descriptors::raise_limit();
     let hang_ups = HangUps::listen();
@@ -61,6 +65,8 @@ pub(crate) async fn run(_: RunArgs, context: &Context) -> Result<ExitCode, Failu
     let mut sections = SECTIONS.to_vec();
     sections.extend(config.dms.is_embedded().then_some("server"));
     let state = controls.configuration().clone();
+    #[cfg(feature = "dashboard")]
+    state.set_sources(sources);
     let loaded = (config.clone(), hash);
     let reloader = Reloader::new(loaded, || context.request(true), controls, filter, context, sections, state);
     let work = until_signal(async |stop| {

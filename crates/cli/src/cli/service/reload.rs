@@ -5,6 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+#[cfg(feature = "dashboard")]
+use crate::sidecar::ConfigurationSources;
 use crate::{
     cli::{
         service::{
@@ -167,11 +169,15 @@ impl<'a, R: Reloadable, F: Fn() -> Request> Reloader<'a, R, F> {
     async fn read_and_apply(&mut self) -> Result<Config, String> {
         let loaded = self.load()?;
         warn_of_kept(loaded.kept_secrets());
+        #[cfg(feature = "dashboard")]
+        let sources = ConfigurationSources::of(&loaded);
         let new = loaded.config;
         self.parts.apply(&mut self.in_force, &new).await.map_err(|mistakes| listed(&mistakes))?;
         self.filter.change(&self.context.global, &new.log).map_err(|error| error.to_string())?;
         self.in_force.log.filter.clone_from(&new.log.filter);
         self.in_force.reload = new.reload;
+        #[cfg(feature = "dashboard")]
+        self.state.set_sources(sources);
         Ok(new)
     }
 

@@ -15,7 +15,7 @@ use maud::Markup;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::sidecar::{
-    dashboard::{Pages, workers::page_of},
+    dashboard::{Pages, publishers::PublishedRates, workers::page_of},
     reload::parts::{Parts, RunningWorker},
 };
 use dms_protocol::internal::clock;
@@ -34,6 +34,7 @@ const COLUMNS: [&str; 6] = ["running", "limit", "handled", "failed", "p50", "p99
 pub(super) struct Charts {
     began_ms: i64,
     workers: Mutex<HashMap<String, Sampled>>,
+    pub(super) published: PublishedRates,
 }
 
 #[derive(Debug, Default)]
@@ -46,7 +47,11 @@ struct Sampled {
 impl Charts {
     /// Samples these workers for as long as the charts are kept.
     pub(super) fn of(parts: Parts) -> Arc<Self> {
-        let charts = Arc::new(Self { began_ms: clock::now().as_millisecond(), workers: Mutex::default() });
+        let charts = Arc::new(Self {
+            began_ms: clock::now().as_millisecond(),
+            workers: Mutex::default(),
+            published: PublishedRates::default(),
+        });
         let kept = Arc::downgrade(&charts);
         tokio::spawn(async move {
             let mut ticks = interval(STEP);
@@ -55,6 +60,7 @@ impl Charts {
                 ticks.tick().await;
                 let Some(charts) = kept.upgrade() else { return };
                 charts.sample(&parts.workers());
+                charts.published.sample(&parts);
             }
         });
         charts

@@ -48,6 +48,7 @@ impl Pages {
         set("p50", status.durations.map_or_else(|| "–".to_owned(), |seen| millis(seen.p50)));
         set("p99", status.durations.map_or_else(|| "–".to_owned(), |seen| millis(seen.p99)));
         set("lease", lease_used(watch, &status).map_or_else(|| "–".to_owned(), |used| format!("{used} %")));
+        set("isolated", number(count(status.isolated.messages)));
         set("polled", status.last_poll_age.map_or_else(|| "–".to_owned(), |age| span(age, t)));
         for (name, value) in [
             ("received", counts.received),

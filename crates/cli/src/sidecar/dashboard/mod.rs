@@ -6,6 +6,7 @@
 //! | `live` | their numbers, as pages and events show them |
 //! | `charts`, `in_flight` | the last day of a worker, and the messages that it handles now |
 //! | `redelivered` | why its messages were redelivered |
+//! | `publishers` | the endpoints that accept messages |
 //! | `actions` | pause, resume, drain, concurrency |
 //! | `settings` | the effective configuration, and recent actions |
 
@@ -13,6 +14,7 @@ mod actions;
 mod charts;
 mod in_flight;
 mod live;
+mod publishers;
 mod redelivered;
 mod settings;
 mod workers;
@@ -67,6 +69,7 @@ fn router(admin: &Arc<AdminState>, gate: &Gate, config: &Config) -> Router {
         .route("/ui/pause", post(actions::pause_all))
         .route("/ui/resume", post(actions::resume_all))
         .route("/ui/drain", post(actions::drain))
+        .route("/ui/publishers", get(publishers::list))
         .route("/ui/config", get(settings::config))
         .route("/ui/activity", get(settings::activity))
         .route("/ui/{*rest}", any(not_found));

@@ -2,15 +2,27 @@
 
 use maud::{Markup, html};
 
-use crate::sidecar::reload::parts::RunningWorker;
-use dms_server::internal::dashboard::{Texts, Ui, number};
+use crate::sidecar::{
+    observe::redeliveries::{SeenMessage, Window},
+    reload::parts::RunningWorker,
+};
+use dms_server::internal::dashboard::{Form, Texts, Ui, foreign, number, time};
 use dms_worker::worker::Redelivery;
 
-/// The table of the reasons that occurred, or a note that none did.
-pub(super) fn redelivered(ui: &Ui<'_>, watch: &RunningWorker) -> Markup {
-    let (t, rows) = (ui.t, watch.recorder.redelivered());
+/// The table of the reasons that occurred in the window of the query, or a note that none did, and the last cases.
+pub(super) fn redelivered(ui: &Ui<'_>, watch: &RunningWorker, query: &Form) -> Markup {
+    let (t, window) = (ui.t, query.first("window").and_then(Window::parse).unwrap_or_default());
+    let (rows, cases) = {
+        let seen = watch.recorder.redelivered();
+        (seen.counts(window), seen.cases())
+    };
     let most = rows.iter().map(|(_, count)| *count).max().unwrap_or(1);
     html! {
+        nav.ranges #again aria-label=(t.why_again) {
+            @for (other, name) in Window::ALL.into_iter().zip([t.ten_minutes, t.one_hour, t.since_start]) {
+                a href=(format!("?window={}#again", other.as_str())) aria-current=[(other == window).then_some("true")] { (name) }
+            }
+        }
         @if rows.is_empty() { p.muted { (t.no_redeliveries) } } @else {
             div.table-box { table.wide {
                 thead { tr { th scope="col" { (t.reason) } th.num scope="col" { (t.count) } th scope="col" { (t.meaning) } th scope="col" { (t.setting) } } }
@@ -24,6 +36,27 @@ pub(super) fn redelivered(ui: &Ui<'_>, watch: &RunningWorker) -> Markup {
                 } }
             } }
         }
+        @if !cases.is_empty() {
+            h3 { (t.last_cases) }
+            div.table-box { table.wide {
+                thead { tr { th scope="col" { (t.when) } th scope="col" { (t.message) } th.num scope="col" { (t.attempt) } th scope="col" { (t.reason) } } }
+                tbody { @for (reason, seen) in cases { tr {
+                    td data-label=(t.when) { (time(seen.at.as_millisecond())) }
+                    td.body data-label=(t.message) { (message(ui, &seen)) }
+                    td.num data-label=(t.attempt) { (seen.attempt) }
+                    td.body data-label=(t.reason) { code { (reason.name()) } ": " (explained(reason, t).0) }
+                } } }
+            } }
+        }
+    }
+}
+
+/// A message by its place and its id, as far as the service tells them.
+pub(super) fn message(ui: &Ui<'_>, seen: &SeenMessage) -> Markup {
+    html! {
+        @if let Some(place) = seen.place { (ui.t.place) " " (number(place)) " " }
+        @if let Some(id) = &seen.id { code.id { (foreign(id)) } }
+        @if seen.place.is_none() && seen.id.is_none() { "–" }
     }
 }
 

@@ -1,11 +1,11 @@
 //! `/ui/config` and `/ui/activity`.
 
 use axum::{Extension, extract::State, response::Response};
-use maud::html;
+use maud::{Markup, html};
 use serde_json::Value;
 
-use crate::sidecar::dashboard::Pages;
-use dms_server::internal::dashboard::{Ui, Visitor, activity_page, foreign, time};
+use crate::sidecar::{dashboard::Pages, observe::configuration::ConfigurationView};
+use dms_server::internal::dashboard::{Texts, Ui, Visitor, activity_page, foreign, time};
 
 /// `GET /ui/config`: the configuration in force, after the last reload, with `***` for secrets.
 pub(super) async fn config(State(pages): State<Pages>, Extension(visitor): Extension<Visitor>) -> Response {
@@ -29,15 +29,33 @@ pub(super) async fn config(State(pages): State<Pages>, Extension(visitor): Exten
                 p.alert.bad { (t.reload_refused) " " (time(at.as_millisecond())) br; code { (foreign(error)) } }
             }
         }
+        @for warning in warnings(&pages, view.as_ref()) { p.alert.warn { (foreign(&warning)) } }
         p.muted { (t.configuration_help) }
         div.table-box { table.wide {
-            thead { tr { th scope="col" { (t.setting) } th scope="col" { (t.value) } } }
+            thead { tr { th scope="col" { (t.setting) } th scope="col" { (t.value) } @if view.is_some() { th scope="col" { (t.set_in) } } } }
             tbody { @for (key, value) in rows { tr {
                 td data-label=(t.setting) { code { (key) } } td.body data-label=(t.value) { code { (foreign(&value)) } }
+                @if let Some(view) = &view { td.body data-label=(t.set_in) { (origin(view.sources.origin(&key), t)) } }
             } } }
         } }
     };
     ui.page(t.configuration_page, "/config", &body)
+}
+
+/// What is probably not meant: of the configuration, and of each worker on its queue.
+fn warnings(pages: &Pages, view: Option<&ConfigurationView>) -> Vec<String> {
+    let own = view.iter().flat_map(|view| view.sources.warnings.iter().cloned()).collect::<Vec<_>>();
+    let workers = pages.admin.parts.workers();
+    let of_workers = workers.iter().flat_map(|watch| {
+        let warnings = watch.throttle.worker().warnings().into_iter();
+        warnings.map(|warning| format!("worker {}: {warning}", watch.name)).collect::<Vec<_>>()
+    });
+    own.into_iter().chain(of_workers).collect()
+}
+
+/// The origin of a value. Defaults are set back, so that the others stand out.
+fn origin(origin: &str, t: &Texts) -> Markup {
+    html! { @if origin == "default" { span.muted { (t.default_value) } } @else { code { (foreign(origin)) } } }
 }
 
 /// The values that are set, by their keys.

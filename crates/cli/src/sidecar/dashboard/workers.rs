@@ -10,10 +10,16 @@ use axum::{
 use maud::{Markup, html};
 
 use crate::sidecar::{
-    dashboard::{Pages, charts, in_flight::in_flight, live::state, redelivered::redelivered},
+    dashboard::{
+        Pages, charts,
+        in_flight::in_flight,
+        live::state,
+        redelivered::{message, redelivered},
+    },
     reload::parts::RunningWorker,
 };
-use dms_server::internal::dashboard::{Form, Live, Ui, Visitor, foreign, notice};
+use dms_server::internal::dashboard::{Form, Live, Ui, Visitor, fill, foreign, notice, number, time};
+use dms_worker::worker::Status;
 
 impl Pages {
     /// The worker in a path.
@@ -116,6 +122,7 @@ pub(super) async fn show(
         ("p50", "p50", ""),
         ("p99", "p99", ""),
         (t.lease_used, "lease", ""),
+        (t.isolated, "isolated", ""),
         (t.last_poll, "polled", ""),
     ];
     let body = html! {
@@ -123,6 +130,7 @@ pub(super) async fn show(
         (notice(&ui, &query))
         @if let Some(trouble) = watch.trouble() { p.alert.bad { (foreign(&trouble)) } }
         @for warning in handle.warnings() { p.alert.warn { (foreign(&warning)) } }
+        (isolation(&ui, &handle.status()))
         section.tiles.dense aria-label=(t.now) {
             @for (name, key, unit) in tiles { div.tile { span.name { (name) } span.value { (cell(key)) small { (unit) } } } }
         }
@@ -133,7 +141,9 @@ pub(super) async fn show(
         h2 { (t.outcomes) }
         (outcomes(&ui, &cell))
         h2 { (t.why_again) }
-        (redelivered(&ui, &watch))
+        (redelivered(&ui, &watch, &query))
+        h2 { (t.failures_by_error) }
+        (failures(&ui, &watch))
         h2 { (t.last_errors) }
         (errors(&ui, &watch))
     };
@@ -178,6 +188,46 @@ fn outcomes(ui: &Ui<'_>, cell: &dyn Fn(&str) -> Markup) -> Markup {
             td.body data-label=(t.meaning) { (meaning) } td data-label=(t.setting) { code { (setting) } }
         } } }
     } } }
+}
+
+/// Says which messages are fetched one at a time, and why.
+fn isolation(ui: &Ui<'_>, status: &Status) -> Markup {
+    let (t, isolated) = (ui.t, status.isolated);
+    let place = |place: Option<u64>| place.map_or_else(|| "–".to_owned(), number);
+    let count = number(u64::try_from(isolated.messages).unwrap_or(u64::MAX));
+    html! {
+        @if isolated.messages > 0 {
+            p.alert.note { (fill(t.isolation_note, &[&count, &place(isolated.first), &place(isolated.last)])) }
+        }
+    }
+}
+
+/// The failures by their errors without numbers and ids.
+fn failures(ui: &Ui<'_>, watch: &RunningWorker) -> Markup {
+    let (t, rows) = (ui.t, watch.recorder.failures());
+    html! {
+        p.muted { (t.failures_by_error_help) }
+        @if rows.is_empty() { p.muted { (t.no_errors) } } @else {
+            div.table-box { table.wide {
+                thead { tr {
+                    th.num scope="col" { (t.ten_minutes) } th.num scope="col" { (t.count) } th scope="col" { (t.reason) }
+                    th scope="col" { (t.error) } th scope="col" { (t.first) } th scope="col" { (t.last) } th scope="col" { (t.message) }
+                } }
+                tbody { @for row in rows { tr {
+                    td.num.main data-label=(t.ten_minutes) { (number(row.recent)) }
+                    td.num data-label=(t.count) { (number(row.count)) }
+                    td data-label=(t.reason) { code { (row.what) } }
+                    td.body data-label=(t.error) {
+                        (foreign(&row.error))
+                        @if row.example != row.error { br; small.muted { (t.example) ": " (foreign(&row.example)) } }
+                    }
+                    td data-label=(t.first) { (time(row.first.as_millisecond())) }
+                    td data-label=(t.last) { (time(row.last.as_millisecond())) }
+                    td.body data-label=(t.message) { @if let Some(seen) = &row.message { (message(ui, seen)) } @else { "–" } }
+                } } }
+            } }
+        }
+    }
 }
 
 fn errors(ui: &Ui<'_>, watch: &RunningWorker) -> Markup {

@@ -1,5 +1,7 @@
 //! [`ConfigurationState`]: which configuration is in force, for `/status` and `/metrics`.
 
+#[cfg(feature = "dashboard")]
+use std::collections::BTreeMap;
 use std::{
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -14,7 +16,7 @@ use prometheus_client::{
 use serde_json::{Value, json};
 
 #[cfg(feature = "dashboard")]
-use crate::config::Config;
+use crate::config::{Config, Loaded};
 use dms_protocol::internal::clock;
 
 /// Which configuration is in force, and how the last reload ended. Clones share it.
@@ -42,6 +44,41 @@ struct InForce {
     /// The settings, for the dashboard.
     #[cfg(feature = "dashboard")]
     config: Option<Arc<Config>>,
+    /// Where its values were set, and what is to be said about it.
+    #[cfg(feature = "dashboard")]
+    sources: Arc<ConfigurationSources>,
+}
+
+/// Where the values of a configuration were set, and remarks about it.
+#[cfg(feature = "dashboard")]
+#[derive(Debug, Default)]
+pub(crate) struct ConfigurationSources {
+    /// The origin of each value by its key: a place in a file, a variable, a flag, or `default`.
+    origins: BTreeMap<String, String>,
+    /// What is probably not meant, each with the remedy.
+    pub(crate) warnings: Vec<String>,
+}
+
+#[cfg(feature = "dashboard")]
+impl ConfigurationSources {
+    /// The sources of a configuration that was loaded.
+    pub(crate) fn of(loaded: &Loaded) -> Self {
+        let origins = loaded.settings().into_iter().map(|setting| (setting.key, setting.origin.to_string()));
+        let readable = loaded.exposed_secrets().iter().map(|file| {
+            format!(
+                "{}: any user of this machine may read this secret: take the right away with chmod o-rwx",
+                file.display()
+            )
+        });
+        let kept = loaded.kept_secrets().iter().cloned();
+        Self { origins: origins.collect(), warnings: readable.chain(kept).collect() }
+    }
+
+    /// Where a value was set; for a list, where its first item was.
+    pub(crate) fn origin(&self, key: &str) -> &str {
+        let first = || self.origins.get(&format!("{key}[0]"));
+        self.origins.get(key).or_else(first).map_or("–", String::as_str)
+    }
 }
 
 /// The configuration in force, as the dashboard shows it.
@@ -50,6 +87,8 @@ struct InForce {
 pub(crate) struct ConfigurationView {
     /// The settings.
     pub(crate) config: Arc<Config>,
+    /// Where they were set.
+    pub(crate) sources: Arc<ConfigurationSources>,
     /// Since when they are in force.
     pub(crate) since: Timestamp,
     /// The file from which they were read.
@@ -90,12 +129,19 @@ impl ConfigurationState {
         self.lock().config = Some(Arc::new(config.clone()));
     }
 
+    /// Notes where the settings were set.
+    #[cfg(feature = "dashboard")]
+    pub(crate) fn set_sources(&self, sources: ConfigurationSources) {
+        self.lock().sources = Arc::new(sources);
+    }
+
     /// The configuration in force. `None` where nothing reloads it.
     #[cfg(feature = "dashboard")]
     pub(crate) fn view(&self) -> Option<ConfigurationView> {
         let state = self.lock();
         Some(ConfigurationView {
             config: state.config.clone()?,
+            sources: Arc::clone(&state.sources),
             since: state.loaded_at?,
             file: state.file.clone(),
             last_error: state.last_error.clone(),

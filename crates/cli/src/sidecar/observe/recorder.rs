@@ -1,5 +1,7 @@
 //! [`Recorder`]: what runs in a worker now, and the last things that went wrong, for the admin endpoint.
 
+#[cfg(feature = "dashboard")]
+use std::sync::MutexGuard;
 use std::sync::{
     Mutex, PoisonError,
     atomic::{AtomicUsize, Ordering::Relaxed},
@@ -9,13 +11,15 @@ use jiff::Timestamp;
 use serde::Serialize;
 use tokio::{sync::watch, time::Instant};
 
-#[cfg(feature = "dashboard")]
-use crate::sidecar::observe::in_flight::InFlight;
 use crate::sidecar::observe::rate_window::Window;
-use dms_protocol::internal::clock;
 #[cfg(feature = "dashboard")]
-use dms_worker::worker::Redelivery;
-use dms_worker::worker::{AckResult, Event, FailureKind, HandlerOutcome, Observer, Origin};
+use crate::sidecar::observe::{
+    failures::{FailureRow, Failures},
+    in_flight::InFlight,
+    redeliveries::{Redeliveries, SeenMessage},
+};
+use dms_protocol::internal::clock;
+use dms_worker::worker::{AckResult, Delivery, Event, FailureKind, HandlerOutcome, Observer, Origin};
 
 /// How many errors are remembered.
 const MAX_ERRORS: usize = 5;
@@ -30,9 +34,10 @@ pub(crate) struct Recorder {
     running: AtomicUsize,
     #[cfg(feature = "dashboard")]
     in_flight: InFlight,
-    /// The number of redeliveries by reason, in the order of [`Redelivery::ALL`].
     #[cfg(feature = "dashboard")]
-    redelivered: Mutex<[u64; Redelivery::ALL.len()]>,
+    redelivered: Mutex<Redeliveries>,
+    #[cfg(feature = "dashboard")]
+    failures: Mutex<Failures>,
     /// Messages that were received and are not settled with the service.
     open: watch::Sender<usize>,
     handled: Mutex<Window>,
@@ -73,6 +78,8 @@ impl Default for Recorder {
             in_flight: InFlight::default(),
             #[cfg(feature = "dashboard")]
             redelivered: Mutex::default(),
+            #[cfg(feature = "dashboard")]
+            failures: Mutex::default(),
             open: watch::Sender::new(0),
             handled: Mutex::new(Window::new(Instant::now())),
             errors: Mutex::default(),
@@ -92,18 +99,28 @@ impl Recorder {
         &self.in_flight
     }
 
-    /// Why messages were redelivered, with the number of each reason that occurred.
+    /// Why messages were redelivered.
     #[cfg(feature = "dashboard")]
-    pub(crate) fn redelivered(&self) -> Vec<(Redelivery, u64)> {
-        let counts = *self.redelivered.lock().unwrap_or_else(PoisonError::into_inner);
-        Redelivery::ALL.into_iter().zip(counts).filter(|(_, count)| *count > 0).collect()
+    pub(crate) fn redelivered(&self) -> MutexGuard<'_, Redeliveries> {
+        self.redelivered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The failures by their errors.
     #[cfg(feature = "dashboard")]
-    fn count_redelivery(&self, reason: Redelivery) {
-        let mut counts = self.redelivered.lock().unwrap_or_else(PoisonError::into_inner);
-        let all = Redelivery::ALL.into_iter().zip(counts.iter_mut());
-        all.filter(|(known, _)| *known == reason).for_each(|(_, count)| *count += 1);
+    pub(crate) fn failures(&self) -> Vec<FailureRow> {
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner).rows()
+    }
+
+    /// Counts a failure, and remembers it.
+    fn fail(&self, what: &'static str, error: &str, delivery: Option<&Delivery>) {
+        #[cfg(feature = "dashboard")]
+        {
+            let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+            failures.count(what, error, delivery.map(SeenMessage::now));
+        }
+        #[cfg(not(feature = "dashboard"))]
+        let _ = delivery;
+        self.record(what, error);
     }
 
     /// Waits until every message that was received is settled with the service. Cancel-safe.
@@ -143,7 +160,9 @@ impl Observer for Recorder {
         match event {
             Event::Started { delivery, .. } => self.in_flight.begin(delivery),
             Event::Handled { delivery, .. } => self.in_flight.end(delivery),
-            Event::Redelivered { reason, .. } => self.count_redelivery(*reason),
+            Event::Redelivered { delivery, reason, .. } => {
+                self.redelivered().count(*reason, SeenMessage::now(delivery))
+            }
             _ => {}
         }
         match event {
@@ -157,21 +176,21 @@ impl Observer for Recorder {
             _ => {}
         }
         match event {
-            Event::PollFailed { error, .. } => self.record("poll", &error.to_string()),
-            Event::Handled { outcome, .. } => match outcome {
+            Event::PollFailed { error, .. } => self.fail("poll", &error.to_string(), None),
+            Event::Handled { delivery, outcome, .. } => match outcome {
                 HandlerOutcome::Failed(error) => match error.kind() {
                     // The application asked for the message later: nothing went wrong.
                     FailureKind::Defer(_) => {}
                     FailureKind::Release => self.record(RELEASED, &error.to_string()),
-                    _ => self.record("handler", &error.to_string()),
+                    _ => self.fail("handler", &error.to_string(), Some(delivery)),
                 },
-                HandlerOutcome::Panicked(text) => self.record("panic", text),
-                HandlerOutcome::TimedOut => self.record("handler", "stopped at its deadline"),
+                HandlerOutcome::Panicked(text) => self.fail("panic", text, Some(delivery)),
+                HandlerOutcome::TimedOut => self.fail("handler", "stopped at its deadline", Some(delivery)),
                 _ => {}
             },
-            Event::Settled { result: AckResult::Late, .. } => self.record("acknowledgement", "came too late"),
+            Event::Settled { result: AckResult::Late, .. } => self.fail("acknowledgement", "came too late", None),
             Event::Settled { result: AckResult::Refused(error), .. } => {
-                self.record("acknowledgement", &error.to_string())
+                self.fail("acknowledgement", &error.to_string(), None)
             }
             _ => {}
         }
@@ -181,15 +200,6 @@ impl Observer for Recorder {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[cfg(feature = "dashboard")]
-    #[test]
-    fn redeliveries_are_counted_by_reason() {
-        let recorder = Recorder::default();
-        let reasons = [Redelivery::LateAck, Redelivery::Failed, Redelivery::LateAck];
-        reasons.into_iter().for_each(|reason| recorder.count_redelivery(reason));
-        assert_eq!(recorder.redelivered(), [(Redelivery::Failed, 1), (Redelivery::LateAck, 2)]);
-    }
 
     #[test]
     fn released_messages_do_not_displace_errors() {

@@ -17,7 +17,7 @@ mod events;
 pub(crate) mod idempotency;
 mod list;
 mod parse;
-mod producers;
+pub(crate) mod producers;
 mod results;
 
 use std::{
@@ -169,7 +169,18 @@ impl PublisherEndpoint {
     ) -> Self {
         let guard = BearerAuth::new(settings.token.as_ref().map(config::Secret::expose), "publishers[].token");
         let accepting = listener.successor(listener.tls().cloned());
-        let running = RunningPublisher { key, listener, guard, memories, stop: shared.stopping.child_token() };
+        // The producers of a predecessor still send what they have.
+        let producers = Arc::new(Producers::new(settings.max_pending));
+        let running = RunningPublisher {
+            key,
+            listener,
+            guard,
+            memories,
+            #[cfg(feature = "dashboard")]
+            queues: settings.queues().cloned().collect(),
+            producers,
+            stop: shared.stopping.child_token(),
+        };
         Self { listener: accepting, shared: shared.clone(), settings: settings.clone(), running: Arc::new(running) }
     }
 
@@ -215,7 +226,7 @@ impl Intakes {
         let room = Arc::new(body::room());
         // A stopped publisher of the same address may still have its producers.
         let number = PRODUCERS.fetch_add(1, Relaxed);
-        let producers = Arc::new(Producers::new(settings.max_pending));
+        let producers = Arc::clone(&running.producers);
         let intake = |queue: &String| {
             let intake = Intake {
                 client: Client::clone(&shared.client.get()),

@@ -8,21 +8,25 @@ use std::{
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use dms_protocol::queue::QueueId;
+#[cfg(feature = "dashboard")]
+use dms_worker::producer::ProducerReport;
 use dms_worker::{client::Error, producer::Producer};
 
 /// The producers of a publisher, one for each real queue: a queue that is listed by its name and by its id has a single one, because two
 /// would not keep the order of its messages.
 #[derive(Debug)]
-pub(super) struct Producers {
+pub(crate) struct Producers {
     by_queue: Mutex<BTreeMap<QueueId, Producer>>,
     room: Arc<Semaphore>,
+    #[cfg_attr(not(feature = "dashboard"), allow(dead_code, reason = "the dashboard shows it"))]
+    max_pending: usize,
 }
 
 impl Producers {
     /// Producers that take at most `max_pending` messages together.
     pub(super) fn new(max_pending: usize) -> Self {
         let room = Semaphore::new(max_pending.min(Semaphore::MAX_PERMITS));
-        Self { by_queue: Mutex::default(), room: Arc::new(room) }
+        Self { by_queue: Mutex::default(), max_pending: room.available_permits(), room: Arc::new(room) }
     }
 
     /// The producer of this queue, which `make` makes if there is none.
@@ -41,6 +45,19 @@ impl Producers {
         let made = make()?;
         producers.insert(queue.clone(), made.clone());
         Ok(made)
+    }
+
+    /// The results so far by the id of the queue; without queues that got no message yet.
+    #[cfg(feature = "dashboard")]
+    pub(crate) fn reports(&self) -> Vec<(QueueId, ProducerReport)> {
+        let producers = self.by_queue.lock().unwrap_or_else(PoisonError::into_inner);
+        producers.iter().map(|(queue, producer)| (queue.clone(), producer.report())).collect()
+    }
+
+    /// The number of messages whose result is not known, and the maximum of it.
+    #[cfg(feature = "dashboard")]
+    pub(crate) fn pending(&self) -> (usize, usize) {
+        (self.max_pending.saturating_sub(self.room.available_permits()), self.max_pending)
     }
 
     /// Room for a message until its result is known; `None` if there is none.
@@ -66,6 +83,8 @@ mod tests {
         producers.of(&queue, || panic!("it has one")).unwrap();
         let (first, second) = (producers.room(), producers.room());
         assert!(first.is_some() && second.is_some() && producers.room().is_none());
+        #[cfg(feature = "dashboard")]
+        assert_eq!((producers.pending(), producers.reports().len()), ((2, 2), 1));
         drop(first);
         assert!(producers.room().is_some());
     }

@@ -18,7 +18,7 @@ use crate::{
         backpressure::{app::App, throttle::Throttle},
         deliver::http::credentials::Credentials,
         observe::recorder::Recorder,
-        publisher::idempotency::IdempotencyMemories,
+        publisher::{idempotency::IdempotencyMemories, producers::Producers},
         run::EndedWorker,
     },
 };
@@ -177,6 +177,11 @@ pub(crate) struct RunningPublisher {
     pub(crate) listener: Listener,
     pub(crate) guard: BearerAuth,
     pub(crate) memories: IdempotencyMemories,
+    /// The queues that it sends to, by their names or ids.
+    #[cfg(feature = "dashboard")]
+    pub(crate) queues: Vec<String>,
+    /// Its producers.
+    pub(crate) producers: Arc<Producers>,
     /// Cancelled when it is to end.
     pub(crate) stop: CancellationToken,
 }

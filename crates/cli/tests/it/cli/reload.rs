@@ -54,6 +54,7 @@ fn a_file_that_is_replaced_is_applied_and_a_broken_or_deleted_one_is_not() {
     // The dashboard shows what is in force: the second worker, and the limit.
     let page = get(&process, "/ui/config");
     assert!(page.contains("workers[1].queue") && page.contains("<code>limits.in_flight</code>"), "{page}");
+    assert!(page.contains("config.yaml:") && page.contains(">default</span>"), "where it was set: {page}");
     let since = said["configuration"]["loaded_at"].as_str().unwrap();
     assert!(page.contains("<code>9</code>") && page.contains(&since[..19]), "{since}: {page}");
 

@@ -55,6 +55,39 @@ async fn a_message_and_a_list_are_answered_when_they_are_sent() {
     publisher.sidecar.stop().await;
 }
 
+/// Failures that differ in numbers are one group, each redelivery has its reason with the setting that changes it, and the page of
+/// publishers counts what they sent.
+#[tokio::test]
+async fn the_dashboard_explains_failures_and_redeliveries_and_counts_published_messages() {
+    let publisher = Publisher::start().await;
+    for status in [598, 599] {
+        let (answered, answer) = publisher.post(&[], format!(r#"{{"body": {{"status": {status}}}}}"#)).await;
+        assert_eq!(answered, 200, "{answer}");
+    }
+    publisher.sidecar.until_handled("redelivered", 2).await;
+    let page = async |path: &str| {
+        let url = format!("http://{}/ui{path}", publisher.sidecar.admin.unwrap());
+        let request = publisher.http.get(url).header("Sec-Fetch-Site", "same-origin");
+        request.send().await.unwrap().text().await.unwrap()
+    };
+    let shown = page("/workers/orders%2Fbilling?window=10m").await;
+    let section = |from: &str, to: &str| {
+        shown.split(&format!("{from}</h2>")).nth(1).unwrap().split(to).next().unwrap().to_owned()
+    };
+    let failures = section("Failures by error", "Last errors");
+    assert_eq!(failures.matches("<tr>").count(), 2, "a head, and one group for both: {failures}");
+    assert!(failures.contains("#") && failures.contains("place ") | failures.contains("Place "), "{failures}");
+    let again = section("Why messages were redelivered", "Failures by error");
+    for expected in ["<code>failed</code>", "its handler failed before", "on_failure", "The last cases", "window=1h"] {
+        assert!(again.contains(expected), "{expected}: {again}");
+    }
+    let publishers = page("/publishers").await;
+    let address = publisher.sidecar.publishers[0].to_string();
+    assert!(publishers.contains(&address) && publishers.contains("data-label=\"sent\">2</td>"), "{publishers}");
+    assert!(page("/publishers?lang=zh").await.contains("发布端点"));
+    publisher.sidecar.stop().await;
+}
+
 #[tokio::test]
 async fn the_sender_is_told_of_a_message_that_was_there_already() {
     let publisher = Publisher::start().await;

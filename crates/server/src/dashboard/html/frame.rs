@@ -86,7 +86,12 @@ impl<'a> Ui<'a> {
                 ("/activity", self.t.activity),
             ],
             Product::Worker => {
-                vec![("/", self.t.workers), ("/config", self.t.configuration_page), ("/activity", self.t.activity)]
+                vec![
+                    ("/", self.t.workers),
+                    ("/publishers", self.t.publishers),
+                    ("/config", self.t.configuration_page),
+                    ("/activity", self.t.activity),
+                ]
             }
         }
     }

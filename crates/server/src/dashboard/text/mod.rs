@@ -167,6 +167,9 @@ texts! {
     job_interrupted discard_not_begun discard_interrupted discard_was_interrupted
     schedule_waits schedule_waits_remedy schedule_never_due schedule_overdue schedule_overdue_remedy schedule_late
     schedule_late_remedy schedule_missed schedule_missed_remedy
+    one_hour since_start last_cases failures_by_error failures_by_error_help isolated isolation_note set_in
+    default_value publishers publishers_help no_publishers nothing_published pending published_sent
+    published_duplicates published_failed published_unsure published_requests
 }
 
 #[cfg(test)]
