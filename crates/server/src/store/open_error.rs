@@ -1,6 +1,9 @@
 //! [`OpenError`]: why a data directory could not be opened.
 
-use std::{io, path::PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 /// Why a data directory could not be opened. Nothing in it was changed.
 #[derive(Debug, thiserror::Error)]
@@ -54,7 +57,10 @@ pub enum OpenError {
         pid: Option<u32>,
     },
     /// The file belongs to something else.
-    #[error("{file} is not a database of dms-worker; it was left as it is: move it away, or choose another directory")]
+    #[error(
+        "{file} is not a database of dms-worker; it was left as it is: move it away, or choose another directory; if it was the index \
+         of this one, `dms-worker data rebuild-index` makes a new one from the log"
+    )]
     Foreign {
         /// The file.
         file: PathBuf,
@@ -82,7 +88,9 @@ pub enum OpenError {
     },
     /// The file is damaged.
     #[error(
-        "{file} is damaged ({reason}); it was left as it is: restore it from a backup, or move it away to start with an empty directory"
+        "{file} is damaged ({reason}); it was left as it is: {}restore the directory from a backup, or move it away to start with an \
+         empty one",
+        tool(file)
     )]
     Damaged {
         /// The file.
@@ -118,6 +126,15 @@ pub enum OpenError {
         /// Why.
         reason: String,
     },
+}
+
+/// The tool for a damaged part of a data directory, before the remedies that always help.
+fn tool(file: &Path) -> &'static str {
+    match file.file_name().and_then(|name| name.to_str()) {
+        Some("dms.db") => "rebuild it from the log with `dms-worker data rebuild-index`, ",
+        Some("log") => "see with `dms-worker data repair` what can be given up, ",
+        _ => "",
+    }
 }
 
 fn by(pid: &Option<u32>) -> String {

@@ -259,7 +259,7 @@ fn an_unreadable_commit_is_given_up_on_request() {
     let planned = program.run(&["data", "repair", "data"]);
     assert_eq!(planned.code, Some(1));
     assert!(
-        planned.stdout.contains("1 commits from ") && planned.stdout.contains("--skip-commits"),
+        planned.stdout.contains("1 commit from ") && planned.stdout.contains("--skip-commits"),
         "{}",
         planned.stdout
     );
@@ -297,6 +297,94 @@ fn missing_commits_at_the_end_are_given_up_on_request() {
     let planned = program.run(&["data", "repair", "data"]);
     assert!(planned.stdout.contains("2 commits from ") && planned.stdout.contains("--skip-end"), "{}", planned.stdout);
     program.run(&["data", "repair", "data", "--skip-end", "--dropped", "lost.jsonl"]).ok();
+    let second = server(&program);
+    assert_eq!(receive(&program, &second), ["one"]);
+}
+
+/// The end of the log is lost, also after an orderly stop, when the index has all of it: what is left is served again after a repair.
+#[test]
+fn a_log_whose_end_is_lost_is_repaired() {
+    type Lose = fn(&mut Vec<u8>, usize);
+    let zeroed: Lose = |log, begin| log[begin..].fill(0);
+    let cut: Lose = |log, begin| log.truncate(begin + 30);
+    let cut_head: Lose = |log, _| log.truncate(10);
+    for (signal, lose, cut_short, left) in
+        [("TERM", zeroed, false, 1), ("KILL", cut, true, 1), ("TERM", cut, true, 1), ("TERM", cut_head, true, 0)]
+    {
+        let program = Program::new();
+        let first = server(&program);
+        send(&program, &first, &["one", "two", "three"]);
+        first.signal(signal);
+        drop(first.wait());
+        let file = program.dir().join("data/log/0000000001.log");
+        let mut log = std::fs::read(&file).unwrap();
+        let at = log.windows(5).position(|window| window == b"\"two\"").unwrap();
+        let begin = log[..at].windows(4).rposition(|window| window == b"DMSf").unwrap();
+        lose(&mut log, begin);
+        std::fs::write(&file, log).unwrap();
+
+        let checked = program.run(&["data", "check", "data"]);
+        assert!(checked.code == Some(1) && checked.stdout.contains("dms-worker data repair"), "{}", checked.stdout);
+        let whole = checked.stdout.split(' ').next().unwrap();
+        assert_eq!(whole == "0", left == 0, "commits before the damage: {}", checked.stdout);
+        let planned = program.run(&["data", "repair", "data"]);
+        assert_eq!(planned.code, Some(1), "{}{}", planned.stdout, planned.stderr);
+        let lines: Vec<_> = planned.stdout.lines().collect();
+        assert!(lines.iter().all(|line| line.starts_with("data/log/0000000001.log at byte ")), "{lines:?}");
+        assert!(lines.iter().all(|line| line.contains("--skip-end")), "{lines:?}");
+        assert_eq!(lines[0].contains("the file is cut short by "), cut_short, "{lines:?}");
+        assert!(
+            program
+                .run(&["data", "repair", "data", "--skip-commits", "--dropped", "no"])
+                .failed(1)
+                .contains("--skip-end")
+        );
+
+        program.run(&["data", "repair", "data", "--skip-end", "--dropped", "lost.jsonl"]).ok();
+        let kept = std::fs::read_to_string(program.dir().join("lost.jsonl")).unwrap();
+        assert_eq!(kept.lines().count(), lines.len());
+        assert!(program.run(&["data", "repair", "data"]).ok().contains("Nothing in the log"));
+        let second = server(&program);
+        send(&program, &second, &["four"]);
+        let expected = [&["one"][..left], &["four"]].concat();
+        assert_eq!(receive(&program, &second), expected, "{signal} {cut_short}");
+        stop(second);
+        let third = server(&program);
+        assert_eq!(receive(&program, &third), [""; 0]);
+    }
+}
+
+/// Damage that no repair mends is not called harmless: the reason is named, without the path of a copy.
+#[test]
+fn what_a_repair_cannot_mend_is_said() {
+    let program = Program::new();
+    let first = server(&program);
+    send(&program, &first, &["one"]);
+    stop(first);
+    let (file, away) = (program.dir().join("data/log/0000000001.log"), program.dir().join("away"));
+    std::fs::rename(&file, &away).unwrap();
+    let said = program.run(&["data", "repair", "data"]).failed(1);
+    assert!(said.contains("data/log/0000000001.log") && said.contains("restore a backup"), "{said}");
+    assert!(!said.contains("dms-worker-check"), "{said}");
+    std::fs::rename(&away, &file).unwrap();
+
+    // A lost lock file is no damage; a lost index has a remedy of its own.
+    std::fs::remove_file(program.dir().join("data/dms.lock")).unwrap();
+    program.run(&["data", "check", "data"]).ok();
+    stop(server(&program));
+    std::fs::write(program.dir().join("data/dms.db"), "no database").unwrap();
+    for command in [
+        &["data", "check", "data"][..],
+        &["data", "repair", "data"],
+        &["serve", "--listen", "127.0.0.1:0", "--data-dir", "data"],
+    ] {
+        let said = program.run(command);
+        assert!(
+            said.code == Some(1) && format!("{}{}", said.stdout, said.stderr).contains("data rebuild-index"),
+            "{command:?}: {said:?}"
+        );
+    }
+    program.run(&["data", "rebuild-index", "data"]).ok();
     let second = server(&program);
     assert_eq!(receive(&program, &second), ["one"]);
 }

@@ -267,11 +267,13 @@ fn remedy(error: &StoreError) -> &'static str {
         _ if error.is_full() => FREE_SPACE,
         Some(ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem) => MAKE_WRITABLE,
         _ if error.to_string().contains("readonly database") => MAKE_WRITABLE,
+        _ if error.is_lost() => RESTART,
         _ => "look at the disk of the data directory (or at PostgreSQL) and at the log of the system",
     }
 }
 
 const FREE_SPACE: &str = "free space on the disk of the data directory; the server continues without a restart";
+const RESTART: &str = "restart the server, once its data is in its place and no other server uses it";
 const MAKE_WRITABLE: &str = "let the server's user write to the data directory";
 
 fn locked<T>(watched: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -298,6 +300,13 @@ mod tests {
     async fn scene() -> (Arc<FlakyStore>, Scene) {
         let store = Arc::new(FlakyStore::default());
         (store.clone(), Scene::on(store).await)
+    }
+
+    /// A disk that is looked at does not help a server whose directory was moved or is another one's.
+    #[test]
+    fn a_store_that_is_lost_is_opened_again_by_a_restart() {
+        assert_eq!(remedy(&StoreError::lost("d/dms.lock was deleted or replaced")), RESTART);
+        assert!(!remedy(&StoreError::new("some failure")).contains("restart"));
     }
 
     /// It says since when, why and what to do, and is over with the first commit.

@@ -38,8 +38,15 @@ impl DataDir {
     /// Locks a directory that exists.
     pub(crate) fn lock_existing(dir: &Path) -> Result<Self, OpenError> {
         require_data_directory(dir)?;
-        let there = std::fs::metadata(dir.join(LOCK)).and_then(|_| std::fs::metadata(dir.join(DATABASE)));
-        there.map_err(|source| OpenError::Directory { dir: dir.to_owned(), source })?;
+        match std::fs::metadata(dir.join(DATABASE)) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                return Err(OpenError::Damaged {
+                    file: dir.join(DATABASE),
+                    reason: "it is missing or empty".to_owned(),
+                });
+            }
+            there => there.map_err(|source| unusable(dir, source))?,
+        };
         Self::lock(dir)
     }
 

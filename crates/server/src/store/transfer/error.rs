@@ -75,6 +75,14 @@ pub enum TransferError {
         /// The directory.
         dir: PathBuf,
     },
+    /// The directory for an export is a part of the source.
+    #[error("{to} is inside the data directory {dir}: name another place")]
+    Inside {
+        /// The directory of the export.
+        to: PathBuf,
+        /// The data directory.
+        dir: PathBuf,
+    },
     /// The directory for an export has something else in it.
     #[error("{dir} has {found} in it; an export goes into a new directory")]
     NotEmpty {

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use crate::store::{
     CursorId, Damaged, GroupSnapshot, QueueSnapshot, ReadBatch, ReadLimit, SentKey, SentKeys, Snapshot, StoredMessage,
     StreamId,
-    disk::file_ops::sync_directory,
+    disk::{file_ops::sync_directory, tools::backup::inside},
     transfer::{
         Progress, Summary, TransferError, Watch,
         format::{
@@ -34,9 +34,17 @@ const PLACES: usize = 2_000;
 /// # Errors
 /// When the source is in use or damaged, or a file cannot be written.
 pub fn export(from: &Place, to: &Path, skip_damaged: bool, watch: Watch<'_>) -> Result<Summary, TransferError> {
+    if let Place::Directory(dir) = from
+        && inside(to, dir)
+    {
+        return Err(TransferError::Inside { to: to.to_owned(), dir: dir.clone() });
+    }
     let opened = from.read()?;
     let written = Exporter::begin(from, &opened.state, to).and_then(|begun| match begun {
-        Begun::Complete(summary) => Ok(summary),
+        Begun::Complete(summary) => {
+            let groups = opened.parts.iter().map(|part| part.snapshot.groups.len()).sum();
+            Ok(Summary { groups, ..summary })
+        }
         Begun::Exporter(exporter) => exporter.run(&opened.parts, skip_damaged, watch),
     });
     let closed = opened.close();

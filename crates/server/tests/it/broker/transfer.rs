@@ -254,6 +254,22 @@ async fn a_queue_moves_to_postgres_and_back() {
     back.broker.close().await;
 }
 
+/// A complete export is described as it was when it was made, and none is made inside of its source.
+#[tokio::test(start_paused = true)]
+async fn a_complete_export_is_described_again() {
+    let (source, files) = (Home::directory(), tempfile::tempdir().unwrap());
+    let s = lived(&source, 4_500).await;
+    s.broker.close().await;
+    let dest = files.path().join("1");
+    let made = export_all(&source, &dest).unwrap();
+    let again = export_all(&source, &dest).unwrap();
+    assert_eq!((again.already, again.groups, again.counts), (1, made.groups, made.counts));
+    let Place::Directory(dir) = source.place() else { return };
+    let refused = export_all(&source, &dir.join("export")).unwrap_err();
+    assert!(matches!(&refused, TransferError::Inside { .. }), "{refused}");
+    assert!(!dir.join("export").exists());
+}
+
 /// Whether the process is killed after any of its steps, the same call completes what it began.
 #[tokio::test(start_paused = true)]
 async fn a_move_that_is_killed_anywhere_is_continued() {

@@ -19,7 +19,11 @@ pub(super) fn show(found: &Condition, backup: Option<&Backup>, context: &Context
 }
 
 fn text(found: &Condition) -> String {
-    let mut text = format!("{} messages and {} commits are whole.\n", found.messages, found.commits);
+    let mut text = match &found.refused {
+        // Messages are read through the index, once the directory opens.
+        Some(_) if found.messages == 0 => format!("{} commits are whole.\n", found.commits),
+        _ => format!("{} messages and {} commits are whole.\n", found.messages, found.commits),
+    };
     // Writing to a string does not fail.
     for file in &found.changed_files {
         let _ = writeln!(text, "Changed since the copy was made: {file}.");
@@ -42,7 +46,6 @@ fn text(found: &Condition) -> String {
     match &found.refused {
         Some(reason) => {
             let _ = writeln!(text, "The directory does not open: {reason}.");
-            let _ = writeln!(text, "`dms-worker data repair` lists the parts of the log that would be given up.");
         }
         None if found.is_whole() => {}
         None => text.push_str("The directory opens.\n"),

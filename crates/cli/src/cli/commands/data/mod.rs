@@ -33,7 +33,7 @@ use dms_server::store::{
         check::{check, verify},
         error::RepairError,
         rebuild::{Rebuilt, rebuild},
-        repair::{Dropped, Skip, plan, repair},
+        repair::{Skip, plan, repair},
     },
 };
 
@@ -214,7 +214,7 @@ async fn mend(args: RepairArgs, context: &Context) -> Result<ExitCode, Failure> 
         let found = blocking(move || plan(&dir)).await??;
         let text = match found.as_slice() {
             [] => "Nothing in the log keeps the directory from opening.".to_owned(),
-            found => found.iter().map(would_drop).collect::<Vec<_>>().join("\n"),
+            found => found.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"),
         };
         context.printer().print(&text, &found)?;
         return Ok(ExitCode::from(u8::from(!found.is_empty())));
@@ -223,9 +223,13 @@ async fn mend(args: RepairArgs, context: &Context) -> Result<ExitCode, Failure> 
     let skip = Skip { commits: skip_commits, end: skip_end };
     let found = blocking(move || repair(&dir, skip, &kept)).await??;
     let commits: u64 = found.iter().map(|one| one.commits).sum();
-    let text = match commits {
-        0 => "The directory opens; nothing was given up.".to_owned(),
-        commits => {
+    let text = match (found.as_slice(), commits) {
+        ([], _) => "The directory opens; nothing was given up.".to_owned(),
+        (_, 0) => {
+            "The directory opens. What was cut off is filled up with zeros; messages that were there are set aside."
+                .to_owned()
+        }
+        (_, commits) => {
             format!("The directory opens. {commits} commits were given up; their bytes are in {}.", keep.display())
         }
     };
@@ -242,7 +246,8 @@ async fn make_anew(dir: PathBuf, context: &Context) -> Result<ExitCode, Failure>
         text += &format!("The old one is {}.\n", old.display());
     }
     if *unreadable > 0 {
-        text += &format!("{unreadable} places of the log cannot be read: their changes are not known.\n");
+        let places = if *unreadable == 1 { "place" } else { "places" };
+        text += &format!("{unreadable} {places} of the log cannot be read: the changes there are not known.\n");
     }
     if *unknown_messages > 0 {
         text += &format!(
@@ -250,20 +255,14 @@ async fn make_anew(dir: PathBuf, context: &Context) -> Result<ExitCode, Failure>
         );
     }
     if !complete {
-        text += "Files of the log are gone, and not all of the old index can be believed: acknowledgements, positions, label rules, or whole queues \
-                 and groups of before may be missing. Messages whose acknowledgement is missing are delivered again.\n";
+        if *unreadable == 0 {
+            text += "Files of the log are gone, and not all of the old index can be believed.\n";
+        }
+        text += "Acknowledgements, positions, label rules, or whole queues and groups may be missing. Messages whose acknowledgement is \
+                 missing are delivered again.\n";
     }
     context.printer().print(&text, &made)?;
     Ok(ExitCode::from(u8::from(!complete)))
-}
-
-fn would_drop(one: &Dropped) -> String {
-    let Dropped { file, offset, commit, commits, end, .. } = one;
-    let option = if *end { "--skip-end" } else { "--skip-commits" };
-    format!(
-        "{} at byte {offset}: {commits} commits from {commit} on cannot be read; {option} gives them up",
-        file.display()
-    )
 }
 
 /// A path that another process understands too.

@@ -43,8 +43,8 @@ pub(crate) const TAKEN_OVER: &[(&str, &str)] = &[
 /// An index of at most this many pages is checked completely when it is opened. That takes some milliseconds.
 const MAX_CHECKED_PAGES: u64 = 1_024;
 
-/// The remedy for a damaged index, as a part of error messages.
-pub(crate) const REMEDY: &str = "`dms-worker data rebuild-index` rebuilds it from the log";
+/// The remedy for a row that turns out to be damaged while the server runs, as a part of error messages.
+const REMEDY: &str = "`dms-worker data rebuild-index` rebuilds it from the log";
 
 /// Registers the SQL function `row_sum(table, column…)`.
 pub(crate) fn register(conn: &Connection) -> rusqlite::Result<()> {
@@ -152,12 +152,12 @@ pub(crate) fn small_are_whole(conn: &Connection) -> rusqlite::Result<bool> {
     Ok(wrong_in_small(conn)?.is_none())
 }
 
-/// Whatever is wrong with the index, also if SQLite cannot read it, the remedy is the same.
+/// Refuses an index that is damaged, also if SQLite cannot read it.
 fn refuse(wrong: rusqlite::Result<Option<String>>) -> IndexResult<()> {
     match wrong {
         Ok(None) => Ok(()),
-        Ok(Some(what)) => Err(IndexError::Contradiction(format!("{what}: {REMEDY}"))),
-        Err(error) => Err(IndexError::Contradiction(format!("{error}: {REMEDY}"))),
+        Ok(Some(what)) => Err(IndexError::Contradiction(what)),
+        Err(error) => Err(IndexError::Contradiction(error.to_string())),
     }
 }
 

@@ -27,6 +27,15 @@ pub(crate) struct LogDirectory {
     pub(crate) log: u32,
 }
 
+/// A segment whose end is missing.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct MissingEnd {
+    /// The length of the file.
+    pub(crate) length: u64,
+    /// The size that it was created with. `None` if not even the header is left.
+    pub(crate) created: Option<u64>,
+}
+
 impl LogDirectory {
     /// The path of a segment.
     pub(crate) fn file(&self, segment: u64) -> PathBuf {
@@ -76,28 +85,35 @@ impl LogDirectory {
     /// Opens a segment. Fails with `InvalidData` if it is not this segment of this log, or shorter than it was created. If its
     /// header is damaged, its commits identify it, because they have checksums of their own.
     pub(crate) fn open(&self, segment: u64) -> io::Result<File> {
-        let file = OpenOptions::new().read(true).write(true).open(self.file(segment))?;
-        let invalid = |what| Err(io::Error::new(ErrorKind::InvalidData, what));
-        let mut head = [0; HEADER_BYTES];
-        match pread::read(&file, &mut head, 0) {
-            Err(error) if error.kind() == ErrorKind::UnexpectedEof => return invalid("it is cut short".to_owned()),
-            read => read?,
-        }
-        // The size in the header is compared with the length of the file, so that a truncated file is noticed before its messages
-        // are missed.
-        let made = made_size(&head);
-        if head != self.head(segment, made) {
-            return match self.has_commits_of(&file, segment)? {
-                true => Ok(file),
-                false => invalid("it belongs to another log".to_owned()),
-            };
-        }
-        match file.metadata()?.len() {
-            found if found < made => {
-                invalid(format!("it is cut short: {found} bytes of the {made} that it was made with"))
+        let file = self.open_cut_short(segment)?;
+        let what = match self.missing_end(&file, segment)? {
+            None => return Ok(file),
+            Some(MissingEnd { created: None, .. }) => "it is cut short".to_owned(),
+            Some(MissingEnd { length, created: Some(created) }) => {
+                format!("it is cut short: {length} bytes of the {created} that it was made with")
             }
-            _ => Ok(file),
+        };
+        Err(io::Error::new(ErrorKind::InvalidData, what))
+    }
+
+    /// Opens a segment for a tool, as [`open`](Self::open) does, also if it is shorter than it was created.
+    pub(crate) fn open_cut_short(&self, segment: u64) -> io::Result<File> {
+        let file = OpenOptions::new().read(true).write(true).open(self.file(segment))?;
+        let Some(head) = read_head(&file)? else { return Ok(file) };
+        if head == self.head(segment, made_size(&head)) || self.has_commits_of(&file, segment)? {
+            return Ok(file);
         }
+        Err(io::Error::new(ErrorKind::InvalidData, "it belongs to another log"))
+    }
+
+    /// Compares the length of a segment with the size in its header, so that a truncated file is noticed before its messages are
+    /// missed. `None` if nothing is missing, or if the header is damaged and does not say it.
+    pub(crate) fn missing_end(&self, file: &File, segment: u64) -> io::Result<Option<MissingEnd>> {
+        let length = file.metadata()?.len();
+        let Some(head) = read_head(file)? else { return Ok(Some(MissingEnd { length, created: None })) };
+        let created = made_size(&head);
+        let is_missing = head == self.head(segment, created) && length < created;
+        Ok(is_missing.then_some(MissingEnd { length, created: Some(created) }))
     }
 
     /// Removes a segment that was created in advance and contains no frame.
@@ -160,6 +176,15 @@ impl LogDirectory {
         head[CREATED_SIZE].copy_from_slice(&u32::try_from(size).unwrap_or(0).to_le_bytes());
         head[16..].copy_from_slice(&segment.to_le_bytes());
         head
+    }
+}
+
+/// The header of a segment. `None` if the file is shorter than that.
+fn read_head(file: &File) -> io::Result<Option<[u8; HEADER_BYTES]>> {
+    let mut head = [0; HEADER_BYTES];
+    match pread::read(file, &mut head, 0) {
+        Err(error) if error.kind() == ErrorKind::UnexpectedEof => Ok(None),
+        read => read.map(|()| Some(head)),
     }
 }
 

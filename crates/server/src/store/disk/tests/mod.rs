@@ -768,7 +768,10 @@ fn damage_inside_is_named() {
     file.execute_batch("DELETE FROM settled; DELETE FROM runs WHERE id & 0xffff = 1").unwrap();
     drop(file);
     let damaged = DiskStore::open(dir.path()).unwrap_err();
-    assert!(matches!(&damaged, OpenError::Damaged { reason, .. } if reason.contains("rebuild-index")), "{damaged}");
+    assert!(
+        matches!(&damaged, OpenError::Damaged { .. }) && damaged.to_string().contains("rebuild-index"),
+        "{damaged}"
+    );
 }
 
 /// A message that is read keeps no other message in memory, however many were committed with it. So the lease budget counts its real

@@ -72,7 +72,7 @@ pub fn back_up(dir: &Path, dest: &Path) -> Result<Backup, RepairError> {
 }
 
 /// Whether a path, which need not exist, is below a directory.
-fn inside(path: &Path, directory: &Path) -> bool {
+pub(crate) fn inside(path: &Path, directory: &Path) -> bool {
     let Ok(directory) = directory.canonicalize() else { return false };
     path.ancestors().find_map(|above| above.canonicalize().ok()).is_some_and(|there| there.starts_with(directory))
 }

@@ -11,7 +11,7 @@ use crate::store::{
     disk::{
         DiskStore,
         index::checksums,
-        layout::{LOG, MANIFEST},
+        layout::{DATABASE, LOG, MANIFEST},
         log::{
             frame_reader::FrameReader,
             segment::{LogDirectory, SEGMENT_HEADER},
@@ -86,7 +86,9 @@ pub fn check(dir: &Path) -> Result<Condition, OpenError> {
     match DiskStore::open(&shadow.path) {
         Ok((store, snapshot)) => {
             let index = store.change_index(|writer| checksums::check_whole(&writer.conn));
-            condition.refused = index.err().map(|error| error.to_string());
+            condition.refused = index
+                .err()
+                .map(|error| OpenError::Damaged { file: dir.join(DATABASE), reason: error.to_string() }.to_string());
             read_all(&store, &snapshot, &mut condition);
         }
         Err(error) => condition.refused = Some(shadow.real(&error.to_string(), dir)),
@@ -182,10 +184,13 @@ fn read_commits(directory: &LogDirectory, condition: &mut Condition) -> io::Resu
             continue;
         }
         let place = |offset| Place { file: directory.file(segment).display().to_string(), offset };
-        let Ok(file) = directory.open(segment) else {
+        let Ok(file) = directory.open_cut_short(segment) else {
             condition.damaged_commits.push(place(0));
             continue;
         };
+        if let Some(end) = directory.missing_end(&file, segment)? {
+            condition.damaged_commits.push(place(end.length));
+        }
         if directory.has_damaged_head(&file, segment)? {
             condition.damaged_commits.push(place(0));
         }

@@ -1,8 +1,14 @@
 //! Gives up damaged commits on request, so that the directory opens. Their bytes are kept in a file.
+//!
+//! Three things keep a directory from opening: commits that cannot be read and are not in the index, so that nobody knows what they
+//! changed; a file of the log that was cut short; and the loss of the last commit that was answered, even if the index has its changes,
+//! because its messages are lost with it. A repair puts commits without changes in the place of the first, fills up the second with
+//! zeros, and removes the note of what was answered.
 
 use std::{
+    fmt,
     fs::File,
-    io::{self, Write},
+    io::{self, ErrorKind, Write},
     path::{Path, PathBuf},
 };
 
@@ -12,7 +18,7 @@ use serde::Serialize;
 use crate::store::{
     OpenError, Store,
     disk::{
-        DiskStore,
+        DiskStore, SEGMENT_BYTES,
         file_ops::{self, pread, private},
         layout::LOG,
         log::{
@@ -20,7 +26,7 @@ use crate::store::{
             damaged_frame,
             frame::{self, FRAME_HEADER, ITEM_HEADER},
             frame_reader::FrameReader,
-            segment::{LogDirectory, SEGMENT_HEADER},
+            segment::{LogDirectory, SEGMENT_HEADER, named},
             zeros::clear,
         },
         open::DataDir,
@@ -45,7 +51,7 @@ pub struct Skip {
     pub end: bool,
 }
 
-/// Commits that are given up.
+/// Commits that are given up, or the missing end of a file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Dropped {
     /// The segment.
@@ -56,19 +62,63 @@ pub struct Dropped {
     pub bytes: u64,
     /// The number of the first one.
     pub commit: u64,
-    /// The number of commits.
+    /// The number of commits. 0 for the missing end of a file.
     pub commits: u64,
     /// Whether the log ends with them.
     pub end: bool,
+    /// Whether this is the missing end of a file.
+    pub cut_short: bool,
+    /// Whether the index has the changes of the commits, so that only their messages are lost.
+    pub in_index: bool,
     #[serde(skip)]
     segment: u64,
+}
+
+impl Dropped {
+    /// The option of `data repair` that gives it up.
+    pub fn option(&self) -> &'static str {
+        if self.end { "--skip-end" } else { "--skip-commits" }
+    }
+}
+
+impl fmt::Display for Dropped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { file, offset, bytes, commit, commits, cut_short, in_index, .. } = self;
+        write!(f, "{} at byte {offset}: ", file.display())?;
+        let option = self.option();
+        if *cut_short {
+            return write!(f, "the file is cut short by {bytes} bytes; {option} fills it up with zeros");
+        }
+        let noun = if *commits == 1 { "commit" } else { "commits" };
+        write!(f, "{commits} {noun} from {commit} on cannot be read; {option} gives them up")?;
+        if *in_index {
+            f.write_str(", with their messages; the index has their other changes")?;
+        }
+        Ok(())
+    }
 }
 
 /// Finds the commits that cannot be read and keep a directory from opening. Changes nothing.
 pub fn plan(dir: &Path) -> Result<Vec<Dropped>, RepairError> {
     let _held = hold(dir)?;
     let shadow = Shadow::of(dir).map_err(|source| OpenError::Directory { dir: dir.to_owned(), source })?;
-    let (_, directory, plan) = look(&shadow.path)?;
+    let looked = look(&shadow.path);
+    let (held, directory, plan) =
+        looked.map_err(|error| RepairError::Impossible(shadow.real(&error.to_string(), dir)))?;
+    drop(held);
+    if plan.is_empty() {
+        // There may be damage that no repair mends.
+        let opened = DiskStore::open(&shadow.path);
+        let (store, _) = opened.map_err(|error| {
+            let what = match error {
+                OpenError::Damaged { file, reason } => format!("{} is damaged: {reason}", file.display()),
+                error => error.to_string(),
+            };
+            let what = shadow.real(&what, dir);
+            RepairError::Impossible(format!("{what}. A repair cannot help: restore the directory from a backup"))
+        })?;
+        drop(store);
+    }
     let real = LogDirectory { path: dir.join(LOG), log: directory.log };
     Ok(plan.into_iter().map(|one| Dropped { file: real.file(one.segment), ..one }).collect())
 }
@@ -77,15 +127,7 @@ pub fn plan(dir: &Path) -> Result<Vec<Dropped>, RepairError> {
 pub fn repair(dir: &Path, skip: Skip, keep: &Path) -> Result<Vec<Dropped>, RepairError> {
     let (held, directory, plan) = look(dir)?;
     if let Some(one) = plan.iter().find(|one| if one.end { !skip.end } else { !skip.commits }) {
-        let option = if one.end { "--skip-end" } else { "--skip-commits" };
-        let what = format!(
-            "{} commits from {} on cannot be read, in {} at byte {}: {option} gives them up",
-            one.commits,
-            one.commit,
-            directory.file(one.segment).display(),
-            one.offset
-        );
-        return Err(RepairError::Impossible(what));
+        return Err(RepairError::Impossible(one.to_string()));
     }
     if !plan.is_empty() {
         // On the disk before anything is overwritten.
@@ -111,14 +153,21 @@ fn look(dir: &Path) -> Result<(DataDir, LogDirectory, Vec<Dropped>), RepairError
     });
     let (log, at, number) = known.map_err(|error| held.explain(error.into()))?;
     let directory = LogDirectory { path: dir.join(LOG), log };
-    let plan = DamageSearch {
+    let search = DamageSearch {
         directory: &directory,
         answered: answered::read(&directory.path, log).ok().flatten(),
         number,
         plan: Vec::new(),
     };
-    let plan = plan.run(at).map_err(|source| RepairError::File { path: directory.path.clone(), source })?;
-    Ok((held, directory, plan))
+    match search.run(at) {
+        Ok(plan) => Ok((held, directory, plan)),
+        // The error names the file.
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            let what = format!("a file of the log is missing, which cannot be repaired: restore a backup ({error})");
+            Err(RepairError::Impossible(what))
+        }
+        Err(source) => Err(RepairError::File { path: directory.path, source }),
+    }
 }
 
 /// The state of the search.
@@ -132,16 +181,19 @@ struct DamageSearch<'a> {
 
 impl DamageSearch<'_> {
     fn run(mut self, at: Position) -> io::Result<Vec<Dropped>> {
+        // First of all, because the others need the files with all their bytes.
+        self.drop_missing_ends(at)?;
         let (mut segment, mut offset) = (at.segment, at.offset);
         loop {
-            let file = self.directory.open(segment)?;
+            let file = self.open(segment)?;
             let mut frames = FrameReader::from(&file, self.directory.log, offset)?;
             while self.step(&mut frames, segment)? {}
             let begin = frames.offset;
             match self.first_of(segment + 1)? {
                 Some(number) => {
                     if number > self.number {
-                        self.drop_until(number, Position { segment, offset: begin }, file.metadata()?.len() - begin);
+                        let bytes = self.size(segment, &file)?.saturating_sub(begin);
+                        self.drop_until(number, Position { segment, offset: begin }, bytes);
                     }
                     (segment, offset) = (segment + 1, SEGMENT_HEADER);
                 }
@@ -151,6 +203,39 @@ impl DamageSearch<'_> {
                 }
             }
         }
+    }
+
+    fn open(&self, segment: u64) -> io::Result<File> {
+        self.directory.open_cut_short(segment).map_err(|error| named(&error, self.directory, segment))
+    }
+
+    /// The size of a segment, with the bytes that are missing at its end.
+    fn size(&self, segment: u64, file: &File) -> io::Result<u64> {
+        let end = self.directory.missing_end(file, segment)?;
+        Ok(end.map_or(file.metadata()?.len(), |end| end.created.unwrap_or(SEGMENT_BYTES)))
+    }
+
+    /// Adds the missing ends of files to the plan. `at` is the end of what the index has.
+    fn drop_missing_ends(&mut self, at: Position) -> io::Result<()> {
+        let segments = self.directory.segments()?;
+        for (place, segment) in segments.iter().copied().enumerate() {
+            // A file that cannot be opened is either not needed, or reported by the search.
+            let Ok(file) = self.open(segment) else { continue };
+            let Some(found) = self.directory.missing_end(&file, segment)? else { continue };
+            // A start removes a file without a header in which the index has nothing.
+            if found.created.is_none() && segment > at.segment {
+                continue;
+            }
+            let mut end = true;
+            for later in segments.iter().skip(place + 1) {
+                end &= self.first_of(*later)?.is_none();
+            }
+            let bytes = self.size(segment, &file)? - found.length;
+            let (commit, file) = (self.number, self.directory.file(segment));
+            let (offset, commits, cut_short, in_index) = (found.length, 0, true, false);
+            self.plan.push(Dropped { file, offset, bytes, commit, commits, end, cut_short, in_index, segment });
+        }
+        Ok(())
     }
 
     /// Goes past one commit, or past the bytes before the next one that can be read.
@@ -181,7 +266,7 @@ impl DamageSearch<'_> {
         if self.directory.is_missing_or_unfinished(segment)? {
             return Ok(None);
         }
-        let file = self.directory.open(segment)?;
+        let file = self.open(segment)?;
         let mut frames = FrameReader::from(&file, self.directory.log, SEGMENT_HEADER)?;
         if let Some((head, ..)) = frames.next()? {
             return Ok(Some(head.number));
@@ -197,16 +282,49 @@ impl DamageSearch<'_> {
     }
 
     fn drop_end(&mut self, at: Position, file: &File) -> io::Result<()> {
-        let Some(answered) = self.answered.filter(|answered| answered.number >= self.number) else { return Ok(()) };
-        self.drop_commits(answered.number + 1, at, file.metadata()?.len() - at.offset, true);
+        let Some(answered) = self.answered else { return Ok(()) };
+        if answered.number < self.number {
+            return self.drop_end_in_index(answered);
+        }
+        let bytes = self.size(at.segment, file)?.saturating_sub(at.offset);
+        self.drop_commits(answered.number + 1, at, bytes, true);
+        Ok(())
+    }
+
+    /// Finds commits at the end that the index has and the log has lost. Recovery refuses them too, because their messages are lost.
+    fn drop_end_in_index(&mut self, answered: AnsweredMark) -> io::Result<()> {
+        let AnsweredMark { number, at: Position { segment, offset } } = answered;
+        let file = match self.open(segment) {
+            // All its messages have expired.
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            opened => opened?,
+        };
+        let mut frames = FrameReader::from(&file, self.directory.log, SEGMENT_HEADER)?;
+        if frames.begins_like(offset, number)? {
+            return Ok(());
+        }
+        // Those behind the last one before it that can be read.
+        let (mut commit, mut begin) = (number, offset);
+        while frames.offset < offset {
+            if let Some((head, ..)) = frames.next()? {
+                (commit, begin) = (head.number + 1, frames.offset);
+                continue;
+            }
+            let Some(next) = frames.next_whole(frames.offset)? else { break };
+            frames.offset = next;
+        }
+        let (file, bytes) = (self.directory.file(segment), self.size(segment, &file)?.saturating_sub(begin));
+        let (offset, commits, end, cut_short, in_index) =
+            (begin, (number + 1).saturating_sub(commit), true, false, true);
+        self.plan.push(Dropped { file, offset, bytes, commit, commits, end, cut_short, in_index, segment });
         Ok(())
     }
 
     /// Adds the commits from the next one to the one before `number` to the plan.
     fn drop_commits(&mut self, number: u64, Position { segment, offset }: Position, bytes: u64, end: bool) {
         let (commit, commits) = (self.number, number - self.number);
-        let file = self.directory.file(segment);
-        self.plan.push(Dropped { file, offset, bytes, commit, commits, end, segment });
+        let (file, cut_short, in_index) = (self.directory.file(segment), false, false);
+        self.plan.push(Dropped { file, offset, bytes, commit, commits, end, cut_short, in_index, segment });
     }
 }
 
@@ -215,8 +333,10 @@ fn keep_bytes(directory: &LogDirectory, plan: &[Dropped], keep: &Path) -> io::Re
     // A new file, so that a second repair does not overwrite what the first one kept.
     let mut kept = private().write(true).create_new(true).open(keep)?;
     for one in plan {
-        let mut bytes = vec![0; usize::try_from(one.bytes).unwrap_or(0)];
-        pread::read(&directory.open(one.segment)?, &mut bytes, one.offset)?;
+        let file = directory.open_cut_short(one.segment)?;
+        let there = file.metadata()?.len().saturating_sub(one.offset).min(one.bytes);
+        let mut bytes = vec![0; usize::try_from(there).unwrap_or(0)];
+        pread::read(&file, &mut bytes, one.offset)?;
         let length = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
         let hex: String = bytes[..length].iter().map(|byte| format!("{byte:02x}")).collect();
         let line = serde_json::json!({ "file": one.file, "offset": one.offset, "commit": one.commit, "commits": one.commits, "hex": hex });
@@ -227,11 +347,16 @@ fn keep_bytes(directory: &LogDirectory, plan: &[Dropped], keep: &Path) -> io::Re
 
 fn give_up(directory: &LogDirectory, one: &Dropped) -> Result<(), RepairError> {
     let failed = |source| RepairError::File { path: directory.file(one.segment), source };
-    let file = directory.open(one.segment).map_err(failed)?;
+    let file = directory.open_cut_short(one.segment).map_err(failed)?;
+    if one.cut_short {
+        return directory.enlarge(&file, one.segment, one.offset + one.bytes).map_err(failed);
+    }
     if one.end {
         // The end first, then the note: a crash in between leaves a directory that is still refused, and the repair can be
-        // repeated.
-        clear(&file, one.offset, one.offset + one.bytes).map_err(failed)?;
+        // repeated. Where the index has the commits, single messages of them may still be whole, and are left.
+        if !one.in_index {
+            clear(&file, one.offset, one.offset + one.bytes).map_err(failed)?;
+        }
         return match std::fs::remove_file(directory.path.join(answered::NAME)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(error)),
             _ => Ok(()),

@@ -22,7 +22,12 @@ use crate::store::{
 pub(crate) fn hold(dir: &Path) -> Result<LockedFile, OpenError> {
     let unusable = |source| OpenError::Directory { dir: dir.to_owned(), source };
     require_data_directory(dir)?;
-    let lock = File::open(dir.join(LOCK)).map_err(unusable)?;
+    // A server holds both. The lock file can be deleted, and a tool that only looks does not create it.
+    let lock = match File::open(dir.join(LOCK)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => File::open(dir.join(LOG)),
+        opened => opened,
+    };
+    let lock = lock.map_err(unusable)?;
     LockedFile::try_lock(lock).map_err(|(_, error)| match error {
         TryLockError::WouldBlock => OpenError::InUse { dir: dir.to_owned(), pid: None },
         TryLockError::Error(source) => unusable(source),
