@@ -31,7 +31,7 @@ use http::Method;
 use self::response::plain;
 use crate::{
     api::access_log,
-    http::{bearer, codes, host_check},
+    http::{bearer, codes, error::ApiError, host_check},
     log_limit::Warnings,
     state::AppState,
 };
@@ -55,6 +55,7 @@ pub(crate) fn router(app: &Arc<AppState>) -> Router {
         .route("/admin/queues/{queue_id}/purge", post(queue_changes::purge))
         .route("/admin/queues/{queue_id}/update", post(queue_changes::update))
         .route("/admin/queues/{queue_id}/groups/{group_id}/messages", get(peek::messages))
+        .layer(middleware::from_fn(write_refusals))
         .layer(middleware::from_fn_with_state(Arc::clone(app), check_token))
         .layer(middleware::from_fn_with_state(Arc::new(Warnings::default()), access_log::log_admin));
     Router::new()
@@ -66,6 +67,15 @@ pub(crate) fn router(app: &Arc<AppState>) -> Router {
         .layer(Extension(Arc::new(scrape::registry(app))))
         .layer(middleware::from_fn_with_state(app.admin_host_check.clone(), host_check::check))
         .with_state(Arc::clone(app))
+}
+
+/// Writes the body of a refusal by an extractor, for example of a query that is not UTF-8; a middleware.
+async fn write_refusals(request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    match response.extensions_mut().remove::<ApiError>() {
+        Some(refused) => plain(&refused),
+        None => response,
+    }
 }
 
 /// Refuses requests without the token, in the form of the other refusals; a middleware. The read token is enough to read.

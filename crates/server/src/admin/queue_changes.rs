@@ -145,7 +145,10 @@ async fn named(app: &AppState, params: &RawPathParams, query: &Query) -> Result<
     };
     let mut found = app.broker.overview_of_all().await?.into_iter().filter(fits);
     match (found.next(), found.next()) {
-        (None, _) => Err(codes::QUEUE_NOT_FOUND.plain()),
+        (None, _) => {
+            let place = project.map(|project| format!(" in the project {}", quoted(project))).unwrap_or_default();
+            Err(codes::QUEUE_NOT_FOUND.because(format!("There is no queue {}{place}.", quoted(wanted))))
+        }
         (Some(only), None) => Ok(only),
         (Some(_), Some(_)) => {
             let text =
@@ -157,5 +160,8 @@ async fn named(app: &AppState, params: &RawPathParams, query: &Query) -> Result<
 
 fn group_of<'a>(queue: &'a QueueOverview, wanted: &str) -> Result<&'a GroupOverview, ApiError> {
     let fits = |group: &&GroupOverview| group.group.id.as_str() == wanted || group.group.name == wanted;
-    queue.groups.iter().find(fits).ok_or_else(|| codes::GROUP_NOT_FOUND.plain())
+    queue.groups.iter().find(fits).ok_or_else(|| {
+        let (name, wanted) = (quoted(&queue.queue.name), quoted(wanted));
+        codes::GROUP_NOT_FOUND.because(format!("The queue {name} has no group {wanted}."))
+    })
 }

@@ -86,7 +86,7 @@ impl Query {
         let Some(text) = self.first(name) else { return Ok(default) };
         text.parse().ok().filter(|value| range.contains(value)).ok_or_else(|| {
             let (least, most) = (range.start(), range.end());
-            code.because(format!("{name} is {}: {least} to {most} are allowed.", quoted(text)))
+            code.at(format!("{name} is {}: {least} to {most} are allowed.", quoted(text)))
         })
     }
 
@@ -101,7 +101,7 @@ impl Query {
             Some(text) if text.eq_ignore_ascii_case("false") => Ok(false),
             Some(text) => {
                 let text = quoted(text);
-                Err(codes::URL_PARAMETER.because(format!("{name} is {text}: true or false are allowed.")))
+                Err(codes::URL_PARAMETER.at(format!("{name} is {text}: true or false are allowed.")))
             }
         }
     }

@@ -48,9 +48,18 @@ async fn queues_and_groups_are_purged() {
         let (queue, group) = (overview.queue.id.to_string(), overview.groups[0].group.id.to_string());
 
         assert_eq!(get(admin, "/admin/queues/orders/purge", "").await.0, 405, "not by a look");
-        assert_eq!(post(admin, "/admin/queues/other/purge").await.0, 404);
-        assert_eq!(post(admin, "/admin/queues/orders/purge?group=other").await.0, 404);
-        assert_eq!(post(admin, "/admin/queues/orders/purge?project=other").await.0, 404);
+        for (path, named) in [
+            ("nope/purge", "There is no queue \"nope\"."),
+            ("nope/update?retention_ms=9000", "There is no queue \"nope\"."),
+            ("orders/purge?group=nope", "The queue \"orders\" has no group \"nope\"."),
+            ("orders/purge?project=nope", "There is no queue \"orders\" in the project \"nope\"."),
+        ] {
+            let (status, answer) = post(admin, &format!("/admin/queues/{path}")).await;
+            let text = json(&answer)["error_msg"].as_str().unwrap().to_owned();
+            assert!(status == 404 && text.ends_with(named), "{path}: {status} {text}");
+        }
+        let (status, answer) = post(admin, "/admin/queues/orders/update?description=%ff").await;
+        assert!(status == 400 && answer.contains("is not UTF-8"), "{status} {answer}");
         // A slip of the pen must not purge more than was meant.
         for (parameters, named) in [
             ("groups=g", "\"groups\" is not a parameter"),
