@@ -17,7 +17,9 @@ use dms_server::{
 /// The settings of a server that listens where the configuration says.
 pub(crate) fn settings(server: &config::Server) -> ServerConfig {
     let mut own = Project::new(ProjectId::from(server.project_id.as_str()));
-    own.name = server.project_name.clone();
+    if let Some(name) = &server.project_name {
+        own.name.clone_from(name);
+    }
     own.access_keys = access_keys(server.auth.as_ref());
     own.users = users(server.auth.as_ref());
     own.signatures = signatures(server.auth.as_ref());

@@ -43,8 +43,8 @@ pub struct Server {
     pub cluster: Cluster,
     /// The identifier of the one project; `local` by default.
     pub project_id: String,
-    /// The name of the one project; `local` by default.
-    pub project_name: String,
+    /// The name of the one project in requests for tokens; its identifier by default.
+    pub project_name: Option<String>,
     /// The region of the endpoints in the catalogue of its IAM tokens; `local` by default.
     pub region: String,
     /// The keys and users that may call; by default any caller, which is allowed on loopback addresses only.
@@ -88,7 +88,7 @@ impl Default for Server {
             postgres: None,
             cluster: Cluster::default(),
             project_id: "local".to_owned(),
-            project_name: "local".to_owned(),
+            project_name: None,
             region: "local".to_owned(),
             auth: None,
             failure_counting: FailureCounting::default(),

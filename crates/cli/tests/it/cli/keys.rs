@@ -83,3 +83,21 @@ fn keys_have_rights_and_no_list_shows_a_secret() {
     assert!(key(&["remove", "SHOP"]).failed(2).contains("--yes"));
     assert!(program.run(&["key", "list"]).failed(2).contains("access_keys_file"));
 }
+
+/// A project that has no name of its own is named by its id in requests for tokens.
+#[test]
+fn a_project_is_named_by_its_id_unless_it_has_a_name() {
+    let program = Program::new();
+    let user = "{user: u, password: p, domain: d}";
+    for (name, named) in [("", "shop"), ("project_name: eu, ", "eu")] {
+        let yaml = format!("server: {{listen: '127.0.0.1:0', project_id: shop, {name}auth: {{users: [{user}]}}}}\n");
+        let server = program.start(&["serve", "-c", &program.file("server.yaml", &yaml)]);
+        let url = server.url("serving on ");
+        for (project, code) in [(named, 0), ("local", 77)] {
+            let iam = format!("iam: {{endpoint: '{url}', user: u, password: p, domain: d, project: {project}}}");
+            let yaml = format!("dms: {{endpoint: '{url}', project_id: shop, auth: {{{iam}}}}}\n");
+            let listed = program.run(&["queue", "list", "-c", &program.file("client.yaml", &yaml)]);
+            assert_eq!(listed.code, Some(code), "{name}{project}: {}", listed.stderr);
+        }
+    }
+}

@@ -24,7 +24,7 @@ fn flags_override_variables_and_variables_the_file() {
     let server = load(&request).unwrap().config.server;
     assert_eq!(server.listen.port(), 3);
     assert_eq!(server.data_dir.unwrap().to_str(), Some("/env"));
-    assert_eq!(server.project_name, "file");
+    assert_eq!(server.project_name.as_deref(), Some("file"));
 }
 
 #[test]
