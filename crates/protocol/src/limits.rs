@@ -105,7 +105,9 @@ impl LimitError {
 
     /// The error as a sentence about `place`, such as a configuration key.
     pub fn of(&self, place: impl std::fmt::Display) -> String {
-        format!("{place} is {}: {}.", self.value, self.allowed)
+        // The value is a length then, which is not the value of the place.
+        let long = if self.what.starts_with("length") { " characters long" } else { "" };
+        format!("{place} is {}{long}: {}.", self.value, self.allowed)
     }
 }
 
@@ -398,7 +400,8 @@ mod tests {
     #[test]
     fn tag_text_is_counted_in_characters() {
         assert_eq!(tag_key(&"键".repeat(36)), Ok(()));
-        assert!(tag_key(&"键".repeat(37)).is_err());
+        let long = tag_key(&"键".repeat(37)).unwrap_err();
+        assert_eq!(long.of("tags[0].key"), "tags[0].key is 37 characters long: 1 to 36 characters are allowed.");
         assert!(tag_key("a=b").is_err());
         assert_eq!(tag_value(""), Ok(()));
         assert!(tag_value("a\nb").is_err());

@@ -38,6 +38,10 @@ fn present<'de: 'a, 'a, D: Deserializer<'de>>(value: D) -> Result<Option<&'a Raw
 /// # Errors
 /// When the text is not a message, with the reason and the allowed values.
 pub(crate) fn parse(json: &[u8], common: &Message) -> Result<Message, String> {
+    // The parser would take an array for the fields in their order, and name a type of this program for other values.
+    if !json.trim_ascii_start().starts_with(b"{") {
+        return Err("is not a message: write {\"body\": …}".to_owned());
+    }
     let fields: Fields<'_> = serde_json::from_slice(json).map_err(|error| format!("is not a message: {error}"))?;
     let body = fields.body.ok_or("has no `body`: write {\"body\": …}")?;
     let body = Body::raw(body.get().to_owned()).map_err(|error| error.to_string())?;
@@ -159,6 +163,9 @@ mod tests {
         let common = Message::text("");
         let reason = |line: &str| parse(line.as_bytes(), &common).and_then(|message| check(&message)).unwrap_err();
         assert!(reason("{").starts_with("is not a message: EOF"));
+        for other in ["1", " [{}]", "x", "\"text\""] {
+            assert_eq!(reason(other), "is not a message: write {\"body\": …}");
+        }
         assert_eq!(reason("{}"), "has no `body`: write {\"body\": …}");
         assert!(reason(r#"{"body": 1, "delay_time": -1}"#).contains("`delay_time` is -1"));
         let window = r#"{"body": 1, "deduplication_window": 5000}"#;

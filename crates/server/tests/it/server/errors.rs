@@ -518,7 +518,7 @@ async fn refusals_name_the_place_the_value_and_the_limit() {
         ),
         (&actions, r#"{"action":"replace"}"#, "action is \"replace\": create and delete are allowed."),
         (&tags, "{}", "The request has no tag."),
-        (&tags, r#"{"tag":{"key":"","value":""}}"#, "tag.key is 0: 1 to 36 characters are allowed."),
+        (&tags, r#"{"tag":{"key":"","value":""}}"#, "tag.key is 0 characters long: 1 to 36 characters are allowed."),
         (search, r#"{"action":"filter","limit":"1001"}"#, "limit is `\"1001\"`: 1 to 1000 are allowed."),
         (search, r#"{"action":"filter","offset":1.5}"#, "offset is `1.5`: 0 to 1000000 are allowed."),
         (

@@ -295,8 +295,10 @@ impl UnsentLines {
             1 => format!("{failure}. Line {first} was read and is not stored"),
             count => format!("{failure}. {count} of the lines {first} to {last} were read and are not stored"),
         };
-        if self.unsure > 0 {
-            text.push_str(&format!(", as far as is known of {}", self.unsure));
+        match (self.count, self.unsure) {
+            (_, 0) => {}
+            (1, _) => text.push_str(", as far as is known"),
+            (_, unsure) => text.push_str(&format!(" ({unsure} of them may be stored all the same)")),
         }
         if let Some(kept) = &self.kept {
             text.push_str(&format!("; see {}", kept.display()));
