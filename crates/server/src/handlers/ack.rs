@@ -5,7 +5,7 @@ use std::{borrow::Cow, sync::Arc};
 use serde::Serialize;
 
 use crate::{
-    broker::{Ack, AckCounts, AckStatus, FailureCause, Stream},
+    broker::{Ack, AckCounts, AckStatus, BrokerError, FailureCause, Stream},
     handlers::{
         extensions::{CauseText, read_cause},
         request::ApiRequest,
@@ -54,6 +54,19 @@ impl AckForm {
     fn documented(request: &ApiRequest<'_>) -> Self {
         Self { member: "message", most: MAX_ACKS, extensions: request.app.extensions }
     }
+
+    /// The error with the name that the array has in this request. The broker knows the documented one.
+    fn named(self, error: BrokerError) -> BrokerError {
+        let named = |text: String| match text.strip_prefix("message[") {
+            Some(rest) => format!("{}[{rest}", self.member),
+            None => text,
+        };
+        match error {
+            BrokerError::UnknownReceipt(text) => BrokerError::UnknownReceipt(named(text)),
+            BrokerError::ForeignReceipt(text) => BrokerError::ForeignReceipt(named(text)),
+            error => error,
+        }
+    }
 }
 
 /// `POST …/ack` (5.3.3).
@@ -75,7 +88,7 @@ pub(crate) async fn acknowledge(
     let app = request.app;
     let path = request.group().await?;
     let acks = checked(json::read_messages(request.body, |scan| lines(scan, form.member))?, form)?;
-    let AckCounts { success, fail } = app.broker.ack(&path, stream, acks).await?;
+    let AckCounts { success, fail } = app.broker.ack(&path, stream, acks).await.map_err(|error| form.named(error))?;
     app.metrics.settled(success, fail);
     Ok(Json(AckOutcome { success, fail }))
 }

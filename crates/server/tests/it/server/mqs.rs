@@ -101,7 +101,7 @@ async fn a_lease_lasts_as_long_as_ack_wait_says() {
     let late = mqs.get("/t/group/g/messages?ack_wait=1").await.expect(200);
     tokio::time::sleep(std::time::Duration::from_millis(1_100)).await;
     let text = ack(&mqs, "/t/group/g/messages", &[(handlers(&late)[0], "success")]).await.refused(400, "DMS.10542209");
-    assert!(text.contains("handler"), "{text}");
+    assert!(text.contains(" messages[0].handler "), "{text}");
     let by_default = mqs.get("/t/group/g/messages").await.expect(200);
     assert_eq!(handlers(&by_default).len(), 2);
     tokio::time::sleep(std::time::Duration::from_millis(14_800)).await;
