@@ -8,6 +8,7 @@ use std::{
 };
 
 use tokio::sync::mpsc;
+use tracing::dispatcher;
 
 use crate::{
     broker::{
@@ -43,9 +44,13 @@ pub(crate) async fn run(core: Arc<Core>, requests: mpsc::UnboundedReceiver<Reque
             continue;
         }
         let busy = committer.clone();
+        // Its log lines go where those of this task go, which may be a subscriber of its thread alone, as in tests.
+        let log = dispatcher::get_default(Clone::clone);
         // For as long as requests are waiting, so that a busy broker does not change threads twice for each commit. Not a thread of our
         // own: under a paused clock time stands still while a blocking task of tokio runs.
-        let commits = tokio::task::spawn_blocking(move || while busy.has_next() && busy.commit_next() {});
+        let commits = tokio::task::spawn_blocking(move || {
+            dispatcher::with_default(&log, || while busy.has_next() && busy.commit_next() {});
+        });
         let watched = core.health.watch_commits(commits, || core.clock.now_ms(), || core.maintenance.notify_one());
         if let Err(ended) = watched.await {
             match ended.try_into_panic() {
