@@ -11,6 +11,7 @@ import resource
 import socket
 import statistics
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -129,15 +130,16 @@ def polls(place, count=10_000, queues=20):
         poll = socket.create_connection((host, int(port)), 10)
         poll.sendall(f"GET {groups[number % queues]} HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n".encode())
         waiting.append(poll)
-    until = time.monotonic() + 20
-    while (arrived := long_polls(server)) < count and time.monotonic() < until:
-        time.sleep(0.1)
+        # No more at a time than the kernel keeps in the queue of the listener.
+        until = time.monotonic() + 20
+        while len(waiting) % 100 == 0 and (arrived := long_polls(server)) < len(waiting) and time.monotonic() < until:
+            time.sleep(0.005)
     found = {"polls": arrived, "resident_mb": resident_kb(server) / 1e3}
     for poll in waiting:
         poll.close()
     server.stop()
     if arrived < count:
-        raise SystemExit(f"only {arrived} of {count} consume calls wait; raise the limit of open files (ulimit -Hn)")
+        print(f"only {arrived} of {count} consume calls wait; raise the limit of open files (ulimit -Hn)", file=sys.stderr)
     return found
 
 

@@ -79,8 +79,9 @@ def main():
                 print(name, file=sys.stderr)
                 with contextlib.ExitStack() as stack:
                     kept[name] = measure(Place(stack, data))
-    if args.json:
-        args.json.write_text(json.dumps(kept, indent=1))
+            # After each part, because the next one may fail.
+            if args.json:
+                args.json.write_text(json.dumps(kept, indent=1))
     show(kept, args.svg)
 
 
