@@ -87,7 +87,11 @@ fn every_figure_is_that_of_the_measurements() {
         ("README.zh-CN.md", "Redis Streams 的 1.30 倍", "| 1.30 x |"),
         ("README.zh-CN.md", "RabbitMQ quorum queue 的 6.60 倍", "| 6.60 x |"),
         ("docs/choosing.md", "232,903 sends per second", "| dms-worker, on disk | 232,903 "),
-        ("docs/capacity.md", "1.17 bytes for each byte", "| bytes written for each byte of a body: both at once | 1.17 |"),
+        (
+            "docs/capacity.md",
+            "1.17 bytes for each byte",
+            "| bytes written for each byte of a body: both at once | 1.17 |",
+        ),
         (
             "docs/capacity.md",
             "40 MB with 5 million waiting messages",
