@@ -6,7 +6,7 @@ from figures import NAMES, Results, rate
 
 PHASES = {"produce": "Send", "consume": "Receive and acknowledge", "both": "Both at once, sent + acknowledged"}
 SYSTEMS = ("bound", "dms", "redis", "nats", "rabbitmq")
-WIDTH, LEFT, BAR, GAP = 820, 330, 18, 6
+WIDTH, LEFT, BAR, GAP = 900, 400, 18, 6
 STYLE = """
 text { font: 13px sans-serif; fill: #1f2328 } .head { font-weight: bold } .note { fill: #59636e }
 .dms { fill: #1f6feb } .other { fill: #8c959f }
