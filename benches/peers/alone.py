@@ -1,7 +1,7 @@
 """What no other system is needed for: a slow network, idle workers, long backlogs, the start, the dependencies, the build."""
 
-import contextlib
 import concurrent.futures
+import contextlib
 import http.client
 import http.server
 import json
@@ -15,7 +15,6 @@ import sys
 import tempfile
 import threading
 import time
-import urllib.request
 
 from servers import ROOT, SERVER, free_port, quiet
 from turns import GROUP, drive, drop
@@ -80,7 +79,7 @@ class Workers:
             time.sleep(0.1)
 
     def polls(self):
-        text = urllib.request.urlopen(self.server.admin + "/metrics", timeout=10).read().decode()
+        text = self.server.metrics()
         lines = re.findall(r'^dms_server_http_requests_total\{[^}]*operation="consume"[^}]*\} (\d+)', text, re.MULTILINE)
         waiting = re.findall(r"^dms_server_long_polls (\d+)", text, re.MULTILINE)
         return sum(map(int, lines + waiting))
@@ -119,16 +118,12 @@ def polls(place, count=10_000, queues=20):
     config = place.data / "polls.yaml"
     config.write_text(json.dumps({"server": {"limits": {"connections": count + 100}, "quotas": {"queues": queues}}}))
     server = place.dms("polls", "-c", config)
-    groups = []
-    for number in range(queues):
-        queue = call(server, "POST", "", {"name": f"idle-{number}"})["id"]
-        group = call(server, "POST", f"/{queue}/groups", {"groups": [{"name": GROUP}]})["groups"][0]["id"]
-        groups.append(f"/v2/local/queues/{queue}/groups/{group}/messages?time_wait=60")
+    groups = [server.create(f"idle-{number}", GROUP) for number in range(queues)]
     host, port = server.url.removeprefix("http://").split(":")
     waiting = []
     for number in range(count):
         poll = socket.create_connection((host, int(port)), 10)
-        poll.sendall(f"GET {groups[number % queues]} HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n".encode())
+        poll.sendall(f"GET /v2/local/queues{groups[number % queues]}/messages?time_wait=60 HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n".encode())
         waiting.append(poll)
         # No more at a time than the kernel keeps in the queue of the listener.
         until = time.monotonic() + 20
@@ -144,14 +139,7 @@ def polls(place, count=10_000, queues=20):
 
 
 def long_polls(server):
-    text = urllib.request.urlopen(server.admin + "/metrics", timeout=10).read().decode()
-    return int(re.search(r"^dms_server_long_polls (\d+)", text, re.MULTILINE)[1])
-
-
-def call(server, method, path, body):
-    request = urllib.request.Request(f"{server.url}/v2/local/queues{path}", json.dumps(body).encode(),
-                                     {"Content-Type": "application/json"}, method=method)
-    return json.load(urllib.request.urlopen(request, timeout=10))
+    return int(re.search(r"^dms_server_long_polls (\d+)", server.metrics(), re.MULTILINE)[1])
 
 
 def scrape(place, queues=5_000):
@@ -159,17 +147,12 @@ def scrape(place, queues=5_000):
     config = place.data / "scrape.yaml"
     config.write_text(json.dumps({"server": {"quotas": {"queues": queues}}}))
     server = place.dms("scrape", "-c", config)
-
-    def create(number):
-        queue = call(server, "POST", "", {"name": f"q-{number}"})["id"]
-        call(server, "POST", f"/{queue}/groups", {"groups": [{"name": GROUP}]})
-
     with concurrent.futures.ThreadPoolExecutor(16) as pool:
-        list(pool.map(create, range(queues)))
+        list(pool.map(lambda number: server.create(f"q-{number}", GROUP), range(queues)))
     took = []
     for _ in range(5):
         started = time.perf_counter()
-        urllib.request.urlopen(server.admin + "/metrics", timeout=30).read()
+        server.metrics()
         took.append((time.perf_counter() - started) * 1e3)
     server.stop()
     return {"ms": statistics.median(took)}
@@ -204,7 +187,7 @@ def backlog(place, rounds=3, part=100_000, long=1_000_000, longest=10_000_000):
     server.stop()
     started = time.monotonic()
     again = place.dms("backlog-again", "--data-dir", folder)
-    urllib.request.urlopen(again.url + "/v2/local/queues", timeout=30).read()
+    again.api("")
     restart = time.monotonic() - started
     # Of a server that has them waiting and serves: what filling them in took is given back over time.
     drive("worker", "consume", again, "long", "--expect", part, "--seconds", 60)

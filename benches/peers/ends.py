@@ -5,7 +5,6 @@ import pathlib
 import statistics
 import subprocess
 import time
-import urllib.request
 
 from servers import DRIVER, SERVER, free_port
 from turns import GROUP, drive, drop
@@ -51,9 +50,10 @@ def forwarded(place, server, queue, url, sent):
     worker = {"queue": queue, "group": GROUP, "concurrency": CONNECTIONS * 10, "handler": {"http": {"url": url}}}
     config.write_text(json.dumps({"dms": {"endpoint": server.url}, "admin": {"listen": f"127.0.0.1:{port}"}, "workers": [worker]}))
     process = place.start(queue, [SERVER, "run", "-c", config], f"http://127.0.0.1:{port}", port)
+    queue_id = next(each["id"] for each in server.api("")["queues"] if each["name"] == queue)
     marks, until = [], time.monotonic() + 60
     for part in (sent // 10, sent * 9 // 10):
-        while (done := consumed(server, queue)) < part:
+        while (done := consumed(server, queue_id)) < part:
             if time.monotonic() > until:
                 raise SystemExit(f"the sidecar consumed {done} of {sent} messages in a minute")
             time.sleep(0.002)
@@ -64,14 +64,8 @@ def forwarded(place, server, queue, url, sent):
 
 
 def consumed(server, queue):
-    """How many messages the group has consumed."""
-    get = lambda path: json.load(urllib.request.urlopen(f"{server.url}/v2/local/queues{path}", timeout=10))
-    if queue not in ids:
-        ids.update({each["name"]: each["id"] for each in get("")["queues"]})
-    return sum(group["consumed_messages"] for group in get(f"/{ids[queue]}/groups")["groups"])
-
-
-ids = {}
+    """How many messages the groups of a queue have consumed. `queue` is its id."""
+    return sum(group["consumed_messages"] for group in server.api(f"/{queue}/groups")["groups"])
 
 
 def cpu_seconds(process):
@@ -82,7 +76,6 @@ def cpu_seconds(process):
 
 def https(place, repeats, seconds):
     """The same client and server, with and without TLS, on kept connections."""
-    names = {"http": "http-only", "https": "https-only"}
     config = place.data / "https.yaml"
     certificate, key = certificates(place.folder("tls"))
     config.write_text(json.dumps({"server": {"tls": {"certificate": str(certificate), "key": str(key)}}}))
@@ -92,7 +85,7 @@ def https(place, repeats, seconds):
     for repeat in range(repeats):
         cost = {}
         for scheme, server, more in (("http", plain, []), ("https", secure, ["--ca", certificate])):
-            queue = f"{names[scheme]}-{repeat}"
+            queue = f"{scheme}-{repeat}"
             sent = drive("worker", "produce", server, queue, "--seconds", seconds, *more)
             done = drive("worker", "consume", server, queue, "--expect", sent["produced"], "--seconds", 60, *more)
             cost[scheme] = {"produce": sent, "consume": done}

@@ -1,6 +1,7 @@
 """What has to be installed, and the servers: ours, the bound, the stub, Redis, NATS and RabbitMQ, each on a free port of loopback."""
 
 import contextlib
+import json
 import os
 import pathlib
 import shutil
@@ -9,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
@@ -74,6 +76,21 @@ class Server:
             if time.monotonic() > until:
                 raise SystemExit(f"{self.log.name}: nothing listens on {port}")
             time.sleep(0.005)
+
+    def api(self, path, body=None):
+        """Calls the API of a server of ours: GET, or POST with a body. `path` follows `/queues`."""
+        data, head = (None, {}) if body is None else (json.dumps(body).encode(), {"Content-Type": "application/json"})
+        request = urllib.request.Request(f"{self.url}/v2/local/queues{path}", data, head)
+        return json.load(urllib.request.urlopen(request, timeout=10))
+
+    def create(self, queue, group):
+        """Creates a queue with a group at a server of ours, and returns the path of the group after `/queues`."""
+        path = f"/{self.api('', {'name': queue})['id']}/groups"
+        return f"{path}/{self.api(path, {'groups': [{'name': group}]})['groups'][0]['id']}"
+
+    def metrics(self):
+        """The metrics of a server of ours, as text."""
+        return urllib.request.urlopen(self.admin + "/metrics", timeout=30).read().decode()
 
     def stop(self):
         if self.log.closed:

@@ -128,7 +128,7 @@ impl Receiving {
     async fn post(&self, app: &str, incoming: &[Incoming<'_>]) -> Result<(), Error> {
         let posts = incoming.iter().map(|one| {
             let request = self.client.post(app).header(CONTENT_TYPE, "application/json");
-            request.body(one.message.body.get().to_owned()).send()
+            request.body(one.body().to_owned()).send()
         });
         for answer in try_join_all(posts).await? {
             answer.error_for_status()?.bytes().await?;
@@ -137,17 +137,25 @@ impl Receiving {
     }
 }
 
+/// A received message.
 #[derive(Deserialize)]
-struct Incoming<'a> {
+pub struct Incoming<'a> {
     #[serde(borrow)]
     message: Envelope<'a>,
-    handler: &'a str,
+    pub handler: &'a str,
 }
 
 #[derive(Deserialize)]
 struct Envelope<'a> {
     #[serde(borrow)]
     body: &'a RawValue,
+}
+
+impl Incoming<'_> {
+    /// The body, as it is in the JSON.
+    pub fn body(&self) -> &str {
+        self.message.body.get()
+    }
 }
 
 #[derive(Serialize)]
@@ -174,7 +182,7 @@ impl Receiver for Receiving {
         if incoming.is_empty() {
             return Ok(0);
         }
-        incoming.iter().for_each(|one| progress.saw(one.message.body.get().as_bytes()));
+        incoming.iter().for_each(|one| progress.saw(one.body().as_bytes()));
         if let Some(app) = &self.app {
             self.post(app, &incoming).await?;
         }

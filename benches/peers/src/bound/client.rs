@@ -10,12 +10,11 @@ use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::TokioExecutor,
 };
-use serde::Deserialize;
-use serde_json::value::RawValue;
 
 use crate::{
     Error,
     harness::{Progress, Receiver, Sender, System, receive_with},
+    raw::Incoming,
 };
 
 type Http = Client<HttpConnector, Full<Bytes>>;
@@ -94,19 +93,6 @@ impl Sender for Connection {
     }
 }
 
-#[derive(Deserialize)]
-struct Incoming<'a> {
-    #[serde(borrow)]
-    message: Envelope<'a>,
-    handler: &'a str,
-}
-
-#[derive(Deserialize)]
-struct Envelope<'a> {
-    #[serde(borrow)]
-    body: &'a RawValue,
-}
-
 #[async_trait]
 impl Receiver for Connection {
     async fn cycle(&mut self, progress: &Progress) -> Result<u64, Error> {
@@ -115,7 +101,7 @@ impl Receiver for Connection {
         let mut json = Vec::with_capacity(incoming.len() * 80);
         json.extend_from_slice(br#"{"message":"#);
         for (index, one) in incoming.iter().enumerate() {
-            progress.saw(one.message.body.get().as_bytes());
+            progress.saw(one.body().as_bytes());
             json.extend_from_slice(if index == 0 { br#"[{"handler":""# } else { br#",{"handler":""# });
             json.extend_from_slice(one.handler.as_bytes());
             json.extend_from_slice(br#"","status":"success"}"#);

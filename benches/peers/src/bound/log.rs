@@ -3,7 +3,7 @@
 use std::{fs::File, io, os::unix::fs::FileExt, path::Path, sync::Arc, thread};
 
 use bytes::Bytes;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 
 /// What is to be stored, and who waits for it.
 pub struct Change {
@@ -22,7 +22,7 @@ pub struct Slot {
 }
 
 pub struct Log {
-    pub file: Arc<File>,
+    file: Arc<File>,
     changes: mpsc::UnboundedSender<Change>,
 }
 
@@ -74,9 +74,4 @@ impl Log {
         self.file.read_exact_at(&mut bytes, first.at).expect("what was written can be read");
         bytes.into()
     }
-}
-
-/// Tells those who wait for messages that there are more.
-pub fn arrivals() -> (watch::Sender<()>, watch::Receiver<()>) {
-    watch::channel(())
 }

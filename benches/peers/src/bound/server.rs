@@ -22,7 +22,7 @@ use tokio::{net::TcpListener, sync::watch};
 
 use crate::{
     Error,
-    bound::log::{Log, Slot, arrivals},
+    bound::log::{Log, Slot},
 };
 
 /// The most messages of an answer.
@@ -41,7 +41,7 @@ struct Queue {
 }
 
 pub async fn serve(listen: SocketAddr, folder: &Path) -> Result<(), Error> {
-    let (arrived, more) = arrivals();
+    let (arrived, more) = watch::channel(());
     let queue = Arc::<Mutex<Queue>>::default();
     let published = queue.clone();
     let log = Log::create(folder, move |slots| {

@@ -264,7 +264,8 @@ async fn a_complete_export_is_described_again() {
     let made = export_all(&source, &dest).unwrap();
     let again = export_all(&source, &dest).unwrap();
     assert_eq!((again.already, again.groups, again.counts), (1, made.groups, made.counts));
-    let Place::Directory(dir) = source.place() else { return };
+    let Home::Dir(dir) = &source else { return };
+    let dir = dir.path().join("data");
     let refused = export_all(&source, &dir.join("export")).unwrap_err();
     assert!(matches!(&refused, TransferError::Inside { .. }), "{refused}");
     assert!(!dir.join("export").exists());

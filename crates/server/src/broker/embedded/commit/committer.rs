@@ -70,6 +70,7 @@ struct Committer {
 }
 
 /// The requests that are not answered yet. Outside of the thread that commits, because that may hang.
+#[derive(Default)]
 struct OpenRequests {
     /// What the store is committing.
     storing: Vec<Request>,
@@ -96,14 +97,12 @@ impl Drop for AnswerOnDrop {
 
 impl OpenRequests {
     fn new(arriving: mpsc::UnboundedReceiver<Request>) -> Self {
-        Self { storing: Vec::new(), groups: VecDeque::new(), next: None, arriving: Some(arriving), is_stopped: false }
+        Self { arriving: Some(arriving), ..Self::default() }
     }
 
     /// Lets no commit begin any more, and returns the requests.
     fn stop(&mut self) -> Self {
-        let stopped =
-            Self { storing: Vec::new(), groups: VecDeque::new(), next: None, arriving: None, is_stopped: true };
-        std::mem::replace(self, stopped)
+        std::mem::replace(self, Self { is_stopped: true, ..Self::default() })
     }
 
     /// Whether a request is waiting to be committed.
