@@ -19,6 +19,9 @@ use dms_protocol::{
     queue::{ProjectId, QueueId},
 };
 
+/// A schedule is late if its next tick was to be sent longer ago than this.
+pub(crate) const LATE_MS: i64 = 60_000;
+
 /// The message of a schedule, checked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ScheduledMessage {

@@ -8,14 +8,15 @@ use std::{
 
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use crate::{broker::ScheduleOverview, state::AppState};
+use crate::{
+    broker::{ScheduleOverview, schedules::LATE_MS},
+    state::AppState,
+};
 
 /// The time between two looks at the schedules.
 const STEP: Duration = Duration::from_secs(10);
 /// How long other servers of a cluster have to answer.
 const PATIENCE: Duration = Duration::from_millis(900);
-/// The delay from which a tick is late.
-const LATE_MS: i64 = 60_000;
 /// How long a late or missed tick is shown.
 const SHOWN_MS: i64 = 24 * 60 * 60 * 1_000;
 

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 
 use crate::{
-    broker::{NewSchedule, ScheduleStats, ScheduledMessage, Timetable},
+    broker::{NewSchedule, ScheduleStats, ScheduledMessage, Timetable, schedules::LATE_MS},
     store::{ScheduleProgress, ScheduleRow},
 };
 use dms_protocol::{
@@ -20,8 +20,6 @@ use dms_protocol::{
 
 /// A schedule whose last tick is further in the future than this was written by a clock that was wrong.
 const STRANGE_MS: i64 = 3_600_000;
-/// A schedule is late if its next tick was longer ago.
-const LATE_MS: i64 = 60_000;
 
 /// A schedule.
 #[derive(Clone, Debug)]
