@@ -65,8 +65,10 @@ fn peer(answer: impl Fn(&str) -> String + Send + 'static) -> (String, Receiver<S
                 continue;
             }
             let text = answer(&head);
+            // Before the answer, because a caller that has its answer looks for the request at once.
+            let is_seen = sender.send(head + &String::from_utf8_lossy(&body)).is_ok();
             stream.get_mut().write_all(text.as_bytes()).unwrap();
-            if sender.send(head + &String::from_utf8_lossy(&body)).is_err() {
+            if !is_seen {
                 return;
             }
         }
