@@ -197,7 +197,8 @@ fn an_owner_whose_commits_are_gone_gives_the_shard_up_and_leaves_no_gap() {
     );
     server.psql("postgres", &end).unwrap();
     let lost = owning.store.commit(&[appended(4)]);
-    assert!(matches!(lost, Err(StoreError::Lost(_))), "{lost:?}");
+    // It may have been sent before the end of the session was noticed.
+    assert!(matches!(lost, Err(StoreError::Lost(_) | StoreError::Unsure(_))), "{lost:?}");
     assert!(!owning.store.may_serve());
     owning.node.member.freeze();
     let next = Node::join(&config).take();
