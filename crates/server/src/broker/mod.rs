@@ -365,9 +365,10 @@ pub trait Broker: Sealed + fmt::Debug + Send + Sync + 'static {
         0
     }
 
-    /// Keeps a job of this server where another one of the cluster finds it when this one is gone.
+    /// Keeps a job of this server, as it is now, where another one of the cluster finds it when this one is gone. Returns false if
+    /// another one has found it already.
     #[doc(hidden)]
-    async fn keep_job(&self, _id: &str, _facts: &str) -> Result<(), BrokerError> {
+    async fn keep_job(&self, _id: &str, _facts: &str) -> Result<bool, BrokerError> {
         Err(BrokerError::NotOffered("jobs that other servers continue".into()))
     }
 

@@ -480,7 +480,7 @@ impl Broker for ClusterBroker {
         })
     }
 
-    async fn keep_job(&self, id: &str, facts: &str) -> Result<(), BrokerError> {
+    async fn keep_job(&self, id: &str, facts: &str) -> Result<bool, BrokerError> {
         self.shared.member().keep_job(id, facts).await.map_err(failed)
     }
 

@@ -19,18 +19,20 @@ pub(crate) struct JobRow {
 }
 
 impl Member {
-    /// Keeps a job as one of this server, until it is forgotten.
+    /// Keeps a job as one of this server, until it is forgotten, and replaces what is kept of it. Returns whether it is one of this
+    /// server: another one takes over the jobs of a server that seemed to be gone.
     ///
     /// # Errors
     /// When PostgreSQL fails.
-    pub(crate) async fn keep_job(self: &Arc<Self>, id: &str, facts: &str) -> Result<(), PostgresError> {
+    pub(crate) async fn keep_job(self: &Arc<Self>, id: &str, facts: &str) -> Result<bool, PostgresError> {
         let (this, id, facts) = (Arc::clone(self), id.to_owned(), facts.to_owned());
-        let insert = "INSERT INTO job (id, member, facts) VALUES ($1, $2, $3) ON CONFLICT (id) DO NOTHING";
+        let insert = "INSERT INTO job (id, member, facts) VALUES ($1, $2, $3) \
+                      ON CONFLICT (id) DO UPDATE SET facts = excluded.facts WHERE job.member = excluded.member";
         let kept = async move {
             let session = this.beats.get().await?;
             session.execute(insert, &[&id, &this.id, &facts]).await.map_err(PostgresError::from)
         };
-        self.runtime.run(async move { within(LEAVE_TIMEOUT, kept).await }).await.map(drop)
+        self.runtime.run(async move { within(LEAVE_TIMEOUT, kept).await }).await.map(|rows| rows > 0)
     }
 
     /// Forgets a job of this server. One that another server has taken over stays.

@@ -690,6 +690,93 @@ async fn another_server_of_a_cluster_goes_on_with_a_redrive() {
     assert!(page(&second, &job).await.contains("its server was restarted, or was gone"));
 }
 
+/// A discard whose server dies does not go on: another server says whether it had begun, and what it had not discarded stays.
+#[cfg(feature = "postgres")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_server_of_a_cluster_reports_a_discard_whose_server_died() {
+    use super::{PROJECT, cluster};
+    use dms_worker_postgres_fixture::PgServer;
+
+    let Some(pg) = PgServer::shared() else { return };
+    let schema = cluster::schema();
+    let config = || {
+        let admin = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
+        let config = cluster::settings(pg, &schema, cluster::MANY).admin(admin);
+        config.dashboard(DashboardOptions::default().actions(true))
+    };
+    let client = || Client::builder().no_proxy().redirect(Policy::none()).build().unwrap();
+    let server = Server::bind(config()).await.unwrap();
+    let other = Arc::clone(server.broker());
+    let second = Running { server: server.admin_url().unwrap(), client: client(), _stop: oneshot::channel().0 };
+    let _running = tokio::spawn(server.run(std::future::pending()));
+    let page = async |server: &Running, page: &str| server.get(page).await.text().await.unwrap();
+    for (name, has_begun, shown) in
+        [("waits", false, "Nothing was discarded"), ("runs", true, "What it had not discarded is still there")]
+    {
+        let (first, hurry, die_now) = doomed(config());
+        let first = Running { server: first.await.unwrap(), client: client(), _stop: oneshot::channel().0 };
+        let project = PROJECT.into();
+        let queue = other.create_queue(&project, NewQueue::new(name).dead_letters_after(1)).await.unwrap().id;
+        let group = other.create_groups(&project, &queue, &["billing".to_owned()]).await.unwrap().remove(0);
+        let path = GroupPath { project, queue, group };
+        die(&*other, &path, 12).await;
+        let left = async || other.peek(&path, Stream::DeadLetters, 1, 20).await.unwrap().len();
+        let dead = format!("/ui/queues/{}/{}/dead", path.queue, path.group);
+        let form = [("expected", "12"), ("up_to", "12"), ("typed", "12"), ("rate", "4")];
+        let job =
+            first.post(&format!("{dead}/discard"), &form).await.headers()["location"].to_str().unwrap().to_owned();
+        while !page(&second, "/ui/jobs").await.contains("running at") {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        if has_begun {
+            hurry.send(()).unwrap();
+            while left().await == 12 {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        } else {
+            drop(hurry);
+        }
+        die_now.send(()).unwrap();
+        while !page(&second, &job).await.contains(shown) {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        let remain = left().await;
+        assert!(if has_begun { 0 < remain && remain < 12 } else { remain == 12 }, "{remain} are left");
+        assert!(page(&second, &dead).await.contains("The last discard of this group was not done"));
+        let sql = format!("SELECT count(*) FROM {schema}.job");
+        assert_eq!(pg.psql("postgres", &sql).unwrap(), ["0"]);
+        // Who wants the rest to go begins a new one.
+        let remain = remain.to_string();
+        let form = [("expected", &*remain), ("up_to", "12"), ("typed", &*remain)];
+        let job =
+            second.post(&format!("{dead}/discard"), &form).await.headers()["location"].to_str().unwrap().to_owned();
+        assert!(page(&second, &job).await.contains("begins in"));
+        second.post(&format!("{job}/cancel"), &[]).await;
+    }
+}
+
+/// A server that dies as a process does, with everything that it began. Returns its address, what lets a minute pass for it, and what
+/// ends it.
+#[cfg(feature = "postgres")]
+fn doomed(config: ServerConfig) -> (oneshot::Receiver<String>, oneshot::Sender<()>, oneshot::Sender<()>) {
+    let ((tell, told), (hurry, hurried), (die, died)) = (oneshot::channel(), oneshot::channel(), oneshot::channel());
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let server = Server::bind(config).await.unwrap();
+            tell.send(server.admin_url().unwrap()).unwrap();
+            tokio::spawn(server.run(std::future::pending()));
+            if hurried.await.is_ok() {
+                tokio::time::pause();
+                tokio::time::advance(Duration::from_secs(61)).await;
+                tokio::time::resume();
+            }
+            let _: Result<(), _> = died.await;
+        });
+    });
+    (told, hurry, die)
+}
+
 #[tokio::test]
 async fn a_link_logs_in_once() {
     let server = Server::bind(guarded()).await.unwrap();

@@ -89,8 +89,14 @@ impl Jobs {
                 if let Some(starts) = running.starts {
                     sleep_until(starts).await;
                     running.set(State::Running);
-                    // Before the first change, so that a restart does not say that nothing was discarded.
+                    // Before the first change, so that nobody says that nothing was discarded.
                     jobs.keep(app.data_dir.as_deref());
+                    while is_in_cluster && !running.share(&*app.broker).await {
+                        sleep(PAUSE).await;
+                    }
+                    if running.has_moved() {
+                        return;
+                    }
                 }
                 running.run(&*app.broker).await;
             };

@@ -5,19 +5,34 @@ use std::{
     time::Duration,
 };
 
+use serde::{Deserialize, Serialize};
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::{
     broker::{Broker, BrokerError, KeptJob},
     dashboard::{
         access::gate::Gate,
-        server::jobs::{Elsewhere, Job, Jobs, Kind, Order},
+        server::jobs::{Elsewhere, Job, Jobs, Kind, Order, State},
     },
     state::AppState,
 };
 
 /// How often a server looks for jobs whose server is gone.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+/// What is kept of a job.
+#[derive(Debug, Serialize, Deserialize)]
+struct Facts {
+    #[serde(flatten)]
+    order: Order,
+    /// Whether it may have changed something. The servers of an earlier version did not say.
+    #[serde(default = "may_have_begun")]
+    has_begun: bool,
+}
+
+fn may_have_begun() -> bool {
+    true
+}
 
 impl Jobs {
     /// Looks after the jobs of the cluster until the server stops.
@@ -52,16 +67,16 @@ impl Jobs {
         }
         let mut elsewhere = Vec::new();
         for KeptJob { id, facts, server } in kept {
-            let order = serde_json::from_str::<Order>(&facts).ok();
-            match (order, server) {
-                (Some(order), Some(server)) => elsewhere.push(Elsewhere { order, server }),
-                (Some(order), None) => match self.find(&id) {
+            let facts = serde_json::from_str::<Facts>(&facts).ok();
+            match (facts, server) {
+                (Some(facts), Some(server)) => elsewhere.push(Elsewhere { order: facts.order, server }),
+                (Some(facts), None) => match self.find(&id) {
                     // It was left to a server that is gone, too.
-                    Some(job) if job.has_moved() => self.take_over(app, gate, order).await?,
+                    Some(job) if job.has_moved() => self.take_over(app, gate, facts).await?,
                     // The row of a job that has ended is still there if PostgreSQL failed at that moment.
                     Some(job) if !job.is_open() => app.broker.forget_job(&id).await?,
                     Some(_) => {}
-                    None => self.take_over(app, gate, order).await?,
+                    None => self.take_over(app, gate, facts).await?,
                 },
                 // A later version wrote it.
                 (None, _) => {}
@@ -71,14 +86,14 @@ impl Jobs {
         Ok(())
     }
 
-    async fn take_over(self: &Arc<Self>, app: &Arc<AppState>, gate: &Gate, order: Order) -> Result<(), BrokerError> {
+    async fn take_over(self: &Arc<Self>, app: &Arc<AppState>, gate: &Gate, facts: Facts) -> Result<(), BrokerError> {
+        let Facts { order, has_begun } = facts;
         match order.kind {
             Kind::Redrive => self.go_on(app, gate, order),
             Kind::Discard => {
                 app.broker.forget_job(&order.id).await?;
                 self.remove(&order.id);
-                // Its server may have discarded a part before it was gone.
-                self.interrupt(gate, order, true);
+                self.interrupt(gate, order, has_begun);
             }
         }
         Ok(())
@@ -98,21 +113,25 @@ impl Jobs {
 }
 
 impl Job {
-    /// Keeps a job where other servers find it.
-    pub(super) async fn share(&self, broker: &dyn Broker) {
-        if self.is_shared.load(Relaxed) {
-            return;
-        }
-        let facts = serde_json::to_string(&self.order).unwrap_or_default();
+    /// Keeps a job, as it is now, where other servers find it. If one of them has found it already, it is left to that server.
+    /// Returns whether what is kept is right.
+    pub(super) async fn share(&self, broker: &dyn Broker) -> bool {
+        let facts = Facts { order: self.order.clone(), has_begun: self.state() == State::Running };
+        let facts = serde_json::to_string(&facts).unwrap_or_default();
         match broker.keep_job(&self.order.id, &facts).await {
-            Ok(()) => self.is_shared.store(true, Relaxed),
-            Err(error) => tracing::warn!(
-                %error,
-                job = self.order.id,
-                on = self.order.label,
-                "a redrive or discard could not be kept: no other server knows of it if this one stops, so start it again then"
-            ),
+            Ok(true) => self.is_shared.store(true, Relaxed),
+            Ok(false) => self.leave(),
+            Err(error) => {
+                tracing::warn!(
+                    %error,
+                    job = self.order.id,
+                    on = self.order.label,
+                    "a redrive or discard could not be kept: no other server knows how far it is if this one stops, so look at it then"
+                );
+                return false;
+            }
         }
+        true
     }
 
     /// Ends what [`share`](Self::share) began.
