@@ -16,7 +16,10 @@ use crate::{
     admin::response::answer,
     broker::{MissedTicks, NewSchedule, QueueOverview, ScheduleOverview, ScheduleSource, ScheduledMessage},
     http::{codes, error::ApiError, query::Query},
-    state::{AppState, waiting_schedules::WaitingSchedule},
+    state::{
+        AppState,
+        waiting_schedules::{WaitingSchedule, is_of},
+    },
 };
 use dms_protocol::{
     internal::{json::quoted, suggest::nearest},
@@ -93,11 +96,14 @@ pub(super) async fn list(State(app): State<Arc<AppState>>, query: Query) -> Resp
 
 /// The schedules that are in force, and those that wait for their queue.
 async fn all(app: &AppState, query: &Query) -> Result<Vec<ScheduleView>, ApiError> {
-    let mut views = matching(app, query).await?.iter().map(view).collect::<Result<Vec<_>, _>>()?;
+    let in_force = matching(app, query).await?;
+    let mut views = in_force.iter().map(view).collect::<Result<Vec<_>, _>>()?;
     let (project, queue) = (query.first("project"), query.first("queue"));
     for waiting in app.waiting_schedules.all() {
+        // Another server of the cluster may have set it since this one looked.
+        let waits = !in_force.iter().any(|there| is_of(there, &waiting.project, &waiting.start));
         let of_project = project.is_none_or(|project| waiting.project.as_str() == project);
-        if of_project && queue.is_none_or(|queue| waiting.start.queue == queue) {
+        if waits && of_project && queue.is_none_or(|queue| waiting.start.queue == queue) {
             views.push(waiting_view(&waiting)?);
         }
     }

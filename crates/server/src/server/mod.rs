@@ -21,7 +21,7 @@ use self::{
 };
 use crate::{
     api::{Api, Dialect},
-    auth::authenticator::Authenticator,
+    auth::{authenticator::Authenticator, project::Project},
     broker::Broker,
     faults::Faults,
     http::{
@@ -74,6 +74,8 @@ pub struct Server {
     speaks_mqs: bool,
     /// The certificate for the other servers of the cluster.
     peers: Option<Tls>,
+    /// Whose schedules are set by the owners of their queues, so that the missing ones are looked for.
+    with_schedules: Vec<Project>,
 }
 
 impl Server {
@@ -90,8 +92,12 @@ impl Server {
         let polls = Arc::default();
         let (broker, reconfigure) = startup::open(&config, &polls).await?;
         let waiting = startup::create_first(&*broker, &config).await?;
-        let server = Self::assemble(config, authenticator, (broker, reconfigure), polls).await?;
-        server.app.waiting_schedules.set(&[], waiting);
+        let projects = config.projects.clone();
+        let mut server = Self::assemble(config, authenticator, (broker, reconfigure), polls).await?;
+        match waiting {
+            Some(waiting) => server.app.waiting_schedules.set(&[], waiting),
+            None => server.with_schedules = projects,
+        }
         Ok(server)
     }
 
@@ -182,7 +188,7 @@ impl Server {
             #[cfg(feature = "dashboard")]
             dashboard,
         };
-        Ok(Self { app, listener, admin, mqs, speaks_mqs, peers })
+        Ok(Self { app, listener, admin, mqs, speaks_mqs, peers, with_schedules: Vec::new() })
     }
 
     /// The address of the API, with the real port if port 0 was requested; `None` without a socket.
@@ -286,7 +292,7 @@ impl Server {
     /// # Errors
     /// None at present.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), ServerError> {
-        let Self { app, listener, admin, mqs, .. } = self;
+        let Self { app, listener, admin, mqs, with_schedules, .. } = self;
         let stopping = app.stopping.clone();
         // The admin address is served until the end, so that a probe sees that the server is stopping.
         let ended = CancellationToken::new();
@@ -300,10 +306,14 @@ impl Server {
             stopping.cancel();
         };
         let served = async { tokio::join!(serve, watch, stop) };
+        let schedules = async {
+            startup::look_for_schedules(&*app.broker, &with_schedules, &app.waiting_schedules).await;
+            startup::set_waiting_schedules(&*app.broker, &app.waiting_schedules).await;
+        };
         tokio::select! {
             _ = served => {}
             // It never ends by itself.
-            () = startup::set_waiting_schedules(&*app.broker, &app.waiting_schedules) => {}
+            () = schedules => {}
         }
         app.broker.close().await;
         Ok(())

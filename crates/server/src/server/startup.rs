@@ -16,7 +16,7 @@ use crate::{
     state::{
         Reconfigure,
         endable_polls::EndablePolls,
-        waiting_schedules::{WaitingSchedule, WaitingSchedules},
+        waiting_schedules::{WaitingSchedule, WaitingSchedules, is_of},
     },
 };
 use dms_protocol::queue::{ProjectId, QueueId};
@@ -26,18 +26,19 @@ const QUEUE_LOOKS: Duration = Duration::from_secs(2);
 /// How often it is looked whether a queue is still being created.
 const CREATION_LOOKS: Duration = Duration::from_millis(20);
 
-/// Creates the missing queues and groups of the configuration and sets its schedules, unless the broker does so itself when it takes over.
+/// Creates the missing queues and groups of the configuration and sets its schedules.
 ///
-/// Returns the schedules that are not in force.
+/// Returns the schedules that are not in force; `None` if the broker does all that itself when it takes over, and they are to be
+/// looked for with [`look_for_schedules`].
 pub(crate) async fn create_first(
     broker: &dyn Broker,
     config: &ServerConfig,
-) -> Result<Vec<WaitingSchedule>, ServerError> {
+) -> Result<Option<Vec<WaitingSchedule>>, ServerError> {
     #[cfg(feature = "postgres")]
     if config.postgres.is_some() {
-        return Ok(Vec::new());
+        return Ok(None);
     }
-    create_missing(broker, &config.projects).await
+    create_missing(broker, &config.projects).await.map(Some)
 }
 
 /// The settings of the broker, with the quotas of all projects.
@@ -112,6 +113,30 @@ pub(crate) async fn set_schedules(
     Ok(waiting)
 }
 
+/// Sets the schedules of the configuration that are not in force, at the start of a server whose shards are opened later, and perhaps
+/// by other servers. Notes those whose queue is missing. It tries again until the owners of all queues answer.
+pub(crate) async fn look_for_schedules(broker: &dyn Broker, projects: &[Project], waiting: &WaitingSchedules) {
+    let mut projects = projects.to_vec();
+    projects.retain(|project| !project.schedules.is_empty());
+    while !projects.is_empty() && !waiting.is_known() {
+        match set_missing_schedules(broker, &projects).await {
+            Ok(found) => return waiting.set_first(found),
+            Err(error) => tracing::debug!(%error, "the schedules of the configuration could not be looked for yet"),
+        }
+        sleep(QUEUE_LOOKS).await;
+    }
+}
+
+async fn set_missing_schedules(broker: &dyn Broker, projects: &[Project]) -> Result<Vec<WaitingSchedule>, BrokerError> {
+    let (there, mut waiting) = (broker.schedules().await?, Vec::new());
+    for project in projects {
+        let is_in_force = |start: &StartSchedule| there.iter().any(|there| is_of(there, &project.id, start));
+        let missing: Vec<_> = project.schedules.iter().filter(|start| !is_in_force(start)).cloned().collect();
+        waiting.extend(set_each(broker, &project.id, &missing).await?);
+    }
+    Ok(waiting)
+}
+
 /// Sets schedules whose queue was missing and exists now, until the future is dropped.
 pub(crate) async fn set_waiting_schedules(broker: &dyn Broker, waiting: &WaitingSchedules) {
     loop {
@@ -132,27 +157,31 @@ pub(crate) async fn set_waiting_schedules(broker: &dyn Broker, waiting: &Waiting
 }
 
 async fn set_schedules_of(broker: &dyn Broker, project: &Project) -> Result<Vec<WaitingSchedule>, BrokerError> {
-    let is_wanted = |there: &ScheduleOverview| {
-        let is_it =
-            |start: &StartSchedule| start.schedule.name == there.schedule.name && start.queue == there.queue_name;
-        project.schedules.iter().any(is_it)
-    };
+    let is_wanted = |there: &ScheduleOverview| project.schedules.iter().any(|start| is_of(there, &project.id, start));
     for there in broker.schedules().await?.into_iter().filter(|there| there.project == project.id) {
         if there.source == ScheduleSource::Configuration && !is_wanted(&there) {
             broker.remove_schedule(&project.id, &there.queue, &there.schedule.name, there.source).await?;
         }
     }
+    set_each(broker, &project.id, &project.schedules).await
+}
+
+async fn set_each(
+    broker: &dyn Broker,
+    project: &ProjectId,
+    schedules: &[StartSchedule],
+) -> Result<Vec<WaitingSchedule>, BrokerError> {
     let mut waiting = Vec::new();
-    if project.schedules.is_empty() {
+    if schedules.is_empty() {
         return Ok(waiting);
     }
-    let queues = broker.queues(&project.id).await?;
-    for StartSchedule { queue, schedule } in &project.schedules {
+    let queues = broker.queues(project).await?;
+    for StartSchedule { queue, schedule } in schedules {
         let found = queues.iter().find(|known| known.name == *queue);
         let set = match found {
             Some(found) => {
                 let (schedule, source) = (schedule.clone(), ScheduleSource::Configuration);
-                broker.set_schedule(&project.id, &found.id, schedule, source).await.map(drop)
+                broker.set_schedule(project, &found.id, schedule, source).await.map(drop)
             }
             None => Err(BrokerError::QueueNotFound),
         };
@@ -160,7 +189,7 @@ async fn set_schedules_of(broker: &dyn Broker, project: &Project) -> Result<Vec<
             Ok(()) => {}
             Err(error @ (BrokerError::QueueNotFound | BrokerError::NotAvailable(_) | BrokerError::KafkaLabels)) => {
                 tracing::error!(
-                    project = %project.id,
+                    %project,
                     queue,
                     schedule = schedule.name,
                     %error,
@@ -168,7 +197,7 @@ async fn set_schedules_of(broker: &dyn Broker, project: &Project) -> Result<Vec<
                      correct the schedule and reload"
                 );
                 let start = StartSchedule { queue: queue.clone(), schedule: schedule.clone() };
-                waiting.push(WaitingSchedule { project: project.id.clone(), start, reason: error.to_string() });
+                waiting.push(WaitingSchedule { project: project.clone(), start, reason: error.to_string() });
             }
             Err(error) => return Err(error),
         }

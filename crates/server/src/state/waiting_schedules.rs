@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-use crate::auth::project::StartSchedule;
+use crate::{auth::project::StartSchedule, broker::ScheduleOverview};
 use dms_protocol::queue::ProjectId;
 
 /// A schedule of the configuration that is not in force.
@@ -27,34 +27,61 @@ impl WaitingSchedule {
     }
 }
 
+/// Whether a schedule that is in force is this one of the configuration of a project.
+pub(crate) fn is_of(there: &ScheduleOverview, project: &ProjectId, start: &StartSchedule) -> bool {
+    there.project == *project && there.queue_name == start.queue && there.schedule.name == start.schedule.name
+}
+
 /// The schedules of the configuration that are not in force. Clones share them.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct WaitingSchedules(Arc<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
-    schedules: Mutex<Vec<WaitingSchedule>>,
+    schedules: Mutex<Waiting>,
     /// Notified when there are any.
     added: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    all: Vec<WaitingSchedule>,
+    /// Whether they were looked for.
+    is_known: bool,
 }
 
 impl WaitingSchedules {
     /// Replaces the waiting schedules of these projects.
     pub(crate) fn set(&self, projects: &[ProjectId], waiting: Vec<WaitingSchedule>) {
         let mut schedules = self.lock();
-        schedules.retain(|schedule| !projects.contains(&schedule.project));
-        schedules.extend(waiting);
-        if !schedules.is_empty() {
+        schedules.is_known = true;
+        schedules.all.retain(|schedule| !projects.contains(&schedule.project));
+        schedules.all.extend(waiting);
+        if !schedules.all.is_empty() {
             self.0.added.notify_one();
         }
     }
 
+    /// Sets what a look at the start found, unless another configuration has replaced the schedules meanwhile.
+    pub(crate) fn set_first(&self, waiting: Vec<WaitingSchedule>) {
+        let mut schedules = self.lock();
+        if !schedules.is_known {
+            (schedules.all, schedules.is_known) = (waiting, true);
+            self.0.added.notify_one();
+        }
+    }
+
+    /// Whether they were looked for.
+    pub(crate) fn is_known(&self) -> bool {
+        self.lock().is_known
+    }
+
     pub(crate) fn all(&self) -> Vec<WaitingSchedule> {
-        self.lock().clone()
+        self.lock().all.clone()
     }
 
     pub(crate) fn count(&self) -> usize {
-        self.lock().len()
+        self.lock().all.len()
     }
 
     /// Waits until there are any.
@@ -69,10 +96,10 @@ impl WaitingSchedules {
 
     /// Removes a schedule that is in force now.
     pub(crate) fn remove(&self, schedule: &WaitingSchedule) {
-        self.lock().retain(|waiting| waiting != schedule);
+        self.lock().all.retain(|waiting| waiting != schedule);
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<WaitingSchedule>> {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
         self.0.schedules.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -133,7 +133,7 @@ impl ShardTask {
         }
         for attempt in 1..=CREATE_ATTEMPTS {
             match create_missing(broker, &projects).await {
-                // Schedules without their queue were logged, and the next take-over tries again.
+                // Schedules without their queue were logged, and each server looks for their queues.
                 Ok(_waiting) => return,
                 // The other queues are served anyway, and the next take-over tries again.
                 Err(error) if attempt == CREATE_ATTEMPTS => {

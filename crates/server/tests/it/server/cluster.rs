@@ -486,3 +486,42 @@ async fn schedules_are_reached_through_every_server_and_driven_by_one() {
     }
     running.into_iter().for_each(|running| running.abort());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_schedule_without_its_queue_waits_at_every_server_and_starts_when_the_queue_is_made() {
+    let Some(server) = PgServer::shared() else { return };
+    let schema = schema();
+    let start = async || {
+        let message = ScheduledMessage::parse("\"tick\"").unwrap();
+        let mut settings = settings(server, &schema, MANY).admin(Some(([127, 0, 0, 1], 0).into()));
+        let nightly = NewSchedule::new("nightly", "@daily", message);
+        settings.projects[0] = settings.projects[0].clone().schedule("reports", nightly);
+        let server = Server::bind(settings).await.unwrap();
+        let (admin, broker) = (server.admin_addr().unwrap(), server.broker().clone());
+        (admin, broker, tokio::spawn(server.run(std::future::pending::<()>())))
+    };
+    let servers = [start().await, start().await];
+    let await_state = async |state: &str| {
+        for (admin, ..) in &servers {
+            let began = Instant::now();
+            loop {
+                let (status, text) = get(*admin, "/admin/schedules", "").await;
+                let all = if status == 200 { answer(&text) } else { Value::Null };
+                if all.as_array().is_some_and(|all| all.len() == 1) && all[0]["state"] == state {
+                    assert_eq!((&all[0]["name"], &all[0]["queue"]), (&json!("nightly"), &json!("reports")));
+                    break;
+                }
+                assert!(began.elapsed() < Duration::from_secs(60), "not {state}: {status} {text}");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    };
+    await_state("waiting").await;
+    for (admin, ..) in &servers {
+        let (status, text) = get(*admin, "/readyz", "").await;
+        assert!(status == 200 && text.contains("schedule nightly of queue reports in project"), "{text}");
+    }
+    servers[0].1.create_queue(&PROJECT.into(), NewQueue::new("reports")).await.unwrap();
+    await_state("active").await;
+    servers.into_iter().for_each(|(.., running)| running.abort());
+}
