@@ -28,6 +28,8 @@ pub struct ClusterCounters {
     pub unsure_commits: u64,
     /// The shards that it took from a server that had died.
     pub takeovers: u64,
+    /// Whether PostgreSQL waits for a synchronous standby before it answers a commit.
+    pub is_replicated: bool,
 }
 
 /// A server that is registered in the cluster.

@@ -102,6 +102,11 @@ fn cluster(encoder: &mut DescriptorEncoder<'_>, counters: &ClusterCounters) -> f
             counters.members,
         ),
         ("dms_server_cluster_shards", "Shards that this server serves", counters.shards),
+        (
+            "dms_server_cluster_synchronous_standby",
+            "Whether PostgreSQL waits for a synchronous standby before it answers a commit (1 or 0)",
+            u64::from(counters.is_replicated),
+        ),
     ] {
         let gauge = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
         gauge.encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)?;

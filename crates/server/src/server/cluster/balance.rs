@@ -123,7 +123,7 @@ mod tests {
 
     fn cluster(members: &[Peer], owners: &[Option<&str>]) -> ClusterView {
         let shards = (0..).zip(owners).map(|(shard, owner)| view(shard, *owner)).collect();
-        ClusterView { members: members.to_vec().into(), shards }
+        ClusterView { members: members.to_vec().into(), shards, is_replicated: true }
     }
 
     /// Lets each server act once. Returns the cluster afterwards, and the number of acts.
@@ -154,7 +154,7 @@ mod tests {
                 }
             }
         }
-        (ClusterView { members: cluster.members.clone(), shards: shards.into() }, count)
+        (ClusterView { members: cluster.members.clone(), shards: shards.into(), ..*cluster }, count)
     }
 
     fn settled(mut cluster: ClusterView) -> ClusterView {

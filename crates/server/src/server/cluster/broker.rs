@@ -477,6 +477,7 @@ impl Broker for ClusterBroker {
             missed_beats: counts.missed_beats.load(Ordering::Relaxed),
             unsure_commits: counts.unsure_commits.load(Ordering::Relaxed),
             takeovers: counts.takeovers.load(Ordering::Relaxed),
+            is_replicated: cluster.is_replicated,
         })
     }
 

@@ -62,6 +62,8 @@ pub(crate) struct ClusterView {
     pub(crate) members: Arc<[Peer]>,
     /// The shards in order.
     pub(crate) shards: Arc<[ShardView]>,
+    /// Whether PostgreSQL waits for a standby before it answers a commit.
+    pub(crate) is_replicated: bool,
 }
 
 impl ClusterView {
@@ -89,6 +91,7 @@ pub(crate) struct Watches {
 pub(crate) struct Rows {
     members: Vec<Peer>,
     shards: Vec<ShardView>,
+    is_replicated: bool,
 }
 
 impl Watches {
@@ -117,7 +120,7 @@ impl Watches {
             }
             peer.is_silent = peer.id != me && now.since(*since) >= self.dead_after;
         }
-        ClusterView { members: rows.members.into(), shards: rows.shards.into() }
+        ClusterView { members: rows.members.into(), shards: rows.shards.into(), is_replicated: rows.is_replicated }
     }
 
     /// The servers whose rows can be deleted, because they have been silent for much longer than a take-over takes.
@@ -144,7 +147,7 @@ impl Rows {
         for peer in &mut self.members {
             peer.is_silent = cluster.member(&peer.id).is_some_and(|seen| seen.is_silent);
         }
-        ClusterView { members: self.members.into(), shards: self.shards.into() }
+        ClusterView { members: self.members.into(), shards: self.shards.into(), is_replicated: self.is_replicated }
     }
 }
 
@@ -153,12 +156,13 @@ impl Rows {
 /// # Errors
 /// When PostgreSQL fails.
 pub(crate) async fn read(session: &Session) -> Result<Rows, PostgresError> {
-    let asked = "SELECT s.id, s.owner, s.epoch, m.beat, m.name, s.wanted, s.pinned FROM shard s \
-                 LEFT JOIN member m ON m.id = s.owner ORDER BY s.id";
-    let mut shards = Vec::new();
+    let asked = "SELECT s.id, s.owner, s.epoch, m.beat, m.name, s.wanted, s.pinned, \
+                 current_setting('synchronous_standby_names') <> '' FROM shard s LEFT JOIN member m ON m.id = s.owner ORDER BY s.id";
+    let (mut shards, mut is_replicated) = (Vec::new(), false);
     for row in &session.query(asked, &[]).await? {
         let owner = Owner { id: row.try_get(1)?, epoch: row.try_get(2)?, beat: row.try_get(3)?, name: row.try_get(4)? };
         let (shard, wanted, is_pinned) = (row.try_get(0)?, row.try_get(5)?, row.try_get(6)?);
+        is_replicated = row.try_get(7)?;
         shards.push(ShardView { shard, owner, status: OwnerStatus::Alive, wanted, is_pinned });
     }
     let mut members = Vec::new();
@@ -172,5 +176,5 @@ pub(crate) async fn read(session: &Session) -> Result<Rows, PostgresError> {
             is_silent: false,
         });
     }
-    Ok(Rows { members, shards })
+    Ok(Rows { members, shards, is_replicated })
 }

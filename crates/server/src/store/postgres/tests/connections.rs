@@ -1,7 +1,14 @@
 //! Which servers are used, and which are refused.
 
 use super::{proxy::Proxy, *};
-use crate::store::{Store, postgres::error::PostgresError};
+use crate::store::{
+    Store,
+    postgres::{
+        cluster_view::{self, ClusterView},
+        connect::Connector,
+        error::PostgresError,
+    },
+};
 
 fn join(config: &PostgresConfig) -> Result<Node, PostgresError> {
     let runtime = Arc::new(Runtime::start().unwrap());
@@ -92,6 +99,51 @@ fn a_host_that_hangs_does_not_keep_from_the_one_that_answers() {
     let url = format!("host=127.0.0.1,127.0.0.1 port={},{} user=postgres dbname=postgres", hanging.port, working.port);
     let owning = Node::join(&config(&url)).take();
     owning.store.commit(&[Record::QueueCreated(queue(1))]).unwrap();
+}
+
+#[test]
+fn whether_postgresql_has_a_synchronous_standby_is_seen() {
+    let Some(server) = PgServer::start("") else { return };
+    let node = Node::join(&config(&server.url()));
+    // Its beats would wait for the standby.
+    node.member.freeze();
+    let sees = || {
+        node.runtime.block_on(async {
+            let session = node.member.connector.connect().await.unwrap();
+            cluster_view::read(&session).await.unwrap().seen_by(&ClusterView::default()).is_replicated
+        })
+    };
+    let set = |sql: &str| {
+        server.psql("postgres", sql).unwrap();
+        server.psql("postgres", "SELECT pg_reload_conf()").unwrap();
+    };
+    assert!(!sees());
+    set("ALTER SYSTEM SET synchronous_standby_names = 'nobody'");
+    while !sees() {}
+    set("ALTER SYSTEM RESET synchronous_standby_names");
+    while sees() {}
+}
+
+/// Two hosts may be names of one server, which is slow and not an old primary.
+#[test]
+fn a_session_is_overtaken_by_another_server_and_not_by_another_name_of_its_own() {
+    let (Some(server), Some(other)) = (PgServer::shared(), PgServer::start("")) else { return };
+    let runtime = Runtime::start().unwrap();
+    let same = Proxy::to(server.socket());
+    let (here, there) = (server.socket_dir().display(), other.socket_dir().display());
+    let connector = |hosts: String, ports: String| {
+        let url = format!("host={hosts} port={ports} user=postgres dbname=postgres");
+        Connector::new(&config(&url), "dms/test").unwrap()
+    };
+    let looks = |connector: Connector| {
+        runtime.block_on(async move {
+            let session = connector.connect().await.unwrap();
+            let (every, patience) = (Duration::from_millis(5), Duration::from_millis(500));
+            tokio::time::timeout(patience, connector.overtaken(&session, every)).await.is_ok()
+        })
+    };
+    assert!(looks(connector(format!("{here},{there}"), "5432,5432".to_owned())));
+    assert!(!looks(connector(format!("{here},127.0.0.1"), format!("5432,{}", same.port))));
 }
 
 #[test]
