@@ -140,9 +140,9 @@ class Patroni:
     def primary(self, other_than=None):
         return next((name for name in NODES if name != other_than and self.ask(name, "/primary")[0] == 200), None)
 
-    def standby(self):
+    def standby(self, other_than=None):
         """The synchronous one."""
-        return next((name for name in NODES if self.ask(name, "/synchronous")[0] == 200), None)
+        return next((name for name in NODES if name != other_than and self.ask(name, "/synchronous")[0] == 200), None)
 
     def is_healthy(self):
         followers = [name for name in NODES if self.ask(name, "/replica")[0] == 200]

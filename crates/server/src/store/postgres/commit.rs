@@ -24,8 +24,8 @@ use crate::store::{
     Record, StoreError, StoredMessage, StreamId,
     postgres::{
         CLOSED, PgStore, big,
-        connect::{RETRY, Session},
-        current::{COMMITS_ARE_GONE, Standing},
+        connect::{LOOK_AROUND, RETRY, Session},
+        current::{COMMITS_ARE_GONE, OVERTAKEN, Standing},
         duty::{Duty, Moment},
         error::{PostgresError, describe, failure},
         journal::{self, Appended, Change},
@@ -416,7 +416,12 @@ impl PgStore {
 
     async fn try_once(&self, session: &Session, batch: &Batch<'_>, sql: &str) -> CommitAttempt {
         let warnings = session.warnings();
-        let sent = timeout(self.try_timeout, batch.send(session, sql, &self.duty)).await;
+        let sent = tokio::select! {
+            sent = timeout(self.try_timeout, batch.send(session, sql, &self.duty)) => sent,
+            () = self.member.connector.overtaken(session, LOOK_AROUND) => {
+                return CommitAttempt::Unsure(OVERTAKEN.to_owned());
+            }
+        };
         if session.warnings() != warnings {
             return CommitAttempt::Unsure("PostgreSQL warned that the commit may not be replicated".to_owned());
         }

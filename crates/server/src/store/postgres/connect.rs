@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     fmt,
-    future::poll_fn,
+    future::{pending, poll_fn},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering},
@@ -32,6 +32,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 pub(super) const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 /// The head start that other hosts get over one that has just failed.
 const AVOIDED: Duration = Duration::from_millis(500);
+/// How long a write may go unanswered until it is looked whether another host takes writes, and between two such looks.
+pub(super) const LOOK_AROUND: Duration = Duration::from_secs(1);
 /// The first version of PostgreSQL that is known to work.
 const OLDEST_VERSION: i32 = 140_000;
 
@@ -110,6 +112,35 @@ impl Connector {
             }
             Err(_) => Err(self.unreachable(&["no answer to the settings of the session".to_owned()])),
         }
+    }
+
+    /// Waits until another server takes writes than that of this session, which does not answer one. The session's is an old primary
+    /// then: its standby has left it, so it will never answer. Looks `every` so often.
+    ///
+    /// # Cancel safety
+    /// Cancel-safe.
+    pub(crate) async fn overtaken(&self, session: &Session, every: Duration) {
+        let others: Vec<_> = (0..self.hosts.len()).filter(|number| *number != session.host).collect();
+        if others.is_empty() {
+            return pending().await;
+        }
+        loop {
+            sleep(every).await;
+            let mut tries: FuturesUnordered<_> =
+                others.iter().map(|number| timeout(CONNECT_TIMEOUT, self.server_at(*number))).collect();
+            while let Some(tried) = tries.next().await {
+                // Two hosts may be names of one server, whose address is not the same then.
+                if tried.ok().flatten().is_some_and(|server| started(&server) != started(&session.server)) {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Which server takes writes at a host.
+    async fn server_at(&self, number: usize) -> Option<String> {
+        let session = self.connect_to(number).await.ok()?;
+        self.set_up(&session).await.ok()
     }
 
     fn unreachable(&self, reasons: &[String]) -> PostgresError {
@@ -266,6 +297,11 @@ impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Session").field("host", &self.host).finish_non_exhaustive()
     }
+}
+
+/// When a server was started, of [`Session::server`].
+fn started(server: &str) -> &str {
+    server.split_once(' ').map_or("", |(_, started)| started)
 }
 
 /// Whether a notice is a warning of the class that says a commit may not be replicated.

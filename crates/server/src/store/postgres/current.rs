@@ -13,7 +13,7 @@ use crate::store::{
     StoreError,
     postgres::{
         PgStore, big,
-        connect::{RETRY, Session},
+        connect::{LOOK_AROUND, RETRY, Session},
         error::{PostgresError, describe, failure},
         member,
     },
@@ -21,6 +21,7 @@ use crate::store::{
 
 /// How long a query may take.
 const TIMEOUT: Duration = Duration::from_secs(15);
+pub(super) const OVERTAKEN: &str = "PostgreSQL did not answer, and another server of it takes writes";
 pub(super) const COMMITS_ARE_GONE: &str = "PostgreSQL has lost commits that were answered";
 
 /// The result of comparing a server of PostgreSQL with the commits that this owner of a shard was answered.
@@ -92,7 +93,10 @@ impl PgStore {
     /// one is replicated, too.
     pub(super) async fn confirm(&self, session: &Session) -> Result<(), String> {
         let warnings = session.warnings();
-        let written = timeout(self.try_timeout, member::beat(session, &self.member.id)).await;
+        let written = tokio::select! {
+            written = timeout(self.try_timeout, member::beat(session, &self.member.id)) => written,
+            () = self.member.connector.overtaken(session, LOOK_AROUND) => return Err(OVERTAKEN.to_owned()),
+        };
         match written {
             _ if session.warnings() != warnings => Err("PostgreSQL warned of a missing standby".to_owned()),
             Ok(Ok(true)) => Ok(()),

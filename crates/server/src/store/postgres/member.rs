@@ -19,7 +19,8 @@ use tokio_postgres::error::SqlState;
 use crate::store::postgres::{
     cluster_view::{self, ClusterView, Rows, ShardView, Watches},
     config::PostgresConfig,
-    connect::{Connector, Link, Session},
+    connect::{Connector, LOOK_AROUND, Link, Session},
+    current::OVERTAKEN,
     duty::{Duty, Moment, OwnerStatus},
     error::{PostgresError, within},
     guard::Spare,
@@ -220,7 +221,13 @@ impl Member {
     async fn beat_once(&self) -> Result<Option<Rows>, PostgresError> {
         let session = self.beats.get().await?;
         let warnings = session.warnings();
-        if !beat(&session, &self.id).await? {
+        let is_known = tokio::select! {
+            beaten = beat(&session, &self.id) => beaten?,
+            () = self.connector.overtaken(&session, LOOK_AROUND) => {
+                return Err(PostgresError::Failed(OVERTAKEN.to_owned()));
+            }
+        };
+        if !is_known {
             return Ok(None);
         }
         // After a failover the other servers would not know the beat, and take over while this one still serves.

@@ -45,6 +45,38 @@ fn a_commit_whose_answer_is_lost_is_decided_by_its_repetition() {
     assert_eq!(count(server, &config, "count(*) FROM journal"), 4);
 }
 
+/// An old primary takes a commit and never answers, because its standby has left it. The commit is repeated as soon as another server
+/// takes writes, long before a try ends by itself.
+#[test]
+fn a_commit_leaves_an_old_primary_once_another_server_takes_writes() {
+    let (Some(server), Some(other)) = (PgServer::shared(), PgServer::start("")) else { return };
+    let (old, new) = (Proxy::to(server.socket()), Proxy::to(other.socket()));
+    // Not yet.
+    new.losses.set(true, true);
+    let url = format!("host=127.0.0.1,127.0.0.1 port={},{} user=postgres dbname=postgres", old.port, new.port);
+    let mut owning = Node::join(&config(&url)).take();
+    owning.store.commit(&[Record::QueueCreated(queue(1))]).unwrap();
+    owning.node.member.freeze();
+    owning.store.try_timeout = Duration::from_secs(60);
+    old.losses.set(false, true);
+    new.losses.set(false, false);
+    // The other server has no tables, so the first one is asked again.
+    let losses = old.losses.clone();
+    let mender = thread::spawn(move || {
+        let seen = losses.connections.load(Ordering::SeqCst);
+        while losses.connections.load(Ordering::SeqCst) == seen {
+            thread::sleep(Duration::from_millis(5));
+        }
+        losses.set(false, false);
+    });
+    let began = Instant::now();
+    owning.store.commit(&[appended(1)]).unwrap();
+    assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
+    mender.join().unwrap();
+    assert!(owning.store.unsure() >= 1);
+    assert_eq!(places(&owning), [1]);
+}
+
 #[test]
 fn a_commit_that_never_arrived_is_done_by_its_repetition() {
     let Some(server) = PgServer::shared() else { return };
