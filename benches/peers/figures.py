@@ -21,6 +21,13 @@ TITLES = {
     "both": "both at once, sent + acknowledged",
     "latency": "200 messages/s, from before the send to the handler",
 }
+# The systems of the part `cluster`.
+CLUSTER_NAMES = {
+    "postgres": "dms-worker, on PostgreSQL with a synchronous standby",
+    "disk": "dms-worker, on disk",
+    "rabbitmq": "RabbitMQ quorum queue, three nodes",
+    "pgmq": "a queue like pgmq, the same PostgreSQL, driven by pgbench",
+}
 # What a row is compared with, where that is not dms-worker on disk.
 COMPARED = {"memory loop": "memory", "stub loop": "stub"}
 
@@ -41,6 +48,10 @@ class Results:
         pairs = zip(self.all(ours, phase, value), self.all(other, phase, value))
         return statistics.median(ours / other for ours, other in pairs)
 
+    def ratio_of_repeats(self, ours, other, value):
+        """The same of a value over all phases of a system."""
+        return statistics.median(value(repeat[ours]) / value(repeat[other]) for repeat in self.repeats)
+
 
 def rate(found):
     return (found.get("produced", 0) + found["acked"]) / found["seconds"]
@@ -54,8 +65,25 @@ def cpu(found):
     return found["client_cpu_us"] + found["server_cpu_us"]
 
 
+def all_cpu(found):
+    """CPU time of both ends, and of PostgreSQL where the messages are there."""
+    return cpu(found) + found.get("postgres_cpu_us", 0)
+
+
 def p99(found):
     return found["p99_ms"]
+
+
+def messages(results, phase, name):
+    """A cell: the median rate, and in brackets the lowest and the highest."""
+    at = lambda value: results.median(name, phase, value)
+    spread = results.all(name, phase, rate)
+    if phase == "both":
+        text = f"{at(lambda found: found['produced'] / found['seconds']):,.0f} + " \
+               f"{at(lambda found: found['acked'] / found['seconds']):,.0f}"
+    else:
+        text = f"{statistics.median(spread):,.0f}"
+    return f"{text} [{min(spread) / 1e3:,.0f}-{max(spread) / 1e3:,.0f} k]"
 
 
 def row(results, phase, name):
@@ -63,18 +91,12 @@ def row(results, phase, name):
     server = "" if name == "sdk" else f"{at(lambda found: found['server_cpu_us']):.1f}"
     has_times = name != "sdk" and results.all(name, phase, lambda found: found.get("p50_ms"))[0] is not None
     times = f"{at(lambda found: found['p50_ms']):.2f} / {at(p99):.2f}" if has_times else ""
-    spread = results.all(name, phase, rate)
-    if phase == "both":
-        messages = f"{at(lambda found: found['produced'] / found['seconds']):,.0f} + " \
-                   f"{at(lambda found: found['acked'] / found['seconds']):,.0f}"
-    else:
-        messages = f"{statistics.median(spread):,.0f}"
     # At a steady rate there is nothing to compare.
-    messages = "" if phase == "latency" else f"{messages} [{min(spread) / 1e3:,.0f}-{max(spread) / 1e3:,.0f} k]"
+    shown = "" if phase == "latency" else messages(results, phase, name)
     ours = COMPARED.get(name, "dms")
     compares = phase != "latency" and name not in ("dms", "memory", "stub")
     ratio = f"{results.ratio(phase, ours, name):.2f} x" if compares else ""
-    return [NAMES[name], messages, f"{at(client_cpu):.1f}", server, times, ratio]
+    return [NAMES[name], shown, f"{at(client_cpu):.1f}", server, times, ratio]
 
 
 def peers(kept):
@@ -87,8 +109,22 @@ def peers(kept):
                      "dms-worker against it"], rows)
 
 
+def cluster(kept):
+    results, rows = Results(kept), []
+    for phase in ("produce", "consume", "both"):
+        rows.append([f"**{TITLES[phase].split(';')[0]}**", "", "", "", "", ""])
+        for name, title in CLUSTER_NAMES.items():
+            cost = lambda key: f"{results.median(name, phase, lambda found: found[key]):.1f}"
+            has_postgres = name in ("postgres", "pgmq")
+            rows.append([title, messages(results, phase, name), cost("client_cpu_us"),
+                         "" if name == "pgmq" else cost("server_cpu_us"), cost("postgres_cpu_us") if has_postgres else "",
+                         "" if name == "postgres" else f"{results.ratio(phase, 'postgres', name):.2f} x"])
+    return markdown(["system", "messages/s [all repeats]", "client us/msg", "server us/msg", "PostgreSQL us/msg",
+                     "on PostgreSQL against it"], rows)
+
+
 def markdown(heads, rows):
-    numbers = {"messages/s [all repeats]", "client us/msg", "server us/msg", "p50 / p99 ms"}
+    numbers = {"messages/s [all repeats]", "client us/msg", "server us/msg", "PostgreSQL us/msg", "p50 / p99 ms"}
     rules = ["---:" if head in numbers else "---" for head in heads]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in [heads, rules, *rows]).replace("| --- ", "|---").replace(
         "| ---: ", "|---:")

@@ -1,6 +1,6 @@
 """The goals: every figure that this project wants to reach, what was measured, and whether it is reached."""
 
-from figures import Results, client_cpu, cpu, p99
+from figures import Results, all_cpu, client_cpu, cpu, p99
 
 MET = {True: "yes", False: "NO"}
 
@@ -86,10 +86,37 @@ def of_alone(goals, alone):
             goals.at_most(f"{what}, nothing compiled before", alone["build"][name], most, "{:.0f} s")
 
 
+def of_cluster(goals, kept):
+    found = Results(kept)
+    for phase, title in PHASES.items():
+        goals.at_least(f"rate on PostgreSQL, against our own disk server: {title}", found.ratio(phase, "postgres", "disk"), 0.5)
+    for phase, title in PHASES.items():
+        goals.at_least(f"rate on PostgreSQL, against a RabbitMQ quorum queue of three nodes: {title}",
+                       found.ratio(phase, "postgres", "rabbitmq"), 3.0)
+    # Each message is sent once and acknowledged once.
+    whole = lambda value: lambda one: value(one["produce"]) + value(one["consume"])
+    for title, value in (("PostgreSQL", lambda one: one["postgres_cpu_us"]), ("PostgreSQL, server and client", all_cpu)):
+        goals.at_least(f"messages per CPU second of {title}, sent and then consumed, against a queue like pgmq",
+                       found.ratio_of_repeats("pgmq", "postgres", whole(value)), 10.0, "{:.1f} x")
+    cost = found.median("postgres", "both", lambda one: one["postgres_cpu_us"] * (one["produced"] + one["acked"]) / one["acked"])
+    goals.at_most("CPU of PostgreSQL and its standby for a message that is sent and acknowledged", cost, 10, "{:.1f} us")
+    log = found.median("postgres", "both", lambda one: one["wal_bytes"] / (one["produced"] * 1024))
+    goals.at_most("bytes of PostgreSQL's log for each byte of a body, sent and acknowledged", log, 1.15, "{:.2f}")
+    held, waiting, taken = kept["held"], kept["backlog"], kept["takeover"]
+    grown = lambda key: held["after"][key] / held["before"][key]
+    after = f"in the last of {held['commits']:,} commits while another session held a snapshot, against before"
+    goals.at_most(f"CPU of PostgreSQL for a commit {after}", grown("cpu_us"), 1.10)
+    goals.at_most(f"median time of a commit {after}", grown("commit_ms"), 1.10)
+    for title, key in (("PostgreSQL", "postgres_cpu"), ("PostgreSQL, server and client", "cpu")):
+        goals.at_most(f"CPU of {title} for a message with {waiting['messages']:,} waiting, against a short backlog", waiting[key], 1.10)
+    goals.at_most(f"take-over after the death of a server, takeover_after {taken['takeover_after']} s: longest of {len(taken['seconds'])}",
+                  max(taken["seconds"]), taken["takeover_after"] + 3, "{:.1f} s")
+
+
 def table(kept):
     """The table of everything that was measured."""
     goals = Goals()
-    for name, lines in {"peers": of_peers, "ends": of_ends, "alone": of_alone}.items():
+    for name, lines in {"peers": of_peers, "ends": of_ends, "alone": of_alone, "cluster": of_cluster}.items():
         if name in kept:
             lines(goals, kept[name])
     return ["what", "measured", "goal", "reached"], goals.lines

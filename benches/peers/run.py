@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """Measures dms-worker, alone and beside other queues, and prints each goal of this project with whether it is reached.
 
-    benches/peers/run.py                  about 20 minutes, plus the builds
+    benches/peers/run.py                  about half an hour, plus the builds
     benches/peers/run.py --cold-build     also the two commands of the README, in a fresh clone
-    benches/peers/run.py --only peers     one part: peers, ends (sidecar, HTTPS, producer), or alone
+    benches/peers/run.py --only peers     one part: peers, ends (sidecar, HTTPS, producer), alone, or cluster (PostgreSQL)
     benches/peers/run.py --repeats 1 --seconds 1    a quick test, without reliable figures
 
-Redis, NATS and RabbitMQ come from Debian's packages (installed if they are missing), the vendor's SDK from PyPI into a virtual
+Redis, NATS, RabbitMQ and PostgreSQL come from Debian's packages (installed if they are missing), the vendor's SDK from PyPI into a virtual
 environment. Every system is driven by the same loops (src/), with messages of 1 KiB in batches of ten over 64 connections, its data
 on the same disk. The systems take turns within each repeat, and figures are medians of the repeats: on a noisy machine, ratios are reliable
 and absolute figures are not. All servers listen on loopback and end with this script.
@@ -21,6 +21,7 @@ import sys
 import tempfile
 
 import alone
+import cluster
 import ends
 import figures
 import goals
@@ -51,6 +52,8 @@ def show(kept, drawing):
         tables.append(figures.peers(kept["peers"]))
         if drawing:
             drawing.write_text(plot.svg(kept["peers"]))
+    if "cluster" in kept:
+        tables.append(figures.cluster(kept["cluster"]))
     print("\n\n".join(tables))
 
 
@@ -58,7 +61,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2.0, help="how long each phase lasts")
-    parser.add_argument("--only", choices=["peers", "ends", "alone"], help="one part")
+    parser.add_argument("--only", choices=["peers", "ends", "alone", "cluster"], help="one part")
+    parser.add_argument("--backlog", type=int, default=5_000_000, help="how many messages wait in PostgreSQL in the part cluster")
     parser.add_argument("--cold-build", action="store_true", help="run the commands of the README in a fresh clone, too")
     parser.add_argument("--data", type=pathlib.Path, default=TARGET, help="a directory on the disk to measure; not tmpfs")
     parser.add_argument("--json", type=pathlib.Path, help="where to keep all figures")
@@ -74,7 +78,8 @@ def main():
         if args.only in (None, "peers"):
             kept["peers"] = compare(data, args.repeats, args.seconds)
         for name, measure in (("ends", lambda place: ends.measure(place, args.repeats, args.seconds)),
-                              ("alone", lambda place: alone.measure(place, args.seconds, args.cold_build))):
+                              ("alone", lambda place: alone.measure(place, args.seconds, args.cold_build)),
+                              ("cluster", lambda place: cluster.measure(place, args.repeats, args.seconds, args.backlog))):
             if args.only in (None, name):
                 print(name, file=sys.stderr)
                 with contextlib.ExitStack() as stack:

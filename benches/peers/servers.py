@@ -1,6 +1,7 @@
 """What has to be installed, and the servers: ours, the bound, the stub, Redis, NATS and RabbitMQ, each on a free port of loopback."""
 
 import contextlib
+import glob
 import json
 import os
 import pathlib
@@ -19,11 +20,19 @@ DRIVER = TARGET / "release" / "driver"
 SERVER = TARGET / "release" / "dms-worker"
 VENV = TARGET / "peers-venv"
 RABBITMQ = "/usr/lib/rabbitmq/bin/rabbitmq-server"
+RABBITMQCTL = "/usr/lib/rabbitmq/bin/rabbitmqctl"
 PACKAGES = {"redis-server": "redis-server", "nats-server": "nats-server", RABBITMQ: "rabbitmq-server", "epmd": "erlang-base"}
+
+
+def postgresql():
+    """Where the newest PostgreSQL has its programs."""
+    found = sorted(glob.glob("/usr/lib/postgresql/*/bin"), key=lambda path: int(path.split("/")[4]))
+    return pathlib.Path(found[-1]) if found else None
 
 
 def install():
     missing = [package for program, package in PACKAGES.items() if not shutil.which(program)]
+    missing += [] if postgresql() else ["postgresql"]
     if missing:
         root = [] if os.geteuid() == 0 else ["sudo"]
         quiet(root + ["apt-get", "update", "-q"])
@@ -59,10 +68,10 @@ def free_port():
 class Server:
     """A process that listens, and how to reach it."""
 
-    def __init__(self, command, url, port, log, env=None):
+    def __init__(self, command, url, port, log, env=None, **identity):
         self.url, self.log = url, open(log, "w")
         self.process = subprocess.Popen([str(word) for word in command], stdin=subprocess.DEVNULL, stdout=self.log,
-                                        stderr=self.log, env={**os.environ, **(env or {})}, start_new_session=True)
+                                        stderr=self.log, env={**os.environ, **(env or {})}, start_new_session=True, **identity)
         self.pids = [self.process.pid]
         self.wait_for(port)
 
@@ -152,16 +161,40 @@ def start_servers(place):
 
 
 def start_rabbitmq(place):
-    epmd_port, port, folder = free_port(), free_port(), place.folder("rabbitmq")
-    env = {"ERL_EPMD_PORT": str(epmd_port), "ERL_EPMD_ADDRESS": "127.0.0.1"}
-    # Erlang's name server would be started in the background and never end.
-    place.start("epmd", ["epmd", "-address", "127.0.0.1", "-port", epmd_port], "", epmd_port, env=env)
-    env |= {"HOME": str(folder), "RABBITMQ_NODENAME": f"peers{port}@localhost", "RABBITMQ_NODE_PORT": str(port),
-            "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1", "RABBITMQ_MNESIA_BASE": str(folder), "RABBITMQ_LOG_BASE": str(folder),
-            "RABBITMQ_DIST_PORT": str(free_port()), "RABBITMQ_PID_FILE": str(folder / "pid"),
-            "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "plugins"), "RABBITMQ_CONF_ENV_FILE": "/dev/null",
-            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}"}
-    server = place.start("rabbitmq", [RABBITMQ], f"amqp://127.0.0.1:{port}/%2f", port, env=env)
+    with_names = start_epmd(place, "rabbitmq")
+    return rabbitmq_node(place, "rabbitmq", "rabbitmq", with_names)
+
+
+def start_rabbitmq_cluster(place, count=3):
+    """Nodes of one cluster. Clients connect to the first one, which is where the leader of their queues is, too."""
+    env = start_epmd(place, "rabbitmq-cluster")
+    first, *others = [rabbitmq_node(place, "rabbitmq-cluster", f"rabbitmq-{number}", env) for number in range(count)]
+    for node in others:
+        for words in (["stop_app"], ["join_cluster", first.node], ["start_app"]):
+            quiet(["env", *(f"{name}={value}" for name, value in env.items()), RABBITMQCTL, "-n", node.node, *words])
+        first.pids += node.pids
+    return first
+
+
+def start_epmd(place, name):
+    """Erlang's name server, which would be started in the background and never end; what its nodes have in common is returned."""
+    port, folder = free_port(), place.folder(name)
+    env = {"ERL_EPMD_PORT": str(port), "ERL_EPMD_ADDRESS": "127.0.0.1", "HOME": str(folder)}
+    place.start(f"epmd-{name}", ["epmd", "-address", "127.0.0.1", "-port", port], "", port, env=env)
+    return env
+
+
+def rabbitmq_node(place, home, name, env):
+    # The cookie with which nodes and tools trust each other is in the home folder.
+    port, folder = free_port(), place.folder(home) / name
+    folder.mkdir()
+    node = f"peers{port}@localhost"
+    env = env | {"RABBITMQ_NODENAME": node, "RABBITMQ_NODE_PORT": str(port),
+                 "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1", "RABBITMQ_MNESIA_BASE": str(folder), "RABBITMQ_LOG_BASE": str(folder),
+                 "RABBITMQ_DIST_PORT": str(free_port()), "RABBITMQ_PID_FILE": str(folder / "pid"),
+                 "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "plugins"), "RABBITMQ_CONF_ENV_FILE": "/dev/null",
+                 "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}"}
+    server = place.start(name, [RABBITMQ], f"amqp://127.0.0.1:{port}/%2f", port, env=env)
     # The script becomes or starts the virtual machine; that is the process to count.
-    server.pids = [int((folder / "pid").read_text())]
+    server.pids, server.node = [int((folder / "pid").read_text())], node
     return server
