@@ -70,7 +70,7 @@ async fn fill(broker: &dyn Broker, queues: usize) {
     }
 }
 
-/// One scrape on a connection of its own, as a whole.
+/// One complete scrape on a separate connection.
 async fn scrape(admin: SocketAddr) -> String {
     let mut connection = TcpStream::connect(admin).await.expect("the server listens");
     let request = format!("GET /metrics HTTP/1.1\r\nhost: {admin}\r\nconnection: close\r\n\r\n");

@@ -85,6 +85,8 @@ class Workers:
         return sum(map(int, lines + waiting))
 
     def cpu_ms(self):
+        # In nanoseconds and not in ticks of 10 ms as elsewhere, because an idle worker needs less than a tick in the time of a
+        # measurement. Threads that have ended are left out here; those of an idle worker do not end.
         times = pathlib.Path(f"/proc/{self.process.pids[0]}/task").glob("*/schedstat")
         return sum(int(each.read_text().split()[0]) for each in times) / 1e6
 

@@ -76,26 +76,26 @@ impl ClientBuilder {
         }
     }
 
-    /// Signs requests with an access key (AK) and its secret key (SK).
+    /// Signs requests with an access key (AK) and its secret key (SK). By default requests carry no credentials.
     pub fn access_key(mut self, access_key: impl Into<String>, secret_key: impl Into<Secret>) -> Self {
         let key = AccessKey::new(access_key, secret_key);
         self.credentials.push(Credentials::AccessKey(key));
         self
     }
 
-    /// Adds the security token of temporary keys.
+    /// Adds the security token of temporary keys; none by default.
     pub fn security_token(mut self, token: impl Into<Secret>) -> Self {
         self.security_token = Some(token.into());
         self
     }
 
-    /// Sends one IAM token with every request. It is never renewed.
+    /// Sends one IAM token with every request; none by default. It is never renewed.
     pub fn token(mut self, token: impl Into<Secret>) -> Self {
         self.credentials.push(Credentials::Token(token.into()));
         self
     }
 
-    /// Fetches tokens from IAM. Clones share one token, which is renewed before it expires. An empty project id is
+    /// Fetches tokens from IAM; off by default. Clones share one token, which is renewed before it expires. An empty project id is
     /// taken from the token.
     pub fn iam(mut self, credentials: IamCredentials) -> Self {
         self.credentials.push(Credentials::Iam(credentials));
@@ -121,7 +121,7 @@ impl ClientBuilder {
         self
     }
 
-    /// Names the project, for access keys with an empty project id. The client looks the id up at IAM once, before its
+    /// Names the project, for access keys with an empty project id; no name by default. The client looks the id up at IAM once, before its
     /// first call. [`IamCredentials`] name the project of an IAM user.
     pub fn project_name(mut self, name: impl Into<String>, iam_endpoint: impl Into<String>) -> Self {
         self.project_name = Some(name.into());
@@ -188,7 +188,8 @@ impl ClientBuilder {
         self
     }
 
-    /// Sends requests over `transport`, for example to a server of the same process, instead of a connection pool. The settings of
+    /// Sends requests over `transport`, for example to a server of the same process, instead of the connection pool that is
+    /// the default. The settings of
     /// the pool then have no effect.
     pub fn transport(mut self, transport: Arc<dyn Transport>) -> Self {
         self.transport = Some(transport);

@@ -75,6 +75,9 @@ impl Client {
     ///
     /// # Errors
     /// When there are more than 100 ids, or the call fails.
+    ///
+    /// # Cancel safety
+    /// The service may end the polls although the future was dropped.
     pub async fn end_polls(&self, polls: &[PollId]) -> Result<usize, Error> {
         const NAME: &str = "end polls";
         if polls.is_empty() || !self.extensions().end_poll() {

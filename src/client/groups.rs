@@ -73,6 +73,9 @@ impl Client {
     ///
     /// # Errors
     /// When a name is outside its limits or taken, or the queue has the most groups that are allowed.
+    ///
+    /// # Cancel safety
+    /// The service may make the change although the future was dropped.
     pub async fn create_groups(&self, queue: &QueueId, names: &[&str]) -> Result<Vec<(GroupId, String)>, Error> {
         const NAME: &str = "create groups";
         let count = limits::in_range("number of groups", names.len(), &(1..=MAX_GROUPS), "");
@@ -99,6 +102,9 @@ impl Client {
     ///
     /// # Errors
     /// When there is no such queue, or the call fails.
+    ///
+    /// # Cancel safety
+    /// Dropping the future has no effect, because the call changes nothing.
     pub async fn groups(&self, queue: &QueueId) -> Result<Vec<ConsumerGroup>, Error> {
         self.groups_with(queue, GroupsOptions::default()).await
     }
@@ -107,6 +113,9 @@ impl Client {
     ///
     /// # Errors
     /// When there is no such queue, or the call fails.
+    ///
+    /// # Cancel safety
+    /// Dropping the future has no effect, because the call changes nothing.
     pub async fn groups_with(&self, queue: &QueueId, options: GroupsOptions) -> Result<Vec<ConsumerGroup>, Error> {
         let path = ["queues", queue.as_str(), "groups"];
         let call = Call::new("list groups", Method::GET, &path, Repeat::Harmless).query(options.query());
@@ -117,6 +126,9 @@ impl Client {
     ///
     /// # Errors
     /// When there is none ([`is_not_found`](Error::is_not_found)); the text lists the existing groups.
+    ///
+    /// # Cancel safety
+    /// Dropping the future has no effect, because the call changes nothing.
     pub async fn find_group(&self, queue: &QueueId, name_or_id: &str) -> Result<ConsumerGroup, Error> {
         if self.speaks_mqs() {
             return self.topic_group(name_or_id);
@@ -137,6 +149,9 @@ impl Client {
     ///
     /// # Errors
     /// When there is no such group, or the call fails.
+    ///
+    /// # Cancel safety
+    /// The service may make the change although the future was dropped.
     pub async fn delete_group(&self, queue: &QueueId, group: &GroupId) -> Result<(), Error> {
         let path = ["queues", queue.as_str(), "groups", group.as_str()];
         self.delete(Call::new("delete group", Method::DELETE, &path, Repeat::Allowed)).await

@@ -67,6 +67,9 @@ impl Client {
     /// # Errors
     /// When a message is outside the limits, in which case nothing is sent, or the whole call fails. If the error
     /// [`is_unsure`](Error::is_unsure), the messages may be stored.
+    ///
+    /// # Cancel safety
+    /// The service may store the messages although the future was dropped.
     pub async fn send(&self, queue: &QueueId, messages: &[Message]) -> Result<Vec<SendOutcome>, Error> {
         self.send_with(queue, messages, SendOptions::default()).await
     }
@@ -74,6 +77,9 @@ impl Client {
     /// As [`send`](Self::send), with options.
     ///
     /// # Errors
+    /// As [`send`](Self::send).
+    ///
+    /// # Cancel safety
     /// As [`send`](Self::send).
     pub async fn send_with(
         &self,
@@ -172,6 +178,9 @@ impl Client {
     ///
     /// # Errors
     /// As [`consume`](Self::consume).
+    ///
+    /// # Cancel safety
+    /// As [`consume`](Self::consume).
     pub async fn consume_as(
         &self,
         source: &SourcePath,
@@ -240,6 +249,9 @@ impl Client {
     /// # Errors
     /// [`is_lost_lease`](Error::is_lost_lease) when the lease was over. It is also [`is_unsure`](Error::is_unsure) if
     /// an earlier try was not answered and may have counted.
+    ///
+    /// # Cancel safety
+    /// The service may settle the messages although the future was dropped.
     pub async fn acknowledge(&self, source: &SourcePath, acks: &[(AckHandle, AckStatus)]) -> Result<AckOutcome, Error> {
         let lines = acks.iter().map(|(handle, status)| AckLine::new(handle, *status));
         self.settle(source, lines, None).await.map(|acked| acked.outcome)
@@ -249,6 +261,9 @@ impl Client {
     ///
     /// # Errors
     /// As [`acknowledge`](Self::acknowledge), and when a reason is not 1-64 of `a-z 0-9 _ -`.
+    ///
+    /// # Cancel safety
+    /// As [`acknowledge`](Self::acknowledge).
     pub async fn acknowledge_lines(&self, source: &SourcePath, lines: &[AckLine<'_>]) -> Result<AckOutcome, Error> {
         self.settle(source, lines.iter().copied(), None).await.map(|acked| acked.outcome)
     }
@@ -256,6 +271,9 @@ impl Client {
     /// As [`acknowledge`](Self::acknowledge), with tries until `deadline`, which is usually the end of the lease.
     ///
     /// # Errors
+    /// As [`acknowledge`](Self::acknowledge).
+    ///
+    /// # Cancel safety
     /// As [`acknowledge`](Self::acknowledge).
     pub async fn acknowledge_until(
         &self,

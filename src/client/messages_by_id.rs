@@ -34,6 +34,9 @@ impl Client {
     ///
     /// # Errors
     /// When the last answer of the service did not announce the extension `messages`, or the call fails.
+    ///
+    /// # Cancel safety
+    /// Dropping the future has no effect, because the call changes nothing.
     pub async fn find_message(&self, id: &MessageId) -> Result<MessagePlaces, Error> {
         const NAME: &str = "find message";
         self.needs_messages(NAME)?;
@@ -47,6 +50,9 @@ impl Client {
     ///
     /// # Errors
     /// As [`find_message`](Self::find_message), and when there is no such dead letter. After a lost answer the call is not repeated.
+    ///
+    /// # Cancel safety
+    /// The service may make the change although the future was dropped.
     pub async fn retry_message(
         &self,
         id: &MessageId,
@@ -60,6 +66,9 @@ impl Client {
     ///
     /// # Errors
     /// As [`find_message`](Self::find_message), and when no such message waits.
+    ///
+    /// # Cancel safety
+    /// The service may make the change although the future was dropped.
     pub async fn discard_message(
         &self,
         id: &MessageId,

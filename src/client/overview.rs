@@ -26,6 +26,9 @@ impl Client {
     ///
     /// # Errors
     /// When a call fails.
+    ///
+    /// # Cancel safety
+    /// Dropping the future has no effect, because the call changes nothing.
     pub async fn overview(&self) -> Result<Vec<QueueOverview>, Error> {
         if self.extensions().overview() {
             return self.announced_overview().await;
@@ -88,6 +91,9 @@ impl Client {
     ///
     /// # Errors
     /// When there is no such queue or group, or the call fails.
+    ///
+    /// # Cancel safety
+    /// Dropping the future has no effect, because the call changes nothing.
     pub async fn peek(&self, source: &SourcePath, from: u64, max: usize) -> Result<Option<Vec<PeekedMessage>>, Error> {
         if !self.extensions().peek() {
             return Ok(None);

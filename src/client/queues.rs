@@ -24,6 +24,9 @@ impl Client {
     ///
     /// # Errors
     /// When a setting is outside its limits, the name is taken, or the quota is used up.
+    ///
+    /// # Cancel safety
+    /// The service may make the change although the future was dropped.
     pub async fn create_queue(&self, queue: NewQueue) -> Result<CreatedQueue, Error> {
         const NAME: &str = "create queue";
         check(&queue).map_err(|error| Error::limit(NAME, error))?;
@@ -52,6 +55,9 @@ impl Client {
     ///
     /// # Errors
     /// When the call fails.
+    ///
+    /// # Cancel safety
+    /// Dropping the future has no effect, because the call changes nothing.
     pub async fn queues(&self) -> Result<Vec<Queue>, Error> {
         let call = Call::new("list queues", Method::GET, &["queues"], Repeat::Harmless).query(WITH_DEAD_LETTERS);
         self.fetch(call, |answer| Ok(wire::queues::decode_queues(answer)?)).await
@@ -61,6 +67,9 @@ impl Client {
     ///
     /// # Errors
     /// When there is no such queue, or the call fails.
+    ///
+    /// # Cancel safety
+    /// Dropping the future has no effect, because the call changes nothing.
     pub async fn queue(&self, queue: &QueueId) -> Result<Queue, Error> {
         let path = ["queues", queue.as_str()];
         let call = Call::new("show queue", Method::GET, &path, Repeat::Harmless).query(WITH_DEAD_LETTERS);
@@ -71,6 +80,9 @@ impl Client {
     ///
     /// # Errors
     /// When there is none ([`is_not_found`](Error::is_not_found)); the text lists the existing queues.
+    ///
+    /// # Cancel safety
+    /// Dropping the future has no effect, because the call changes nothing.
     pub async fn find_queue(&self, name_or_id: &str) -> Result<Queue, Error> {
         if self.speaks_mqs() {
             return self.topic(name_or_id);
@@ -91,6 +103,9 @@ impl Client {
     ///
     /// # Errors
     /// When there is no such queue, or the call fails.
+    ///
+    /// # Cancel safety
+    /// The service may make the change although the future was dropped.
     pub async fn delete_queue(&self, queue: &QueueId) -> Result<(), Error> {
         let path = ["queues", queue.as_str()];
         self.delete(Call::new("delete queue", Method::DELETE, &path, Repeat::Allowed)).await
@@ -108,6 +123,9 @@ impl Client {
     ///
     /// # Errors
     /// When the call fails.
+    ///
+    /// # Cancel safety
+    /// Dropping the future has no effect, because the call changes nothing.
     pub async fn quotas(&self) -> Result<Vec<Quota>, Error> {
         // V1.0 has one segment more.
         let path: Vec<&str> = self.inner.wording.quotas.split('/').collect();

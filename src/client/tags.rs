@@ -14,6 +14,9 @@ impl Client {
     ///
     /// # Errors
     /// When a tag is outside its limits, the queue would have more than ten, or the call fails.
+    ///
+    /// # Cancel safety
+    /// The service may make the change although the future was dropped.
     pub async fn put_tags(&self, queue: &QueueId, tags: &[QueueTag]) -> Result<(), Error> {
         const NAME: &str = "put tags";
         let check = |tag: &QueueTag| limits::tag_key(&tag.key).and_then(|()| limits::tag_value(&tag.value));
@@ -27,6 +30,9 @@ impl Client {
     ///
     /// # Errors
     /// When a key is outside its limits, there is no such queue, or the call fails.
+    ///
+    /// # Cancel safety
+    /// The service may make the change although the future was dropped.
     pub async fn delete_tags(&self, queue: &QueueId, tags: &[(&str, Option<&str>)]) -> Result<(), Error> {
         const NAME: &str = "delete tags";
         let check = |(key, value): &(&str, Option<&str>)| {
@@ -43,6 +49,9 @@ impl Client {
     ///
     /// # Errors
     /// When there is no such queue, or the call fails.
+    ///
+    /// # Cancel safety
+    /// Dropping the future has no effect, because the call changes nothing.
     pub async fn tags(&self, queue: &QueueId) -> Result<Vec<QueueTag>, Error> {
         let path = ["queue", queue.as_str(), "tags"];
         let call = Call::new("show tags", Method::GET, &path, Repeat::Harmless);
@@ -53,6 +62,9 @@ impl Client {
     ///
     /// # Errors
     /// When the call fails.
+    ///
+    /// # Cancel safety
+    /// Dropping the future has no effect, because the call changes nothing.
     pub async fn project_tags(&self) -> Result<Vec<ProjectTag>, Error> {
         let call = Call::new("show project tags", Method::GET, &["queue", "tags"], Repeat::Harmless);
         self.fetch(call, |answer| Ok(wire::tags::decode_project_tags(answer)?)).await

@@ -69,6 +69,9 @@ impl Inbox {
     ///
     /// # Errors
     /// If PostgreSQL cannot be reached, or refuses to create the table.
+    ///
+    /// # Cancel safety
+    /// Dropping the future may leave the table created.
     pub async fn set_up(&self) -> Result<(), PostgresError> {
         self.table.set_up().await
     }
@@ -79,6 +82,9 @@ impl Inbox {
     /// # Errors
     /// If PostgreSQL refuses the statement. In a transaction that is `REPEATABLE READ` or `SERIALIZABLE`, this can be a
     /// serialization failure, after which the message is redelivered.
+    ///
+    /// # Cancel safety
+    /// A transaction in which the future was dropped should be rolled back, because the key may be claimed in it.
     pub async fn claim(&self, transaction: &Transaction<'_>, key: &str) -> Result<bool, PostgresError> {
         self.set_up().await?;
         let table = self.table.sql_name();

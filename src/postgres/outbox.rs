@@ -68,6 +68,9 @@ impl Outbox {
     ///
     /// # Errors
     /// If PostgreSQL cannot be reached, or refuses to create the table.
+    ///
+    /// # Cancel safety
+    /// Dropping the future may leave the table created.
     pub async fn set_up(&self) -> Result<(), PostgresError> {
         self.table.set_up().await
     }
@@ -82,6 +85,9 @@ impl Outbox {
     /// # Errors
     /// If the message is outside the limits of the service, in which case the transaction can go on, or PostgreSQL refuses
     /// the statement.
+    ///
+    /// # Cancel safety
+    /// A transaction in which the future was dropped should be rolled back, because the row may be in it.
     pub async fn send(
         &self,
         transaction: &Transaction<'_>,

@@ -79,6 +79,9 @@ impl ProducerBuilder {
     ///
     /// # Errors
     /// When there is no such queue, or the call fails.
+    ///
+    /// # Cancel safety
+    /// Dropping the future has no effect.
     pub async fn find(client: Client, name_or_id: &str) -> Result<Self, Error> {
         let queue = client.find_queue(name_or_id).await?;
         Ok(Self::of(client, queue))
@@ -137,7 +140,8 @@ impl ProducerBuilder {
         self
     }
 
-    /// The delays between tries. [`delivery_timeout`](Self::delivery_timeout) bounds their number, not the policy.
+    /// The delays between tries; by default 200 ms, doubled up to 10 s, and half of each is random.
+    /// [`delivery_timeout`](Self::delivery_timeout) bounds their number, not the policy.
     pub fn retry(mut self, policy: RetryPolicy) -> Self {
         self.retry = policy;
         self

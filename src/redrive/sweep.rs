@@ -118,7 +118,7 @@ impl Sweep {
         self
     }
 
-    /// The label filter of the group, if it has one; not for dead letters.
+    /// The label filter of the group, if it has one; none by default. Not for dead letters.
     pub fn filter(mut self, filter: TagFilter) -> Self {
         self.filter = filter;
         self
@@ -176,7 +176,7 @@ impl Sweep {
         format!("{what} of group {} of queue {}", self.source.group, self.source.queue)
     }
 
-    /// Calls `progress` after each batch.
+    /// Calls `progress` after each batch; by default nothing is called.
     pub fn on_progress(mut self, progress: impl FnMut(&SweepReport) + Send + 'static) -> Self {
         self.progress = Box::new(progress);
         self
@@ -188,6 +188,9 @@ impl Sweep {
     ///
     /// # Errors
     /// When a setting is outside its limits, the visitor returns an error, or the service is unreachable for a minute.
+    ///
+    /// # Cancel safety
+    /// Dropping the future stops the sweep at once. Leased messages are available again when their lease ends.
     pub async fn run(
         self,
         visitor: &mut dyn Visitor,

@@ -206,7 +206,7 @@ impl WorkerBuilder {
         self
     }
 
-    /// Consumes only messages with these labels. The first consume call of a group fixes its label filter.
+    /// Consumes only messages with these labels. Default: all messages. The first consume call of a group fixes its label filter.
     pub fn tags(mut self, filter: TagFilter) -> Self {
         self.settings.filter = filter;
         self
@@ -262,14 +262,14 @@ impl WorkerBuilder {
         self
     }
 
-    /// The name of an attribute whose value is unique to each message of the queue. For services that do not send the
+    /// The name of an attribute whose value is unique to each message of the queue. Default: none. For services that do not send the
     /// place of a message.
     pub fn unique_attribute(mut self, name: impl Into<String>) -> Self {
         self.settings.unique_key = Some(UniqueKey::Attribute(name.into()));
         self
     }
 
-    /// A JSON pointer into the body, such as `/order/id`, at which each message of the queue has a unique text or number. For
+    /// A JSON pointer into the body, such as `/order/id`, at which each message of the queue has a unique text or number. Default: none. For
     /// services whose messages have no attributes. It replaces [`unique_attribute`](Self::unique_attribute).
     pub fn unique_pointer(mut self, pointer: impl Into<String>) -> Self {
         self.settings.unique_key = Some(UniqueKey::Pointer(pointer.into()));
@@ -284,7 +284,7 @@ impl WorkerBuilder {
     }
 
     /// Puts a `tower` layer around the handler: one of [`layers`](crate::layers), or any other. The layer that is added
-    /// last is the outermost, so it receives a delivery first. Not for batch handlers.
+    /// last is the outermost, so it receives a delivery first. Default: no layer. Not for batch handlers.
     pub fn layer<L>(mut self, layer: L) -> Self
     where
         L: Layer<HandlerService> + Send + 'static,
@@ -295,7 +295,7 @@ impl WorkerBuilder {
         self
     }
 
-    /// Adds an observer, which receives every event of the worker.
+    /// Adds an observer, which receives every event of the worker. Default: none.
     pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
         self.observers.add(observer);
         self

@@ -59,6 +59,9 @@ impl Worker {
     ///
     /// # Errors
     /// As [`run`](Self::run), and if the service cannot be reached.
+    ///
+    /// # Cancel safety
+    /// Dropping the future has no effect, because the check changes nothing.
     pub async fn check(&self) -> Result<(), WorkerError> {
         let targets = self.setup.look_up().await?;
         self.setup.check_queue(&targets.queue)

@@ -13,6 +13,9 @@ const WARNINGS: u32 = 10;
 const WINDOW: Duration = Duration::from_secs(60);
 
 /// Limits the rate of one kind of log line.
+///
+/// Several lines a minute, because each names another peer, key or message. A worker, whose warnings of a kind have one cause, logs
+/// one line a minute with the number of cases.
 #[derive(Debug, Default)]
 pub(crate) struct Warnings(Mutex<Window>);
 

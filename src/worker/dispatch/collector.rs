@@ -141,9 +141,11 @@ impl Collector {
 
     /// Starts to collect the next call, and returns this one unless it is empty.
     fn close(&self, state: &mut CollectorState) -> Option<ReadyCall> {
+        // Numbered, so that a message that withdraws late does not touch the call after its own.
         let next = OpenCall { number: state.open.number + 1, ..OpenCall::default() };
         let OpenCall { mut members, stop, .. } = mem::replace(&mut state.open, next);
         let in_order = matches!(self.kind, CollectorKind::Consumed { in_order: true });
+        // Messages join when they are ready, in any order; the handler gets them in the order of their batch.
         members.sort_by_key(|member| member.position);
         if let Some(broken_at) = state.broken_at.filter(|_| in_order) {
             // Dropping a member tells its run that the handler was not called.
@@ -171,6 +173,7 @@ impl Slot {
     /// Joins the call, and returns the calls that can start now.
     pub(crate) fn join(&mut self, delivery: Delivery) -> (PendingCall, Vec<ReadyCall>) {
         if !mem::replace(&mut self.counted, false) {
+            // It had stepped aside, and counts again until it joins below.
             self.collector.lock().coming += 1;
         }
         self.collector.join(self.position, delivery)

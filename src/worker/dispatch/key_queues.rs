@@ -99,6 +99,7 @@ impl KeyedQueues {
         loop {
             let reported = self.0.reported.notified();
             tokio::pin!(reported);
+            // Registered before looking, so that a report between the two is not missed.
             reported.as_mut().enable();
             if self.lock().get(key).is_none_or(|queue| queue.stops == 0) {
                 return;
@@ -140,6 +141,7 @@ impl QueueEntry {
                 return;
             }
         }
+        // An idle queue is removed, because keys that are never seen again would collect.
         if queue.stops == 0 {
             queues.remove(&self.key);
         }
@@ -189,6 +191,7 @@ impl Ticket {
         }
         self.turn = None;
         match turn {
+            // Failed until it says otherwise, so that a run that panics or is dropped stops its queue too.
             Ok(Turn::Go) => Some(KeyGuard { entry: self.entry.clone(), failed: true }),
             Ok(Turn::Away) | Err(_) => None,
         }

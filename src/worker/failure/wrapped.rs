@@ -38,7 +38,7 @@ pub(crate) fn unwrap(message: &mut ReceivedMessage) {
 /// The same for the parts of a message.
 ///
 /// A document is an object of `body` and `attributes`, perhaps with `tags`, whose attributes say why and from where the
-/// message was parked. A message with attributes of its own is none, because a service that carries attributes needs no document.
+/// message was parked. A message that has attributes already is none, because a service that carries attributes needs no document.
 pub fn unwrap_parts(body: &mut Body, attributes: &mut Attributes, tags: &mut Vec<String>) {
     if attributes.is_empty()
         && let Some(parts) = parts(body)

@@ -96,6 +96,7 @@ impl TokenBucket {
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
+            // Registered before looking, so that a new rate or a token that comes back between the two is not missed.
             changed.as_mut().enable();
             let next = match self.lock().try_take(want, Instant::now()) {
                 Ok(taken) => return taken,
@@ -138,6 +139,7 @@ impl BucketState {
     fn try_take(&mut self, want: usize, now: Instant) -> Result<Tokens, Instant> {
         let era = self.era;
         let Some(Rate { interval, burst }) = self.rate else { return Ok(Tokens { count: want, era }) };
+        // A bucket that has been full since the past holds one burst, and not what it would have collected since.
         let begin = self.full_at.max(now);
         let used = (begin - now).as_nanos().div_ceil(interval.as_nanos());
         let free = u128::from(burst).saturating_sub(used);

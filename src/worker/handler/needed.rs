@@ -1,6 +1,6 @@
 //! Which attributes the layers of a worker read, so that a service without attributes can be refused when the worker is built.
 //!
-//! A layer may be inside another one whose type the worker does not know. So a layer says what it reads while the worker applies
+//! A layer may be inside another one whose type the worker does not know. So a layer reports what it reads while the worker applies
 //! its layers, which is all on one thread.
 
 use std::cell::RefCell;

@@ -120,6 +120,8 @@ impl Isolation {
         if !self.mode.single_poller {
             sleep_until(self.gather()).await;
         }
+        // Closed before waiting: new polls must not begin while the last ones are waited for, or the wait might never
+        // end.
         let closed = self.close_at_once();
         self.when(|state| (state.batch_polls == 0).then_some(())).await;
         closed
@@ -158,6 +160,7 @@ impl Isolation {
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
+            // Registered before looking, so that a change between the two is not missed.
             changed.as_mut().enable();
             if let Some(decided) = decide(&mut self.lock()) {
                 return decided;

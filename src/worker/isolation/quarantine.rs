@@ -139,6 +139,8 @@ impl Quarantine {
         match self.named.remove(&sequence) {
             Some(Suspect { innocent_at: Some(before), .. }) => self.spared = attempt == Some(before),
             Some(Suspect { innocent_at: None, .. }) => {}
+            // The service counts failures for the failed message alone, so it is enough to see as many messages as
+            // failed.
             None if self.spared => {
                 let free = self.named.iter().find(|(_, suspect)| suspect.leases.own <= now);
                 let any = free.map(|(sequence, _)| *sequence);
@@ -147,6 +149,7 @@ impl Quarantine {
             None => {}
         }
         if self.fifo {
+            // On a FIFO queue nothing later is delivered while an earlier message is unsettled.
             self.named.retain(|suspect, _| *suspect > sequence);
         }
     }

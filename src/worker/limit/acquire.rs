@@ -22,12 +22,14 @@ pub(crate) async fn acquire_up_to<T>(freed: &Notify, mut take: impl FnMut(bool) 
     loop {
         let freed = freed.notified();
         tokio::pin!(freed);
+        // Registered before looking, so that capacity that becomes free between the two is not missed.
         freed.as_mut().enable();
         let free = match take(gathered.is_some_and(|until| until <= Instant::now())) {
             Ok(taken) => return taken,
             Err(free) => free,
         };
         if free == 0 {
+            // Another task took what was free, so the time for gathering begins with the next free capacity.
             gathered = None;
             freed.await;
         } else {

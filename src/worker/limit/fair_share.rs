@@ -125,6 +125,7 @@ impl FairShare {
         let member = MemberState { weight, messages: 0, bytes: 0, wants: 0, turn: 0, left: false };
         self.reserved = self.reserved.plus(member.reserved());
         self.weights += u64::from(weight);
+        // Numbers are used again, because a process that adds and removes workers for years must not grow with them.
         if let Some(place) = self.vacant.pop()
             && let Some(vacant) = self.members.get_mut(place)
         {
@@ -190,6 +191,7 @@ impl FairShare {
     /// others get their guaranteed message.
     pub(super) fn grant(&self, to: usize, want: usize) -> usize {
         let Some(member) = self.members.get(to) else { return 0 };
+        // Without this one message a worker could starve, or wait for the long poll of an idle one to end.
         let sure = usize::from(member.is_sure()).min(want);
         let mut queue = self.queue.iter();
         if queue.next().is_none_or(|place| place.member != to) {
@@ -201,12 +203,15 @@ impl FairShare {
             return 0;
         }
         let fair = queue.next().map_or(usize::MAX, |next| self.up_to(to, next.rank));
+        // At least as much as is worth a request: members on the same level would otherwise take single messages in
+        // turn.
         want.min(free.messages + sure).min(fair.max(self.enough(to)))
     }
 
     /// The number of further messages that a member may have until a member of this rank would be before it.
     fn up_to(&self, member: usize, rank: Rank) -> usize {
         let Some(of) = self.members.get(member) else { return 0 };
+        // With strict sharing a member with a smaller weight never comes first, however much this one holds.
         if self.rank(of).weight != rank.weight {
             return usize::MAX;
         }
@@ -232,10 +237,12 @@ impl FairShare {
     pub(super) fn change(&mut self, of: usize, change: impl FnOnce(&mut MemberState)) {
         let turn = self.take_turn();
         let Some(place) = self.place(of) else { return };
+        // Removed before the change: the rank is the key in the queue, and the change may alter it.
         self.queue.remove(&place);
         let Some(member) = self.members.get_mut(of) else { return };
         let (messages, before, waited) = (member.messages, member.reserved(), member.wants > 0);
         change(member);
+        // A member that waits already keeps its turn, or it would fall behind with each change.
         if !waited {
             member.turn = turn;
         }
@@ -260,6 +267,8 @@ impl FairShare {
 
     fn rank(&self, member: &MemberState) -> Rank {
         let part = |used: usize, of: usize| used as u128 * FULL_SHARE / of.max(1) as u128;
+        // The larger of the two parts, because a member with a few large messages holds as much as one with many
+        // small ones.
         let used = part(member.messages, self.max.messages).max(part(member.bytes, self.max.bytes));
         match self.sharing {
             Sharing::Weighted => Rank { weight: Reverse(0), used: used / u128::from(member.weight.max(1)) },

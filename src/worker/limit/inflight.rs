@@ -138,6 +138,7 @@ impl InflightLimiter {
     pub(crate) async fn reserve(self: &Arc<Self>, want: usize) -> Reservation {
         let mut room = self.reserve_own(want).await;
         if let Some(membership) = self.membership.get() {
+            // The own limit first: capacity of the shared one must not be held while this worker has no use for it.
             let waits = WaitsAtShared::new(&self.waits_at_shared, room.messages());
             let claim = membership.take(room.messages()).await;
             drop(waits);
@@ -161,13 +162,18 @@ impl InflightLimiter {
     fn try_reserve(self: &Arc<Self>, want: usize, any: bool) -> Result<Reservation, usize> {
         let mut state = self.lock();
         let free = state.free().min(want);
+        // A fifth of the limit is worth a request. Polling for each message that ends would cost a request for each
+        // message.
         let enough = want.min(state.limit().div_ceil(5)).max(1);
         if free == 0 || (free < enough && !any) {
+            // Kept for `give_back`, so that a message that ends wakes the waiting poll only if that is of use.
             state.awaited = Some(enough);
             return Err(free);
         }
         state.awaited = None;
         state.messages += free;
+        // The poll may bring this much. The rest is given back once the sizes are known; reserving less would let
+        // polls that are in flight together exceed the limit.
         state.bytes += MAX_BYTES;
         Ok(Reservation { limiter: Arc::clone(self), messages: free, bytes: MAX_BYTES, claim: None })
     }
@@ -186,6 +192,7 @@ impl InflightLimiter {
     /// Limits the messages in flight to `messages` until the cap is dropped.
     pub(crate) fn cap_concurrency(self: &Arc<Self>, messages: usize) -> ConcurrencyCap {
         let number = self.change_limit(|state| {
+            // A cap has a number, because several caps may have the same value and end at different times.
             let number = state.caps.keys().next_back().map_or(0, |last| last + 1);
             state.caps.insert(number, messages);
             number
@@ -221,6 +228,7 @@ impl InflightLimiter {
 
     /// Messages in flight, including the capacity that polls have reserved, but for capacity that still waits at the shared limit.
     pub(crate) fn in_flight(&self) -> usize {
+        // The two numbers are not read together, so the difference may be off for a moment.
         self.lock().messages.saturating_sub(self.waits_at_shared.load(Relaxed))
     }
 
@@ -375,6 +383,8 @@ impl BatchPermits {
     /// Releases the capacity of the message at a position. Dropping its permit later releases nothing more.
     pub(crate) fn free(&self, position: usize) {
         let Some(PermitState { bytes, freed, claim }) = self.permits.get(position) else { return };
+        // Once only: the batch frees the capacity of a stuck handler, and the permit is dropped when the handler ends
+        // after all.
         if !freed.swap(true, Relaxed) {
             self.limiter.release(1, *bytes);
             drop(claim.lock().unwrap_or_else(PoisonError::into_inner).take());

@@ -11,6 +11,9 @@ use tokio::time::Instant;
 const WARNING_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Counts what happened since the last warning about it.
+///
+/// One line a minute with the number of cases is enough, because every case has the same cause, such as a missing dead-letter queue.
+/// The server's `log_limit` admits ten, because each of its lines names another peer, key or message.
 #[derive(Debug, Default)]
 pub(crate) struct Occasionally(Mutex<Unreported>);
 

@@ -58,6 +58,7 @@ pub(crate) async fn settle(
     if let Some(Failure { pause: Some(pause), .. }) = reported.fails().then(|| batch.failure(reported.done)).flatten() {
         wait_before_reporting(context, pause, lease).await;
     }
+    // Counted from here on, so that a backlog of acknowledgements holds back polls.
     let _pending = context.acks.begin();
     let mut answer = send(context, batch, ledger, reported, lease).await;
     // A refusal has changed nothing. For example, the queue has lost its dead letters, or another replica of the
@@ -92,6 +93,7 @@ async fn isolated<'a>(context: &'a Context, batch: &Deliveries, reported: Settle
     let mut closed = closed.unwrap_or_else(|_| context.isolation.close_at_once());
     let own = lease.ends_at();
     let failed = batch.messages().iter().skip(reported.done).map(MessageTrace::of).collect();
+    // Before the request, because its reply may be lost, and then the messages may come back all the same.
     closed.quarantine(failed, LeaseEnds { own, others: own + others_leases(context) });
     closed
 }
@@ -162,6 +164,7 @@ async fn send(
             context.isolation.suspect(&failed, Instant::now() + others_leases(context));
         }
     }
+    // Only now may polls for batches begin again: the quarantine is in force.
     drop(closed);
     spans::acked(&span, &classify(&answer));
     answer

@@ -54,10 +54,13 @@ pub(crate) async fn run(context: Arc<Context>, batch: ConsumedBatch) {
     let lease = batch.lease;
     let mut work = BatchRun::begin(context.clone(), batch);
     let settlement = work.until_due(lease).await;
+    // Before the acknowledgement is sent: a message that has not started is redelivered, and must not start here as
+    // well.
     work.deliveries.signals().settled.cancel();
     work.runs.spawn_waiting();
     work.remember_reasons(settlement);
     let settling = ack::settle(&context, &work.deliveries, &work.ledger, settlement, lease);
+    // A panic of the user's transport must not end the task, because handlers still run and hold capacity.
     let settled = work.watched(AssertUnwindSafe(settling).catch_unwind(), lease).await;
     let gone = settled.unwrap_or_else(|panic| unsettled(&context, panic));
     work.settled(gone, settlement);
@@ -139,9 +142,11 @@ impl BatchRun {
             permits,
             stuck: HashSet::new(),
         };
+        // Held until the batch has ended, because a redelivery that arrives meanwhile has to find the run here, or its success.
         work.context.records.runs.hold(work.context.records.dedup_identities(work.deliveries.messages()));
         // A batch handler takes the messages of an ordered batch in one call.
         if work.context.settings.ordering.is_batch() && collector.is_none() {
+            // Taken from the end, which costs nothing however long the batch is.
             jobs.reverse();
             work.queued = jobs;
         } else {
@@ -168,6 +173,8 @@ impl BatchRun {
                 biased;
                 Some(ended) = self.runs.next() => {
                     self.record(&ended);
+                    // All at once, because quick handlers end together, and the acknowledgement is due after the last
+                    // one.
                     while let Some(ended) = self.runs.ended() {
                         self.record(&ended);
                     }

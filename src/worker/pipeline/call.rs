@@ -61,11 +61,13 @@ pub(crate) async fn together(
     mut joined: PendingCall,
 ) -> Option<CallOutcome> {
     let signals = delivery.signals();
+    // A message must not use up the time that its call needs by waiting for others.
     let linger_until = joined.linger_until.map(|until| until.min(delivery.deadline() - context.call_budget()));
     let mut open = true;
     loop {
         tokio::select! {
             biased;
+            // First, so that an outcome which has arrived counts, even if the time is over at the same moment.
             called = &mut joined.answer => return called.ok(),
             () = signals.stop.cancelled(), if !joined.stop.is_cancelled() => {
                 if joined.withdraw() {
@@ -201,6 +203,7 @@ async fn unless_stopped<F: Future>(context: &Context, call: F, stop: &Cancellati
     };
     tokio::select! {
         biased;
+        // First, so that a result counts even in the moment of the stop.
         answer = call => Some(answer),
         () = stop.cancelled() => None,
         () = timeout => None,

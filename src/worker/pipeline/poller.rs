@@ -210,6 +210,7 @@ impl Poller {
         let sent = Instant::now();
         let span = spans::receive(&context.origin);
         let answer = context.source.receive(asked, wait, ack_wait, &poll.id).instrument(span.clone()).await;
+        // Answered: neither a pause nor a failing acknowledgement has to ask the service to end it.
         drop(poll);
         let took = sent.elapsed();
         match answer {
@@ -239,6 +240,7 @@ impl Poller {
             }
             Err(error) => {
                 spans::refused(&span, &error);
+                // Before the pause, so that another poll can use the capacity meanwhile.
                 drop(permit);
                 self.failed(error).await
             }

@@ -100,6 +100,7 @@ async fn verdict(context: &Arc<Context>, job: &mut Job) -> Verdict {
             return Verdict::NotStarted;
         }
     };
+    // Asked after waiting for an earlier run of the message, because that may have used up the last attempt just now.
     if let Some(report) = context.failure.exhausted.recall(job.delivery.message()) {
         return fail_again(context, &job.delivery, report);
     }
@@ -135,6 +136,7 @@ async fn while_others_proceed<T>(
     waiting: impl Future<Output = T>,
 ) -> T {
     tokio::pin!(waiting);
+    // Usually there is nothing to wait for. Stepping aside would then start the call without this message.
     if let Poll::Ready(ready) = futures_util::poll!(&mut waiting) {
         return ready;
     }

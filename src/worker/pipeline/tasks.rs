@@ -138,6 +138,7 @@ impl TaskQueue {
     /// Releases the permits of runs that have ended, and wakes the batch.
     fn notify(&self) {
         let freed: Vec<_> = self.lock().ended.iter_mut().filter_map(|ended| ended.permit.take()).collect();
+        // Outside of the lock, because releasing capacity takes other locks and wakes the poller.
         drop(freed);
         self.changed.notify_one();
     }
@@ -170,6 +171,7 @@ async fn run_queue(context: Arc<Context>, queue: Arc<TaskQueue>) {
         match futures_util::poll!(&mut run) {
             Poll::Ready(verdict) => ending.verdict = verdict,
             Poll::Pending => {
+                // Before waiting: the runs that have ended must not wait for this one.
                 queue.notify();
                 spawn_next(&context, &queue);
                 ending.verdict = run.await;

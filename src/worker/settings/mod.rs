@@ -55,7 +55,7 @@ pub(crate) struct Settings {
     pub(crate) rate_limit: Option<Rate>,
     pub(crate) remember: bool,
     pub(crate) unique_key: Option<UniqueKey>,
-    /// The attempts that the worker counts; `None` for no limit of its own.
+    /// The attempts that the worker counts; `None` if only the service limits them.
     pub(crate) max_attempts: Option<u32>,
     pub(crate) on_stuck: OnStuck,
 }

@@ -46,7 +46,7 @@ struct ScheduleView {
     paused: bool,
     /// `active`, `paused`, `late`, `ended` or `waiting`.
     state: &'static str,
-    /// What is wrong, with the remedy.
+    /// The problem, with the remedy.
     #[serde(skip_serializing_if = "Option::is_none")]
     problem: Option<String>,
     message: Box<RawValue>,
@@ -94,7 +94,7 @@ pub(super) async fn list(State(app): State<Arc<AppState>>, query: Query) -> Resp
     answer(all(&app, &query).await)
 }
 
-/// The schedules that are in force, and those that wait for their queue.
+/// The schedules that are in force, and the schedules that wait for their queue.
 async fn all(app: &AppState, query: &Query) -> Result<Vec<ScheduleView>, ApiError> {
     let in_force = matching(app, query).await?;
     let mut views = in_force.iter().map(view).collect::<Result<Vec<_>, _>>()?;
@@ -246,7 +246,10 @@ fn waiting_view(WaitingSchedule { project, start, reason }: &WaitingSchedule) ->
     })
 }
 
-/// The state of a schedule, and what is wrong with it.
+/// The state of a schedule and its problem, for programs.
+///
+/// The dashboard has other texts, in the language of the visitor and also about the last day. Both follow the same facts: the
+/// broker judges what is late.
 fn state(schedule: &ScheduleOverview) -> (&'static str, Option<String>) {
     if schedule.is_paused {
         return ("paused", None);

@@ -151,7 +151,7 @@ pub(crate) struct Slowed {
 }
 
 impl WrongTries {
-    /// What they mean for the next wrong password; `None` if its answer is not delayed.
+    /// The delay for the next wrong password; `None` if its answer is not delayed.
     #[cfg_attr(not(feature = "dashboard"), allow(dead_code, reason = "the dashboard shows it"))]
     fn slowed(&self, now: Instant) -> Option<Slowed> {
         let is_recent = self.latest.is_some_and(|latest| now.duration_since(latest) < FORGET_AFTER);

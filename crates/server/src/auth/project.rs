@@ -98,7 +98,7 @@ impl Project {
 pub struct StartSchedule {
     /// The name of the queue to which it sends.
     pub queue: String,
-    /// What it sends, and when.
+    /// The message and the times.
     pub schedule: NewSchedule,
 }
 

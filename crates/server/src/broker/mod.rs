@@ -378,7 +378,7 @@ pub trait Broker: Sealed + fmt::Debug + Send + Sync + 'static {
         Err(BrokerError::NotOffered("jobs that other servers continue".into()))
     }
 
-    /// The jobs of all servers, after this server has taken over those of servers that are gone.
+    /// The jobs of all servers, after this server has taken over the jobs of servers that are gone.
     #[doc(hidden)]
     async fn kept_jobs(&self) -> Result<Vec<KeptJob>, BrokerError> {
         Err(BrokerError::NotOffered("jobs that other servers continue".into()))

@@ -120,7 +120,7 @@ pub struct NewSchedule {
     pub cron: String,
     /// The time zone in which `cron` is read, a name of the IANA database. Default: `UTC`.
     pub timezone: String,
-    /// What it sends.
+    /// The message that it sends.
     pub message: ScheduledMessage,
     /// What happens to missed ticks. Default: [`MissedTicks::Once`].
     pub missed: MissedTicks,
@@ -166,7 +166,7 @@ pub struct ScheduleOverview {
     pub queue: QueueId,
     /// The name of that queue.
     pub queue_name: String,
-    /// What it sends, and when.
+    /// The message and the times.
     pub schedule: NewSchedule,
     /// Where it comes from.
     pub source: ScheduleSource,

@@ -62,7 +62,7 @@ impl ScheduleError {
         self.property
     }
 
-    /// What is wrong with it and what is allowed, without the name of the property.
+    /// The mistake and the allowed values, without the name of the property.
     pub fn mistake(&self) -> &str {
         &self.mistake
     }
@@ -122,7 +122,7 @@ fn parse(cron: &str) -> Result<Cron, ScheduleError> {
     parser().parse(cron).map_err(|_| ScheduleError::new("cron", mistake(cron)))
 }
 
-/// What is wrong with an expression: its number of fields, or the first wrong one.
+/// The mistake in an expression: its number of fields, or the first wrong field.
 fn mistake(cron: &str) -> String {
     let fields: Vec<&str> = cron.split_whitespace().collect();
     let (shown, count) = (excerpt(cron), fields.len());

@@ -100,7 +100,7 @@ fn push<const N: usize>(ring: &mut VecDeque<[u32; N]>, sample: [u32; N], range: 
     if ring.len() >= range.length() {
         ring.pop_front();
     } else if ring.len() == ring.capacity() {
-        // Doubling by itself would end at nearly twice the length.
+        // Doubling alone would end at nearly twice the length.
         ring.reserve_exact(ring.len().max(60).min(range.length() - ring.len()));
     }
     ring.push_back(sample);

@@ -201,7 +201,7 @@ async fn serve_encrypted<S: HttpService>(
     connection: Arc<ConnectionState>,
     stopping: CancellationToken,
 ) {
-    // In a box of its own, whose memory is free after the handshake.
+    // In a separate box, whose memory is free after the handshake.
     let handshake = Box::pin(timeout(limits.head_timeout, tls.acceptor().accept(stream)));
     let handshake = stopping.run_until_cancelled(connection.displaced.run_until_cancelled(handshake));
     match handshake.await.flatten() {

@@ -44,7 +44,7 @@ struct InForce {
     /// The settings, for the dashboard.
     #[cfg(feature = "dashboard")]
     config: Option<Arc<Config>>,
-    /// Where its values were set, and what is to be said about it.
+    /// The origins of its values, and its warnings.
     #[cfg(feature = "dashboard")]
     sources: Arc<ConfigurationSources>,
 }
@@ -55,7 +55,7 @@ struct InForce {
 pub(crate) struct ConfigurationSources {
     /// The origin of each value by its key: a place in a file, a variable, a flag, or `default`.
     origins: BTreeMap<String, String>,
-    /// What is probably not meant, each with the remedy.
+    /// Settings that are probably not meant, each with the remedy.
     pub(crate) warnings: Vec<String>,
 }
 

@@ -73,7 +73,7 @@ pub(crate) enum AdminCommand {
     DeleteTags(QueueId, Vec<(String, Option<String>)>),
     FixRule(CursorId, LabelFilter),
     ChangeQueue(QueueId, QueueChange),
-    /// Adds or replaces a schedule. The committer sets when it was created and whether it is paused. The time is that of the wall
+    /// Adds or replaces a schedule. The committer sets when it was created and whether it is paused. The time is read from the wall
     /// clock, in Unix milliseconds.
     SetSchedule(QueueId, Box<ScheduleRow>, i64),
     RemoveSchedule(QueueId, String, ScheduleSource),

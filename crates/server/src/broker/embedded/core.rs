@@ -99,6 +99,7 @@ impl Core {
         if state.lost.is_none() {
             tracing::error!(%error, "the store no longer belongs to this process; calls that reach it from now on are refused");
             state.lost = Some(Arc::new(AlreadyLogged(error.cause().clone())));
+            // Calls that wait would otherwise wait until their time is over for messages that another process may have now.
             state.wake_all();
         }
     }

@@ -62,6 +62,9 @@ impl StoreHealth {
     }
 
     /// Waits for the end of commits, and records each one that the store has not answered for [`STUCK_AFTER`].
+    ///
+    /// Not by [`watch`] for each commit, because one blocking task makes many of them in turn: the time counts from the begin of
+    /// the commit that is under way, and not from the begin of the task.
     pub(crate) async fn watch_commits<T>(
         &self,
         commits: impl Future<Output = T>,
@@ -154,7 +157,7 @@ impl StoreHealth {
     }
 }
 
-/// Waits for an answer of the store, and calls `on_stuck` if none arrives within [`STUCK_AFTER`].
+/// Waits for one answer of the store, and calls `on_stuck` if it does not arrive within [`STUCK_AFTER`].
 pub(crate) async fn watch<T>(answer: impl Future<Output = T>, on_stuck: impl FnOnce()) -> T {
     let mut answer = pin!(answer);
     match timeout(STUCK_AFTER, &mut answer).await {

@@ -181,7 +181,7 @@ impl Scene {
         self.take_up_to(10, wait).await
     }
 
-    /// Leases at most so many messages.
+    /// Leases at most this many messages.
     async fn take_up_to(&self, max_messages: usize, wait: u64) -> Result<Vec<LeasedMessage>, BrokerError> {
         let request = LeaseRequest {
             max_messages,

@@ -32,7 +32,7 @@ use crate::{
 };
 use dms_protocol::internal::text::cut;
 
-/// The maximum number of reasons with errors that are told apart.
+/// The maximum number of reasons with errors that are listed.
 const MAX_CAUSES: usize = 50;
 /// The maximum length of an error in a row, in bytes.
 const MAX_ERROR: usize = 200;

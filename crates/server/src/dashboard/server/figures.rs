@@ -107,7 +107,7 @@ impl Pages {
     }
 }
 
-/// Changes when rows or problems come or go. The page then offers to be loaded again, because it never moves by itself.
+/// Changes when rows or problems come or go. The page then offers to be loaded again, because a page never moves on its own.
 fn version(snapshot: &Snapshot, findings: &[Finding]) -> String {
     let mut hash = DefaultHasher::new();
     for queue in &snapshot.queues {
@@ -220,7 +220,7 @@ impl Finding {
         }
     }
 
-    /// What is wrong and what to do about it.
+    /// A problem and its remedy.
     fn texts(&self, t: &Texts) -> (String, String) {
         match self {
             Self::NotServing(error) => (fill(t.not_serving, &[error]), t.not_serving_remedy.to_owned()),

@@ -35,7 +35,7 @@ type Sample = [u32; 8];
 /// The names of the numbers of a sample: messages by their state, rates per second, the age of the oldest in seconds, waiting calls.
 const COLUMNS: [&str; 8] = ["ready", "leased", "delayed", "dead", "in", "out", "oldest", "polls"];
 
-/// A number of a sample that is read by itself.
+/// A number of a sample that is read alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
 pub(crate) enum Column {

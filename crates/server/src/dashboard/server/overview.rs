@@ -109,7 +109,7 @@ fn cells(
     let has_dead = group.group.available_dead_letters.unwrap_or(0) > 0;
     html! {
         td data-label=(t.group) {
-            // On narrow screens each row is a card of its own, without the cell of the queue.
+            // On narrow screens each row is a separate card, without the cell of the queue.
             a href=(ui.url(&page)) { @if is_further { span.narrow { (queue.queue.name) " / " } } (group.group.name) }
         }
         td.num data-label=(t.entering) { span { (cell("in")) "/s" } }

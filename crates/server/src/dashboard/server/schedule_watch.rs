@@ -40,7 +40,7 @@ struct Missed {
     rose_ms: Option<i64>,
 }
 
-/// What is wrong with a schedule.
+/// The problem of a schedule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum ScheduleTrouble {
     /// It is not in force, because of this.
@@ -120,7 +120,7 @@ impl Missed {
     }
 }
 
-/// What is wrong with a schedule now, the worst first.
+/// The worst problem of a schedule now.
 fn trouble(schedule: &ScheduleOverview, missed: &Missed, now_ms: i64) -> Option<ScheduleTrouble> {
     if schedule.is_paused {
         return None;

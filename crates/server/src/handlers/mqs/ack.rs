@@ -10,7 +10,7 @@ use crate::{
 };
 use dms_protocol::limits;
 
-/// The body has `messages` where that of the DMS API has `message`, and none of its extensions.
+/// The body has `messages` where the DMS API has `message`, and none of its extensions.
 const FORM: AckForm = AckForm { member: "messages", most: limits::MAX_MESSAGES, extensions: false };
 
 /// `POST /v1/topic/{topic}/group/{group}/messages`.

@@ -94,6 +94,8 @@ impl DiskStore {
         let file = self.files.get(at.segment).map_err(StoreError::new)?;
         let mut frames = FrameReader::from(&file, log, at.offset).map_err(StoreError::new)?;
         let mut moved = Frame::empty(log, STEP_BYTES);
+        // A bounded piece at a time, so that one frame of moved messages does not keep the commits of clients waiting
+        // for the log.
         while frames.offset - at.offset < STEP_BYTES as u64 {
             let begin = Position { segment: at.segment, offset: frames.offset };
             let (items, more) = items_at(&mut frames).map_err(StoreError::new)?;

@@ -48,6 +48,8 @@ impl Claim {
     pub(crate) fn existing(config: &PostgresConfig) -> Result<Self, PostgresError> {
         let runtime = Arc::new(Runtime::start()?);
         runtime.block_on(within(TIMEOUT, async {
+            // Looked at before joining, because joining makes tables that are missing: a mistyped schema would be
+            // exported as an empty one.
             let session = Connector::new(config, "dms/export")?.connect().await?;
             match schema::exists_with_tables(&session, &config.schema).await? {
                 true => Ok(()),
@@ -93,6 +95,8 @@ impl Claim {
                 if shard.status == OwnerStatus::Alive {
                     let owner = shard.owner.id.as_deref().and_then(|id| view.member(id));
                     owners.push(owner.map_or_else(String::new, |owner| owner.name.clone()));
+                // A shard whose server has just crashed is still alive by its row. It is looked at again with each
+                // view until the limit.
                 } else if let Some(duty) = self.member.take_away(shard).await? {
                     taken.insert(shard.shard, PgStore::open(&self.member, &duty).await?);
                 }

@@ -112,12 +112,16 @@ impl Watches {
             let watch = self.shards.entry(view.shard).or_insert_with(|| Watch::new(self.dead_after));
             view.status = watch.look(me, &view.owner, now);
         }
+        // A server that registers again has a new id, so the old ones would collect here.
         self.members.retain(|id, _| rows.members.iter().any(|peer| peer.id == *id));
         for peer in &mut rows.members {
+            // The time begins when this server sees the other for the first time, because it cannot know how long ago
+            // the beat was.
             let (beat, since) = self.members.entry(peer.id.clone()).or_insert((peer.beat, now));
             if *beat != peer.beat {
                 (*beat, *since) = (peer.beat, now);
             }
+            // Never this server itself: that it reads the rows shows that it is alive.
             peer.is_silent = peer.id != me && now.since(*since) >= self.dead_after;
         }
         ClusterView { members: rows.members.into(), shards: rows.shards.into(), is_replicated: rows.is_replicated }
@@ -140,6 +144,8 @@ impl Rows {
                 cluster.shards.iter().find(|seen| seen.shard == view.shard && seen.owner.epoch == view.owner.epoch);
             view.status = match (&view.owner.id, earlier) {
                 (None, _) => OwnerStatus::Free,
+                // Judged dead in the same epoch: a new owner has a new epoch, and nothing is known about its life
+                // yet.
                 (Some(_), Some(seen)) if seen.status == OwnerStatus::Dead => OwnerStatus::Dead,
                 _ => OwnerStatus::Alive,
             };

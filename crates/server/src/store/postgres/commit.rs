@@ -88,6 +88,7 @@ impl Delayed {
     }
 
     fn purge(&mut self, queue: StreamId, below: u64) {
+        // As in `end`: rows of this same commit cannot be deleted by its statement, so they are not inserted.
         self.rows.retain(|(of, seq), _| *of != queue || *seq >= below);
         self.purged.push((queue, below));
     }
@@ -111,6 +112,8 @@ impl<'a> Batch<'a> {
         for record in records {
             match record {
                 Record::Appended(stream, message) => {
+                    // Collected from the whole commit, so that the messages of a stream share rows however the
+                    // records are mixed.
                     let messages = streams.entry(*stream).or_default();
                     if messages.is_empty() {
                         // The place of the change in their order; its numbers are known at the end.
@@ -130,6 +133,8 @@ impl<'a> Batch<'a> {
                         Record::DelayEnded(queue, _, seq) => delayed.end(*queue, *seq),
                         Record::DelayQueuePurged { delay_queue, below } => delayed.purge(*delay_queue, *below),
                         other => {
+                            // In the same statement, because a delayed message without its queue would be found by
+                            // nobody, and never deleted.
                             if let Some(queue) = delay_queue_of(other) {
                                 delayed.purge(queue, u64::MAX);
                             }
@@ -183,6 +188,8 @@ impl<'a> Batch<'a> {
                  AND parked.seq < t.below AND EXISTS (SELECT 1 FROM j))"
             );
         }
+        // Both counts, because a commit that changed nothing has one of two causes: another epoch, or an earlier try
+        // that took effect.
         sql + " SELECT (SELECT count(*) FROM fence), (SELECT count(*) FROM j)"
     }
 
@@ -285,10 +292,13 @@ enum CommitAttempt {
 impl PgStore {
     /// Commits records; see [`Store::commit`](crate::store::Store::commit).
     pub(crate) fn commit_records(&self, records: &[Record]) -> Result<(), StoreError> {
+        // Held until the outcome is known. The next commit has the next number, and its outcome would say nothing
+        // about this one.
         let mut commit_no = self.last_commit();
         let delay_queue_of = |record: &Record| self.delay_queue_of(record);
         let batch = Batch::new(self.log, *commit_no + 1, records, delay_queue_of).map_err(StoreError::refused)?;
         let began = std::time::Instant::now();
+        // One slot for the whole commit, the one of its latest message, so that a single INSERT has all of its rows.
         let slot = self.lock().slots.for_time(batch.newest_ms);
         // While this commit waits for too long, `may_serve` refuses new work.
         self.waits_since.store(Moment::now().nanos(), Ordering::Relaxed);
@@ -296,6 +306,7 @@ impl PgStore {
             self.make_table(slot).await?;
             self.decide(&batch, slot).await
         });
+        // Before the result is looked at: a commit that failed waits no more, and must not keep new work out.
         self.waits_since.store(0, Ordering::Relaxed);
         decided?;
         // Only now: a commit that failed left no row, so the next one has its number. The journal has no gaps.
@@ -330,6 +341,7 @@ impl PgStore {
         let sql = batch.sql(self.shard(), slot);
         let (began, mut wait, mut is_unsure) = (Instant::now(), RETRY.0, false);
         loop {
+            // Checked before each try: otherwise a commit whose outcome PostgreSQL never tells would be tried forever.
             if self.duty.is_lost() {
                 return Err(self.lost(is_unsure));
             }
@@ -345,6 +357,7 @@ impl PgStore {
             };
             match self.compared(&session, batch.commit_no).await {
                 Standing::Current => {}
+                // This commit may or may not be among the lost ones, so its callers are not told that it failed.
                 Standing::Gone if is_unsure => {
                     self.duty.lose();
                     return Err(StoreError::unsure(COMMITS_ARE_GONE));
@@ -385,8 +398,10 @@ impl PgStore {
                 CommitAttempt::NotPrimary if !is_unsure && began.elapsed() >= SEARCH => {
                     return Err(StoreError::new("no PostgreSQL server takes writes"));
                 }
+                // A failover is under way. The next connection looks for the new primary.
                 CommitAttempt::NotPrimary => {}
                 CommitAttempt::NoTable => {
+                    // Forgotten first, because `make_table` makes no table that is known to exist.
                     self.lock().slots.tables.remove(&slot);
                     match self.make_table(slot).await {
                         Ok(()) => continue,
@@ -422,6 +437,7 @@ impl PgStore {
                 return CommitAttempt::Unsure(OVERTAKEN.to_owned());
             }
         };
+        // Before the answer is looked at, because the warning that a standby was not waited for comes with a success.
         if session.warnings() != warnings {
             return CommitAttempt::Unsure("PostgreSQL warned that the commit may not be replicated".to_owned());
         }
@@ -462,6 +478,7 @@ async fn pause(wait: &mut Duration) {
 
 /// Classifies an error. Nothing was changed for certain only if the session goes on after it.
 fn judge(error: &tokio_postgres::Error) -> CommitAttempt {
+    // The connection broke. The statement may have arrived, and its answer is lost.
     let Some(said) = error.as_db_error() else { return CommitAttempt::Unsure(describe(error)) };
     if *said.code() == SqlState::READ_ONLY_SQL_TRANSACTION {
         return CommitAttempt::NotPrimary;

@@ -70,6 +70,7 @@ impl Connector {
             let file = config.ca_file.clone().unwrap_or_default();
             PostgresError::Authorities { file, reason }
         })?;
+        // No host has this number: none has failed yet.
         let avoid = AtomicUsize::new(usize::MAX);
         Ok(Self { hosts, tls, schema: config.schema.clone(), avoid, warned: AtomicBool::new(false) })
     }
@@ -97,6 +98,7 @@ impl Connector {
             None
         };
         let mut session = match timeout(CONNECT_TIMEOUT, race).await {
+            // The other tries end here: dropping them closes their sockets.
             Ok(Some(session)) => session,
             Ok(None) => return Err(self.unreachable(&reasons)),
             Err(_) => {
@@ -340,6 +342,7 @@ impl Link {
     pub(crate) async fn give_up(&self, session: &Arc<Session>) {
         let mut held = self.session.lock().await;
         self.connector.avoid(session);
+        // Another caller may have given it up before, and the session that took its place is not to blame.
         if held.as_ref().is_some_and(|current| Arc::ptr_eq(current, session)) {
             *held = None;
         }

@@ -48,6 +48,7 @@ pub(super) enum Proof {
 impl PgStore {
     /// Compares a server with the commits that were answered, of which `known` is the last.
     pub(super) async fn standing(&self, session: &Session, known: u64) -> Standing {
+        // Both, because rows of the journal are deleted once the image has them.
         let asked = "SELECT (SELECT epoch FROM shard WHERE id = $1), GREATEST((SELECT commit_no FROM image WHERE shard = $1), \
                      (SELECT max(commit_no) FROM journal WHERE shard = $1))";
         let found = async {
@@ -140,6 +141,7 @@ impl PgStore {
     async fn reader(&self, proof: Proof) -> Result<Arc<Session>, StoreError> {
         let (began, mut wait) = (Instant::now(), RETRY.0);
         loop {
+            // The servers are compared in each round: a failover may move either connection between two of them.
             let writer = self.commits.get().await.map_err(StoreError::new)?;
             let reader = self.reads.get().await.map_err(StoreError::new)?;
             let known = self.lock().images.commit_no;

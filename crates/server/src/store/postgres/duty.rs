@@ -160,6 +160,8 @@ impl Watch {
             return OwnerStatus::Free;
         }
         match &self.seen {
+            // Any change of the row is a sign of life. Only equality counts, measured with this server's clock:
+            // clocks of other machines, and of PostgreSQL, may be wrong or jump.
             Some((seen, since)) if seen == owner => match now.since(*since) >= self.dead_after {
                 true => OwnerStatus::Dead,
                 false => OwnerStatus::Alive,

@@ -145,6 +145,7 @@ impl Images {
         while let Some(first) = self.keys.first_entry().filter(|first| first.key().0 <= now_ms) {
             self.dirty.keys.insert(first.remove_entry().0);
         }
+        // The number of the commit that is being taken in: `commit_no` follows when all of its changes are applied.
         let key = (keys.until_ms(), self.commit_no + 1);
         self.keys.insert(key, keys.clone());
         self.dirty.keys.insert(key);
@@ -237,6 +238,8 @@ impl Images {
     /// Removes the streams and cursors of a queue or group, which have its number and the next one.
     fn remove_pair(&mut self, number: u32) {
         for number in [number, number + 1] {
+            // Only what was there is marked. A queue has two streams and no cursor, a group has one stream and two
+            // cursors.
             if self.streams.remove(&StreamId(number)).is_some() {
                 self.dirty.streams.insert(StreamId(number));
             }
@@ -315,6 +318,8 @@ impl Images {
     fn change_page(&mut self, cursor: CursorId, page: u64, change: impl FnOnce(&mut SettledPage)) {
         let Some(image) = self.cursors.get(&cursor).filter(|image| page >= image.page) else { return };
         let start = image.start;
+        // Only pages with settled messages are kept, so a cursor that has not begun costs nothing, however long its
+        // stream is.
         change(self.pages.entry((cursor, page)).or_insert_with(|| untouched_page(start, page)));
         self.dirty.pages.insert((cursor, page));
     }
@@ -335,6 +340,7 @@ impl Images {
 
     fn expire(&mut self, stream: StreamId, low: u64) {
         self.change_stream(stream, |stream| stream.low = stream.low.max(low));
+        // Nobody settles expired messages any more, so their pages would stay forever.
         let cursors = self.readers.get(&stream).cloned().unwrap_or_default();
         cursors.into_iter().for_each(|cursor| self.move_cursor(cursor, low));
     }

@@ -191,6 +191,8 @@ impl Rows {
             session.execute(sql, &[&duty.shard, &sent_keys.0, &sent_keys.1]).await?;
         }
         self.upsert(session, duty.shard).await?;
+        // In the same transaction as the rows. A number that is behind them would have a take-over apply commits
+        // twice, one that is ahead would lose them.
         let image = "UPDATE image SET commit_no = $2, next_number = $3 WHERE shard = $1";
         session.execute(image, &[&duty.shard, &big(self.commit_no), &i64::from(self.next_number)]).await?;
         session.batch("COMMIT").await?;
@@ -341,6 +343,7 @@ impl PgStore {
             let mut state = self.lock();
             let dirty = std::mem::take(&mut state.images.dirty);
             let rows = Rows::of(&state.images, &dirty);
+            // The rows stay marked, so that the next image has them.
             if rows.is_err() {
                 state.images.dirty.merge(dirty.clone());
             }
@@ -422,6 +425,7 @@ impl PgStore {
             let ran = timeout(TIMEOUT, run(&session)).await;
             match ran {
                 Ok(Ok(ran)) if session.warnings() == warnings => Ok(ran),
+                // Counts as failed: a failover could undo it, and what is done here again does no harm.
                 Ok(Ok(_)) => Err(StoreError::new("PostgreSQL warned that this may not be replicated")),
                 Ok(Err(error)) => {
                     self.upkeep.give_up(&session).await;

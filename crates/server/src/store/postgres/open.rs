@@ -198,6 +198,8 @@ impl Loader<'_> {
 
     /// Where the streams begin in a table, and where they end.
     async fn extents(&self, images: &Images, slot: Slot) -> Result<Vec<(StreamId, Extent)>, PostgresError> {
+        // Two look-ups in the index for each stream. Grouping the rows of a table by stream would read all of them,
+        // and there may be millions.
         let table = slots::table(self.shard, slot);
         let sql = format!(
             "SELECT t.number, a.first, z.first + z.n FROM unnest($2::bigint[]) t(number) \
@@ -266,6 +268,8 @@ impl Loader<'_> {
 
     /// When the first message of each stream entered, or a little earlier: the time of the row that it is in.
     async fn oldest(&self, images: &Images, slots: &Slots) -> Result<BTreeMap<StreamId, i64>, PostgresError> {
+        // One query for each table and not for each stream: while a shard is opened, all requests for its queues
+        // wait.
         let mut by_slot: BTreeMap<Slot, (Vec<i64>, Vec<i64>)> = BTreeMap::new();
         for (stream, image) in images.streams.iter().filter(|(_, image)| image.low < image.next) {
             if let Some(slot) = slots.of(*stream, image.low) {

@@ -85,6 +85,8 @@ impl PgStore {
                 }
             }
         }
+        // The tables have to reach up to the end that memory knows. Anything less is missing, and not the end of the
+        // stream.
         gathered.add_missing(self, stream, next..end);
         Ok(gathered.end(u64::MAX))
     }
@@ -94,6 +96,7 @@ impl PgStore {
         let state = self.lock();
         let image = state.images.streams.get(&stream)?;
         let from = from.max(image.low);
+        // Taken under one lock, so that the slots and the ends of the stream are those of the same commit.
         (from < image.next).then(|| (state.slots.from(stream, from), from, image.next))
     }
 
@@ -164,6 +167,7 @@ impl PgStore {
         let mut found: Vec<(Slot, Vec<u64>)> = Vec::new();
         for seq in seqs.iter().copied().filter(|seq| (image.low..image.next).contains(seq)) {
             let Some(slot) = state.slots.of(stream, seq) else { continue };
+            // The places come in order, and places and slots grow together, so those of one slot follow each other.
             match found.last_mut().filter(|(last, _)| *last == slot) {
                 Some((_, places)) => places.push(seq),
                 None => found.push((slot, vec![seq])),
@@ -203,6 +207,8 @@ impl PgStore {
         let mut next = from;
         for slot in slots {
             loop {
+                // A few rows at a time, because usually one of the first messages is not due, and that ends the
+                // search.
                 let chunks = self.times_from(slot, stream, next)?;
                 let Some(last) = chunks.last().map(|chunk| chunk.run.end()).filter(|last| *last > next) else { break };
                 for chunk in chunks {
@@ -271,6 +277,7 @@ impl PgStore {
         let mut gathered = Gathered::new(limit);
         let mut next = from;
         loop {
+            // This query has no limit of bytes, so it asks for few rows at a time.
             let rows = limit.messages.clamp(1, 64);
             let found = self.query(
                 Proof::Latest,
@@ -295,6 +302,7 @@ impl PgStore {
     fn delayed_places(&self, queue: StreamId, seqs: &[u64], mut gathered: Gathered) -> Result<ReadBatch, StoreError> {
         let sql =
             "SELECT seq, due_ms, payload FROM parked WHERE shard = $1 AND lot = $2 AND seq = ANY ($3) ORDER BY seq";
+        // As in `read_delayed`: few at a time, because the bytes are not limited.
         for places in seqs.chunks(16) {
             let places: Vec<i64> = places.iter().map(|place| big(*place)).collect();
             for row in &self.query(Proof::Latest, sql, &[&self.duty.shard, &i64::from(queue.0), &places])? {
@@ -397,6 +405,8 @@ impl Gathered {
                 break;
             }
         }
+        // Damaged messages behind the first one without room belong to the next read, or they would be reported
+        // twice.
         let before = full.err().unwrap_or(u64::MAX);
         let damaged = content.damaged.iter().filter(|one| places.contains(&one.seq) && one.seq < before);
         self.found.damaged.extend(damaged.cloned());

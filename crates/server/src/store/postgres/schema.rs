@@ -196,6 +196,7 @@ pub(crate) struct Tables {
 /// # Errors
 /// When the tables are of a later version or have another number of shards, or PostgreSQL refuses.
 pub(crate) async fn prepare(session: &Session, schema: &str, shards: Option<u32>) -> Result<Tables, PostgresError> {
+    // Looked at without the lock first: nearly every start finds tables that are up to date.
     let tables = match find(session, schema).await? {
         Some((VERSION, tables)) => tables,
         _ => {
@@ -213,6 +214,8 @@ pub(crate) async fn prepare(session: &Session, schema: &str, shards: Option<u32>
 }
 
 async fn migrate(session: &Session, schema: &str, shards: Option<u32>) -> Result<Tables, PostgresError> {
+    // Looked at again under the lock, because another server may have made or migrated the tables while this one
+    // waited for it.
     let found = find(session, schema).await?;
     let from = found.as_ref().map_or(0, |(version, _)| *version);
     if from == 0 && !exists(session, schema).await? {

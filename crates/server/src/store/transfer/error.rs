@@ -23,7 +23,7 @@ pub enum TransferError {
     /// The store failed.
     #[error("{what}: {reason}; run the same command again to continue")]
     Store {
-        /// What was done with it.
+        /// The operation that failed.
         what: String,
         /// Its error.
         reason: String,
@@ -66,7 +66,7 @@ pub enum TransferError {
     NoExport {
         /// The directory.
         dir: PathBuf,
-        /// What it is.
+        /// The kind of the directory.
         found: &'static str,
     },
     /// The export has not finished.
@@ -88,7 +88,7 @@ pub enum TransferError {
     NotEmpty {
         /// The directory.
         dir: PathBuf,
-        /// What it has.
+        /// Its content.
         found: String,
     },
     /// The target has a queue that the export has, too.

@@ -60,7 +60,7 @@ pub(crate) struct AppAnswer {
 }
 
 impl AppAnswer {
-    /// What is said of an answer that is a failure: the status and the beginning of the body.
+    /// The text about an answer that is a failure: the status and the beginning of the body.
     pub(crate) fn failure(&self) -> String {
         let text: String = String::from_utf8_lossy(&self.body).trim().chars().take(200).collect();
         let (status, colon) = (self.status, if text.is_empty() { "" } else { ": " });

@@ -167,6 +167,7 @@ impl BrokerState {
         let Some(queue) = self.queues.remove(id) else { return };
         self.creating.remove(&queue.row.number);
         queue.groups.iter().for_each(|group| self.drop_group(group));
+        // A queue that is created again under this name is another queue, which has seen no key yet.
         self.recent_keys.forget(queue.row.stream());
         self.schedules.forget(id);
         self.streams.remove(&queue.row.stream());
@@ -194,9 +195,12 @@ impl BrokerState {
         let Some(stream) = self.streams.get(&cursor.stream) else { return };
         self.dead_letters += settlement.dead.len() as u64;
         let (ended, of) = (cursor.settle(lease, settlement, stream.low), cursor.stream);
+        // Only the end that removes the lease from its cursor releases its memory and its receipts, or both would be
+        // counted twice.
         if let (Some(ended), Some(lease)) = (ended, lease) {
             self.remove_lease(number, lease, &ended);
         }
+        // A failed message is available again, and a FIFO queue may continue.
         touched.cursors.insert(number);
         self.schedule_settled_check(of);
     }

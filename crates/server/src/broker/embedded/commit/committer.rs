@@ -44,7 +44,7 @@ pub(crate) async fn run(core: Arc<Core>, requests: mpsc::UnboundedReceiver<Reque
             continue;
         }
         let busy = committer.clone();
-        // Its log lines go where those of this task go, which may be a subscriber of its thread alone, as in tests.
+        // Its log lines go to the subscriber of this task, which may be set for this thread alone, as in tests.
         let log = dispatcher::get_default(Clone::clone);
         // For as long as requests are waiting, so that a busy broker does not change threads twice for each commit. Not a thread of our
         // own: under a paused clock time stands still while a blocking task of tokio runs.
@@ -74,7 +74,7 @@ struct Committer {
 struct OpenRequests {
     /// What the store is committing.
     storing: Vec<Request>,
-    /// Groups that are committed next, each by itself.
+    /// Groups that are committed next, each alone.
     groups: VecDeque<Vec<Request>>,
     /// A request that did not fit into the last group, or that was waited for.
     next: Option<Request>,

@@ -67,12 +67,16 @@ impl<'a> Preparer<'a> {
                 records.push(self.retried(*stream, *group, message, *origin));
                 if let Some((original, cursor)) = original.as_ref().zip(self.state.cursors.get(&end.0)) {
                     let (seq, entered_ms) = self.place(cursor.stream);
+                    // The edited copy goes to the queue, and the original stays a dead letter, so that nothing of it
+                    // is lost.
                     let kept = StoredMessage { seq, entered_ms, ..StoredMessage::clone(original) };
                     records.push(Record::Appended(cursor.stream, Arc::new(kept)));
                 }
                 Ok(records)
             }
             Command::Skip(cursor, settlement) => Ok(match self.state.cursors.get(cursor) {
+                // The group may have been deleted since the messages were skipped. That is no error, because nobody
+                // waits for this.
                 Some(_) => vec![Record::Settled {
                     cursor: *cursor,
                     lease: None,
@@ -83,6 +87,7 @@ impl<'a> Preparer<'a> {
             }),
             Command::EndDelays { delay_queue, stream, due } => Ok(self.end_delays(*delay_queue, *stream, due)),
             Command::DropDelayed(delay_queue, due, seq) => Ok(match self.state.delay_queues.get(delay_queue) {
+                // Still damaged: it may have become readable, and must not be dropped then.
                 Some(queue) if queue.set_aside.contains(*seq) => {
                     vec![Record::DelayEnded(*delay_queue, *due, *seq)]
                 }
@@ -152,6 +157,7 @@ impl<'a> Preparer<'a> {
         let id = message.origin.unwrap_or_else(own);
         let until_ms = self.now_ms.saturating_add(whole_ms(key.window));
         self.keys.0.push(SentKey { queue: queue.stream(), key: key.key, id, until_ms });
+        // The state knows it only after the commit, and the next message of this commit may have the same key.
         self.ids.insert((queue.stream(), key.key), id);
     }
 
@@ -224,6 +230,8 @@ impl<'a> Preparer<'a> {
                 .get(lease)
                 .ok_or_else(|| BrokerError::UnknownReceipt("The lease has just ended.".to_owned()))?;
             let dead_after = cursor.dead.map(|(_, failures)| failures);
+            // Decided here and not when the acknowledgement arrived, because only here is it certain that the lease
+            // was not ended otherwise.
             let decision = ended.decide(ending, self.config.failure_counting, dead_after, self.now_ms);
             // The queue may have been purged after the acknowledgement was accepted.
             let LeaseDecision { mut settlement, dead_letters, histories } =
@@ -413,6 +421,7 @@ impl<'a> Preparer<'a> {
             StartPosition::Beginning => stream.low,
             StartPosition::End => stream.next,
         };
+        // Each group takes two numbers: one for its cursor, one for its dead letters.
         let numbers = (self.state.next_number..).step_by(2);
         let row = |(number, (group, name)): (u32, &(GroupId, String))| {
             let (queue, id, name) = (id.clone(), group.clone(), name.clone());

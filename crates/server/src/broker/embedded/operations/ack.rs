@@ -68,6 +68,7 @@ impl BrokerState {
             if !batch.holds(&receipt) {
                 return Err(unknown("names no open lease"));
             }
+            // Checked before anything is settled: a receipt of another group must not settle messages of that group.
             if cursor != number {
                 return Err(BrokerError::ForeignReceipt(about(line, &ack.receipt, "was given to another consumer")));
             }

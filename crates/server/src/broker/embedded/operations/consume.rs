@@ -238,6 +238,7 @@ async fn fetch(core: Arc<Core>, number: CursorId, stream: StreamId, read: ReadRe
         .await;
     let mut state = core.lock();
     let Some(cursor) = state.cursors.get_mut(&number) else { return };
+    // First, whatever the result is, because a cursor that counts as reading would never read again.
     cursor.reading = false;
     match found {
         Ok(found) => {
@@ -248,6 +249,7 @@ async fn fetch(core: Arc<Core>, number: CursorId, stream: StreamId, read: ReadRe
         }
         Err(error) => {
             tracing::debug!(%error, stream = stream.0, "messages could not be read");
+            // Kept for the next call that looks, because the call that asked for the read may be gone.
             cursor.read_error = Some(error);
             cursor.read_done.notify_waiters();
         }

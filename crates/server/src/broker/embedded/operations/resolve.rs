@@ -124,7 +124,7 @@ fn begin(
     Ok((core.submit(command), (number, lease)))
 }
 
-/// What is kept with the original of an edited copy: as before, but for the reason, which the error then names.
+/// The details of the original of an edited copy: as before, except for the reason, which the error then names.
 fn edited_from(message: &StoredMessage) -> DeadLetterInfo {
     let mut info = message.dead_letter.as_deref().cloned().unwrap_or_default();
     if info.reason != EDITED {

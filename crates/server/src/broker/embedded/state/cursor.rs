@@ -26,7 +26,7 @@ use crate::{
 pub(crate) const PREFETCH: ReadLimit = ReadLimit { messages: 256, bytes: 256 * 1024 };
 /// Below this a cursor reads ahead again. In bytes, too: 64 large messages for each of many groups would take the memory of the server.
 const LOW_PREFETCH: ReadLimit = ReadLimit { messages: PREFETCH.messages / 2, bytes: PREFETCH.bytes / 2 };
-/// With so many messages a batch that is being put together does not wait for more.
+/// With this many messages in memory, a batch that is being put together does not wait for more.
 const ENOUGH_PREFETCHED: ReadLimit = ReadLimit { messages: MAX_SKIPPED, bytes: 4 * PREFETCH.bytes };
 /// The maximum number of failed messages that one read looks up.
 const MAX_REREAD: usize = 64;
@@ -224,6 +224,8 @@ impl Cursor {
         for entry in &draft.entries {
             self.remove_ready(entry.message.seq);
         }
+        // With the lease, so that a restart before the end of the lease looks at the skipped messages again, and
+        // after it does not.
         let skipped = self.take_skipped(stream.low, &draft.entries);
         Take::Batch(draft.entries, skipped)
     }
@@ -255,6 +257,7 @@ impl Cursor {
         // Recorded first, because the messages that are passed now must not count as skipped.
         let skipped = self.take_skipped(stream.low, &[]);
         for passed in (self.head..seq).filter(|passed| !self.set_aside.contains(*passed)) {
+            // Below the head every message is ready, leased or settled, and these are not settled.
             self.ready.insert(passed, Ready::new(0));
         }
         self.advance_to(seq + 1);
@@ -287,6 +290,8 @@ impl Cursor {
         let mut drafted = Drafted::Rest;
         let mut skipped = Vec::new();
         for (&seq, ready) in &self.ready {
+            // The order of the stream is kept: a failed message that has to be read first is not passed by later
+            // ones.
             let Some(message) = &ready.message else {
                 drafted = Drafted::Missing(self.read_ready(seq));
                 break;
@@ -358,6 +363,7 @@ impl Cursor {
         let purged = self.purged;
         for damaged in found.damaged.into_iter().filter(|damaged| damaged.seq >= purged) {
             if let Some(ready) = self.take_ready(damaged.seq) {
+                // Its failures are kept, because the message may be readable again later, and its attempts are counted on.
                 self.failures_of_set_aside.insert(damaged.seq, Ready { message: None, ..ready });
             }
             self.set_aside.add(damaged);
@@ -367,6 +373,7 @@ impl Cursor {
             ReadRequest::Sequences(seqs) => {
                 found.messages.into_iter().for_each(|message| self.keep(message));
                 for seq in seqs.iter().filter(|seq| **seq < found.until) {
+                    // The store no longer has it: it expired while it was waiting to be read.
                     if self.ready.get(seq).is_some_and(|ready| ready.message.is_none()) {
                         self.remove_ready(*seq);
                     }
@@ -376,6 +383,7 @@ impl Cursor {
     }
 
     fn fill_prefetched(&mut self, (place, end): (u64, u64), messages: Vec<Arc<StoredMessage>>, until: u64) {
+        // Only if no other call has moved the head since the read was requested.
         if self.head == place {
             self.advance_to(messages.first().map_or(end.min(until), |message| message.seq));
         }
@@ -411,6 +419,7 @@ impl Cursor {
             if entry.failures > 0 {
                 self.remember(entry.message.seq, entry.history.clone());
             }
+            // Kept in memory if there is room, because a failed message is usually delivered again soon.
             if self.ready_bytes + entry.message.memory_bytes() <= MAX_READY_BYTES {
                 self.keep(entry.message.clone());
             }
@@ -451,6 +460,7 @@ impl Cursor {
         self.expire(below);
         self.skipped.clear();
         self.recorded_head = self.recorded_head.max(below);
+        // Leases cannot be taken back from their consumers, so what becomes of them later is judged by this place.
         self.purged = below;
     }
 

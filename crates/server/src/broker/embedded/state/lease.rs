@@ -166,6 +166,7 @@ impl Lease {
     ) -> LeaseDecision {
         let mut decision = LeaseDecision::default();
         let settlement = &mut decision.settlement;
+        // However the batch ends: skipped messages belong to nobody in this group, and the cursor has passed them.
         settlement.skipped.clone_from(&self.skipped);
         for (position, entry) in self.entries.iter().enumerate() {
             let seq = entry.message.seq;

@@ -63,7 +63,7 @@ impl Schedule {
         self.next_ms.is_some_and(|next_ms| is_late(next_ms, now_ms))
     }
 
-    /// What was added.
+    /// The schedule as it was set.
     pub(crate) fn show(&self) -> NewSchedule {
         let ScheduleRow { name, cron, timezone, missed, body, attributes, tags, .. } = self.row.clone();
         let message = ScheduledMessage::from_parts(body, attributes, tags);

@@ -113,7 +113,7 @@ impl HopClient {
 }
 
 impl HopClient {
-    /// Warns of what does not pass by itself. A server that is not there is usual.
+    /// Warns of errors that an operator has to remove. A server that is not there is usual.
     fn warn(&self, address: &str, error: &io::Error) {
         use io::ErrorKind::{InvalidData, InvalidInput, PermissionDenied};
         if matches!(error.kind(), InvalidData | InvalidInput | PermissionDenied)

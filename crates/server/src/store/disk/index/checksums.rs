@@ -185,6 +185,8 @@ fn wrong_in_large(conn: &Connection) -> rusqlite::Result<Option<String>> {
 
 /// The number of rows of a table, the sum of their checksums, and the number of rows that do not match theirs.
 fn look(conn: &Connection, table: &str, columns: &str) -> rusqlite::Result<((i64, i64), i64)> {
+    // `IS NOT` and not `<>`: a comparison with a NULL would be NULL, which the sum leaves out, and the damaged row
+    // would pass.
     let bad = format!("coalesce(sum(sum IS NOT row_sum('{table}', {columns})), 0)");
     conn.query_row(&format!("SELECT count(*), coalesce(sum(sum), 0), {bad} FROM {table}"), [], |row| {
         Ok(((row.get(0)?, row.get(1)?), row.get(2)?))

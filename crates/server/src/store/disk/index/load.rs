@@ -22,6 +22,7 @@ use dms_protocol::queue::{QueueId, QueueMode, QueueTag, TagFilter};
 
 /// Reads the snapshot.
 pub(crate) fn snapshot(conn: &Connection, files: &FileCache) -> IndexResult<Snapshot> {
+    // Not in one transaction: the store is being opened, so nothing else writes to the index.
     let next_number = conn.query_row("SELECT next_number FROM counter", [], |row| row.get(0))?;
     let rows: Vec<QueueRow> = all(conn, "SELECT * FROM queues ORDER BY number", queue_row)?;
     let mut queues = Vec::with_capacity(rows.len());

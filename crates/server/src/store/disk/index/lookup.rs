@@ -22,6 +22,7 @@ pub(crate) fn id(stream: StreamId, place: u64) -> i64 {
 
 /// The run that contains a message.
 pub(crate) fn run_with(conn: &Connection, stream: StreamId, place: u64) -> rusqlite::Result<Option<Run>> {
+    // Runs of a stream do not overlap, so only the last one that begins at or before the message can contain it.
     let sql = format!("SELECT {COLUMNS} FROM runs WHERE id >= ?1 AND id <= ?2 ORDER BY id DESC LIMIT 1");
     let mut select = conn.prepare_cached(&sql)?;
     let found = select.query_row((id(stream, 0), id(stream, place)), |row| run(row, stream)).optional()?;
@@ -75,6 +76,7 @@ pub(crate) fn first_due(
         checksums::check_row(row, "due", 3)?;
         Ok((row.get(1)?, row.get(2)?))
     })?;
+    // A row that cannot be read is kept: it is an error for the caller, not a message to skip.
     let kept = rows.filter(|row| row.as_ref().map_or(true, |(_, place)| !skip.contains(place)));
     kept.take(count).collect()
 }

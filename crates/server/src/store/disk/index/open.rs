@@ -93,6 +93,7 @@ fn is_cut_short(file: &Path) -> io::Result<bool> {
 pub(crate) fn connect(file: &Path) -> rusqlite::Result<Connection> {
     let conn = Connection::open(file)?;
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    // A checkpoint waits for the readers of this process, such as a backup that copies the index.
     conn.busy_timeout(Duration::from_secs(10))?;
     conn.set_prepared_statement_cache_capacity(128);
     checksums::register(&conn)?;

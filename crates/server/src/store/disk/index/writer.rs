@@ -204,6 +204,7 @@ impl Writer {
             "UPDATE runs SET segment = ?2, offset = ?3, bytes = ?5, sum = row_sum('runs', ?1, ?4, ?2, ?3, ?5) WHERE id = ?1",
             params![id, segment, offset, run.count, run.bytes],
         )?;
+        // Both segments change: the old one may be deleted once nothing in it is live, the new one must not be.
         self.add_live_bytes(before, -i64::from(run.bytes));
         self.add_live_bytes(segment, i64::from(run.bytes));
         Ok(())
@@ -282,6 +283,8 @@ impl Writer {
     fn delete_queue(&mut self, queue: &QueueId) -> IndexResult<()> {
         let id = [queue.as_str()];
         let number: u32 = self.conn.query_row("SELECT number FROM queues WHERE id = ?1", id, |row| row.get(0))?;
+        // Collected before their rows are deleted, because the streams and cursors of the groups are found by these
+        // numbers.
         let groups: Vec<u32> = self
             .conn
             .prepare("SELECT number FROM consumer_groups WHERE queue = ?1")?
@@ -344,6 +347,7 @@ impl Writer {
 
     /// Adds a row for the keys of a commit. Nothing looks for a single key here, so they need no rows of their own.
     fn add_keys(&mut self, now_ms: i64, keys: &SentKeys) -> IndexResult<()> {
+        // Done with each commit that has keys, so that the table stays small without separate maintenance.
         self.run("DELETE FROM sent_keys WHERE until_ms <= ?1", [now_ms])?;
         let row = params![keys.until_ms(), keys.to_bytes()];
         self.run("INSERT INTO sent_keys (until_ms, keys, sum) VALUES (?1, ?2, row_sum('sent_keys', ?1, ?2))", row)

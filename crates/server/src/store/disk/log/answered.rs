@@ -63,6 +63,8 @@ impl AnsweredFile {
     /// Notes that a commit was answered. A failure does not fail the commit, because that is on the disk already.
     pub(crate) fn note(&self, answered: AnsweredMark) {
         // Alternating slots: a write that is torn by a power cut leaves the previous note intact.
+        // Not synced, because a second sync would double the time of a commit. If a power cut loses the note,
+        // recovery finds an older one and only checks less.
         let place = (answered.number % SLOTS) * SLOT_BYTES as u64;
         if let Err(error) = file_ops::write(&self.file, &encode(self.log, answered), place) {
             tracing::debug!(%error, "the number of the last commit could not be noted");

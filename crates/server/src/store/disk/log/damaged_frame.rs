@@ -26,6 +26,8 @@ pub(crate) fn read(log: u32, number: u64, bytes: &[u8], at: Position) -> Option<
     let said = u32::from_le_bytes(bytes[4..8].try_into().ok()?) as usize;
     let stored = u32::from_le_bytes(bytes[16..FRAME_HEADER].try_into().ok()?);
     let seen = Items::of(rest).map_while(Result::ok).last().map(|item| item.offset + item.content.len());
+    // The length in the header may be the damaged part, so the length that the items add up to is tried too. The
+    // checksum decides between them.
     let lengths = [Some(said), seen.filter(|seen| *seen != said)];
     lengths.into_iter().flatten().find_map(|length| {
         let items = rest.get(..length).filter(|items| !items.is_empty())?;
@@ -40,6 +42,9 @@ fn changes(log: u32, (number, stored): (u64, u32), items: &[u8], at: Position) -
     if difference == difference_in_messages(log, items) || difference.is_power_of_two() && is_whole(log, items) {
         return frame::changes(log, items, at).ok();
     }
+    // CRC-32 is linear: each flipped bit changes the checksum by a value that depends on its place alone, so the
+    // difference names the place. Two flipped bits are not searched for, because several pairs could explain one
+    // difference.
     let mut items = items.to_vec();
     flip_bit(&mut items, difference)?;
     frame::changes(log, &items, at).ok()

@@ -83,6 +83,7 @@ impl FileCache {
         let mut open = self.lock();
         open.insert(segment, file.clone());
         if open.len() > MAX_OPEN_FILES {
+            // A reader that still uses the file keeps it open by its own reference.
             open.pop_first();
         }
         Ok(file)
@@ -138,6 +139,7 @@ impl FileCache {
     /// Reads the place that failed again, and if that fails, another place: one unreadable place is not a failing disk. Returns
     /// whether the place itself can be read.
     pub(crate) fn probe(&self) -> io::Result<bool> {
+        // Cloned, so that readers which record another fault do not wait for a disk that may answer slowly.
         let Some(ReadFault { run, .. }) = locked(&self.fault).clone() else { return Ok(true) };
         let mut bytes = vec![0; run.bytes as usize];
         let moved_bytes = match self.read_at(run.at.segment, &mut bytes, run.at.offset) {
@@ -165,6 +167,8 @@ impl FileCache {
         if run.bytes as usize > 2 * RUN_BYTES {
             match self.times_by_heads(run) {
                 Err(ReadError::Damaged(_)) if run.count == 1 => return Ok(vec![(run.first, None)]),
+                // A damaged header hides where the next message begins. Reading the whole run finds the others by
+                // their own checksums.
                 Err(ReadError::Damaged(_)) => {}
                 times => return times,
             }

@@ -128,6 +128,8 @@ impl Frame {
                 self.changes.push(Change::Appended(run, newest));
             }
             Record::Delayed(delay_queue, message) => {
+                // Each delayed message is a separate run, because the messages of a delay queue leave it one by
+                // one, in the order of their due times.
                 let run = self.add_run(PARKED, *delay_queue, message.seq, std::iter::once(message))?;
                 self.changes.push(Change::Delayed(run, message.entered_ms));
             }

@@ -91,6 +91,7 @@ impl<'a> FrameReader<'a> {
 
     /// The offset of the next intact frame after `at`.
     pub(crate) fn next_whole(&self, at: u64) -> io::Result<Option<u64>> {
+        // Byte by byte from the next one on, because a damaged header cannot be trusted to say where its frame ends.
         let (mut begin, mut bytes) = (at + 1, vec![0; READ_BYTES]);
         while begin < self.size {
             let length = usize::try_from(self.size - begin).unwrap_or(READ_BYTES).min(READ_BYTES);

@@ -73,6 +73,8 @@ impl Log {
         last: AnsweredMark,
         answered: AnsweredFile,
     ) -> io::Result<Self> {
+        // Asked of the file and not of the settings: a segment for one large commit is larger, and one made of the
+        // reserve is smaller.
         let size = file.metadata()?.len();
         Ok(Self { next, file, end, size, dirty_until: None, last, answered })
     }
@@ -120,6 +122,8 @@ impl Log {
     /// Continues in the next segment if the frame does not fit into this one.
     fn make_room(&mut self, frame: &Frame) -> io::Result<()> {
         let length = frame.len() as u64;
+        // Commits without messages may use the whole segment. So acknowledgements go on where a full disk refuses the
+        // next segment, and they are what frees room.
         let kept = if frame.has_messages { self.size / ACK_RESERVE_FRACTION } else { 0 };
         if self.end.offset + length + kept <= self.size {
             return Ok(());
@@ -130,6 +134,8 @@ impl Log {
     /// Continues in the next segment, for a frame of this length. If this segment contains no frame yet, it is enlarged instead,
     /// because recovery would take a segment without frames between others for one that lost them.
     fn start_next(&mut self, length: u64, are_new: bool) -> io::Result<()> {
+        // The old segment is never written again, so what a failed frame left at its end has to go now: recovery
+        // would find it there.
         self.wipe_failed()?;
         if self.end.offset == SEGMENT_HEADER {
             return self.enlarge(size_for(length));

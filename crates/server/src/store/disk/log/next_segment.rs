@@ -116,5 +116,6 @@ impl NextSegment {
 
 /// The size of a segment for a frame of this length.
 pub(crate) fn size_for(length: u64) -> u64 {
+    // The frame has to fit beside the part of the segment that is kept for acknowledgements. Rounded up.
     (length + SEGMENT_HEADER) * ACK_RESERVE_FRACTION / (ACK_RESERVE_FRACTION - 1) + ACK_RESERVE_FRACTION
 }

@@ -80,6 +80,7 @@ impl Reserve {
         let ReserveFile { path, size, .. } = &self.for_log;
         // Held while the file changes hands, so that it is not completed at the same time.
         let mut state = self.for_log.lock();
+        // Only a file that was filled completely counts: the rest of an incomplete one would need room on the full disk.
         if *state != ReserveState::There || length > *size {
             return Err(io::ErrorKind::StorageFull.into());
         }

@@ -100,6 +100,7 @@ impl LogDirectory {
     pub(crate) fn open_cut_short(&self, segment: u64) -> io::Result<File> {
         let file = OpenOptions::new().read(true).write(true).open(self.file(segment))?;
         let Some(head) = read_head(&file)? else { return Ok(file) };
+        // The commits are searched only if the header does not fit, because that may read the whole file.
         if head == self.head(segment, made_size(&head)) || self.has_commits_of(&file, segment)? {
             return Ok(file);
         }
@@ -119,6 +120,8 @@ impl LogDirectory {
     /// Removes a segment that was created in advance and contains no frame.
     pub(crate) fn discard(&self, segment: u64) -> io::Result<()> {
         file_ops::remove(&self.file(segment))?;
+        // Synced, because a file that a power cut brings back would be in the way: no segment is created over an
+        // existing file.
         file_ops::sync_directory(&self.path)
     }
 
@@ -147,6 +150,8 @@ impl LogDirectory {
     /// Whether a file contains commits of this log that belong between the commits of its neighbours.
     fn has_commits_of(&self, file: &File, segment: u64) -> io::Result<bool> {
         let Some(number) = first_number(file, self.log)? else { return Ok(false) };
+        // A copy of another segment has commits of this log too, but its number does not fit between those of its
+        // neighbours.
         for other in self.segments()?.into_iter().filter(|other| *other != segment) {
             let first = first_number(&File::open(self.file(other))?, self.log)?;
             if first.is_some_and(|first| first == number || (first < number) != (other < segment)) {

@@ -198,6 +198,7 @@ struct OldIndex {
 impl OldIndex {
     fn take(conn: &Connection, old: &Path) -> rusqlite::Result<Self> {
         conn.execute("ATTACH ?1 AS old", [old.to_string_lossy()])?;
+        // With a separate connection, because the totals of the attached database are not in the main one.
         let whole = Connection::open(old).and_then(|old| {
             checksums::register(&old)?;
             checksums::small_are_whole(&old)

@@ -255,6 +255,7 @@ impl DamageSearch<'_> {
             return Ok(true);
         }
         let Some(next) = next else { return Ok(false) };
+        // A frame with a lower number cannot follow this commit, so it does not say where the log goes on.
         let Some(head) = frames.head_at(next)?.filter(|head| head.number >= self.number) else { return Ok(false) };
         self.drop_until(head.number, at, next - at.offset);
         frames.offset = next;

@@ -36,7 +36,7 @@ pub(super) struct ManyQueues {
 }
 
 impl ManyQueues {
-    /// Creates this many queues. If one cannot be created, those that exist already are deleted.
+    /// Creates this many queues. If one cannot be created, the ones before it are deleted.
     pub(super) async fn create(count: usize, load: &Load) -> Result<Self, Failure> {
         let created: Vec<_> = stream::iter((0..count).map(|_| create(load.client.clone())))
             .buffer_unordered(load.connections)

@@ -82,7 +82,7 @@ async fn meet(
         Ok(())
     };
     let connects = async { connects.await.map_err(text) };
-    // An end that was never called does not wait for ever.
+    // An end that was never called does not wait forever.
     let accepts = async { timeout(HANDSHAKE_TIMEOUT, accepts).await.unwrap_or(Ok(())).map_err(text) };
     let (connected, accepted) = tokio::join!(connects, accepts);
     [connected, accepted]
