@@ -58,15 +58,16 @@ pub(crate) struct Memtable {
     /// Delay queues with changes.
     delay_queues: BTreeSet<StreamId>,
     bytes: u64,
-    /// Whether something was deleted. Its space is freed when the index has it.
-    deleted: bool,
+    /// Whether it is flushed however small it is: something was deleted, whose space is free once the index has it, or the last
+    /// flush failed.
+    is_due: bool,
 }
 
 impl Memtable {
     /// A memtable after a flush: the index has everything up to `end`.
     pub(crate) fn nothing_behind(end: Position, number: u64) -> Self {
         let batch = IndexBatch { changes: Vec::new(), end, number };
-        Self { batch, runs: BTreeMap::new(), delay_queues: BTreeSet::new(), bytes: 0, deleted: false }
+        Self { batch, runs: BTreeMap::new(), delay_queues: BTreeSet::new(), bytes: 0, is_due: false }
     }
 
     /// Adds the changes of a frame.
@@ -78,7 +79,7 @@ impl Memtable {
                 change => self.delay_queues.extend(delay_queue_of(change)),
             }
             // An ended delay deletes one message. If it counted, each would cause a separate transaction.
-            self.deleted |= deletes(change) && !matches!(change, Change::Other(Record::DelayEnded(..)));
+            self.is_due |= deletes(change) && !matches!(change, Change::Other(Record::DelayEnded(..)));
         }
         self.batch.changes.extend(changes);
         self.batch.end = end;
@@ -93,7 +94,7 @@ impl Memtable {
 
     /// Whether it should be flushed.
     pub(crate) fn needs_flush(&self) -> bool {
-        self.deleted || self.batch.changes.len() >= FLUSH_CHANGES || self.bytes >= FLUSH_BYTES
+        self.is_due || self.batch.changes.len() >= FLUSH_CHANGES || self.bytes >= FLUSH_BYTES
     }
 
     /// Whether the index lacks changes of this delay queue.
@@ -105,7 +106,7 @@ impl Memtable {
     pub(crate) fn take(&mut self) -> IndexBatch {
         let next = IndexBatch { changes: Vec::new(), ..self.batch };
         // The runs stay: reads need them until the index has the batch.
-        (self.bytes, self.deleted) = (0, false);
+        (self.bytes, self.is_due) = (0, false);
         std::mem::replace(&mut self.batch, next)
     }
 
@@ -114,6 +115,8 @@ impl Memtable {
         // Commits have continued meanwhile, and the changes must stay in the order of the log.
         let later = std::mem::replace(&mut self.batch.changes, batch.changes);
         self.batch.changes.extend(later);
+        // Tried again with the next maintenance, whatever made it due: until a flush succeeds, the index counts as failing.
+        self.is_due = true;
     }
 
     /// Forgets a batch that was flushed.
@@ -143,5 +146,21 @@ impl Memtable {
             found.push(run);
         }
         (found, covering.is_some())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_that_could_not_be_flushed_is_due_again() {
+        let mut memtable = Memtable::nothing_behind(Position::default(), 1);
+        memtable.add(vec![Change::Other(Record::GivenUp)], FLUSH_BYTES, Position::default());
+        assert!(memtable.needs_flush());
+        let batch = memtable.take();
+        assert!(!memtable.needs_flush());
+        memtable.put_back(batch);
+        assert!(memtable.needs_flush());
     }
 }
