@@ -18,7 +18,9 @@ pub struct TtlMap<K, V> {
     entries: HashMap<K, Entry<V>>,
     /// The keys in the order of insertion. An entry that was inserted again has an outdated line here.
     order: VecDeque<(Instant, K)>,
+    /// The sum of the weights of the entries.
     weight: usize,
+    /// The maximum of that sum.
     capacity: usize,
 }
 

@@ -108,6 +108,7 @@ pub(crate) struct Iam {
 
 #[derive(Default)]
 struct TokenState {
+    /// The number of tokens fetched so far. It tells a newer token from the one that a caller found invalid.
     generation: u64,
     token: Option<Token>,
 }

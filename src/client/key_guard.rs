@@ -71,7 +71,9 @@ pub(super) enum Blocked {
 /// The permission to send one request, held until its answer was judged.
 pub(super) struct SendPermit<'a> {
     guard: &'a KeyGuard,
+    /// The epoch in which it was given. The answer to a request from an earlier epoch decides nothing.
     epoch: u64,
+    /// Whether it is the one request that tries the key again.
     trial: bool,
     _permit: Option<SemaphorePermit<'a>>,
 }

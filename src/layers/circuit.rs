@@ -21,6 +21,7 @@ pub enum CircuitState {
 /// Counts consecutive failures and opens at a threshold.
 #[derive(Debug)]
 pub(crate) struct Circuit {
+    /// The number of failures in a row at which it opens.
     threshold: u32,
     open_for: Duration,
     state: Phase,
@@ -49,6 +50,7 @@ pub(crate) enum Admission {
 /// A call that was admitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Ticket {
+    /// The number of openings when it was admitted.
     openings: u64,
     /// Whether it is the probe of a half-open circuit.
     pub(crate) probe: bool,

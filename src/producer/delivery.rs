@@ -93,6 +93,7 @@ pub(super) struct Tally {
     pub(super) sent: u64,
     pub(super) duplicates: u64,
     pub(super) failed: u64,
+    /// Messages that may have been stored or not, because no answer arrived.
     pub(super) unsure: u64,
 }
 

@@ -44,6 +44,7 @@ struct CollectorState {
 struct OpenCall {
     number: u64,
     members: Vec<CallMember>,
+    /// The bytes of the bodies.
     bytes: usize,
     /// The end of the time that its first message may wait.
     linger_until: Option<Instant>,

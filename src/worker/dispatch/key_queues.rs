@@ -41,6 +41,7 @@ struct Inner {
 
 #[derive(Debug, Default)]
 struct KeyQueue {
+    /// Whether a message of the key is being handled.
     busy: bool,
     waiting: VecDeque<oneshot::Sender<Turn>>,
     /// The number of failures that have not been reported yet.

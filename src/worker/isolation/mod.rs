@@ -71,6 +71,7 @@ struct IsolationState {
 pub(crate) struct IsolationPermit<'a> {
     isolation: &'a Isolation,
     width: Width,
+    /// The number of messages that the poll may ask for.
     want: usize,
 }
 

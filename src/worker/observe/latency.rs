@@ -45,7 +45,9 @@ impl Default for Latency {
 struct Window {
     /// In nanoseconds.
     recent: Vec<u64>,
+    /// Where the next time goes. The oldest one stands there.
     next: usize,
+    /// The number of times since the quantiles were last computed.
     unseen: usize,
 }
 

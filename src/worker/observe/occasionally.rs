@@ -20,6 +20,7 @@ pub(crate) struct Occasionally(Mutex<Unreported>);
 #[derive(Debug, Default)]
 struct Unreported {
     warned: Option<Instant>,
+    /// The number of events since that warning.
     count: u64,
 }
 

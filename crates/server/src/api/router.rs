@@ -141,6 +141,7 @@ impl<'a> Target<'a> {
 struct Path<'a> {
     project: Option<&'a str>,
     segments: [&'a str; MAX_SEGMENTS],
+    /// How many of the segments are in use.
     count: usize,
 }
 

@@ -44,6 +44,7 @@ impl Range {
 /// Samples of `N` numbers. Rings of a fixed size keep one second for ten minutes, ten seconds for three hours and a minute for a day.
 #[derive(Debug)]
 pub struct Series<const N: usize> {
+    /// The number of samples so far.
     samples: u64,
     rings: [VecDeque<[u32; N]>; 3],
 }

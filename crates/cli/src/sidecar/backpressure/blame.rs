@@ -125,10 +125,13 @@ pub(crate) struct Break {
 #[derive(Debug)]
 pub(crate) struct Blame {
     in_flight: usize,
+    /// The number of posts so far.
     begun: u64,
+    /// The number of answers so far.
     answers: u64,
     /// Messages that broke a connection while nothing else was in flight, or got no answer, since the last answer.
     unanswered: HashSet<MessageKey>,
+    /// The number of connections that broke since the last answer.
     in_a_row: u32,
     /// When the last connection broke, and how many broke with it.
     last_break: Option<(Instant, Arc<AtomicU32>)>,
@@ -146,7 +149,9 @@ struct Record {
 /// A post that is in flight.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Flight {
+    /// The number of the post.
     number: u64,
+    /// Whether no other post was in flight when it began.
     first: bool,
 }
 

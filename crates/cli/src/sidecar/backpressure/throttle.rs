@@ -23,8 +23,11 @@ pub(crate) struct Throttle {
 
 #[derive(Debug)]
 struct ThrottleState {
+    /// Whether the operator pauses the worker.
     operator: bool,
+    /// Whether the application is down.
     app_down: bool,
+    /// Whether one message is delivered, to see if the application works again.
     trying_out: bool,
     asked_until: Option<Instant>,
     concurrency: usize,

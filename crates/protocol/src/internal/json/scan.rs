@@ -24,6 +24,7 @@ const SHORT: usize = 12;
 #[derive(Clone, Copy, Debug)]
 pub struct Scan<'a> {
     text: &'a [u8],
+    /// The offset of the next byte.
     at: usize,
     /// Whether values have to be readable by strict parsers; see [`portable`](Self::portable).
     portable: bool,

@@ -219,6 +219,7 @@ struct Trouble {
     reason: String,
     remedy: &'static str,
     is_full: bool,
+    /// The number of changes that were not committed because of it.
     refused: u64,
     /// The kinds of commits that failed.
     kinds: BTreeSet<CommandKind>,

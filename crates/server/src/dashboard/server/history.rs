@@ -89,6 +89,7 @@ struct GroupHistory {
     before: Option<(u64, u64)>,
     /// When a consumer was seen last: it waited, leased or settled something.
     consumer_seen: Option<Instant>,
+    /// The number of the last sample that the group was in. Groups that are gone are dropped by it.
     seen_in: u64,
 }
 

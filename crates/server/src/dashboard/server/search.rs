@@ -72,6 +72,7 @@ struct Hit {
 #[derive(Default)]
 struct Step {
     hits: Vec<Hit>,
+    /// The number of messages that were looked at.
     looked: usize,
     /// Where the next step begins; `None` at the end.
     next: Option<(String, u64)>,

@@ -40,6 +40,7 @@ struct Inner {
 struct Pool {
     /// The size up to which a body may grow with this step and the steps before it.
     upto: usize,
+    /// Its size, in units of [`UNIT`] bytes.
     units: u32,
     free: Arc<Semaphore>,
 }
@@ -96,6 +97,7 @@ impl BodyMemory {
 pub(super) struct MemoryShare {
     room: BodyMemory,
     peer: Option<IpAddr>,
+    /// The maximum size that the request announces.
     announced: usize,
     /// The size up to which it may grow now.
     bytes: usize,

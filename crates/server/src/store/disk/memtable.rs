@@ -57,6 +57,7 @@ pub(crate) struct Memtable {
     runs: BTreeMap<(StreamId, u64), Run>,
     /// Delay queues with changes.
     delay_queues: BTreeSet<StreamId>,
+    /// The bytes of the changes, as they are in the log.
     bytes: u64,
     /// Whether it is flushed however small it is: something was deleted, whose space is free once the index has it, or the last
     /// flush failed.

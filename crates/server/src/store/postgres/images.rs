@@ -56,6 +56,7 @@ pub(crate) struct CursorImage {
 pub(crate) struct Images {
     /// The last commit in it.
     pub(crate) commit_no: u64,
+    /// The number that the next queue or group gets.
     pub(crate) next_number: u32,
     pub(crate) queues: BTreeMap<u32, QueueImage>,
     pub(crate) groups: BTreeMap<u32, GroupRow>,

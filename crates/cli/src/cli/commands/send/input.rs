@@ -44,12 +44,18 @@ pub(crate) struct InputLine {
 pub(crate) struct Input {
     source: InputSource,
     common: Message,
+    /// The number of lines read so far.
     number: u64,
+    /// The bytes read so far, from the start of the file.
     offset: u64,
+    /// The size of the file. `None` for standard input.
     size: Option<u64>,
+    /// Whether the lines are needed as text, to write refused ones into a file.
     keeps_texts: bool,
     keeps_ids: bool,
+    /// Whether originals of dead letters that were edited and sent again are left out.
     leaves_originals: bool,
+    /// The number of such originals so far.
     originals: u64,
 }
 

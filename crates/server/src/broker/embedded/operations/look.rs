@@ -16,6 +16,7 @@ const SHARE: usize = 16;
 /// A look that was admitted. Dropping it frees its memory.
 pub(crate) struct Look<'a> {
     core: &'a Core,
+    /// The memory that it was admitted with.
     bytes: usize,
     _turn: SemaphorePermit<'a>,
 }

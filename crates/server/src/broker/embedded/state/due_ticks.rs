@@ -49,6 +49,7 @@ struct Ticks {
     late: Vec<i64>,
     /// The last missed ones.
     missed: VecDeque<i64>,
+    /// The number of missed ticks, also of those that are in `missed` no longer.
     count: u64,
     /// The last one of all.
     last_ms: i64,

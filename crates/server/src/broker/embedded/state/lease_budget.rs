@@ -20,6 +20,7 @@ const KEPT_FRACTION: usize = 16;
 /// The memory that is held, and by which groups and projects.
 #[derive(Debug, Default)]
 pub(crate) struct LeaseBudget {
+    /// The bytes of all leases and looks.
     all: usize,
     /// The number of looks, whose memory is counted in `all`.
     looks: usize,

@@ -32,6 +32,7 @@ struct QueueKeys {
 #[derive(Clone, Copy, Debug)]
 struct Sent {
     id: MessageOrigin,
+    /// When its window ends, in Unix milliseconds.
     until_ms: i64,
 }
 

@@ -48,6 +48,7 @@ pub(crate) struct Stream {
     pub(crate) cursors: Vec<CursorId>,
     /// The newest messages, up to `next`.
     tail: VecDeque<Arc<StoredMessage>>,
+    /// The memory that the tail takes.
     tail_bytes: usize,
 }
 

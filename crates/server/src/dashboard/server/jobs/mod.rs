@@ -103,6 +103,7 @@ pub(super) enum State {
 #[derive(Debug)]
 pub(super) struct Job {
     pub(super) order: Order,
+    /// Whether it was begun by a server that has ended since, and is continued here.
     pub(super) resumed: bool,
     /// Whether other servers of the cluster find it.
     is_shared: AtomicBool,

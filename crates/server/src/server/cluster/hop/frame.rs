@@ -24,6 +24,7 @@ pub(super) enum FrameKind {
 /// A frame.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Frame {
+    /// The number of the call on its connection. An answer has the number of its request.
     pub(super) id: u64,
     pub(super) kind: FrameKind,
     pub(super) json: Bytes,
