@@ -40,7 +40,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
             async move {
                 // Not awaited: the runtime sends the remaining messages when the workers have ended.
                 let _receipt =
-                    audit.accept(Message::new(delivery.body().clone())).await.map_err(HandlerError::retry)?;
+                    audit.enqueue(Message::new(delivery.body().clone())).await.map_err(HandlerError::retry)?;
                 handled.add_permits(1);
                 Ok(())
             }

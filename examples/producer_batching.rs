@@ -33,7 +33,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     // Many messages: each is accepted when there is capacity, and returns a receipt.
     let mut receipts = Vec::new();
     for id in 1..=1_000 {
-        receipts.push(producer.accept(Message::json(&json!({"id": id, "cents": id * 10}))?).await?);
+        receipts.push(producer.enqueue(Message::json(&json!({"id": id, "cents": id * 10}))?).await?);
     }
     for receipt in receipts {
         receipt.await?;

@@ -111,6 +111,7 @@ pub mod internal {
     pub use crate::{
         client::permissions::{may_consume, may_send},
         later::after,
+        redrive::copies::{as_redriven, is_exhausted, without_unsupported},
         retry_after::RetryAfter,
         transport::{
             certificate_error::in_words as certificate_in_words,

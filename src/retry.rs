@@ -79,7 +79,7 @@ impl RetryPolicy {
     }
 
     /// The longest delay. A client does not wait longer, even if the service asks for it.
-    pub fn longest(&self) -> Duration {
+    pub fn max_delay(&self) -> Duration {
         self.max
     }
 

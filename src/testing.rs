@@ -30,7 +30,7 @@
 //!     .await;
 //!
 //! assert_eq!((report.done, report.failed), (1, 3));
-//! orders.assert_acknowledged(1).await;
+//! orders.assert_acked_count(1).await;
 //! orders.assert_dead_lettered(["bad"]).await;
 //! # }
 //! ```
@@ -335,7 +335,7 @@ impl TestGroup {
     ///
     /// # Panics
     /// When that is not so, with all counts and the handlers' calls.
-    pub async fn assert_acknowledged(&self, messages: u64) {
+    pub async fn assert_acked_count(&self, messages: u64) {
         let counts = self.counts().await;
         assert!(
             counts.acknowledged == messages && counts.is_idle(),
@@ -396,7 +396,7 @@ impl TestGroup {
     ///
     /// # Panics
     /// When that is not so, with the dead letters and the handlers' calls.
-    pub async fn assert_died<T: Serialize>(&self, body: T, reason: &str) {
+    pub async fn assert_dead_letter<T: Serialize>(&self, body: T, reason: &str) {
         let body = value(&body);
         let found: Vec<(serde_json::Value, DeadLetterInfo)> = self.deaths().await;
         let died = found.iter().any(|(dead, info)| *dead == body && info.reason == reason);

@@ -144,7 +144,7 @@ fn producer() -> Run {
             for _ in 0..count {
                 let mut receipts = Vec::with_capacity(BATCH);
                 for message in &messages {
-                    receipts.push(producer.accept(message.clone()).await.expect("room"));
+                    receipts.push(producer.enqueue(message.clone()).await.expect("room"));
                 }
                 producer.flush().await.expect("all sent");
                 for receipt in receipts {
@@ -263,7 +263,7 @@ fn server_cycle() -> Run {
     })
 }
 
-/// Sends a batch to a server without a client: from the bytes of the request to those of the answer.
+/// Sends a batch to a server without a client: from the bytes of the request to the bytes of the answer.
 fn server_send() -> Run {
     let runtime = runtime();
     let (server, _, source) = runtime.block_on(serving());

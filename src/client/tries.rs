@@ -49,7 +49,7 @@ impl Tries {
             Some(_) => policy.clone().max_attempts(None).schedule(),
             None => policy.schedule(),
         };
-        Self { repeat, schedule, longest: policy.longest(), started: now, deadline, unsure: false }
+        Self { repeat, schedule, longest: policy.max_delay(), started: now, deadline, unsure: false }
     }
 
     /// Records a failed try and returns the delay before the next one. `created` is when this client created the queue

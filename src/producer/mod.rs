@@ -63,7 +63,7 @@ const MAX_ENCODED: usize = MAX_BYTES - batcher::ENVELOPE;
 ///
 ///     let producer = Producer::builder(server.client(), queue).build()?;
 ///     producer.send(Message::text("one")).await?; // waits until it is stored
-///     let receipt = producer.accept(Message::text("two")).await?; // waits for room alone
+///     let receipt = producer.enqueue(Message::text("two")).await?; // waits for room alone
 ///     receipt.await?;
 ///
 ///     let report = producer.close(Duration::from_secs(5)).await;
@@ -128,7 +128,7 @@ impl Producer {
     /// # Errors
     /// When the message is outside the limits, the service or the network fails, or the producer is closed.
     pub async fn send(&self, message: Message) -> Result<SentMessage, SendError> {
-        self.accept(message).await?.await
+        self.enqueue(message).await?.await
     }
 
     /// Sends `value` as JSON, as [`send`](Self::send) does.
@@ -145,10 +145,13 @@ impl Producer {
     }
 
     /// Sends messages in order. Returns the result of each when all are settled.
+    ///
+    /// # Cancel safety
+    /// Dropping the future does not withdraw messages that were already accepted. The others are not sent.
     pub async fn send_all(&self, messages: impl IntoIterator<Item = Message>) -> Vec<Result<SentMessage, SendError>> {
         let mut receipts = Vec::new();
         for message in messages {
-            receipts.push(self.accept(message).await);
+            receipts.push(self.enqueue(message).await);
         }
         let mut results = Vec::with_capacity(receipts.len());
         for receipt in receipts {
@@ -160,7 +163,7 @@ impl Producer {
         results
     }
 
-    /// Waits for room and accepts a message. The receipt resolves when the message is stored.
+    /// Waits for room and accepts a message. The returned future resolves when the message is stored.
     ///
     /// # Cancel safety
     ///
@@ -168,7 +171,7 @@ impl Producer {
     ///
     /// # Errors
     /// When the message is outside the limits, or the producer is closed.
-    pub async fn accept(&self, message: Message) -> Result<SendFuture, SendError> {
+    pub async fn enqueue(&self, message: Message) -> Result<SendFuture, SendError> {
         let message = self.trace.put(message);
         let size = self.check(&message)?;
         let closed = |_| SendError::Closed;
@@ -200,6 +203,9 @@ impl Producer {
     ///
     /// # Errors
     /// When the producer is closed before.
+    ///
+    /// # Cancel safety
+    /// Dropping the future has no effect on the messages, which are sent anyway.
     pub async fn flush(&self) -> Result<(), SendError> {
         let (reply, done) = oneshot::channel();
         self.commands.send(Command::Flush(reply)).map_err(|_| SendError::Closed)?;

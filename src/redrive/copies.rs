@@ -17,7 +17,7 @@ const HISTORY: [&str; 8] = [ATTEMPTS, DEFERRED, ERROR, REASON, WORKER, ORIGIN, F
 
 /// The copy of a message that was consumed.
 pub(super) fn again(message: &ReceivedMessage) -> Message {
-    older(unchanged(message))
+    as_redriven(unchanged(message))
 }
 
 /// The message itself, to be sent elsewhere.
@@ -29,8 +29,8 @@ pub(super) fn unchanged(message: &ReceivedMessage) -> Message {
     copy
 }
 
-/// Turns a message into its copy.
-pub fn older(mut message: Message) -> Message {
+/// Turns a message into the copy that a redrive sends: without the history of failures, and with one more redrive counted.
+pub fn as_redriven(mut message: Message) -> Message {
     let times = redriven(&message.attributes).saturating_add(1);
     message.attributes.retain(|name| !HISTORY.contains(&name));
     message.attribute(REDRIVEN, times)
@@ -38,7 +38,7 @@ pub fn older(mut message: Message) -> Message {
 
 /// Removes what this library added to the attributes of a copy if the service of the client carries none. Attributes of the message
 /// itself stay, so that such a copy is refused and nothing is lost.
-pub fn for_service(client: &Client, mut copy: Message) -> Message {
+pub fn without_unsupported(client: &Client, mut copy: Message) -> Message {
     if client.dialect() == Dialect::Mqs {
         copy.attributes.retain(|name| name != REDRIVEN && name != MESSAGE_ID);
     }

@@ -7,13 +7,12 @@ use std::{collections::HashMap, fmt, path::PathBuf, time::Duration};
 
 use serde_json::Value;
 
-mod copies;
+pub(crate) mod copies;
 mod journal;
 mod sender;
 mod sweep;
 
 pub use copies::REDRIVEN;
-pub use copies::{for_service, is_exhausted, older};
 use journal::{Journal, Legacy};
 use sender::{Memory, Sender};
 pub use sweep::{Sweep, SweepError, SweepReport, Visitor};
@@ -163,13 +162,13 @@ impl Redrive {
         }
     }
 
-    /// Sends the copies to this queue.
+    /// Sends the copies to this queue; by default to the queue of the source.
     pub fn to(mut self, queue: impl Into<QueueId>) -> Self {
         self.target = Target::Queue(queue.into());
         self
     }
 
-    /// Sends the copies to this queue with another client, for example to another server.
+    /// Sends the copies to this queue with another client, for example to another server; by default with the client of the source.
     pub fn to_service(mut self, client: Client, queue: impl Into<QueueId>) -> Self {
         self.target_client = Some(client);
         self.to(queue)
@@ -198,7 +197,7 @@ impl Redrive {
         self
     }
 
-    /// Redrives only messages for which `wanted` returns true; several filters must all do so. The others stay leased
+    /// Redrives only messages for which `filter` returns true; by default all. Several filters must all do so. The others stay leased
     /// until the end of the redrive, for at most five minutes, and are then given back. Of parked messages,
     /// services other than this project's server count that as a failed consumption.
     pub fn only(mut self, filter: impl Fn(&ReceivedMessage) -> bool + Send + Sync + 'static) -> Self {
@@ -209,7 +208,7 @@ impl Redrive {
         self.sweep(|sweep| sweep.ack_wait(Duration::from_secs(300)))
     }
 
-    /// Redrives only messages with this attribute. A string also matches a number or boolean with the same text. Over ROMA
+    /// Redrives only messages with this attribute; by default all. A string also matches a number or boolean with the same text. Over ROMA
     /// Connect MQS, parked messages have the attributes of their history. Together with [`unchanged`](Self::unchanged) that is
     /// refused, because no message has attributes then.
     pub fn attribute(mut self, name: impl Into<String>, value: impl Into<Value>) -> Self {
@@ -218,7 +217,7 @@ impl Redrive {
         self.only(move |message| matches(&message.attributes, &name, &value))
     }
 
-    /// Redrives only messages with this label. Dead letters of the hosted service have no labels. Refused over ROMA Connect MQS,
+    /// Redrives only messages with this label; by default all. Dead letters of the hosted service have no labels. Refused over ROMA Connect MQS,
     /// which has none: choose by the body with [`only`](Self::only).
     pub fn tag(mut self, label: impl Into<String>) -> Self {
         let label = label.into();
@@ -226,7 +225,7 @@ impl Redrive {
         self.only(move |message| message.tags.contains(&label))
     }
 
-    /// Changes each copy before it is sent.
+    /// Changes each copy before it is sent; by default a copy has the body and the attributes of the message.
     pub fn map(mut self, transform: impl Fn(Message) -> Message + Send + Sync + 'static) -> Self {
         self.transform = Some(Box::new(transform));
         self
@@ -264,6 +263,9 @@ impl Redrive {
     /// # Errors
     /// When a setting cannot work over ROMA Connect MQS, the source or the target does not exist, the service refuses the caller
     /// or is unreachable for a minute, or the journal cannot be used. The error has the report until then.
+    ///
+    /// # Cancel safety
+    /// Dropping the future stops the redrive at once. A copy that was just sent may be sent again by the next run, unless there is a journal.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<RedriveReport, RedriveError> {
         let failed = |source| RedriveError { report: RedriveReport::default(), source };
         self.check_dialect().map_err(|error| failed(Error::limit("redrive", error)))?;

@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{
     Filter, RedriveReport, SweepReport, Target, Transform, Visitor,
-    copies::{again, for_service, is_exhausted, unchanged},
+    copies::{again, is_exhausted, unchanged, without_unsupported},
     journal::{Journal, Legacy},
 };
 use crate::{
@@ -136,7 +136,7 @@ impl Sender {
                 Some(change) => change(copy),
                 None => copy,
             };
-            let copy = for_service(&self.client, copy);
+            let copy = without_unsupported(&self.client, copy);
             bytes += copy.body.len();
             let elsewhere = queue.as_ref().is_some_and(|queue| *queue != target);
             if elsewhere || self.memory.has(message) || bytes > most || self.client.check_message(&copy).is_err() {

@@ -91,7 +91,7 @@ pub enum OnWorkerFailure {
     StopAll,
     /// The other workers continue. The runtime ends when no worker is left. The error is logged at once and is in the
     /// report.
-    GoOn,
+    Continue,
     /// The other workers continue, and the worker looks up its queue and group again, at intervals of up to half a
     /// minute, until it can work. Meanwhile [`WorkerHandle::failure`] has the reason. A key that is refused at the
     /// start stops all workers.

@@ -59,7 +59,7 @@ impl Runtime {
                 Some(failed) = worker_tasks.next(), if !worker_tasks.is_empty() => {
                     let ends_all = match handle.members.on_failure() {
                         OnWorkerFailure::StopAll => failed.is_some(),
-                        OnWorkerFailure::GoOn => false,
+                        OnWorkerFailure::Continue => false,
                         OnWorkerFailure::Retry => failed == Some(Failed::Refused),
                     };
                     if ends_all || worker_tasks.has_failed() {

@@ -320,7 +320,7 @@ mod tests {
         };
         let lines = [
             AckLine::new(&done, AckStatus::Success),
-            AckLine::new(&poison, AckStatus::Reject).because(&failure),
+            AckLine::new(&poison, AckStatus::Reject).failure(&failure),
             AckLine::new(&back, AckStatus::Release),
         ];
         let text = |lines: &[AckLine<'_>], extensions| {
@@ -335,7 +335,7 @@ mod tests {
             r#"{"message":[{"handler":"a","status":"success"},{"handler":"b","status":"fail"}]}"#
         );
         assert_eq!(text(&lines[2..], Extensions::NONE), r#"{"message":[{"handler":"c","status":"fail"}]}"#);
-        let failed = [AckLine::new(&poison, AckStatus::Fail).because(&failure)];
+        let failed = [AckLine::new(&poison, AckStatus::Fail).failure(&failure)];
         assert!(text(&failed, Extensions::ALL).contains(r#""status":"fail","reason":"rejected","error":"no "#));
         assert_eq!(text(&failed, Extensions::NONE), r#"{"message":[{"handler":"b","status":"fail"}]}"#);
     }

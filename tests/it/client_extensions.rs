@@ -36,7 +36,7 @@ async fn acknowledge(client: &Client) {
     let failure = failure();
     let lines = [
         AckLine::new(&handles[0], AckStatus::Success),
-        AckLine::new(&handles[1], AckStatus::Reject).because(&failure),
+        AckLine::new(&handles[1], AckStatus::Reject).failure(&failure),
         AckLine::new(&handles[2], AckStatus::Release),
     ];
     client.acknowledge_lines(&source(), &lines).await.unwrap();
@@ -154,7 +154,7 @@ async fn an_invalid_reason_is_refused_before_it_is_sent() {
     let script = Script::new([]);
     let handle = AckHandle::new("a");
     let failure = FailureReport { reason: "No such account".into(), ..failure() };
-    let line = AckLine::new(&handle, AckStatus::Reject).because(&failure);
+    let line = AckLine::new(&handle, AckStatus::Reject).failure(&failure);
     let error = script.client().acknowledge_lines(&source(), &[line]).await.unwrap_err().to_string();
     assert!(error.contains("No such account") && error.contains("a-z 0-9 _ -"), "{error}");
 }

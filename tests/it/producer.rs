@@ -128,7 +128,7 @@ fn message(n: u64, padding: usize) -> Message {
 async fn accept_all(producer: &Producer, sizes: &[usize]) -> Vec<SendFuture> {
     let mut receipts = Vec::new();
     for (n, &size) in (0..).zip(sizes) {
-        receipts.push(producer.accept(message(n, size)).await.unwrap());
+        receipts.push(producer.enqueue(message(n, size)).await.unwrap());
     }
     receipts
 }
@@ -220,7 +220,7 @@ async fn metrics_count_the_results_of_messages_and_requests() {
     let producer = service.builder().metrics(&metrics).build().unwrap();
     producer.send(message(0, 1)).await.unwrap();
     assert!(producer.send(message(1, 1)).await.unwrap_err().is_unsure());
-    let waiting = producer.accept(message(2, 1)).await.unwrap();
+    let waiting = producer.enqueue(message(2, 1)).await.unwrap();
     let text = metrics.encode();
     for line in [
         "dms_producer_messages_total{queue=\"q1\",outcome=\"sent\"} 1",
@@ -441,7 +441,7 @@ fn play(service: &Arc<Service>, builder: ProducerBuilder, arrivals: &[Arrival]) 
         let mut receipts = Vec::new();
         for (n, arrival) in (0..).zip(arrivals) {
             let _ = timeout(Duration::from_millis(arrival.gap), std::future::pending::<()>()).await;
-            receipts.push(producer.accept(arrival.message(n)).await);
+            receipts.push(producer.enqueue(arrival.message(n)).await);
             if arrival.flush {
                 let producer = producer.clone();
                 flushes.push(tokio::spawn(async move { producer.flush().await }));

@@ -205,7 +205,7 @@ async fn producers_are_closed_after_workers_and_tasks() {
         async move {
             sleep(SECOND * 5).await;
             assert!(delivery.is_shutting_down());
-            let _receipt = used.accept(Message::text("by the handler")).await.map_err(HandlerError::retry)?;
+            let _receipt = used.enqueue(Message::text("by the handler")).await.map_err(HandlerError::retry)?;
             note.lock().unwrap().push("handler");
             Ok(())
         }
@@ -218,7 +218,7 @@ async fn producers_are_closed_after_workers_and_tasks() {
             runtime.stopped().await;
             note.lock().unwrap().push("stopping");
             sleep(SECOND * 8).await;
-            let _receipt = used.accept(Message::text("by the task")).await;
+            let _receipt = used.enqueue(Message::text("by the task")).await;
             note.lock().unwrap().push("task");
         })
         .build()
@@ -256,7 +256,7 @@ async fn a_worker_that_fails_permanently_ends_the_others_unless_configured_other
     assert!(took < SECOND * 5, "{took:?}");
     assert!(report.workers[0].result.is_ok() && !report.drained);
 
-    let (report, took) = one_fails(OnWorkerFailure::GoOn).await;
+    let (report, took) = one_fails(OnWorkerFailure::Continue).await;
     assert_eq!(report.failure().map(|(name, _)| name), Some("missing"));
     assert!(report.workers[0].result.as_ref().is_ok_and(|counts| counts.drained) && took >= SECOND * 60);
 }

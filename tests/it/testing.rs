@@ -46,7 +46,7 @@ async fn a_handler_that_outlasts_its_lease_is_stopped_and_its_message_redelivere
     let report = orders.run_worker(orders.worker(handler).ack_wait(SECOND * 30)).await;
     assert_eq!(report.timed_out, 2, "{report:?}");
     orders.assert_dead_lettered(["slow"]).await;
-    orders.assert_acknowledged(1).await;
+    orders.assert_acked_count(1).await;
 }
 
 /// Three days pass in no time: a delayed message, then a retention.
@@ -80,7 +80,7 @@ async fn many_kinds_of_faults_lose_nothing() {
         }
         let report = orders.run(handler_fn(|| async { Ok(()) })).await;
         server.faults().clear();
-        orders.assert_acknowledged(100).await;
+        orders.assert_acked_count(100).await;
         assert!(report.received >= 100);
         reports.push(report);
     }
@@ -96,7 +96,7 @@ async fn a_lost_answer_to_an_acknowledgement_loses_nothing() {
     server.faults().next(Operation::Ack, Fault::LostAnswer);
     let report = orders.run(handler_fn(|| async { Ok(()) })).await;
     assert_eq!((report.received, report.done), (1, 1), "{report:?}");
-    orders.assert_acknowledged(1).await;
+    orders.assert_acked_count(1).await;
 }
 
 /// Messages are redelivered when their lease ends during the run; handlers have to cope with it.
@@ -108,7 +108,7 @@ async fn messages_of_ended_leases_are_redelivered() {
     server.faults().next(Operation::Ack, Fault::ExpiredLease);
     let report = orders.run(handler_fn(|| async { Ok(()) })).await;
     assert_eq!((report.received, report.late), (2, 1), "{report:?}");
-    orders.assert_acknowledged(1).await;
+    orders.assert_acked_count(1).await;
 }
 
 /// Failed assertions show the actual state.
@@ -156,7 +156,7 @@ async fn rejected_messages_become_dead_letters() {
         .await;
     assert_eq!((report.rejected, report.acknowledged, report.dead_lettered), (1, 3, 1), "{report:?}");
     orders.assert_dead_lettered([2]).await;
-    orders.assert_died(2, "rejected").await;
+    orders.assert_dead_letter(2, "rejected").await;
     assert_eq!(orders.dead_letters::<u32>().await, [2]);
     let deaths = orders.deaths::<u32>().await;
     let [(2, info)] = deaths.as_slice() else { panic!("{deaths:?}") };

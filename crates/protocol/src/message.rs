@@ -432,7 +432,7 @@ impl<'a> AckLine<'a> {
     }
 
     /// Adds the reason of a failed or rejected message.
-    pub fn because(self, failure: &'a FailureReport) -> Self {
+    pub fn failure(self, failure: &'a FailureReport) -> Self {
         Self { failure: Some(failure), ..self }
     }
 }

@@ -30,10 +30,11 @@ pub mod dashboard {
             activity::activity_page,
             charts::{Chart, charts},
             format::{bytes, foreign, number, rate, span, time},
-            frame::{Product, Ui, notice, see_other},
+            frame::{Ui, notice, see_other},
             left::{countdown, ticking},
             live::{Live, points},
         },
+        product::Product,
         series::{Range, Series},
         text::{Language, Texts, fill},
     };

@@ -96,13 +96,14 @@ pub use self::{
     http::operation::Operation,
     net::{
         limits::HttpLimits,
-        tls::{Tls, TlsError, TlsFiles},
+        tls::Tls,
+        tls_files::{TlsError, TlsFiles},
     },
     server::{
         Server,
-        callers::Callers,
         config::ServerConfig,
         error::ServerError,
+        handle::ServerHandle,
         mqs::MqsConfig,
         service::{ApiBody, ApiFuture, ApiService},
     },

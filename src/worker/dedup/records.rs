@@ -4,14 +4,11 @@ use std::time::Duration;
 
 use crate::{
     message::ReceivedMessage,
-    worker::{
-        dedup::{
-            identity::{Identity, UniqueKey},
-            in_progress::RunRegistry,
-            passed_on::PassedOn,
-            redelivery::{Redelivery, RedeliveryLog},
-        },
-        settings::Settings,
+    worker::dedup::{
+        identity::{Identity, UniqueKey},
+        in_progress::RunRegistry,
+        passed_on::PassedOn,
+        redelivery::{Redelivery, RedeliveryLog},
     },
 };
 
@@ -34,13 +31,13 @@ pub(crate) struct MessageRecords {
 
 impl MessageRecords {
     /// Empty records of a worker of this queue.
-    pub(crate) fn new(queue: String, settings: &Settings) -> Self {
+    pub(crate) fn new(queue: String, remember_finished: bool, unique_key: Option<UniqueKey>) -> Self {
         Self {
             runs: RunRegistry::new(REDELIVERY_WINDOW),
             passed_on: PassedOn::new(REDELIVERY_WINDOW),
             redeliveries: RedeliveryLog::new(queue, REDELIVERY_WINDOW),
-            remember_finished: settings.remember,
-            unique_key: settings.unique_key.clone(),
+            remember_finished,
+            unique_key,
         }
     }
 

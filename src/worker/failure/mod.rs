@@ -33,7 +33,6 @@ use crate::{
             error::{FailureKind, HandlerError},
             outcome::HandlerOutcome,
         },
-        settings::warnings,
         settlement::ledger::Verdict,
     },
 };
@@ -127,7 +126,7 @@ impl FailurePolicy {
     /// How to prevent that.
     pub(crate) fn remedy(&self) -> &'static str {
         // This service has no dead letters that could be enabled.
-        if self.wraps { "set on_reject to park or discard" } else { warnings::REMEDY }
+        if self.wraps { "set on_reject to park or discard" } else { policy::REMEDY }
     }
 
     /// Applies the policy to a message that was not done, and returns its verdict.

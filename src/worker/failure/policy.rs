@@ -7,6 +7,10 @@ use crate::limits::MAX_DELAY;
 /// The fraction of a [`Republish`] delay that is random.
 const JITTER: f64 = 0.5;
 
+/// How to keep rejected messages from being redelivered endlessly.
+pub(crate) const REMEDY: &str =
+    "create the queue with max_consume_count, which enables dead letters, or set on_reject to park or discard";
+
 /// The policy for a message whose handler failed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]

@@ -41,7 +41,8 @@ pub(crate) struct InFlightPolls {
 #[derive(Debug, Default)]
 struct PollTable {
     next: u64,
-    out: BTreeMap<u64, (PollId, bool)>,
+    /// Each poll by its number, and whether a failing acknowledgement has to wait for it.
+    in_flight: BTreeMap<u64, (PollId, bool)>,
 }
 
 impl InFlightPolls {
@@ -51,13 +52,13 @@ impl InFlightPolls {
         let mut state = self.lock();
         let number = state.next;
         state.next += 1;
-        state.out.insert(number, (id.clone(), is_waited_for));
+        state.in_flight.insert(number, (id.clone(), is_waited_for));
         InFlightPoll { polls: self, number, id }
     }
 
     /// The number of polls in flight.
     pub(crate) fn count(&self) -> usize {
-        self.lock().out.len()
+        self.lock().in_flight.len()
     }
 
     /// Asks the service to end polls, repeatedly until all are answered. Returns at once if the service does not
@@ -97,7 +98,7 @@ impl InFlightPolls {
 
     fn ids(&self, which: PollScope) -> Vec<PollId> {
         let state = self.lock();
-        let chosen = state.out.values().filter(|(_, is_waited_for)| which == PollScope::All || *is_waited_for);
+        let chosen = state.in_flight.values().filter(|(_, is_waited_for)| which == PollScope::All || *is_waited_for);
         chosen.map(|(id, _)| id.clone()).collect()
     }
 
@@ -117,7 +118,7 @@ pub(crate) struct InFlightPoll<'a> {
 
 impl Drop for InFlightPoll<'_> {
     fn drop(&mut self) {
-        self.polls.lock().out.remove(&self.number);
+        self.polls.lock().in_flight.remove(&self.number);
         self.polls.answered.notify_waiters();
     }
 }

@@ -70,7 +70,7 @@ impl Context {
             dispatch: Dispatch::new(handler, &settings),
             isolation: Isolation::new(FetchMode { single_poller, fifo: one_batch_at_a_time, keys: has_keys })
                 .shown_in(&control.isolated),
-            records: MessageRecords::new(failure.queue.clone(), &settings),
+            records: MessageRecords::new(failure.queue.clone(), settings.remember, settings.unique_key.clone()),
             polling,
             settings,
             control,

@@ -10,7 +10,7 @@ use crate::{
     text::brief,
     wire::Dialect,
     worker::{
-        failure::policy::{OnFailure, OnReject, OnUndecodable},
+        failure::policy::{OnFailure, OnReject, OnUndecodable, REMEDY},
         settings::{
             Settings,
             ordering::Ordering,
@@ -104,10 +104,6 @@ impl Settings {
         })
     }
 }
-
-/// How to keep rejected messages from being redelivered endlessly.
-pub(crate) const REMEDY: &str =
-    "create the queue with max_consume_count, which enables dead letters, or set on_reject to park or discard";
 
 /// The facts about a service and a queue that decide where rejected messages go.
 #[derive(Clone, Copy, Debug)]

@@ -62,7 +62,9 @@ pub(crate) fn settings(server: &config::Server) -> ServerConfig {
             ..EmbeddedConfig::default()
         })
         .metrics_max_groups(server.limits.metrics_groups)
-        .limits(HttpLimits::default().connections(server.limits.connections).bodies_bytes(server.limits.request_bytes))
+        .limits(
+            HttpLimits::default().connections(server.limits.connections).total_body_bytes(server.limits.request_bytes),
+        )
 }
 
 /// Whether the keys of the server itself describe a project, the first. Where `projects` are listed, they do so only with keys,

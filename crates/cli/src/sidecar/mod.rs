@@ -1,11 +1,19 @@
 //! The sidecar: workers and publishers from a configuration, for applications in any language.
 //!
-//! # How it hangs together
+//! Imports run from the top of this table to its bottom.
 //!
-//! [`Sidecar::start`] turns a [`Config`](crate::config::Config) into a client (`connect`), an embedded server where one is
-//! asked for (`embed`), workers whose handlers are in `deliver`, publishers and the admin endpoint. [`Sidecar::run`] runs
-//! them and ends them in order. `app` watches the application behind an HTTP handler; `throttle` is where everything that
-//! pauses a worker meets. `line` is the JSON that a message is written as outside.
+//! | module | contents |
+//! |---|---|
+//! | `run` | runs everything, and ends it in order |
+//! | `start` | [`Sidecar::start`]: everything of a [`Config`](crate::config::Config), so that errors appear before the first message |
+//! | `dashboard`, `admin` | pages for a browser; probes, metrics, status and control |
+//! | `reload` | another configuration for a running sidecar |
+//! | `assemble` | from the configuration to a client, workers, publishers, outboxes and listeners |
+//! | `running` | the workers, publishers and outboxes that run now |
+//! | `publisher` | the requests to a publisher |
+//! | `deliver` | the handlers: HTTP, programs, the log |
+//! | `backpressure` | the application behind a handler, and everything that pauses a worker |
+//! | `observe` | what the workers did, for the pages and the status |
 
 mod admin;
 pub(crate) mod assemble;
@@ -18,6 +26,7 @@ mod observe;
 mod publisher;
 pub(crate) mod reload;
 mod run;
+mod running;
 mod start;
 
 #[cfg(feature = "dashboard")]
@@ -26,6 +35,7 @@ pub use self::{
     error::SidecarError,
     observe::configuration::ConfigurationState,
     reload::controls::Controls,
-    run::{EndedWorker, SidecarReport},
+    run::SidecarReport,
+    running::parts::EndedWorker,
     start::{Sidecar, check},
 };

@@ -11,14 +11,11 @@ use crate::sidecar::{
     admin::{self, state::AdminState},
     assemble::listener::limits,
     error::SidecarError,
-    reload::parts::Parts,
+    running::parts::{EndedWorker, Parts},
     start::Sidecar,
 };
 use dms_server::internal::limits::ADMIN_CONNECTIONS;
-use dms_worker::{
-    runtime::{RuntimeReport, WorkerEnd},
-    worker::WorkerReport,
-};
+use dms_worker::runtime::{RuntimeReport, WorkerEnd};
 
 /// How a sidecar ended.
 #[derive(Clone, Debug)]
@@ -29,16 +26,6 @@ pub struct SidecarReport {
     pub workers: Vec<EndedWorker>,
     /// Whether everything that had begun was finished within the grace period.
     pub drained: bool,
-}
-
-/// How a worker ended.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct EndedWorker {
-    /// Its name.
-    pub name: String,
-    /// Its counts.
-    pub report: WorkerReport,
 }
 
 impl Sidecar {

@@ -5,18 +5,16 @@ use std::{net::SocketAddr, sync::Arc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    config::{self, Config, Secret, server_settings, worker_settings::idle_worker},
+    config::{Config, Secret, server_settings, worker_settings::idle_worker},
     sidecar::{
-        assemble::{connect, listener::listen, outbox::RelayUnit, shared::Shared, unit::unit},
+        assemble::{
+            connect, listener::listen, outbox::RelayUnit, publisher::PublisherEndpoint, runtime::runtime, unit::unit,
+        },
         deliver::{http::target::Target, program::process},
         error::SidecarError,
         observe::configuration::ConfigurationState,
-        publisher::PublisherEndpoint,
-        reload::{
-            controls::Controls,
-            log_control::LogControl,
-            parts::{Parts, PublisherKey},
-        },
+        reload::{controls::Controls, log_control::LogControl},
+        running::{parts::Parts, publisher::PublisherKey, shared::Shared},
     },
 };
 use dms_protocol::internal::current::Current;
@@ -30,7 +28,7 @@ use dms_server::{
 };
 use dms_worker::{
     producer::ProducerMetrics,
-    runtime::{LimitError, OnWorkerFailure, Runtime, RuntimeHandle, Sharing},
+    runtime::{Runtime, RuntimeHandle},
     transport::InProcess,
     worker::WorkerMetrics,
 };
@@ -139,7 +137,7 @@ impl Sidecar {
             shared: self.shared.clone(),
             runtime: self.runtime.handle(),
             fixed_certificates: server.chain(admin).cloned().collect(),
-            callers: self.server.as_ref().map(Server::callers),
+            server: self.server.as_ref().map(Server::handle),
             admin: self.admin_guards.clone(),
             configuration: self.configuration.clone(),
         }
@@ -148,29 +146,6 @@ impl Sidecar {
     /// The names of the workers.
     pub fn worker_names(&self) -> Vec<String> {
         self.shared.parts.workers().iter().map(|worker| worker.name.clone()).collect()
-    }
-}
-
-/// The runtime of a configuration, still without workers.
-fn runtime(config: &Config, shared: &Shared) -> Result<Runtime, LimitError> {
-    let runtime = Runtime::builder().stop_with(shared.stopping.clone()).shutdown_grace(config.shutdown.grace.get());
-    let runtime = runtime.max_in_flight(config.limits.in_flight).max_in_flight_bytes(config.limits.bytes);
-    runtime.sharing(sharing(config)).on_worker_failure(on_worker_failure(config)).build()
-}
-
-/// How workers share the limits.
-pub(super) fn sharing(config: &Config) -> Sharing {
-    match config.limits.sharing {
-        config::Sharing::Weighted => Sharing::Weighted,
-        config::Sharing::Strict => Sharing::Strict,
-    }
-}
-
-/// The reaction to a worker that fails.
-pub(super) fn on_worker_failure(config: &Config) -> OnWorkerFailure {
-    match config.on_worker_failure {
-        config::OnWorkerFailure::Continue => OnWorkerFailure::Retry,
-        config::OnWorkerFailure::Stop => OnWorkerFailure::StopAll,
     }
 }
 

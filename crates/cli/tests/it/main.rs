@@ -18,6 +18,7 @@ mod examples;
 mod failover;
 #[cfg(unix)]
 mod guide;
+mod imports;
 mod kill;
 mod listeners;
 mod observability;

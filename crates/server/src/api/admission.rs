@@ -14,7 +14,7 @@ use crate::{
         Dialect,
         router::{self, Target, method_not_allowed},
     },
-    auth::{authenticator::Claim, caller::Caller, checks::is_project_id, sender::Sender},
+    auth::{authenticator::IdentityClaim, caller::Caller, checks::is_project_id, sender::Sender},
     faults::inject::inject,
     handlers::request::ApiRequest,
     http::{
@@ -77,9 +77,9 @@ pub(crate) fn refuse(error: ApiError, head: &Parts, body: Body) -> Response {
 }
 
 /// The sender of a request, as far as its head shows.
-fn claim(app: &AppState, sender: Sender<'_>, target: Target<'_>) -> Result<Claim, ApiError> {
+fn claim(app: &AppState, sender: Sender<'_>, target: Target<'_>) -> Result<IdentityClaim, ApiError> {
     match target.is_public {
-        true => Ok(Claim::Proven(Caller::Anyone)),
+        true => Ok(IdentityClaim::Proven(Caller::Anyone)),
         false => app.authenticator.claim(sender, &app.metrics),
     }
 }
@@ -87,7 +87,7 @@ fn claim(app: &AppState, sender: Sender<'_>, target: Target<'_>) -> Result<Claim
 /// The caller of a request, if it may use the project in the path.
 fn identify(
     app: &AppState,
-    claim: Claim,
+    claim: IdentityClaim,
     sender: Sender<'_>,
     target: Target<'_>,
     body: &[u8],

@@ -39,14 +39,14 @@ use dms_protocol::{auth::signer::ALGORITHM, settings::InvalidSettings};
 
 /// The sender of a request, as far as its head identifies it.
 #[derive(Debug)]
-pub(crate) enum Claim {
+pub(crate) enum IdentityClaim {
     /// The head alone proves the caller.
     Proven(Caller),
     /// The signature proves the caller once the body has been read.
     Signed(SignedClaim),
 }
 
-impl Claim {
+impl IdentityClaim {
     /// Checks the signature, if there is one, and returns the caller.
     ///
     /// # Errors
@@ -89,6 +89,7 @@ pub(crate) struct Authenticator {
     /// The signatures that were used.
     replays: ReplayTable,
     clock: Clock,
+    /// Whether requests without credentials are admitted.
     open: bool,
     /// Bounds the log lines about requests without valid credentials.
     refusals: Warnings,
@@ -224,9 +225,9 @@ impl Authenticator {
     ///
     /// # Errors
     /// 401 with the gateway's code for signatures (APIGW.0301) or the service's for tokens (DMS.10240101 to 103).
-    pub(crate) fn claim(&self, sender: Sender<'_>, metrics: &ServerMetrics) -> Result<Claim, ApiError> {
+    pub(crate) fn claim(&self, sender: Sender<'_>, metrics: &ServerMetrics) -> Result<IdentityClaim, ApiError> {
         if self.open {
-            return Ok(Claim::Proven(Caller::Anyone));
+            return Ok(IdentityClaim::Proven(Caller::Anyone));
         }
         let parts = sender.parts;
         let authorization = parts.headers.get(header::AUTHORIZATION).map(|value| value.to_str().unwrap_or_default());
@@ -237,10 +238,10 @@ impl Authenticator {
                 .accounts()
                 .keys
                 .claim(text, sender, self.now())
-                .map(Claim::Signed)
+                .map(IdentityClaim::Signed)
                 .map_err(|refusal| refusal.count(metrics)),
             (_, Some(token)) => match self.owner(token) {
-                Ok(owner) => Ok(Claim::Proven(Caller::Known(owner))),
+                Ok(owner) => Ok(IdentityClaim::Proven(Caller::Known(owner))),
                 Err(error) if error.code() == codes::TOKEN_INVALID => Err(self.refuse(error, sender)),
                 // A working client requests a new token as soon as its token has expired.
                 Err(error) => Err(error),

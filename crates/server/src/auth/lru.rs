@@ -8,17 +8,19 @@ use std::{
 /// A map with a bounded number of entries. Each step takes time logarithmic in the number of entries.
 #[derive(Debug)]
 pub(crate) struct LruMap<K, V> {
-    most: usize,
+    /// The maximum number of entries.
+    capacity: usize,
     entries: HashMap<K, (u64, V)>,
     /// The keys in the order of their last use.
     order: BTreeMap<u64, K>,
+    /// The number of uses so far. An entry is ordered by the number of its last one.
     uses: u64,
 }
 
 impl<K: Clone + Eq + Hash, V: Default> LruMap<K, V> {
-    /// An empty map of at most `most` entries.
-    pub(crate) fn new(most: usize) -> Self {
-        Self { most, entries: HashMap::new(), order: BTreeMap::new(), uses: 0 }
+    /// An empty map of at most `capacity` entries.
+    pub(crate) fn new(capacity: usize) -> Self {
+        Self { capacity, entries: HashMap::new(), order: BTreeMap::new(), uses: 0 }
     }
 
     /// The value of a key, inserted as the default if the key is new. A new key in a full map displaces another one.
@@ -26,7 +28,7 @@ impl<K: Clone + Eq + Hash, V: Default> LruMap<K, V> {
         self.uses += 1;
         if let Some((use_before, _)) = self.entries.get(&key) {
             self.order.remove(use_before);
-        } else if self.entries.len() >= self.most
+        } else if self.entries.len() >= self.capacity
             && let Some((_, forgotten)) = self.order.pop_first()
         {
             self.entries.remove(&forgotten);

@@ -3,6 +3,8 @@
 //! | file | contents |
 //! |---|---|
 //! | `access` | who may use it, and for what |
+//! | `middleware` | lets callers in before every page |
+//! | `login` | the login page, the end of a session, the choice of language and theme |
 //! | `text` | the texts in all languages |
 //! | `html` | what the pages share |
 //! | `series` | the numbers of the last day |
@@ -14,21 +16,26 @@
 
 pub(crate) mod access;
 mod assets;
+mod cookie;
 pub(crate) mod form;
 pub(crate) mod html;
+mod login;
+mod middleware;
 pub(crate) mod options;
+pub(crate) mod product;
 pub(crate) mod series;
 pub(crate) mod server;
 pub(crate) mod text;
 
 use axum::{
-    Router, middleware,
+    Router,
+    middleware::from_fn_with_state,
     routing::{get, post},
 };
 
-use self::access::{
-    gate::{Gate, closed, open},
-    login,
+use self::{
+    access::gate::Gate,
+    middleware::{closed, open},
 };
 
 /// Adds what every dashboard has to its `pages`: the gate before them, the login, and the files.
@@ -44,8 +51,8 @@ pub fn behind_gate(gate: &Gate, pages: Router<()>) -> Router<()> {
             .route("/ui/assets/{hash}/{name}", get(assets::serve)),
     );
     // Around routes only: a path that is no page is answered by the rules of the listener.
-    let open_pages = open_pages.route_layer(middleware::from_fn_with_state(gate.clone(), open));
-    let pages = pages.route_layer(middleware::from_fn_with_state(gate.clone(), closed));
+    let open_pages = open_pages.route_layer(from_fn_with_state(gate.clone(), open));
+    let pages = pages.route_layer(from_fn_with_state(gate.clone(), closed));
     let all = open_pages.merge(pages);
     match gate.options().base() {
         "" => all,

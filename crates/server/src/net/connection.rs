@@ -241,7 +241,7 @@ impl<I> Deadlines<I> {
     fn overdue(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         let idle = || match self.connection.is_known() {
             true => Awaited::Request(Instant::now() + self.limits.idle_timeout),
-            false => Awaited::Request(Instant::now() + self.limits.strangers_idle_timeout),
+            false => Awaited::Request(Instant::now() + self.limits.unauthenticated_idle_timeout),
         };
         let (due, problem) = match self.awaited.get_or_insert_with(idle) {
             Awaited::Request(due) => (due, "no request came for long"),

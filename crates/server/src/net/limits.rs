@@ -30,7 +30,7 @@ pub struct HttpLimits {
     /// The largest request body, in bytes; 1 MiB, which holds 512 KiB of message bodies with their attributes and wrapping.
     pub body_bytes: usize,
     /// The most memory that request bodies take together, in bytes; 256 MiB. Further bodies wait for memory.
-    pub bodies_bytes: usize,
+    pub total_body_bytes: usize,
     /// How long a body may take to arrive, including the wait for memory; 30 seconds.
     pub body_timeout: Duration,
     /// How long the head of a request may take from its first byte, and a TLS handshake; 10 seconds.
@@ -40,7 +40,7 @@ pub struct HttpLimits {
     pub idle_timeout: Duration,
     /// The same for callers without credentials, where they are required; 75 seconds. The server shortens it to 10 seconds if
     /// it has keys or users.
-    pub strangers_idle_timeout: Duration,
+    pub unauthenticated_idle_timeout: Duration,
     /// How long an answer may take to be written if the caller reads slowly; 60 seconds.
     pub write_timeout: Duration,
     /// The age at which a connection is closed after an answer; one hour.
@@ -54,11 +54,11 @@ impl Default for HttpLimits {
         Self {
             connections: 4096,
             body_bytes: 1 << 20,
-            bodies_bytes: 256 << 20,
+            total_body_bytes: 256 << 20,
             body_timeout: Duration::from_secs(30),
             head_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(75),
-            strangers_idle_timeout: Duration::from_secs(75),
+            unauthenticated_idle_timeout: Duration::from_secs(75),
             write_timeout: Duration::from_secs(60),
             connection_age: Duration::from_secs(3600),
             shutdown_grace: Duration::from_secs(20),
@@ -80,8 +80,8 @@ impl HttpLimits {
     }
 
     /// Sets the most memory that request bodies take together, in bytes; 256 MiB by default.
-    pub fn bodies_bytes(mut self, bodies_bytes: usize) -> Self {
-        self.bodies_bytes = bodies_bytes;
+    pub fn total_body_bytes(mut self, total_body_bytes: usize) -> Self {
+        self.total_body_bytes = total_body_bytes;
         self
     }
 
@@ -104,8 +104,8 @@ impl HttpLimits {
     }
 
     /// Sets how long a connection without credentials may be idle; 75 seconds by default.
-    pub fn strangers_idle_timeout(mut self, strangers_idle_timeout: Duration) -> Self {
-        self.strangers_idle_timeout = strangers_idle_timeout;
+    pub fn unauthenticated_idle_timeout(mut self, unauthenticated_idle_timeout: Duration) -> Self {
+        self.unauthenticated_idle_timeout = unauthenticated_idle_timeout;
         self
     }
 

@@ -11,4 +11,5 @@ pub(crate) mod peer;
 #[cfg(feature = "postgres")]
 pub(crate) mod peer_tls;
 pub(crate) mod tls;
+pub(crate) mod tls_files;
 pub(crate) mod waiting_poll;

@@ -18,7 +18,7 @@ use tokio_rustls::{
     },
 };
 
-use crate::net::tls::{Tls, TlsError, TlsFiles, certificates, key};
+use crate::net::tls_files::{TlsError, TlsFiles, certificates, key};
 use dms_protocol::internal::current::Current;
 
 /// The protocol inside of TLS, so that neither end takes another listener for a server of the cluster.
@@ -116,12 +116,6 @@ impl PeerTls {
                 reason: error.to_string(),
             },
         })
-    }
-}
-
-impl From<PeerTls> for Tls {
-    fn from(peers: PeerTls) -> Self {
-        Self::of_peers(peers)
     }
 }
 

@@ -1,80 +1,16 @@
 //! [`Tls`]: the certificate and the key of a listener, from two files that can be reloaded while connections are open.
 
-use std::{
-    fmt, io,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{fmt, path::Path, sync::Arc};
 
 use tokio_rustls::{
     TlsAcceptor,
-    rustls::{
-        self, ServerConfig,
-        crypto::aws_lc_rs,
-        pki_types::{
-            CertificateDer, PrivateKeyDer,
-            pem::{self, PemObject},
-        },
-    },
+    rustls::{self, ServerConfig, crypto::aws_lc_rs},
 };
 
 #[cfg(feature = "postgres")]
 use crate::net::peer_tls::PeerTls;
-use dms_protocol::internal::{current::Current, text};
-
-/// The files of a certificate.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TlsFiles {
-    /// The certificate in PEM, followed by the intermediate certificates.
-    pub certificate: PathBuf,
-    /// Its private key in PEM: PKCS#8, PKCS#1 or SEC1, without a passphrase.
-    pub key: PathBuf,
-}
-
-/// Why a certificate cannot be used.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum TlsError {
-    /// A file cannot be read.
-    #[error("`{}` cannot be read: {error}", file.display())]
-    Read {
-        /// The file.
-        file: PathBuf,
-        /// The error of the system.
-        #[source]
-        error: io::Error,
-    },
-    /// The other servers of the cluster would refuse the certificate.
-    #[error(
-        "the other servers refuse the certificate `{}` of `{name}`, by the authorities in `{}`: {reason}", file.display(), ca_file.display()
-    )]
-    Peer {
-        /// The file of the certificate.
-        file: PathBuf,
-        /// The file of the authorities.
-        ca_file: PathBuf,
-        /// The name that the certificate has to have.
-        name: String,
-        /// The error of the TLS library.
-        reason: String,
-    },
-    /// A file contains no certificate, or no key.
-    #[error("`{}` has no {expected}: a PEM file is needed", file.display())]
-    Content {
-        /// The file.
-        file: PathBuf,
-        /// The missing content.
-        expected: &'static str,
-    },
-    /// The certificate and the key do not belong together, or TLS cannot use them.
-    #[error("the certificate `{}` cannot be used with the key `{}`: {reason}", files.certificate.display(), files.key.display())]
-    Pair {
-        /// The files.
-        files: TlsFiles,
-        /// The error of the TLS library.
-        reason: String,
-    },
-}
+use crate::net::tls_files::{TlsError, TlsFiles, certificates, key};
+use dms_protocol::internal::current::Current;
 
 /// The certificate of a listener: TLS 1.2 and 1.3, without client certificates, except for the other servers of a cluster. Clones share it, so a reload of one is seen by all.
 #[derive(Clone)]
@@ -112,12 +48,6 @@ impl Tls {
         Ok(Self { files, current })
     }
 
-    /// The certificate for the other servers of a cluster.
-    #[cfg(feature = "postgres")]
-    pub(crate) fn of_peers(peers: PeerTls) -> Self {
-        Self { files: peers.files().own.clone(), current: Certificates::Peers(peers) }
-    }
-
     /// The file of the authorities that issue the certificates of the other servers of a cluster; `None` for a certificate that is
     /// shown to callers.
     pub fn ca_file(&self) -> Option<&Path> {
@@ -151,6 +81,14 @@ impl Tls {
     }
 }
 
+#[cfg(feature = "postgres")]
+impl From<PeerTls> for Tls {
+    /// The certificate of the address for the other servers of a cluster.
+    fn from(peers: PeerTls) -> Self {
+        Self { files: peers.files().own.clone(), current: Certificates::Peers(peers) }
+    }
+}
+
 /// TLS 1.2 and 1.3, HTTP/1.1, without client certificates.
 fn settings(files: &TlsFiles) -> Result<ServerConfig, TlsError> {
     let certificates = certificates(&files.certificate)?;
@@ -162,23 +100,4 @@ fn settings(files: &TlsFiles) -> Result<ServerConfig, TlsError> {
         .map_err(pair)?;
     settings.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(settings)
-}
-
-pub(crate) fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let content = || TlsError::Content { file: file.to_owned(), expected: "certificate" };
-    let pem = read(file)?;
-    let found: Vec<_> =
-        CertificateDer::pem_slice_iter(&pem).collect::<Result<_, pem::Error>>().map_err(|_| content())?;
-    if found.is_empty() { Err(content()) } else { Ok(found) }
-}
-
-pub(crate) fn key(file: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
-    let content = |_| TlsError::Content { file: file.to_owned(), expected: "private key without a passphrase" };
-    PrivateKeyDer::from_pem_slice(&read(file)?).map_err(content)
-}
-
-fn read(file: &Path) -> Result<Vec<u8>, TlsError> {
-    let unreadable = |error| TlsError::Read { file: file.to_owned(), error };
-    let bytes = std::fs::read(file).map_err(unreadable)?;
-    text::without_mark(&bytes).map(<[u8]>::to_vec).map_err(|error| unreadable(error.into()))
 }

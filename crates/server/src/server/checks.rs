@@ -96,7 +96,7 @@ impl ServerConfig {
     fn check_limits(&self, checks: &mut SettingChecks) {
         checks.at_least_one("limits.connections", self.limits.connections);
         checks.at_least_one("broker.max_polls_per_group", self.broker.max_polls_per_group);
-        checks.at_least("limits.bodies_bytes", self.limits.bodies_bytes, self.limits.body_bytes);
+        checks.at_least("limits.total_body_bytes", self.limits.total_body_bytes, self.limits.body_bytes);
         checks.at_least("broker.max_leased_bytes", self.broker.max_leased_bytes, limits::MAX_BYTES);
     }
 

@@ -6,7 +6,7 @@ use dms_protocol::secret::Secret;
 
 use crate::{
     auth::project::Project, broker::embedded::EmbeddedConfig, clock::Clock, faults::FaultPlan, net::limits::HttpLimits,
-    net::tls::TlsFiles, server::mqs::MqsConfig,
+    net::tls_files::TlsFiles, server::mqs::MqsConfig,
 };
 
 /// The settings of a [`Server`](crate::Server). The default is a server in memory, without sockets, open to every caller.

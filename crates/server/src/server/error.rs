@@ -6,7 +6,7 @@ use dms_protocol::settings::InvalidSettings;
 
 use crate::{
     broker::{BrokerError, embedded::OpenError},
-    net::tls::TlsError,
+    net::tls_files::TlsError,
 };
 
 /// Why a server did not start, or did not take a change.

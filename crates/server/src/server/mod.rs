@@ -1,12 +1,13 @@
 //! [`Server`]: binds the addresses, assembles all parts, and runs until it is stopped.
 
 mod admin_address;
-pub(crate) mod callers;
 mod checks;
 #[cfg(feature = "postgres")]
 mod cluster;
 pub(crate) mod config;
+mod configured;
 pub(crate) mod error;
+pub(crate) mod handle;
 pub(crate) mod mqs;
 pub(crate) mod service;
 mod startup;
@@ -17,7 +18,7 @@ use std::{net::SocketAddr, sync::Arc};
 use tokio_util::sync::CancellationToken;
 
 use self::{
-    admin_address::AdminAddress, callers::Callers, config::ServerConfig, error::ServerError, service::ApiService,
+    admin_address::AdminAddress, config::ServerConfig, error::ServerError, handle::ServerHandle, service::ApiService,
 };
 use crate::{
     api::{Api, Dialect},
@@ -46,7 +47,7 @@ use crate::{
 #[cfg(feature = "dashboard")]
 use crate::dashboard::{
     access::gate::{Gate, GateParts},
-    html::frame::Product,
+    product::Product,
     server::Dashboard,
 };
 
@@ -71,6 +72,7 @@ pub struct Server {
     listener: Option<Listener>,
     admin: AdminAddress,
     mqs: Option<Listener>,
+    /// Whether it serves the API of ROMA Connect MQS, with or without a socket of its own.
     speaks_mqs: bool,
     /// The certificate for the other servers of the cluster.
     peers: Option<Tls>,
@@ -87,6 +89,9 @@ impl Server {
     ///
     /// # Panics
     /// Outside a tokio runtime.
+    ///
+    /// # Cancel safety
+    /// Dropping the future closes everything that was opened. Queues that were created stay.
     pub async fn bind(config: ServerConfig) -> Result<Self, ServerError> {
         let authenticator = authenticator(&config)?;
         let polls = Arc::default();
@@ -105,6 +110,9 @@ impl Server {
     ///
     /// # Errors
     /// When the configuration is invalid, or an address is refused or in use.
+    ///
+    /// # Cancel safety
+    /// Dropping the future closes everything that was opened.
     pub async fn with_broker(config: ServerConfig, broker: Arc<dyn Broker>) -> Result<Self, ServerError> {
         let authenticator = authenticator(&config)?;
         Self::assemble(config, authenticator, (broker, Reconfigure::default()), Arc::default()).await
@@ -172,7 +180,7 @@ impl Server {
             faults: Faults::new(&config.faults),
             region: config.region,
             data_dir: config.data_dir,
-            body_memory: BodyMemory::new(config.limits.bodies_bytes, largest_body, BODY_MEMORY_PARTS),
+            body_memory: BodyMemory::new(config.limits.total_body_bytes, largest_body, BODY_MEMORY_PARTS),
             limits: config.limits,
             metrics: ServerMetrics::new(),
             more_metrics: MoreMetrics::default(),
@@ -262,9 +270,9 @@ impl Server {
         self.app.authenticator.is_open()
     }
 
-    /// The keys and users. They can be replaced while the server runs.
-    pub fn callers(&self) -> Callers {
-        Callers::new(&self.app)
+    /// A handle that changes the server while it runs.
+    pub fn handle(&self) -> ServerHandle {
+        ServerHandle::new(&self.app)
     }
 
     /// Adds metrics to the admin address: `encode` returns OpenMetrics text. A second call has no effect.
@@ -307,12 +315,12 @@ impl Server {
         };
         let served = async { tokio::join!(serve, watch, stop) };
         let schedules = async {
-            startup::look_for_schedules(&*app.broker, &with_schedules, &app.waiting_schedules).await;
-            startup::set_waiting_schedules(&*app.broker, &app.waiting_schedules).await;
+            configured::look_for_schedules(&*app.broker, &with_schedules, &app.waiting_schedules).await;
+            configured::set_waiting_schedules(&*app.broker, &app.waiting_schedules).await;
         };
         tokio::select! {
             _ = served => {}
-            // It never ends by itself.
+            // It ends only when it is dropped.
             () = schedules => {}
         }
         app.broker.close().await;
@@ -321,6 +329,9 @@ impl Server {
 
     /// Stops a server that is used in-process. Waiting consume calls are answered and new calls refused. All accepted changes
     /// are durable when this returns.
+    ///
+    /// # Cancel safety
+    /// The server stays closed to new calls although the future was dropped.
     pub async fn close(&self) {
         self.app.stopping.cancel();
         self.app.broker.close().await;
@@ -348,9 +359,10 @@ fn api_limits(app: &AppState) -> HttpLimits {
 
 fn with_strangers(limits: HttpLimits, guarded: bool) -> HttpLimits {
     match guarded {
-        true => {
-            HttpLimits { strangers_idle_timeout: limits.strangers_idle_timeout.min(UNSIGNED_IDLE_TIMEOUT), ..limits }
-        }
+        true => HttpLimits {
+            unauthenticated_idle_timeout: limits.unauthenticated_idle_timeout.min(UNSIGNED_IDLE_TIMEOUT),
+            ..limits
+        },
         false => limits,
     }
 }

@@ -2,9 +2,9 @@
 
 use std::net::SocketAddr;
 
-use crate::net::tls::TlsFiles;
+use crate::net::tls_files::TlsFiles;
 
-/// The REST API of ROMA Connect MQS, on a listener of its own, over the queues of the server.
+/// The REST API of ROMA Connect MQS, on a separate listener, over the queues of the server.
 ///
 /// A topic is a queue, and a group is created when it first consumes. The SASL user and password of a client are an access key of
 /// the server and its secret. Paths of this API name no project: the first project of the key counts, and on an open server the first

@@ -10,7 +10,7 @@ use crate::{
     cli::support::{
         confirm::counted,
         context::Context,
-        failure::{Failure, Kind},
+        failure::{ExitKind, Failure},
         logging,
     },
     config::{Config, Dialect, Publisher, Worker, server_settings, worker_settings::idle_worker},
@@ -74,14 +74,14 @@ fn certificates(config: &Config) -> Result<(), Failure> {
     for (key, tls) in own.into_iter().chain(publishers) {
         let Some(tls) = tls else { continue };
         Tls::load(server_settings::tls(tls))
-            .map_err(|error| Failure::of(Kind::Config, format!("{key}: TLS: {error}")))?;
+            .map_err(|error| Failure::of(ExitKind::Config, format!("{key}: TLS: {error}")))?;
     }
     #[cfg(feature = "postgres")]
     if let Some(postgres) = server_settings::postgres(&config.server) {
         // Also whether the other servers will accept it, because they are the only ones that see it.
         postgres
             .check_certificate()
-            .map_err(|error| Failure::of(Kind::Config, format!("server.cluster.tls: TLS: {error}")))?;
+            .map_err(|error| Failure::of(ExitKind::Config, format!("server.cluster.tls: TLS: {error}")))?;
     }
     Ok(())
 }
@@ -127,7 +127,7 @@ async fn online(config: &Config, context: &Context) -> Result<(), Failure> {
 /// Finds what a worker needs, and says what will happen with it that is likely not meant.
 async fn find(client: &Client, worker: &Worker, config: &Config, context: &Context) -> Result<Option<String>, Failure> {
     let label = worker.label();
-    let unsuitable = |error: &dyn std::fmt::Display| Failure::of(Kind::Config, format!("worker {label}: {error}"));
+    let unsuitable = |error: &dyn std::fmt::Display| Failure::of(ExitKind::Config, format!("worker {label}: {error}"));
     let idle = idle_worker(client, worker, config).map_err(|error| unsuitable(&error))?;
     match idle.check().await {
         Ok(()) => {

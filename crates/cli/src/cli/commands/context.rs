@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::cli::support::{
     context::{Context, NO_PROJECTS},
     contexts::{Contexts, SavedContext},
-    failure::{Failure, Kind},
+    failure::{ExitKind, Failure},
     table::Table,
 };
 use dms_protocol::internal::secret_url::without_secrets;
@@ -122,7 +122,7 @@ pub(crate) fn run(args: ContextArgs, context: &Context) -> Result<(), Failure> {
             let chosen = || Ok::<_, Failure>(context.chosen_context()?.map(|chosen| chosen.name));
             let Some(name) = name.map_or_else(chosen, |name| Ok(Some(name)))? else {
                 return Err(Failure::of(
-                    Kind::Usage,
+                    ExitKind::Usage,
                     "no context is current: name one, or run `dms-worker context use`",
                 ));
             };
@@ -139,7 +139,7 @@ pub(crate) fn run(args: ContextArgs, context: &Context) -> Result<(), Failure> {
 }
 
 fn add(contexts: &mut Contexts, name: &str, saved: SavedContext, replace: bool) -> Result<(), Failure> {
-    let usage = |text: String| Err(Failure::of(Kind::Usage, text));
+    let usage = |text: String| Err(Failure::of(ExitKind::Usage, text));
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     if name.is_empty() || !name.chars().all(plain) {
         return usage(format!("`{name}` is not a name: use letters, digits, `-`, `_` and `.`"));

@@ -8,7 +8,7 @@ use crate::{
     cli::support::{
         admin_client::is_local,
         context::Context,
-        failure::{Failure, Kind},
+        failure::{ExitKind, Failure},
         probe::{self, Trust},
     },
     config::Config,
@@ -44,7 +44,8 @@ pub(crate) async fn run(args: HealthArgs, context: &Context) -> Result<(), Failu
     };
     let answer = probe::get(&url, &trust).await;
     let url = without_secrets(&url);
-    let answer = answer.map_err(|error| Failure::of(Kind::Unavailable, format!("{url} cannot be reached: {error}")))?;
+    let answer =
+        answer.map_err(|error| Failure::of(ExitKind::Unavailable, format!("{url} cannot be reached: {error}")))?;
     if answer.is_success() {
         return Ok(context.printer().print("ready", &serde_json::json!({ "ready": true }))?);
     }
@@ -55,9 +56,9 @@ pub(crate) async fn run(args: HealthArgs, context: &Context) -> Result<(), Failu
 fn usual(config: &Config) -> Result<String, Failure> {
     let sidecars = config.admin.listen.map(|address| (address, config.admin.tls.is_some()));
     let servers = config.server.admin_listen().map(|address| (address, config.server.admin_tls().is_some()));
-    let (address, encrypted) = sidecars
-        .or(servers)
-        .ok_or_else(|| Failure::of(Kind::Usage, "no admin address is configured: name a URL, or set admin.listen"))?;
+    let (address, encrypted) = sidecars.or(servers).ok_or_else(|| {
+        Failure::of(ExitKind::Usage, "no admin address is configured: name a URL, or set admin.listen")
+    })?;
     let scheme = if encrypted { "https" } else { "http" };
     Ok(format!("{scheme}://{address}/readyz"))
 }

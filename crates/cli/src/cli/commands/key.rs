@@ -13,7 +13,7 @@ use crate::{
     cli::support::{
         confirm::confirm,
         context::Context,
-        failure::{Failure, Kind},
+        failure::{ExitKind, Failure},
         private_file,
         table::Table,
     },
@@ -91,7 +91,7 @@ pub(crate) fn run(args: KeyArgs, context: &Context) -> Result<(), Failure> {
         Some(file) => file,
         None => configured(context)?,
     };
-    let mut keys = KeysFile::read(&file).map_err(|error| Failure::of(Kind::Config, error))?;
+    let mut keys = KeysFile::read(&file).map_err(|error| Failure::of(ExitKind::Config, error))?;
     match args.command {
         KeyCommand::Add { access_key, send, consume, manage, like, secret_key_file } => {
             let rights = match like {
@@ -114,7 +114,7 @@ pub(crate) fn run(args: KeyArgs, context: &Context) -> Result<(), Failure> {
             find(&keys, &access_key, &file)?;
             if keys.access_keys.len() == 1 {
                 let text = format!("{access_key} is the last key of {}: add another one first", file.display());
-                return Err(Failure::of(Kind::Usage, text));
+                return Err(Failure::of(ExitKind::Usage, text));
             }
             confirm(yes, &format!("requests signed with {access_key} will be refused"))?;
             keys.access_keys.retain(|key| key.access_key != access_key);
@@ -132,12 +132,12 @@ fn configured(context: &Context) -> Result<PathBuf, Failure> {
     if project != server.project_id && server.projects.iter().all(|known| known.id != project) {
         let text =
             format!("the configuration has no project {project}: name one of server.projects, or a file with --file");
-        return Err(Failure::of(Kind::Usage, text));
+        return Err(Failure::of(ExitKind::Usage, text));
     }
     let file = server.auth_of(project).and_then(|auth| auth.access_keys_file.clone());
     file.ok_or_else(|| {
         let text = "the configuration names no file of keys: set server.auth.access_keys_file, or name one with --file";
-        Failure::of(Kind::Usage, text)
+        Failure::of(ExitKind::Usage, text)
     })
 }
 
@@ -146,7 +146,7 @@ fn find<'a>(keys: &'a KeysFile, access_key: &str, file: &Path) -> Result<&'a Sto
     found.ok_or_else(|| {
         let known: Vec<_> = keys.access_keys.iter().map(|key| key.access_key.as_str()).collect();
         let hint = if known.is_empty() { "it has none".to_owned() } else { format!("it has {}", known.join(", ")) };
-        Failure::of(Kind::Usage, format!("{} has no key {access_key}: {hint}", file.display()))
+        Failure::of(ExitKind::Usage, format!("{} has no key {access_key}: {hint}", file.display()))
     })
 }
 
@@ -154,7 +154,7 @@ fn checked(rights: Rights) -> Result<Rights, Failure> {
     for (right, patterns) in [("send", &rights.send), ("consume", &rights.consume), ("manage", &rights.manage)] {
         if let Some(wrong) = patterns.iter().find(|pattern| limits::queue_pattern(pattern).is_err()) {
             let text = format!("--{right} `{wrong}` is not allowed: write a queue's name, with * for any part of it");
-            return Err(Failure::of(Kind::Usage, text));
+            return Err(Failure::of(ExitKind::Usage, text));
         }
     }
     Ok(rights)
@@ -169,10 +169,13 @@ fn new_key(access_key: Option<String>, rights: Option<Rights>, keys: &KeysFile) 
     let usable = |c: char| c.is_ascii_graphic() && c != ',';
     if access_key.is_empty() || !access_key.chars().all(usable) {
         let text = format!("`{access_key}` is no identifier of a key: visible ASCII without commas is allowed");
-        return Err(Failure::of(Kind::Usage, text));
+        return Err(Failure::of(ExitKind::Usage, text));
     }
     if keys.access_keys.iter().any(|key| key.access_key == access_key) {
-        return Err(Failure::of(Kind::Usage, format!("there is a key {access_key} already: add one of another name")));
+        return Err(Failure::of(
+            ExitKind::Usage,
+            format!("there is a key {access_key} already: add one of another name"),
+        ));
     }
     let added = Some(clock::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
     Ok(StoredKey { access_key, secret_key: URL_SAFE_NO_PAD.encode(secret), rights, added })
@@ -188,11 +191,11 @@ fn save(file: &Path, secret: &str) -> Result<(), Failure> {
     let written = private::options().write(true).create_new(true).open(file);
     let written = written.and_then(|mut file| writeln!(file, "{secret}").and_then(|()| file.sync_all()));
     written.map_err(|error| match error.kind() {
-        // What is in the file may be the secret of another key.
+        // The file may contain the secret of another key.
         io::ErrorKind::AlreadyExists => {
             let name = file.display();
             Failure::of(
-                Kind::Usage,
+                ExitKind::Usage,
                 format!("--secret-key-file: {name} exists, and the secret is written to a new file: name another one"),
             )
         }

@@ -4,7 +4,7 @@ use clap::Args;
 use clap_mangen::Man;
 
 use crate::cli::support::{
-    failure::{Failure, Kind},
+    failure::{ExitKind, Failure},
     terminal,
 };
 
@@ -28,7 +28,7 @@ pub(crate) fn run(args: &ManArgs, mut program: clap::Command) -> Result<(), Fail
     for name in &args.command {
         let unknown = || {
             let text = format!("there is no command `{}`: see dms-worker --help", args.command.join(" "));
-            Failure::of(Kind::Usage, text)
+            Failure::of(ExitKind::Usage, text)
         };
         page = page.find_subcommand(name).ok_or_else(unknown)?.clone();
     }

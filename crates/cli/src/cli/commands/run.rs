@@ -16,7 +16,7 @@ use crate::{
         },
         support::{
             context::{Context, remark_on},
-            failure::{Failure, Kind},
+            failure::{ExitKind, Failure},
             logging, terminal,
         },
     },
@@ -79,7 +79,7 @@ pub(crate) async fn run(_: RunArgs, context: &Context) -> Result<ExitCode, Failu
             return Ok(ExitCode::SUCCESS);
         }
         let text = format!("not everything was finished within {}: the rest is redelivered", config.shutdown.grace);
-        Err(Failure::of(Kind::Drain, text))
+        Err(Failure::of(ExitKind::Drain, text))
     });
     let ended = tokio::select! {
         ended = work => ended,
@@ -123,20 +123,20 @@ impl From<SidecarError> for Failure {
     fn from(error: SidecarError) -> Self {
         match error {
             SidecarError::Nothing => {
-                Self::of(Kind::Config, format!("{error}; name a configuration with -c, or write a config.yaml"))
+                Self::of(ExitKind::Config, format!("{error}; name a configuration with -c, or write a config.yaml"))
             }
             SidecarError::Settings(..)
             | SidecarError::Program(..)
             | SidecarError::Http(..)
             | SidecarError::Client(_)
-            | SidecarError::Tls(_) => Self::of(Kind::Config, error.to_string()),
+            | SidecarError::Tls(_) => Self::of(ExitKind::Config, error.to_string()),
             SidecarError::Server(error) => error.into(),
             SidecarError::Worker(name, error) => match error.client_error() {
                 Some(refused) => {
                     let failure = Self::from(refused.clone());
                     Self::of(failure.kind(), format!("worker {name}: {failure}")).because(error)
                 }
-                None => Self::of(Kind::Config, format!("worker {name}: {error}")),
+                None => Self::of(ExitKind::Config, format!("worker {name}: {error}")),
             },
             other => Self::new(other.to_string()),
         }

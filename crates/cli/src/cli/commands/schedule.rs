@@ -11,7 +11,7 @@ use crate::{
     cli::support::{
         admin_client::AdminClient,
         context::Context,
-        failure::{Failure, Kind},
+        failure::{ExitKind, Failure},
         table::Table,
     },
     config::MissedTicks,
@@ -70,7 +70,7 @@ struct AddArgs {
     /// The queue's name or id
     #[arg(long)]
     queue: String,
-    /// What it sends
+    /// The message
     #[arg(long, value_name = "MESSAGE")]
     message: String,
     /// The time zone of the cron expression, such as Europe/Berlin
@@ -194,11 +194,11 @@ async fn list(admin: &AdminClient, queue: Option<&str>, context: &Context) -> Re
 
 async fn add(args: &AddArgs, admin: Option<&str>, context: &Context) -> Result<(), Failure> {
     let body = Body::raw(args.message.clone()).or_else(|_| Body::json(&args.message));
-    let body = body.map_err(|error| Failure::of(Kind::Usage, format!("--message: {error}")))?;
+    let body = body.map_err(|error| Failure::of(ExitKind::Usage, format!("--message: {error}")))?;
     // Checked here first, so that a mistake is wrong usage and needs no server.
     let mistake = |error: dms_server::broker::ScheduleError| {
         let option = if error.property() == "name" { "NAME".to_owned() } else { format!("--{}", error.property()) };
-        Failure::of(Kind::Usage, format!("{option} {}", error.mistake()))
+        Failure::of(ExitKind::Usage, format!("{option} {}", error.mistake()))
     };
     let message = ScheduledMessage::parse(body.as_str()).map_err(mistake)?;
     let schedule = NewSchedule::new(args.name.as_str(), args.cron.as_str(), message).timezone(args.timezone.as_str());
@@ -257,7 +257,7 @@ fn narrowed<'a>(queue: Option<&'a str>, context: &'a Context) -> Vec<(&'static s
 
 /// A name as a part of a path: names of schedules are words.
 fn in_path(name: &str) -> Result<&str, Failure> {
-    dms_protocol::limits::schedule_name(name).map_err(|error| Failure::of(Kind::Usage, error.to_string()))?;
+    dms_protocol::limits::schedule_name(name).map_err(|error| Failure::of(ExitKind::Usage, error.to_string()))?;
     Ok(name)
 }
 

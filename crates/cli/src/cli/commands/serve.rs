@@ -70,7 +70,7 @@ pub(crate) async fn run(args: ServeArgs, context: &Context) -> Result<ExitCode, 
     descriptors::raise_limit();
     let hang_ups = HangUps::listen();
     let server = Server::bind(server_settings::settings(&config.server).faults(faults)).await?;
-    let parts = ServerAlone { callers: server.callers(), certificates: server.certificates().cloned().collect() };
+    let parts = ServerAlone { server: server.handle(), certificates: server.certificates().cloned().collect() };
     let state = ConfigurationState::default();
     let metrics = state.clone();
     server.add_metrics(move || metrics.metrics());
@@ -119,7 +119,7 @@ fn announce(server: &Server, config: &Config) {
     #[cfg(feature = "dashboard")]
     if let Some(url) = server.dashboard_url() {
         terminal::tell(&format!("dms-worker: dashboard on {url}"));
-        // A terminal is read by whoever started the server; a file of a log is kept, and read by others.
+        // A terminal is read by the user who started the server; a log file is kept, and read by others.
         if terminal::is_watched()
             && let Some(link) = server.dashboard_login_link()
         {

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use crate::cli::support::{
     context::Context,
-    failure::{Failure, Kind},
+    failure::{ExitKind, Failure},
     table::Table,
 };
 use dms_protocol::queue::QueueTag;
@@ -96,6 +96,6 @@ fn split(text: &str) -> (&str, Option<&str>) {
 fn pair(text: &str) -> Result<QueueTag, Failure> {
     match split(text) {
         (key, Some(value)) => Ok(QueueTag { key: key.to_owned(), value: value.to_owned() }),
-        (key, None) => Err(Failure::of(Kind::Usage, format!("`{key}` has no value: write {key}=VALUE"))),
+        (key, None) => Err(Failure::of(ExitKind::Usage, format!("`{key}` has no value: write {key}=VALUE"))),
     }
 }

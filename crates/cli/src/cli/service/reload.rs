@@ -21,7 +21,7 @@ use crate::{
     config::{Config, Loaded, Request, load},
     sidecar::{ConfigurationState, Controls, reload::server},
 };
-use dms_server::{Callers, Tls};
+use dms_server::{ServerHandle, Tls};
 
 /// The running parts that a configuration is applied to.
 pub(crate) trait Reloadable {
@@ -54,16 +54,16 @@ impl Reloadable for Controls {
 
 /// A server alone, with its keys, users and certificates.
 pub(crate) struct ServerAlone {
-    pub(crate) callers: Callers,
+    pub(crate) server: ServerHandle,
     pub(crate) certificates: Vec<Tls>,
 }
 
 impl Reloadable for ServerAlone {
     async fn apply(&self, in_force: &mut Config, new: &Config) -> Result<(), Vec<String>> {
-        server::take_callers(&self.callers, &mut in_force.server, &new.server);
-        server::take_settings(&self.callers, &mut in_force.server, &new.server);
-        server::create_queues(&self.callers, &mut in_force.server, &new.server).await;
-        server::set_schedules(&self.callers, &mut in_force.server, &new.server).await;
+        server::take_callers(&self.server, &mut in_force.server, &new.server);
+        server::take_settings(&self.server, &mut in_force.server, &new.server);
+        server::create_queues(&self.server, &mut in_force.server, &new.server).await;
+        server::set_schedules(&self.server, &mut in_force.server, &new.server).await;
         Ok(())
     }
 

@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use crate::{
     cli::support::{
         context::Context,
-        failure::{Failure, Kind},
+        failure::{ExitKind, Failure},
     },
     config::{Config, Secret},
 };
@@ -66,7 +66,7 @@ impl AdminClient {
         let config = context.load_service()?.config;
         if !is_own(&config) {
             let text = format!("the admin address of {} is not known: name it with --admin", config.dms.endpoint);
-            return Err(Failure::of(Kind::Usage, text));
+            return Err(Failure::of(ExitKind::Usage, text));
         }
         Self::configured(&config)?.ok_or_else(unknown)
     }
@@ -141,7 +141,7 @@ impl AdminClient {
             None => request,
         };
         let request = request.body(Bytes::from(body));
-        let request = request.map_err(|error| Failure::of(Kind::Usage, format!("--admin {shown}: {error}")))?;
+        let request = request.map_err(|error| Failure::of(ExitKind::Usage, format!("--admin {shown}: {error}")))?;
         let answer = self.transport.send(request, self.timeout).await;
         let answer = answer.map_err(|error| unreachable(&self.url, error))?;
         match serde_json::from_slice(answer.body()) {
@@ -177,11 +177,11 @@ pub(crate) fn is_local(url: &str) -> bool {
 }
 
 fn unknown() -> Failure {
-    Failure::of(Kind::Usage, "the server's admin address is not known: name it with --admin, or set server.admin")
+    Failure::of(ExitKind::Usage, "the server's admin address is not known: name it with --admin, or set server.admin")
 }
 
 fn unreachable(url: &str, error: TransportError) -> Failure {
-    Failure::of(Kind::Unavailable, format!("{}: {error}", without_secrets(url))).because(error)
+    Failure::of(ExitKind::Unavailable, format!("{}: {error}", without_secrets(url))).because(error)
 }
 
 /// The text of a refusal.

@@ -3,7 +3,7 @@
 use std::io::{BufRead, IsTerminal, stdin};
 
 use crate::cli::support::{
-    failure::{Failure, Kind},
+    failure::{ExitKind, Failure},
     terminal,
 };
 
@@ -17,7 +17,7 @@ pub(crate) fn confirm(yes: bool, what: &str) -> Result<(), Failure> {
     }
     if !stdin().is_terminal() || !terminal::is_watched() {
         return Err(Failure::of(
-            Kind::Usage,
+            ExitKind::Usage,
             format!("{what}: add --yes to confirm, as there is no terminal to ask on"),
         ));
     }

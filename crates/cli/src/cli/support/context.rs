@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::{
     cli::support::{
         contexts::Contexts,
-        failure::{Failure, Kind},
+        failure::{ExitKind, Failure},
         global_options::{Color, Format, Global},
         logging,
         output::Printer,
@@ -128,7 +128,7 @@ impl Context {
             None | Some("dms") => Ok(Dialect::Dms),
             Some("mqs") => Ok(Dialect::Mqs),
             Some(other) => {
-                Err(Failure::of(Kind::Usage, format!("--dialect: `{other}` is not allowed: write dms or mqs")))
+                Err(Failure::of(ExitKind::Usage, format!("--dialect: `{other}` is not allowed: write dms or mqs")))
             }
         }
     }
@@ -206,11 +206,11 @@ impl Context {
     fn client_by(&self, request: &Request) -> Result<Client, Failure> {
         let config = self.load_by(request)?.config;
         if config.dms.dialect == config::Dialect::Mqs && self.global.project_id.is_some() {
-            return Err(Failure::of(Kind::Usage, NO_PROJECTS));
+            return Err(Failure::of(ExitKind::Usage, NO_PROJECTS));
         }
         // Set once: a command makes one client.
         let _ = self.endpoint.set(without_secrets(&connect::endpoint(&config)));
-        connect::to_service(&config).map_err(|error| Failure::of(Kind::Config, error.to_string()).because(error))
+        connect::to_service(&config).map_err(|error| Failure::of(ExitKind::Config, error.to_string()).because(error))
     }
 
     /// The address of the service that the command talked to, if it did.
@@ -220,7 +220,7 @@ impl Context {
 
     /// Prints a failure on standard error, in the format asked for, and gives its exit code.
     pub(crate) fn report(&self, failure: &Failure) -> ExitCode {
-        if failure.kind() != Kind::ClosedPipe {
+        if failure.kind() != ExitKind::ClosedPipe {
             match self.global.output {
                 Format::Text => self.report_text(failure),
                 Format::Json => terminal::tell_json(&failure.to_json().to_string()),
@@ -234,7 +234,7 @@ impl Context {
             (_, Some(endpoint)) if failure.is_foreign() => {
                 format!("; is {endpoint} the address of a DMS service, and not of its admin address or another server?")
             }
-            (Kind::Unavailable, Some(endpoint)) if !failure.is_about_tls() => {
+            (ExitKind::Unavailable, Some(endpoint)) if !failure.is_about_tls() => {
                 format!("; is a service running at {endpoint}? (--endpoint names another)")
             }
             _ => String::new(),

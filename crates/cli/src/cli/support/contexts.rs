@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, io, path::PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::cli::support::{
-    failure::{Failure, Kind},
+    failure::{ExitKind, Failure},
     private_file,
 };
 use dms_protocol::internal::text;
@@ -89,12 +89,14 @@ impl Contexts {
         let text = match text::read(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
-            Err(error) => return Err(Failure::of(Kind::Config, format!("{} cannot be read: {error}", path.display()))),
+            Err(error) => {
+                return Err(Failure::of(ExitKind::Config, format!("{} cannot be read: {error}", path.display())));
+            }
         };
         if text.trim().is_empty() {
             return Ok(Self::default());
         }
-        let malformed = |error| Failure::of(Kind::Config, format!("{} has no contexts: {error}", path.display()));
+        let malformed = |error| Failure::of(ExitKind::Config, format!("{} has no contexts: {error}", path.display()));
         yaml_serde::from_str(&text).map_err(malformed)
     }
 
@@ -121,7 +123,7 @@ impl Contexts {
                 [] => "there are none; add one with `dms-worker context add`".to_owned(),
                 known => format!("there are {}", known.join(", ")),
             };
-            Failure::of(Kind::Config, format!("there is no context `{name}`: {hint}"))
+            Failure::of(ExitKind::Config, format!("there is no context `{name}`: {hint}"))
         })
     }
 }

@@ -10,16 +10,16 @@ use dms_worker::{client, internal::certificate_in_words};
 /// Why a command failed, in one sentence with the remedy.
 #[derive(Debug)]
 pub(crate) struct Failure {
-    kind: Kind,
+    kind: ExitKind,
     message: String,
     /// Whether an HTTP server answered, and not as the DMS API does.
     about_http: bool,
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
 
-/// What kind of failure it is, and so which exit code.
+/// The kind of a failure, which decides the exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum ExitKind {
     /// Anything not below.
     Failed,
     /// The command was not used as it should.
@@ -38,7 +38,7 @@ pub(crate) enum Kind {
     ClosedPipe,
 }
 
-impl Kind {
+impl ExitKind {
     /// The exit code.
     pub(crate) fn code(self) -> u8 {
         match self {
@@ -69,11 +69,11 @@ impl Kind {
 impl Failure {
     /// A failure with exit code 1.
     pub(crate) fn new(message: impl Into<String>) -> Self {
-        Self::of(Kind::Failed, message)
+        Self::of(ExitKind::Failed, message)
     }
 
     /// A failure of this kind.
-    pub(crate) fn of(kind: Kind, message: impl Into<String>) -> Self {
+    pub(crate) fn of(kind: ExitKind, message: impl Into<String>) -> Self {
         Self { kind, message: message.into(), about_http: false, source: None }
     }
 
@@ -84,7 +84,7 @@ impl Failure {
     }
 
     /// The kind.
-    pub(crate) fn kind(&self) -> Kind {
+    pub(crate) fn kind(&self) -> ExitKind {
         self.kind
     }
 
@@ -146,9 +146,9 @@ impl fmt::Display for Failure {
 impl From<client::Error> for Failure {
     fn from(error: client::Error) -> Self {
         let kind = match () {
-            () if error.is_connect() => Kind::Unavailable,
-            () if error.is_auth() || error.is_forbidden() => Kind::Refused,
-            () => Kind::Failed,
+            () if error.is_connect() => ExitKind::Unavailable,
+            () if error.is_auth() || error.is_forbidden() => ExitKind::Refused,
+            () => ExitKind::Failed,
         };
         let text = error.to_string();
         let text = match text.split_once("invalid HTTP version parsed") {
@@ -182,9 +182,9 @@ impl From<ServerError> for Failure {
             }
             #[cfg(feature = "postgres")]
             ServerError::Postgres(dms_server::PostgresError::Tls(error)) => {
-                Self::of(Kind::Config, format!("server.cluster.tls: TLS: {error}"))
+                Self::of(ExitKind::Config, format!("server.cluster.tls: TLS: {error}"))
             }
-            ServerError::Config(_) | ServerError::Tls(_) => Self::of(Kind::Config, error.to_string()),
+            ServerError::Config(_) | ServerError::Tls(_) => Self::of(ExitKind::Config, error.to_string()),
             other => {
                 let cause = other.source().map(|cause| format!(": {cause}")).unwrap_or_default();
                 Self::new(format!("{other}{cause}")).because(other)
@@ -195,13 +195,13 @@ impl From<ServerError> for Failure {
 
 impl From<ConfigError> for Failure {
     fn from(error: ConfigError) -> Self {
-        Self::of(Kind::Config, error.to_string())
+        Self::of(ExitKind::Config, error.to_string())
     }
 }
 
 impl From<LimitError> for Failure {
     fn from(error: LimitError) -> Self {
-        Self::of(Kind::Usage, error.to_string())
+        Self::of(ExitKind::Usage, error.to_string())
     }
 }
 
@@ -209,7 +209,7 @@ impl From<io::Error> for Failure {
     /// Errors of standard output; others are given a sentence where they happen.
     fn from(error: io::Error) -> Self {
         match error.kind() {
-            io::ErrorKind::BrokenPipe => Self::of(Kind::ClosedPipe, error.to_string()),
+            io::ErrorKind::BrokenPipe => Self::of(ExitKind::ClosedPipe, error.to_string()),
             _ => Self::new(format!("cannot write to standard output: {error}")),
         }
     }

@@ -20,7 +20,7 @@ pub(super) fn key_of(server: &Server, setting: &str) -> KeyPath {
         ["broker", "max_leased_bytes"] => key(&["limits", "leased_bytes"]),
         ["broker", "queue_retention", queue] => key_of_retention(server, queue),
         ["broker", rest @ ..] => key(rest),
-        ["limits", "bodies_bytes"] => key(&["limits", "request_bytes"]),
+        ["limits", "total_body_bytes"] => key(&["limits", "request_bytes"]),
         ["postgres", name @ ("takeover_after" | "shards" | "listen" | "advertise" | "tls")] => key(&["cluster", name]),
         steps => key(steps),
     }

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use crate::sidecar::{
     admin::state::{AdminState, answer},
-    reload::parts::RunningWorker,
+    running::parts::RunningWorker,
 };
 
 /// `POST /pause`: stop fetching; messages in flight finish.

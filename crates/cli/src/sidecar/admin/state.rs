@@ -11,9 +11,10 @@ use tokio::time::Instant;
 use crate::{
     config::Config,
     sidecar::{
-        assemble::{listener::host_check, shared::Shared},
+        assemble::listener::host_check,
         observe::configuration::ConfigurationState,
-        reload::{log_control::LogControl, parts::Parts},
+        reload::log_control::LogControl,
+        running::{parts::Parts, shared::Shared},
     },
 };
 use dms_protocol::internal::current::Current;

@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 
 use crate::sidecar::{
     admin::state::{AdminState, answer},
-    reload::parts::RunningWorker,
+    running::parts::RunningWorker,
 };
 use dms_worker::{client::Error, worker::Status};
 

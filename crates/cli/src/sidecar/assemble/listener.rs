@@ -41,7 +41,7 @@ pub(crate) fn host_check(token: Option<&config::Secret>, hosts: &[String], keys:
 pub(crate) fn limits(connections: usize, guarded: bool, shutdown_grace: Duration) -> HttpLimits {
     let limits = HttpLimits::default().connections(connections).shutdown_grace(shutdown_grace);
     match guarded {
-        true => limits.strangers_idle_timeout(UNSIGNED_IDLE_TIMEOUT),
+        true => limits.unauthenticated_idle_timeout(UNSIGNED_IDLE_TIMEOUT),
         false => limits,
     }
 }

@@ -4,5 +4,6 @@ pub(crate) mod connect;
 pub(crate) mod deduplicate;
 pub(crate) mod listener;
 pub(crate) mod outbox;
-pub(crate) mod shared;
+pub(crate) mod publisher;
+pub(crate) mod runtime;
 pub(crate) mod unit;

@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use crate::{
     config::Outbox,
-    sidecar::{assemble::shared::Shared, error::SidecarError, reload::parts::RunningOutbox},
+    sidecar::{
+        error::SidecarError,
+        running::{parts::RunningOutbox, shared::Shared},
+    },
 };
 use dms_worker::runtime::RuntimeHandle;
 use tokio_util::sync::CancellationToken;

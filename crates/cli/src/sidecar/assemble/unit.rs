@@ -14,7 +14,7 @@ use crate::{
         worker_settings::{batching, rate, settings},
     },
     sidecar::{
-        assemble::{deduplicate, shared::Shared},
+        assemble::deduplicate,
         backpressure::{
             app::{App, Watching},
             throttle::{Backpressure, Throttle},
@@ -30,7 +30,7 @@ use crate::{
         },
         error::SidecarError,
         observe::recorder::Recorder,
-        reload::parts::RunningWorker,
+        running::{parts::RunningWorker, shared::Shared},
     },
 };
 use dms_worker::{

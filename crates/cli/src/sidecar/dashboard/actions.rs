@@ -7,7 +7,7 @@ use axum::{
     response::Response,
 };
 
-use crate::sidecar::dashboard::{Pages, workers::page_of};
+use crate::sidecar::dashboard::pages::{Pages, page_of};
 use dms_server::internal::dashboard::{Form, Ui, Visitor, see_other};
 
 /// The maximum size of a form, in bytes.

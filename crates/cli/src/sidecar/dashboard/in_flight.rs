@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 
-use crate::sidecar::{observe::in_flight::Row, reload::parts::RunningWorker};
+use crate::sidecar::{observe::in_flight::Row, running::parts::RunningWorker};
 use dms_server::internal::dashboard::{Ui, countdown, fill, foreign, number, span, ticking};
 
 /// The maximum number of rows.

@@ -15,7 +15,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use crate::sidecar::{dashboard::Pages, reload::parts::RunningWorker};
+use crate::sidecar::{dashboard::pages::Pages, running::parts::RunningWorker};
 use dms_server::internal::dashboard::{Live, Texts, Visitor, number, rate, span};
 use dms_worker::{internal::ACK_MARGIN, worker::Status};
 

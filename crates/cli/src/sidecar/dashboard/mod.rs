@@ -5,6 +5,8 @@
 //! | `workers` | all workers, and one worker with its counts and errors |
 //! | `live` | their numbers, as pages and events show them |
 //! | `charts`, `in_flight` | the last day of a worker, and the messages that it handles now |
+//! | `samples`, `published_rates` | the numbers of the charts, and the rates of publishers, sampled once a second |
+//! | `pages` | what the pages share |
 //! | `redelivered` | why its messages were redelivered |
 //! | `publishers` | the endpoints that accept messages |
 //! | `actions` | pause, resume, drain, concurrency |
@@ -14,8 +16,11 @@ mod actions;
 mod charts;
 mod in_flight;
 mod live;
+mod pages;
+mod published_rates;
 mod publishers;
 mod redelivered;
+mod samples;
 mod settings;
 mod workers;
 
@@ -28,7 +33,7 @@ use axum::{
     routing::{any, get, post},
 };
 
-use self::charts::Charts;
+use self::{pages::Pages, samples::Charts};
 use crate::{
     config::{Config, server_settings},
     sidecar::admin::state::AdminState,
@@ -40,15 +45,6 @@ use dms_server::{
         listener::Listener,
     },
 };
-
-/// What the pages share.
-#[derive(Clone)]
-struct Pages {
-    admin: Arc<AdminState>,
-    gate: Gate,
-    config: Arc<Config>,
-    charts: Arc<Charts>,
-}
 
 /// The routes of the dashboard.
 fn router(admin: &Arc<AdminState>, gate: &Gate, config: &Config) -> Router {

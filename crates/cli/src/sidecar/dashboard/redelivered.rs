@@ -3,15 +3,15 @@
 use maud::{Markup, html};
 
 use crate::sidecar::{
-    observe::redeliveries::{SeenMessage, Window},
-    reload::parts::RunningWorker,
+    observe::redeliveries::{SeenMessage, TimeWindow},
+    running::parts::RunningWorker,
 };
 use dms_server::internal::dashboard::{Form, Texts, Ui, foreign, number, time};
 use dms_worker::worker::Redelivery;
 
 /// The table of the reasons that occurred in the window of the query, or a note that none did, and the last cases.
 pub(super) fn redelivered(ui: &Ui<'_>, watch: &RunningWorker, query: &Form) -> Markup {
-    let (t, window) = (ui.t, query.first("window").and_then(Window::parse).unwrap_or_default());
+    let (t, window) = (ui.t, query.first("window").and_then(TimeWindow::parse).unwrap_or_default());
     let (rows, cases) = {
         let seen = watch.recorder.redelivered();
         (seen.counts(window), seen.cases())
@@ -19,7 +19,7 @@ pub(super) fn redelivered(ui: &Ui<'_>, watch: &RunningWorker, query: &Form) -> M
     let most = rows.iter().map(|(_, count)| *count).max().unwrap_or(1);
     html! {
         nav.ranges #again aria-label=(t.why_again) {
-            @for (other, name) in Window::ALL.into_iter().zip([t.ten_minutes, t.one_hour, t.since_start]) {
+            @for (other, name) in TimeWindow::ALL.into_iter().zip([t.ten_minutes, t.one_hour, t.since_start]) {
                 a href=(format!("?window={}#again", other.as_str())) aria-current=[(other == window).then_some("true")] { (name) }
             }
         }

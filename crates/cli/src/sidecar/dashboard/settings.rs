@@ -4,7 +4,7 @@ use axum::{Extension, extract::State, response::Response};
 use maud::{Markup, html};
 use serde_json::Value;
 
-use crate::sidecar::{dashboard::Pages, observe::configuration::ConfigurationView};
+use crate::sidecar::{dashboard::pages::Pages, observe::configuration::ConfigurationView};
 use dms_server::internal::dashboard::{Texts, Ui, Visitor, activity_page, foreign, time};
 
 /// `GET /ui/config`: the configuration in force, after the last reload, with `***` for secrets.
@@ -42,7 +42,7 @@ pub(super) async fn config(State(pages): State<Pages>, Extension(visitor): Exten
     ui.page(t.configuration_page, "/config", &body)
 }
 
-/// What is probably not meant: of the configuration, and of each worker on its queue.
+/// The warnings about the configuration, and about each worker on its queue.
 fn warnings(pages: &Pages, view: Option<&ConfigurationView>) -> Vec<String> {
     let own = view.iter().flat_map(|view| view.sources.warnings.iter().cloned()).collect::<Vec<_>>();
     let workers = pages.admin.parts.workers();

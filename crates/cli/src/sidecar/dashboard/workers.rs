@@ -1,7 +1,5 @@
 //! `/ui/` and `/ui/workers/{worker}`.
 
-use std::sync::Arc;
-
 use axum::{
     Extension,
     extract::{RawPathParams, State},
@@ -11,29 +9,16 @@ use maud::{Markup, html};
 
 use crate::sidecar::{
     dashboard::{
-        Pages, charts,
+        charts,
         in_flight::in_flight,
         live::state,
+        pages::{Pages, page_of},
         redelivered::{message, redelivered},
     },
-    reload::parts::RunningWorker,
+    running::parts::RunningWorker,
 };
 use dms_server::internal::dashboard::{Form, Live, Ui, Visitor, fill, foreign, notice, number, time};
 use dms_worker::worker::Status;
-
-impl Pages {
-    /// The worker in a path.
-    pub(super) fn find(&self, params: &RawPathParams) -> Option<Arc<RunningWorker>> {
-        let wanted = params.iter().find(|(key, _)| *key == "worker").map(|(_, value)| value)?;
-        self.admin.parts.worker(wanted)
-    }
-}
-
-/// The path of a worker's page.
-pub(super) fn page_of(watch: &RunningWorker) -> String {
-    let name: String = form_urlencoded::byte_serialize(watch.name.as_bytes()).collect();
-    format!("/workers/{}", name.replace('+', "%20"))
-}
 
 /// `GET /ui/`.
 pub(super) async fn list(State(pages): State<Pages>, Extension(visitor): Extension<Visitor>, query: Form) -> Response {

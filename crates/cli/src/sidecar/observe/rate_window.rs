@@ -1,4 +1,4 @@
-//! [`Window`]: how often something happened in the last minute.
+//! [`RateWindow`]: how often something happened in the last minute.
 
 use std::time::Duration;
 
@@ -9,14 +9,14 @@ const SECONDS: usize = 60;
 
 /// Counts by the second, of the last minute.
 #[derive(Debug)]
-pub(crate) struct Window {
+pub(crate) struct RateWindow {
     started: Instant,
     /// The second that was counted last, since the start.
     now: u64,
     counts: [u32; SECONDS],
 }
 
-impl Window {
+impl RateWindow {
     /// A window that begins at `now`.
     pub(crate) fn new(now: Instant) -> Self {
         Self { started: now, now: 0, counts: [0; SECONDS] }
@@ -59,7 +59,7 @@ mod tests {
     fn the_rate_is_that_of_the_last_minute() {
         let start = Instant::now();
         let at = |seconds: u64| start + Duration::from_secs(seconds);
-        let mut window = Window::new(start);
+        let mut window = RateWindow::new(start);
         (0..10).for_each(|_| window.count(at(0)));
         let rates: Vec<_> = [0, 5, 59, 60, 500].into_iter().map(|second| window.per_second(at(second))).collect();
         assert_eq!(rates, [10.0, 2.0, 10.0 / 59.0, 0.0, 0.0]);

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use tokio::{sync::watch, time::Instant};
 
-use crate::sidecar::observe::rate_window::Window;
+use crate::sidecar::observe::rate_window::RateWindow;
 #[cfg(feature = "dashboard")]
 use crate::sidecar::observe::{
     failures::{FailureRow, Failures},
@@ -40,7 +40,7 @@ pub(crate) struct Recorder {
     failures: Mutex<Failures>,
     /// Messages that were received and are not settled with the service.
     open: watch::Sender<usize>,
-    handled: Mutex<Window>,
+    handled: Mutex<RateWindow>,
     errors: Mutex<Vec<Seen>>,
 }
 
@@ -81,7 +81,7 @@ impl Default for Recorder {
             #[cfg(feature = "dashboard")]
             failures: Mutex::default(),
             open: watch::Sender::new(0),
-            handled: Mutex::new(Window::new(Instant::now())),
+            handled: Mutex::new(RateWindow::new(Instant::now())),
             errors: Mutex::default(),
         }
     }

@@ -42,7 +42,7 @@ impl SeenMessage {
 
 /// A time that redeliveries are counted over.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Window {
+pub(crate) enum TimeWindow {
     /// Ten minutes.
     TenMinutes,
     /// An hour.
@@ -52,7 +52,7 @@ pub(crate) enum Window {
     Start,
 }
 
-impl Window {
+impl TimeWindow {
     pub(crate) const ALL: [Self; 3] = [Self::TenMinutes, Self::Hour, Self::Start];
 
     /// Its name in URLs.
@@ -84,11 +84,11 @@ impl Redeliveries {
     }
 
     /// The reasons that occurred in a window, with their numbers.
-    pub(crate) fn counts(&self, window: Window) -> Vec<(Redelivery, u64)> {
+    pub(crate) fn counts(&self, window: TimeWindow) -> Vec<(Redelivery, u64)> {
         let of = |place: usize| match window {
-            Window::TenMinutes => self.minutes[place].sum(10),
-            Window::Hour => self.minutes[place].sum(60),
-            Window::Start => self.totals[place],
+            TimeWindow::TenMinutes => self.minutes[place].sum(10),
+            TimeWindow::Hour => self.minutes[place].sum(60),
+            TimeWindow::Start => self.totals[place],
         };
         let all = Redelivery::ALL.into_iter().enumerate().map(|(place, reason)| (reason, of(place)));
         all.filter(|(_, count)| *count > 0).collect()
@@ -119,13 +119,13 @@ mod tests {
         advance(Duration::from_secs(30 * 60)).await;
         (0..30).for_each(|place| seen.count(Redelivery::Failed, message(place)));
         seen.count(Redelivery::LateAck, message(99));
-        let counts = Window::ALL.map(|window| seen.counts(window));
+        let counts = TimeWindow::ALL.map(|window| seen.counts(window));
         let of = |late| vec![(Redelivery::Failed, 30), (Redelivery::LateAck, late)];
         assert_eq!(counts, [of(1), of(2), of(2)]);
         advance(Duration::from_secs(50 * 60)).await;
-        assert_eq!((seen.counts(Window::TenMinutes), seen.counts(Window::Hour)), (vec![], of(1)));
+        assert_eq!((seen.counts(TimeWindow::TenMinutes), seen.counts(TimeWindow::Hour)), (vec![], of(1)));
         let cases = seen.cases();
         assert_eq!((cases.len(), cases[0].clone()), (MAX_CASES, (Redelivery::LateAck, message(99))));
-        assert_eq!(Window::ALL.map(|window| Window::parse(window.as_str())), Window::ALL.map(Some));
+        assert_eq!(TimeWindow::ALL.map(|window| TimeWindow::parse(window.as_str())), TimeWindow::ALL.map(Some));
     }
 }

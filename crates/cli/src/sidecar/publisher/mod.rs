@@ -1,4 +1,4 @@
-//! A publisher: an endpoint that accepts messages over HTTP and answers when the service has stored them.
+//! The requests to a publisher, an endpoint that accepts messages over HTTP and answers when the service has stored them.
 //!
 //! | answer | when |
 //! |---|---|
@@ -33,13 +33,12 @@ use axum::{
     Extension, Router,
     body::Body,
     extract::{Path, State},
-    middleware,
     response::{IntoResponse, Response},
     routing::post,
 };
-use futures_util::future::{join, join_all};
+use futures_util::future::join_all;
 use http::{HeaderMap, HeaderValue, Uri, header};
-use tokio::{sync::OnceCell, time::sleep};
+use tokio::sync::OnceCell;
 
 use self::{
     idempotency::{IdempotencyMemories, IdempotencyMemory, PublishOutcomes},
@@ -47,33 +46,13 @@ use self::{
     producers::Producers,
     results::{PublishAnswer, PublishOutcome},
 };
-use crate::{
-    config::{self, server_settings},
-    sidecar::{
-        assemble::{
-            listener::{host_check, limits, listen},
-            shared::Shared,
-        },
-        error::SidecarError,
-        reload::parts::{PublisherKey, RunningPublisher},
-    },
-};
+use crate::config;
 use dms_protocol::{
     message::Message,
     queue::QueueMode,
     trace_context::{TRACEPARENT, TRACESTATE, TraceContext},
 };
-use dms_server::{
-    Tls,
-    internal::{
-        bearer::{self, BearerAuth},
-        body::BodyMemory,
-        connection_limit::Audience,
-        connection_state::ConnectionState,
-        host_check::{self, Remedy},
-        listener::Listener,
-    },
-};
+use dms_server::internal::{body::BodyMemory, connection_state::ConnectionState};
 use dms_worker::{
     Dialect,
     client::{Client, Error, SentMessage},
@@ -81,29 +60,31 @@ use dms_worker::{
     runtime::RuntimeHandle,
 };
 
-/// The configuration keys that a refusal names as the remedy.
-const KEYS: Remedy = Remedy { hosts: "publishers[].hosts", credentials: "publishers[].token" };
 /// How long a stopped publisher may take to answer its open requests, and again to send their messages.
-const REQUESTS_GRACE: Duration = Duration::from_secs(10);
-/// How long a stopped publisher keeps its connections after it accepted the last one.
-const FIRST_REQUEST_TIME: Duration = Duration::from_secs(1);
+pub(crate) const REQUESTS_GRACE: Duration = Duration::from_secs(10);
 /// Numbers the producers, for their names.
 static PRODUCERS: AtomicU64 = AtomicU64::new(1);
 /// The longest `Idempotency-Key`, in characters.
 const MAX_KEY: usize = 255;
 
-/// A publisher that listens.
+/// The parts of the process that all intakes of a publisher use.
 #[derive(Debug)]
-pub(crate) struct PublisherEndpoint {
-    listener: Listener,
-    shared: Shared,
-    settings: config::Publisher,
-    pub(crate) running: Arc<RunningPublisher>,
+pub(crate) struct IntakeService {
+    /// The client of the service.
+    pub(crate) client: Client,
+    /// Counts the results of all producers.
+    pub(crate) metrics: ProducerMetrics,
+    /// Closes the producers when the process ends.
+    pub(crate) runtime: RuntimeHandle,
+    /// The producers of the publisher.
+    pub(crate) producers: Arc<Producers>,
+    /// The results by idempotency key.
+    pub(crate) memories: IdempotencyMemories,
 }
 
 /// The intakes of a publisher.
 #[derive(Debug)]
-struct Intakes {
+pub(crate) struct Intakes {
     /// For `POST /`.
     first: Option<Arc<Intake>>,
     /// For `POST /QUEUE`, by queue.
@@ -130,115 +111,24 @@ struct Intake {
     memory: Arc<IdempotencyMemory>,
 }
 
-impl PublisherEndpoint {
-    /// A publisher on this address, which the key `publishers[PLACE].listen` names.
-    ///
-    /// # Errors
-    /// When the address cannot be listened on, or the certificate cannot be used.
-    pub(crate) async fn listen(
-        settings: &config::Publisher,
-        (place, key): (usize, PublisherKey),
-        shared: &Shared,
-    ) -> Result<Self, SidecarError> {
-        let name = format!("publishers[{place}].listen");
-        let listener = listen(settings.listen, &name, settings.tls.as_ref()).await?;
-        let listener = listener.named("publisher", Audience::Callers, &shared.connections);
-        Ok(Self::on(listener, settings, key, IdempotencyMemories::default(), shared))
-    }
-
-    /// A publisher that replaces another one with other settings. It accepts connections on the same socket, and knows the
-    /// idempotency keys of the other one.
-    ///
-    /// # Errors
-    /// When the certificate cannot be used.
-    pub(crate) fn successor(
-        of: &RunningPublisher,
-        settings: &config::Publisher,
-        shared: &Shared,
-    ) -> Result<Self, SidecarError> {
-        let tls = settings.tls.as_ref().map(|tls| Tls::load(server_settings::tls(tls))).transpose()?;
-        Ok(Self::on(of.listener.successor(tls), settings, of.key, of.memories.clone(), shared))
-    }
-
-    fn on(
-        listener: Listener,
-        settings: &config::Publisher,
-        key: PublisherKey,
-        memories: IdempotencyMemories,
-        shared: &Shared,
-    ) -> Self {
-        let guard = BearerAuth::new(settings.token.as_ref().map(config::Secret::expose), "publishers[].token");
-        let accepting = listener.successor(listener.tls().cloned());
-        // The producers of a predecessor still send what they have.
-        let producers = Arc::new(Producers::new(settings.max_pending));
-        let running = RunningPublisher {
-            key,
-            listener,
-            guard,
-            memories,
-            #[cfg(feature = "dashboard")]
-            queues: settings.queues().cloned().collect(),
-            producers,
-            stop: shared.stopping.child_token(),
-        };
-        Self { listener: accepting, shared: shared.clone(), settings: settings.clone(), running: Arc::new(running) }
-    }
-
-    /// Has the runtime answer requests, until the publisher is stopped or the process ends.
-    pub(crate) fn start(self, runtime: &RuntimeHandle) {
-        runtime.add_task("publisher", |runtime| self.run(runtime));
-    }
-
-    async fn run(self, runtime: RuntimeHandle) {
-        let Self { listener, shared, settings, running } = self;
-        let rule = host_check(settings.token.as_ref(), &settings.hosts, KEYS);
-        let guarded = settings.token.is_some();
-        let (stop, guard) = (running.stop.clone(), running.guard.clone());
-        let intakes = Arc::new(Intakes::new(&settings, &shared, &running, &runtime));
-        // A stopped publisher must not keep its socket.
-        drop(running);
-        let router = Router::new()
-            .route("/", post(publish_first))
-            .route("/{queue}", post(publish_to))
-            .fallback(no_queue)
-            .method_not_allowed_fallback(not_posted)
-            .layer(middleware::from_fn_with_state(guard, bearer::check))
-            .layer(middleware::from_fn_with_state(rule, host_check::check))
-            .with_state(Arc::clone(&intakes));
-        let connections = shared.stopping.child_token();
-        let hand_over = async {
-            stop.cancelled().await;
-            // A connection that was just accepted may not have sent its request yet, so it stays open a little longer.
-            let _ = connections.run_until_cancelled(sleep(FIRST_REQUEST_TIME)).await;
-            connections.cancel();
-        };
-        let limits = limits(1024, guarded, REQUESTS_GRACE);
-        join(listener.run_handing_over(router, limits, stop.clone(), connections.clone()), hand_over).await;
-        // The runtime closes producers in order when the process ends.
-        if !shared.stopping.is_cancelled() {
-            intakes.close().await;
-        }
-    }
-}
-
 impl Intakes {
-    fn new(settings: &config::Publisher, shared: &Shared, running: &RunningPublisher, runtime: &RuntimeHandle) -> Self {
+    /// An intake for each queue of a publisher.
+    pub(crate) fn new(settings: &config::Publisher, service: &IntakeService) -> Self {
         let room = Arc::new(body::room());
         // A stopped publisher of the same address may still have its producers.
         let number = PRODUCERS.fetch_add(1, Relaxed);
-        let producers = Arc::clone(&running.producers);
         let intake = |queue: &String| {
             let intake = Intake {
-                client: Client::clone(&shared.client.get()),
+                client: service.client.clone(),
                 queue: queue.clone(),
                 settings: settings.clone(),
-                metrics: shared.producers.clone(),
+                metrics: service.metrics.clone(),
                 producer: OnceCell::new(),
                 producer_name: format!("publisher {number} of {queue}"),
-                runtime: runtime.clone(),
+                runtime: service.runtime.clone(),
                 room: Arc::clone(&room),
-                producers: Arc::clone(&producers),
-                memory: running.memories.of(queue),
+                producers: Arc::clone(&service.producers),
+                memory: service.memories.of(queue),
             };
             (queue.clone(), Arc::new(intake))
         };
@@ -247,9 +137,19 @@ impl Intakes {
     }
 
     /// Closes the producers of a publisher that was removed or replaced, after they have sent their messages.
-    async fn close(&self) {
+    pub(crate) async fn close(&self) {
         join_all(self.by_queue.values().map(|intake| intake.close())).await;
     }
+}
+
+/// The paths of a publisher.
+pub(crate) fn router(intakes: &Arc<Intakes>) -> Router {
+    Router::new()
+        .route("/", post(publish_first))
+        .route("/{queue}", post(publish_to))
+        .fallback(no_queue)
+        .method_not_allowed_fallback(not_posted)
+        .with_state(Arc::clone(intakes))
 }
 
 async fn publish_first(

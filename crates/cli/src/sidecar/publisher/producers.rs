@@ -18,13 +18,14 @@ use dms_worker::{client::Error, producer::Producer};
 pub(crate) struct Producers {
     by_queue: Mutex<BTreeMap<QueueId, Producer>>,
     room: Arc<Semaphore>,
+    /// The number of permits that `room` began with.
     #[cfg_attr(not(feature = "dashboard"), allow(dead_code, reason = "the dashboard shows it"))]
     max_pending: usize,
 }
 
 impl Producers {
     /// Producers that take at most `max_pending` messages together.
-    pub(super) fn new(max_pending: usize) -> Self {
+    pub(crate) fn new(max_pending: usize) -> Self {
         let room = Semaphore::new(max_pending.min(Semaphore::MAX_PERMITS));
         Self { by_queue: Mutex::default(), max_pending: room.available_permits(), room: Arc::new(room) }
     }

@@ -14,14 +14,12 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     config::{Config, Limits},
     sidecar::{
-        assemble::{outbox::RelayUnit, unit::WorkerUnit},
-        publisher::PublisherEndpoint,
+        assemble::{outbox::RelayUnit, publisher::PublisherEndpoint, runtime::sharing, unit::WorkerUnit},
         reload::{
             controls::Controls,
-            parts::{PublisherKey, RunningWorker},
             prepare::{PreparedWorker, WorkerLimits, lacks_room},
         },
-        start::sharing,
+        running::{parts::RunningWorker, publisher::PublisherKey},
     },
 };
 use dms_worker::runtime::AddWorkerError;

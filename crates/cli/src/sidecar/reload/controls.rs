@@ -3,13 +3,13 @@
 use crate::{
     config::{Config, Dms},
     sidecar::{
-        assemble::shared::Shared,
+        assemble::runtime::on_worker_failure,
         observe::configuration::ConfigurationState,
         reload::{prepare::Prepared, secrets, server},
-        start::on_worker_failure,
+        running::shared::Shared,
     },
 };
-use dms_server::{Callers, Tls, internal::bearer::BearerPair};
+use dms_server::{ServerHandle, Tls, internal::bearer::BearerPair};
 use dms_worker::runtime::RuntimeHandle;
 
 /// Changes to a running sidecar.
@@ -19,7 +19,7 @@ pub struct Controls {
     pub(in crate::sidecar) runtime: RuntimeHandle,
     /// The certificates of the embedded server and the admin endpoint.
     pub(in crate::sidecar) fixed_certificates: Vec<Tls>,
-    pub(in crate::sidecar) callers: Option<Callers>,
+    pub(in crate::sidecar) server: Option<ServerHandle>,
     pub(in crate::sidecar) admin: BearerPair,
     pub(in crate::sidecar) configuration: ConfigurationState,
 }
@@ -51,12 +51,12 @@ impl Controls {
             return Err(vec![reason.to_owned()]);
         }
         let prepared = Prepared::new(in_force, new, &self.shared).await?;
-        let taken = match &self.callers {
-            Some(callers) => {
-                let taken = server::take_callers(callers, &mut in_force.server, &new.server);
-                server::take_settings(callers, &mut in_force.server, &new.server);
-                server::create_queues(callers, &mut in_force.server, &new.server).await;
-                server::set_schedules(callers, &mut in_force.server, &new.server).await;
+        let taken = match &self.server {
+            Some(handle) => {
+                let taken = server::take_callers(handle, &mut in_force.server, &new.server);
+                server::take_settings(handle, &mut in_force.server, &new.server);
+                server::create_queues(handle, &mut in_force.server, &new.server).await;
+                server::set_schedules(handle, &mut in_force.server, &new.server).await;
                 taken
             }
             None => true,
@@ -103,9 +103,9 @@ impl Controls {
         Ok(())
     }
 
-    /// The keys and users of the server in this process, if there is one.
-    pub fn callers(&self) -> Option<&Callers> {
-        self.callers.as_ref()
+    /// The handle of the server in this process, if there is one.
+    pub fn server(&self) -> Option<&ServerHandle> {
+        self.server.as_ref()
     }
 
     /// The certificates of everything that listens.

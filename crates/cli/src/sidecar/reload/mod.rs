@@ -2,7 +2,6 @@
 //!
 //! | file | content |
 //! |---|---|
-//! | `parts` | the workers, publishers and outboxes that run now |
 //! | `plan` | the parts that another configuration adds, removes and changes; pure |
 //! | `prepare` | everything that can fail, before anything changes |
 //! | `apply` | stops and starts workers, publishers and outboxes |
@@ -12,7 +11,6 @@
 mod apply;
 pub(crate) mod controls;
 pub(crate) mod log_control;
-pub(crate) mod parts;
 mod plan;
 mod prepare;
 mod secrets;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::{
     config::{self, Config, Dms, Outbox, Publisher},
-    sidecar::reload::parts::PublisherKey,
+    sidecar::running::publisher::PublisherKey,
 };
 
 /// What happens to a part of a new configuration.

@@ -9,14 +9,11 @@ use crate::{
         assemble::{
             connect,
             outbox::RelayUnit,
-            shared::Shared,
+            publisher::PublisherEndpoint,
             unit::{WorkerUnit, unit},
         },
-        publisher::PublisherEndpoint,
-        reload::{
-            parts::PublisherKey,
-            plan::{PartChange, Plan, is_other_client},
-        },
+        reload::plan::{PartChange, Plan, is_other_client},
+        running::{publisher::PublisherKey, shared::Shared},
     },
 };
 use dms_worker::{

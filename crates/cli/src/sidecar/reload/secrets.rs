@@ -6,7 +6,7 @@ use crate::{
     config::{Config, Secret},
     sidecar::{
         deliver::http::credentials::Credentials,
-        reload::parts::{Parts, PublisherKey},
+        running::{parts::Parts, publisher::PublisherKey},
     },
 };
 use dms_server::internal::bearer::{BearerAuth, BearerPair};

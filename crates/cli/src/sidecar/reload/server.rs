@@ -2,12 +2,12 @@
 //! queues, and schedules.
 
 use crate::config::{self, QueueSpec, ServerAuth, server_settings};
-use dms_server::Callers;
+use dms_server::ServerHandle;
 
 /// Replaces the keys and users by the new ones, and writes them into `in_force`. Returns whether the server accepted them; if not,
 /// nothing has changed.
-pub(crate) fn take_callers(callers: &Callers, in_force: &mut config::Server, new: &config::Server) -> bool {
-    match callers.replace(&server_settings::settings(new).projects) {
+pub(crate) fn take_callers(handle: &ServerHandle, in_force: &mut config::Server, new: &config::Server) -> bool {
+    match handle.replace_callers(&server_settings::settings(new).projects) {
         Ok(0) => {}
         Ok(changes) => tracing::info!(changes, "the keys and users were read again"),
         Err(error) => {
@@ -15,7 +15,7 @@ pub(crate) fn take_callers(callers: &Callers, in_force: &mut config::Server, new
             return false;
         }
     }
-    take_admin_tokens(callers, in_force, new);
+    take_admin_tokens(handle, in_force, new);
     in_force.auth = with_rules_of(in_force.auth.as_ref(), new.auth.as_ref());
     for project in &mut in_force.projects {
         if let Some(new) = new.projects.iter().find(|new| new.id == project.id) {
@@ -27,10 +27,10 @@ pub(crate) fn take_callers(callers: &Callers, in_force: &mut config::Server, new
 
 /// Replaces the tokens of the admin address, and writes them into `in_force`. Setting the first token or removing it needs a
 /// restart.
-fn take_admin_tokens(callers: &Callers, in_force: &mut config::Server, new: &config::Server) {
+fn take_admin_tokens(handle: &ServerHandle, in_force: &mut config::Server, new: &config::Server) {
     let is_other = in_force.admin.0.read_token != new.admin.0.read_token;
     let read_token = new.admin.0.read_token.as_ref().map(config::Secret::expose);
-    if !is_other || callers.renew_admin_read_token(read_token) {
+    if !is_other || handle.renew_admin_read_token(read_token) {
         in_force.admin.0.read_token.clone_from(&new.admin.0.read_token);
         in_force.admin.0.read_token_file.clone_from(&new.admin.0.read_token_file);
         if is_other {
@@ -38,7 +38,7 @@ fn take_admin_tokens(callers: &Callers, in_force: &mut config::Server, new: &con
         }
     }
     let is_other = in_force.admin_token() != new.admin_token();
-    if !is_other || callers.renew_admin_token(new.admin_token().map(config::Secret::expose)) {
+    if !is_other || handle.renew_admin_token(new.admin_token().map(config::Secret::expose)) {
         in_force.admin_token.clone_from(&new.admin_token);
         in_force.admin_token_file.clone_from(&new.admin_token_file);
         in_force.admin.0.token.clone_from(&new.admin.0.token);
@@ -60,7 +60,7 @@ fn with_rules_of(in_force: Option<&ServerAuth>, new: Option<&ServerAuth>) -> Opt
 
 /// Creates the missing queues and groups of a new configuration, and writes them into `in_force`. Queues that it leaves out stay,
 /// and existing queues do not change.
-pub(crate) async fn create_queues(callers: &Callers, in_force: &mut config::Server, new: &config::Server) {
+pub(crate) async fn create_queues(handle: &ServerHandle, in_force: &mut config::Server, new: &config::Server) {
     let projects = new.projects.iter().map(|project| (project.id.as_str(), project.queues.as_slice()));
     let lists: Vec<_> = std::iter::once((new.project_id.as_str(), new.queues.as_slice())).chain(projects).collect();
     let own = (in_force.project_id.clone(), &mut in_force.queues);
@@ -79,7 +79,7 @@ pub(crate) async fn create_queues(callers: &Callers, in_force: &mut config::Serv
     let known: Vec<_> = merged.iter().map(|(id, ..)| id.as_str()).collect();
     let mut projects = server_settings::settings(new).projects;
     projects.retain(|project| known.contains(&project.id.to_string().as_str()));
-    if let Err(error) = callers.create_missing_queues(&projects).await {
+    if let Err(error) = handle.create_missing_queues(&projects).await {
         return tracing::error!(%error, "queues of the configuration cannot be created before a restart");
     }
     for (_, queues, wanted) in merged {
@@ -89,7 +89,7 @@ pub(crate) async fn create_queues(callers: &Callers, in_force: &mut config::Serv
 
 /// Takes the quotas, the retention and the limits of a new configuration that a running server can change, and writes them into
 /// `in_force`. Call it before [`create_queues`], so that new queues begin with their retention and have room in the quotas.
-pub(crate) fn take_settings(callers: &Callers, in_force: &mut config::Server, new: &config::Server) {
+pub(crate) fn take_settings(handle: &ServerHandle, in_force: &mut config::Server, new: &config::Server) {
     let mut next = in_force.clone();
     next.failure_counting = new.failure_counting;
     next.new_group_starts = new.new_group_starts;
@@ -113,7 +113,7 @@ pub(crate) fn take_settings(callers: &Callers, in_force: &mut config::Server, ne
     if *in_force == settings {
         return;
     }
-    if let Err(error) = callers.reconfigure(&server_settings::settings(&settings)) {
+    if let Err(error) = handle.reconfigure(&server_settings::settings(&settings)) {
         return tracing::error!(%error, "quotas, retention and limits of the configuration are not in force before a restart");
     }
     let (before, now) = (in_force.retention, next.retention);
@@ -147,7 +147,7 @@ fn with_queues_of(server: &config::Server, new: &config::Server) -> config::Serv
 }
 
 /// Sets the schedules of a new configuration, and writes them into `in_force`.
-pub(crate) async fn set_schedules(callers: &Callers, in_force: &mut config::Server, new: &config::Server) {
+pub(crate) async fn set_schedules(handle: &ServerHandle, in_force: &mut config::Server, new: &config::Server) {
     let schedules_of =
         |id: &str| new.projects.iter().find(|project| project.id == id).map(|project| &project.schedules);
     let known: Vec<_> = in_force.projects.iter().map(|project| project.id.clone()).collect();
@@ -161,7 +161,7 @@ pub(crate) async fn set_schedules(callers: &Callers, in_force: &mut config::Serv
         let id = project.id.to_string();
         known.contains(&id) || (own && id == new.project_id)
     });
-    if let Err(error) = callers.set_schedules(&projects).await {
+    if let Err(error) = handle.set_schedules(&projects).await {
         return tracing::error!(%error, "schedules of the configuration cannot be set before a restart");
     }
     if own {

@@ -20,7 +20,7 @@ const NO_KEYS: [&str; 8] = [
     "dms.message",
     "server.yaml",
     // Settings of the library, which are named as in the configuration where it has them.
-    "limits.bodies_bytes",
+    "limits.total_body_bytes",
     "limits.connections",
 ];
 /// The sections of a configuration.

@@ -1,13 +1,9 @@
-//! [`Gate`]: the middleware before every page of a dashboard.
+//! [`Gate`]: who may see the pages of a dashboard and act there.
 
 use std::sync::Arc;
 
-use axum::{
-    extract::{Request, State},
-    middleware::Next,
-    response::{IntoResponse, Response},
-};
-use http::{HeaderMap, StatusCode, header, request::Parts};
+use axum::response::{IntoResponse, Response};
+use http::{HeaderMap, StatusCode, request::Parts};
 use sha2::{Digest, Sha256};
 
 use crate::{
@@ -15,21 +11,20 @@ use crate::{
     dashboard::{
         access::{
             activity::Activity,
-            headers::protect,
             invitation::Invitations,
             origin,
             session::{Hash, Sessions},
-            visitor::{Access, Role, Visitor, cookie},
+            visitor::{Access, Role, Visitor},
             wrong_tokens::WrongTokens,
         },
-        html::frame::{self, Product},
+        cookie::cookie,
         options::DashboardOptions,
+        product::Product,
     },
     http::{
         bearer::{BearerAuth, given},
         host_check::HostCheck,
     },
-    net::connection_state::ConnectionState,
 };
 use dms_protocol::trace_context::TraceContext;
 
@@ -54,8 +49,8 @@ pub struct GateParts {
     pub clock: Clock,
 }
 
-/// The middleware before every page of a dashboard. It lets callers in, and refuses requests of foreign web pages. Clones share
-/// the sessions.
+/// Decides who may see the pages of a dashboard and act there, and refuses requests of foreign web pages. Clones share the
+/// sessions.
 #[derive(Clone, Debug)]
 pub struct Gate(Arc<GateState>);
 
@@ -84,7 +79,7 @@ impl Gate {
     }
 
     /// The path and query of a request as the browser sees them. A proxy may have cut off the base path.
-    fn here(&self, head: &Parts) -> String {
+    pub(in crate::dashboard) fn here(&self, head: &Parts) -> String {
         let (base, here) = (self.options().base(), head.uri.path_and_query().map_or("/", |here| here.as_str()));
         format!("{base}{}", here.strip_prefix(base).unwrap_or(here))
     }
@@ -113,7 +108,7 @@ impl Gate {
     }
 
     /// The role of a login by the code of a link or by a token, and the hash of the token whose replacement ends the session.
-    pub(super) fn enter(&self, code: Option<&str>, token: &str) -> Option<(Role, Hash)> {
+    pub(in crate::dashboard) fn enter(&self, code: Option<&str>, token: &str) -> Option<(Role, Hash)> {
         match code {
             Some(code) if self.0.invitations.accept(code) => Some((Role::Operator, self.0.parts.token.hash()?)),
             Some(_) => None,
@@ -146,20 +141,20 @@ impl Gate {
         self.activity().record(&self.0.parts.clock, None, action, target, outcome);
     }
 
-    pub(super) fn sessions(&self) -> &Sessions {
+    pub(in crate::dashboard) fn sessions(&self) -> &Sessions {
         &self.0.sessions
     }
 
-    pub(super) fn wrong_tokens(&self) -> &WrongTokens {
+    pub(in crate::dashboard) fn wrong_tokens(&self) -> &WrongTokens {
         &self.0.wrong_tokens
     }
 
-    pub(super) fn cookie(&self) -> &str {
+    pub(in crate::dashboard) fn cookie(&self) -> &str {
         &self.0.cookie
     }
 
     /// The role that a token has.
-    pub(super) fn role_of(&self, token: &str) -> Option<Role> {
+    pub(in crate::dashboard) fn role_of(&self, token: &str) -> Option<Role> {
         match () {
             () if self.0.parts.token.is(token) => Some(Role::Operator),
             () if self.0.parts.read_token.is(token) => Some(Role::Reader),
@@ -179,7 +174,7 @@ impl Gate {
     }
 
     /// The access of a request by its bearer token, its session, or because there is no token.
-    fn admit(&self, head: &Parts) -> Option<Access> {
+    pub(in crate::dashboard) fn admit(&self, head: &Parts) -> Option<Access> {
         if !self.asks() {
             return Some(self.access(Role::Local, None));
         }
@@ -201,7 +196,7 @@ impl Gate {
     }
 
     /// Refuses foreign hosts and pages. A bearer token proves that the request is none of a page.
-    fn check_origin(&self, head: &Parts) -> Result<(), Box<Response>> {
+    pub(in crate::dashboard) fn check_origin(&self, head: &Parts) -> Result<(), Box<Response>> {
         let refuse = |status: StatusCode, text: String| Err(Box::new((status, format!("{text}\n")).into_response()));
         if let Err(refusal) = self.0.parts.host_check.check_host(head) {
             return refuse(refusal.status, refusal.text);
@@ -213,47 +208,4 @@ impl Gate {
         }
         Ok(())
     }
-}
-
-/// The middleware before pages for everyone, such as the login page.
-pub(crate) async fn open(State(gate): State<Gate>, request: Request, next: Next) -> Response {
-    let (mut head, body) = request.into_parts();
-    if let Err(refusal) = gate.check_origin(&head) {
-        return protect(*refusal);
-    }
-    let visitor = Visitor::new(&head, gate.here(&head), gate.admit(&head));
-    head.extensions.insert(visitor);
-    protect(next.run(Request::from_parts(head, body)).await)
-}
-
-/// The middleware before all other pages.
-pub(crate) async fn closed(State(gate): State<Gate>, request: Request, next: Next) -> Response {
-    let (mut head, body) = request.into_parts();
-    if let Err(refusal) = gate.check_origin(&head) {
-        return protect(*refusal);
-    }
-    let Some(access) = gate.admit(&head) else { return protect(to_login(&gate, &head)) };
-    if let Some(connection) = head.extensions.get::<Arc<ConnectionState>>().filter(|_| gate.asks()) {
-        connection.has_authenticated();
-    }
-    let visitor = Visitor::new(&head, gate.here(&head), Some(access));
-    if origin::changes(&head.method) && !access.acts {
-        let action = head.uri.path().rsplit('/').next().unwrap_or_default();
-        gate.record(&visitor, "refused", action, Err("the visitor may only read"));
-        return protect(frame::read_only(&gate, &visitor));
-    }
-    head.extensions.insert(visitor);
-    protect(next.run(Request::from_parts(head, body)).await)
-}
-
-/// Sends a browser to the login page, and tells a program that it needs the token.
-fn to_login(gate: &Gate, head: &Parts) -> Response {
-    let accepts = head.headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
-    if !origin::changes(&head.method) && accepts.into_iter().any(|accepted| accepted.contains("text/html")) {
-        let next = gate.here(head);
-        let next = percent_encoding::utf8_percent_encode(&next, percent_encoding::NON_ALPHANUMERIC);
-        let login = format!("{}?next={next}", gate.url("/login"));
-        return (StatusCode::SEE_OTHER, [(header::LOCATION, login)]).into_response();
-    }
-    (StatusCode::UNAUTHORIZED, crate::http::bearer::CHALLENGE, "log in, or send the token\n").into_response()
 }

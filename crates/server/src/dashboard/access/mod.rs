@@ -2,10 +2,10 @@
 //!
 //! | file | contents |
 //! |---|---|
-//! | `gate` | [`Gate`]: the middleware before every page |
+//! | `gate` | [`Gate`]: who may see the pages and act there |
 //! | `visitor` | [`Visitor`]: the caller of a request, with language and theme |
 //! | `session` | sessions of browsers that have logged in |
-//! | `login`, `invitation` | the login page, and links that log in once |
+//! | `invitation` | links that log in once |
 //! | `origin` | the rule for requests that web pages cause |
 //! | `headers` | the security headers of every answer |
 //! | `wrong_tokens` | delays for wrong tokens |
@@ -13,10 +13,9 @@
 
 pub(crate) mod activity;
 pub(crate) mod gate;
-mod headers;
+pub(crate) mod headers;
 mod invitation;
-pub(crate) mod login;
-mod origin;
+pub(crate) mod origin;
 pub(crate) mod session;
 pub(crate) mod visitor;
 mod wrong_tokens;

@@ -24,7 +24,7 @@ pub(super) fn is_own(head: &Parts) -> bool {
 }
 
 /// Whether a request with this method can change something.
-pub(super) fn changes(method: &Method) -> bool {
+pub(in crate::dashboard) fn changes(method: &Method) -> bool {
     !matches!(*method, Method::GET | Method::HEAD)
 }
 

@@ -15,20 +15,20 @@ use tokio::time::Instant;
 use crate::dashboard::access::visitor::Role;
 
 /// How long a session lasts.
-pub(super) const LIFETIME: Duration = Duration::from_secs(12 * 3600);
+pub(in crate::dashboard) const LIFETIME: Duration = Duration::from_secs(12 * 3600);
 /// The maximum number of sessions. A further one ends the oldest.
 const MAX_SESSIONS: usize = 1_000;
 
 /// A hash of a session's id or of a token.
-pub(super) type Hash = [u8; 32];
+pub(in crate::dashboard) type Hash = [u8; 32];
 
 /// The sessions of a dashboard.
 #[derive(Debug, Default)]
-pub(super) struct Sessions(Mutex<HashMap<Hash, Session>>);
+pub(in crate::dashboard) struct Sessions(Mutex<HashMap<Hash, Session>>);
 
 /// One of them.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Session {
+pub(in crate::dashboard) struct Session {
     pub(super) role: Role,
     /// The hash of the token it began with. The session ends when the token is replaced.
     pub(super) token: Hash,
@@ -38,7 +38,7 @@ pub(super) struct Session {
 
 impl Sessions {
     /// Begins a session and returns its id. `None` if the system has no random numbers.
-    pub(super) fn begin(&self, role: Role, token: Hash) -> Option<String> {
+    pub(in crate::dashboard) fn begin(&self, role: Role, token: Hash) -> Option<String> {
         let mut random = [0; 32];
         getrandom::fill(&mut random).ok()?;
         let id = URL_SAFE_NO_PAD.encode(random);
@@ -63,13 +63,13 @@ impl Sessions {
     }
 
     /// Ends a session.
-    pub(super) fn end(&self, id: &str) {
+    pub(in crate::dashboard) fn end(&self, id: &str) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&hash(id));
     }
 }
 
 /// The hash of a text that is random enough.
-pub(super) fn hash(text: &str) -> Hash {
+pub(in crate::dashboard) fn hash(text: &str) -> Hash {
     Sha256::digest(text).into()
 }
 

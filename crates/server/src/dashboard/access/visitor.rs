@@ -2,14 +2,15 @@
 
 use std::{fmt, net::IpAddr, sync::Arc};
 
-use http::{HeaderMap, header, request::Parts};
+use http::{HeaderMap, request::Parts};
 
-use crate::{dashboard::text::Language, net::connection_state::ConnectionState};
-
-/// The cookie of the chosen language.
-pub(crate) const LANGUAGE_COOKIE: &str = "dms-language";
-/// The cookie of the chosen theme.
-pub(crate) const THEME_COOKIE: &str = "dms-theme";
+use crate::{
+    dashboard::{
+        cookie::{THEME_COOKIE, cookie},
+        text::Language,
+    },
+    net::connection_state::ConnectionState,
+};
 
 /// By what right a caller is let in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,7 +65,7 @@ pub struct Visitor {
 
 impl Visitor {
     /// The caller of a request with this head.
-    pub(super) fn new(head: &Parts, here: String, access: Option<Access>) -> Self {
+    pub(in crate::dashboard) fn new(head: &Parts, here: String, access: Option<Access>) -> Self {
         let (language, theme) = (Language::of(head), Theme::of(&head.headers));
         let peer = head.extensions.get::<Arc<ConnectionState>>().map(|connection| connection.peer());
         Self { access, language, theme, here, peer }
@@ -111,11 +112,4 @@ impl fmt::Display for Access {
         })?;
         self.session.map_or(Ok(()), |session| write!(f, " {session:06x}"))
     }
-}
-
-/// The value of a cookie.
-pub(crate) fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
-    let values = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
-    let pairs = values.flat_map(|value| value.split(';')).filter_map(|pair| pair.trim().split_once('='));
-    pairs.filter(|(key, _)| *key == name).map(|(_, value)| value).next()
 }

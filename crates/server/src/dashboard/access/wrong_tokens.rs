@@ -24,7 +24,7 @@ const MAX_PEERS: usize = 1_024;
 
 /// Wrong tokens by peer.
 #[derive(Debug)]
-pub(super) struct WrongTokens(Mutex<LruMap<Option<IpAddr>, WrongTries>>);
+pub(in crate::dashboard) struct WrongTokens(Mutex<LruMap<Option<IpAddr>, WrongTries>>);
 
 impl WrongTokens {
     pub(super) fn new() -> Self {
@@ -32,7 +32,7 @@ impl WrongTokens {
     }
 
     /// Counts a wrong token and returns the delay of its answer.
-    pub(super) fn refuse(&self, peer: Option<IpAddr>) -> Duration {
+    pub(in crate::dashboard) fn refuse(&self, peer: Option<IpAddr>) -> Duration {
         let mut peers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let wrong = peers.value(peer.map(network)).count(Instant::now());
         if wrong > FREE_TRIES { DELAY } else { Duration::ZERO }

@@ -12,17 +12,9 @@ use crate::dashboard::{
     assets,
     form::Form,
     html::format::foreign,
+    product::Product,
     text::Texts,
 };
-
-/// The process that a dashboard shows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Product {
-    /// A server.
-    Server,
-    /// A process with workers.
-    Worker,
-}
 
 /// The frame of the pages for one visitor.
 #[derive(Clone, Copy, Debug)]

@@ -39,12 +39,12 @@ pub(super) struct Filter {
 /// The times of a filter, in Unix milliseconds. A time that cannot be read admits nothing, because a filter that was meant to be
 /// narrow must not act on everything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Window {
+pub(super) struct EntryWindow {
     pub(super) since: i64,
     pub(super) until: i64,
 }
 
-impl Window {
+impl EntryWindow {
     /// Whether a message that entered at this time can be meant.
     pub(super) fn admits(self, entered_ms: i64) -> bool {
         (self.since..=self.until).contains(&entered_ms)
@@ -113,14 +113,14 @@ impl Filter {
     }
 
     /// The times between which a message entered.
-    pub(super) fn window(&self) -> Window {
+    pub(super) fn window(&self) -> EntryWindow {
         if self.bad_time().is_some() {
-            return Window { since: i64::MAX, until: i64::MIN };
+            return EntryWindow { since: i64::MAX, until: i64::MIN };
         }
         let since = moment(&self.since).map_or(i64::MIN, Timestamp::as_millisecond);
         // Times have seconds at most, and a message of the last second is meant, too.
         let until = moment(&self.until).map_or(i64::MAX, |at| at.as_millisecond().saturating_add(999));
-        Window { since, until }
+        EntryWindow { since, until }
     }
 
     /// The first time that cannot be read.

@@ -6,7 +6,7 @@ mod english;
 use http::{header, request::Parts};
 
 use crate::dashboard::{
-    access::visitor::{LANGUAGE_COOKIE, cookie},
+    cookie::{LANGUAGE_COOKIE, cookie},
     form::Form,
 };
 

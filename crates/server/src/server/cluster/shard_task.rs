@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     broker::{Broker, embedded::EmbeddedBroker},
-    server::startup::create_missing,
+    server::configured::create_missing,
     store::postgres::{
         PgStore, PostgresError,
         cluster_view::ShardView,

@@ -24,8 +24,8 @@ use crate::store::{
     Record, StoreError, StoredMessage, StreamId,
     postgres::{
         CLOSED, PgStore, big,
-        connect::{LOOK_AROUND, RETRY, Session},
-        current::{COMMITS_ARE_GONE, OVERTAKEN, Standing},
+        connect::{LOOK_AROUND, OVERTAKEN, RETRY, Session},
+        current::{COMMITS_ARE_GONE, Standing},
         duty::{Duty, Moment},
         error::{PostgresError, describe, failure},
         journal::{self, Appended, Change},

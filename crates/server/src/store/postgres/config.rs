@@ -12,7 +12,7 @@ use tokio_rustls::rustls::pki_types::ServerName;
 use crate::{
     net::{
         peer_tls::{PeerTls, PeerTlsFiles},
-        tls::TlsError,
+        tls_files::TlsError,
     },
     store::postgres::{error::PostgresError, shards::MAX_SHARDS},
 };
@@ -171,6 +171,7 @@ impl PostgresConfig {
         if given.get_hosts().is_empty() {
             return Err(bad("it names no host".to_owned()));
         }
+        // Refused and not ignored: the connection would go to another address than the one that was given.
         if !given.get_hostaddrs().is_empty() {
             return Err(bad("it has hostaddr, which is not supported; give the addresses as host".to_owned()));
         }
@@ -200,6 +201,8 @@ impl PostgresConfig {
             config.options(options);
         }
         config
+            // Whatever the connection string says: commits need the server that takes writes, and a lost connection has to be
+            // noticed within seconds.
             .ssl_mode(if self.ca_file.is_some() { SslMode::Require } else { SslMode::Disable })
             .ssl_negotiation(given.get_ssl_negotiation())
             .channel_binding(given.get_channel_binding())

@@ -34,6 +34,8 @@ pub(super) const RETRY: (Duration, Duration) = (Duration::from_millis(50), Durat
 const AVOIDED: Duration = Duration::from_millis(500);
 /// How long a write may go unanswered until it is looked whether another host takes writes, and between two such looks.
 pub(super) const LOOK_AROUND: Duration = Duration::from_secs(1);
+/// The reason of a call that ended because of that.
+pub(super) const OVERTAKEN: &str = "PostgreSQL did not answer, and another server of it takes writes";
 /// The first version of PostgreSQL that is known to work.
 const OLDEST_VERSION: i32 = 140_000;
 

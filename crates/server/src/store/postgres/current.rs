@@ -13,7 +13,7 @@ use crate::store::{
     StoreError,
     postgres::{
         PgStore, big,
-        connect::{LOOK_AROUND, RETRY, Session},
+        connect::{LOOK_AROUND, OVERTAKEN, RETRY, Session},
         error::{PostgresError, describe, failure},
         member,
     },
@@ -21,7 +21,6 @@ use crate::store::{
 
 /// How long a query may take.
 const TIMEOUT: Duration = Duration::from_secs(15);
-pub(super) const OVERTAKEN: &str = "PostgreSQL did not answer, and another server of it takes writes";
 pub(super) const COMMITS_ARE_GONE: &str = "PostgreSQL has lost commits that were answered";
 
 /// The result of comparing a server of PostgreSQL with the commits that this owner of a shard was answered.

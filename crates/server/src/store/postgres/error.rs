@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use tokio::time::timeout;
 use tokio_postgres::error::SqlState;
 
-use crate::{net::tls::TlsError, store::StoreError};
+use crate::{net::tls_files::TlsError, store::StoreError};
 
 /// Why a server cannot keep its messages in PostgreSQL. No text contains a password.
 #[derive(Debug, thiserror::Error)]

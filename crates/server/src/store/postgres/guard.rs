@@ -1,20 +1,13 @@
 //! [`Guard`]: a name that one server holds at a time, for a check and a change that belong together.
 
-use std::{
-    fmt,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{fmt, sync::Arc, time::Duration};
 
 use crate::store::postgres::{
     connect::Session,
-    duty::Moment,
     error::{PostgresError, within},
     member::{Member, QueueElsewhere, TAKE_TIMEOUT, read_elsewhere},
 };
 
-/// How long a session is kept for the next guard. A new one costs PostgreSQL a process, some milliseconds of CPU.
-const KEPT: Duration = Duration::from_secs(10);
 /// How long the end of a transaction may take before the session is closed instead.
 const END_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -22,24 +15,6 @@ const END_TIMEOUT: Duration = Duration::from_secs(2);
 pub(crate) struct Guard {
     member: Arc<Member>,
     session: Arc<Session>,
-}
-
-/// The session of the last guard, and when it was put here.
-#[derive(Debug, Default)]
-pub(super) struct Spare(Mutex<Option<(Arc<Session>, Moment)>>);
-
-impl Spare {
-    fn swap(&self, session: Option<Arc<Session>>) -> Option<Arc<Session>> {
-        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = std::mem::replace(&mut *held, session.map(|session| (session, Moment::now())));
-        before.map(|(session, _)| session)
-    }
-
-    /// Closes the session if no guard has used it for a while.
-    pub(super) fn close_unused(&self) {
-        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        held.take_if(|(_, since)| Moment::now().since(*since) >= KEPT);
-    }
 }
 
 impl Guard {

@@ -19,13 +19,12 @@ use tokio_postgres::error::SqlState;
 use crate::store::postgres::{
     cluster_view::{self, ClusterView, Rows, ShardView, Watches},
     config::PostgresConfig,
-    connect::{Connector, LOOK_AROUND, Link, Session},
-    current::OVERTAKEN,
+    connect::{Connector, LOOK_AROUND, Link, OVERTAKEN, Session},
     duty::{Duty, Moment, OwnerStatus},
     error::{PostgresError, within},
-    guard::Spare,
     runtime::Runtime,
     schema::{self, Tables},
+    spare_session::SpareSession,
 };
 use dms_protocol::queue::{ProjectId, QueueId};
 
@@ -46,7 +45,7 @@ const TAKE: &str = "SET lock_timeout = '2s'";
 
 /// The counters of a server, through all its registrations.
 #[derive(Debug, Default)]
-pub(crate) struct Counts {
+pub(crate) struct MemberCounters {
     /// Beats that PostgreSQL did not answer in time.
     pub(crate) missed_beats: AtomicU64,
     /// Commits that were repeated, because it was not known whether they took effect.
@@ -66,8 +65,8 @@ pub(crate) struct Member {
     pub(crate) tables: Tables,
     pub(super) beats: Link,
     /// The session for the next guard.
-    pub(super) spare: Spare,
-    pub(crate) counts: Arc<Counts>,
+    pub(super) spare: SpareSession,
+    pub(crate) counts: Arc<MemberCounters>,
     takeover_after: Duration,
     /// The export that this program imports.
     importing: Option<String>,
@@ -114,12 +113,13 @@ impl Member {
     pub(crate) async fn join_again(
         config: &PostgresConfig,
         runtime: Arc<Runtime>,
-        counts: Arc<Counts>,
+        counts: Arc<MemberCounters>,
     ) -> Result<Arc<Self>, PostgresError> {
         let (config, on) = (config.clone(), runtime.clone());
         // The timeout begins on that runtime, whose clock is never paused.
         let joined = on.run(async move { within(JOIN_TIMEOUT, Self::register(config, runtime, counts)).await });
         let member = Arc::new(joined.await?);
+        // A weak reference: a server that is dropped must stop beating, or nobody would take its shards over.
         let task = member.runtime.spawn(run(Arc::downgrade(&member)));
         *member.task.lock().unwrap_or_else(PoisonError::into_inner) = Some(task.abort_handle());
         Ok(member)
@@ -128,7 +128,7 @@ impl Member {
     async fn register(
         config: PostgresConfig,
         runtime: Arc<Runtime>,
-        counts: Arc<Counts>,
+        counts: Arc<MemberCounters>,
     ) -> Result<Self, PostgresError> {
         let id = uuid::Uuid::new_v4().to_string();
         let connector = Arc::new(Connector::new(&config, &application(&id))?);
@@ -146,7 +146,7 @@ impl Member {
         let (cluster, takeover_after) = (watch::Sender::default(), config.takeover_after);
         let task = Mutex::default();
         let importing = config.importing;
-        let spare = Spare::default();
+        let spare = SpareSession::default();
         Ok(Self {
             id,
             connector,
@@ -294,6 +294,7 @@ impl Member {
     pub(crate) async fn own(self: &Arc<Self>) -> Result<Option<Arc<Duty>>, PostgresError> {
         let mut views = self.views();
         loop {
+            // Marked as seen before it is judged, so that a view that arrives meanwhile ends the wait below at once.
             let view = views.borrow_and_update().shards.first().cloned();
             if self.is_dead() {
                 return Ok(None);
@@ -323,6 +324,7 @@ impl Member {
     /// # Errors
     /// When PostgreSQL failed. The shard may be this server's then: the next view says that it is free, and it is taken again.
     pub(crate) async fn take(&self, view: &ShardView) -> Result<Option<Arc<Duty>>, PostgresError> {
+        // A separate session: the take-over may wait for seconds for the lock of the row, and must not delay the beats.
         let session = self.connector.connect().await?;
         // Servers of a later version may have migrated the tables since this one joined, and written what this one cannot read.
         schema::refuse_unusable(&session, &self.connector.schema, self.importing.as_deref()).await?;
@@ -344,8 +346,10 @@ impl Member {
         if view.owner.id.as_ref().is_some_and(|id| *id != self.id) {
             self.counts.takeovers.fetch_add(1, Ordering::Relaxed);
         }
+        // From the last answered beat and not from now, because the other servers count from the beats that they see.
         let duty = Arc::new(Duty::new(view.shard, epoch, self.until(state.beaten)));
         if let Some(earlier) = state.duties.insert(view.shard, duty.clone()) {
+            // The earlier period has a lower epoch, so none of its commits can take effect any more.
             earlier.lose();
         }
         Ok(Some(duty))
@@ -390,6 +394,7 @@ impl Member {
     /// # Errors
     /// When PostgreSQL failed: others take over when this server has been silent for long enough.
     pub(crate) async fn release(&self, duty: &Duty) -> Result<(), PostgresError> {
+        // Before PostgreSQL is asked: from the update on another server may serve the shard, and never two at a time.
         self.lose(duty);
         let given_up = async {
             let session = self.beats.get().await?;
@@ -488,6 +493,7 @@ impl Member {
 
     /// Ends the registration. Nothing is answered after this.
     pub(crate) async fn leave(self: &Arc<Self>) {
+        // Before the row is deleted: a beat that finds no row would report that others declared this server dead.
         self.stop();
         let this = Arc::clone(self);
         let left = async move {

@@ -10,6 +10,7 @@
 //! | `config`, `connect`, `tls`, `runtime` | the connection string, connections, and the thread that drives them |
 //! | `schema` | the tables and their versions |
 //! | `member`, `cluster_view`, `duty` | beats, the watch over the owners, taking over, and for how long an owner may serve |
+//! | `guard`, `spare_session` | a name that one server holds at a time, and the session that it takes |
 //! | `jobs` | redrives of dashboards, and who works on them |
 //! | `claim` | all shards at once, to export or import them |
 //! | `shards` | which shard a queue belongs to |
@@ -72,6 +73,7 @@ pub(crate) mod runtime;
 mod schema;
 pub(crate) mod shards;
 mod slots;
+mod spare_session;
 #[cfg(test)]
 mod tests;
 
@@ -214,6 +216,7 @@ impl PgStore {
     }
 
     fn is_delay_queue(&self, stream: StreamId) -> bool {
+        // The delay queue of a queue has the number after the queue's.
         self.lock().images.queues.contains_key(&stream.0.wrapping_sub(1))
     }
 
@@ -355,7 +358,7 @@ fn big(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-/// What calls of a store that was released are told.
+/// The error of calls after the store was released.
 const CLOSED: &str = "the store is closed";
 
 fn released() -> StoreError {

@@ -15,10 +15,10 @@ use crate::store::{
     transfer::{
         Progress, Summary, TransferError, Watch,
         format::{
-            Counts, FORMAT, FileReader, FileWriter, Item, MANIFEST, Manifest, MessageHead, QUEUES, QueueFile,
+            ExportCounts, FORMAT, FileReader, FileWriter, Item, MANIFEST, Manifest, MessageHead, QUEUES, QueueFile,
             QueueHead, UNFINISHED, VERSION, make_directory, read_manifest, write_json,
         },
-        place::{Part, Place},
+        place::{Part, StoreLocation},
         tell,
     },
 };
@@ -33,8 +33,8 @@ const PLACES: usize = 2_000;
 ///
 /// # Errors
 /// When the source is in use or damaged, or a file cannot be written.
-pub fn export(from: &Place, to: &Path, skip_damaged: bool, watch: Watch<'_>) -> Result<Summary, TransferError> {
-    if let Place::Directory(dir) = from
+pub fn export(from: &StoreLocation, to: &Path, skip_damaged: bool, watch: Watch<'_>) -> Result<Summary, TransferError> {
+    if let StoreLocation::Directory(dir) = from
         && inside(to, dir)
     {
         return Err(TransferError::Inside { to: to.to_owned(), dir: dir.clone() });
@@ -64,7 +64,7 @@ struct Exporter {
 }
 
 impl Exporter {
-    fn begin(from: &Place, state: &str, to: &Path) -> Result<Begun, TransferError> {
+    fn begin(from: &StoreLocation, state: &str, to: &Path) -> Result<Begun, TransferError> {
         let not_empty = |found: String| Err(TransferError::NotEmpty { dir: to.to_owned(), found });
         if let Some(made) = read_manifest(&to.join(MANIFEST))? {
             if made.state != state {
@@ -163,7 +163,7 @@ impl Exporter {
                     part,
                     queue: queue.row.name.clone(),
                     skip_damaged,
-                    counts: Counts::default(),
+                    counts: ExportCounts::default(),
                     progress: &mut self.progress,
                     watch,
                 };
@@ -202,7 +202,7 @@ struct QueueWriter<'a> {
     part: &'a Part,
     queue: String,
     skip_damaged: bool,
-    counts: Counts,
+    counts: ExportCounts,
     progress: &'a mut Progress,
     watch: Watch<'a>,
 }

@@ -68,12 +68,12 @@ pub(crate) struct QueueFile {
     pub(crate) project: String,
     pub(crate) name: String,
     #[serde(flatten)]
-    pub(crate) counts: Counts,
+    pub(crate) counts: ExportCounts,
 }
 
 /// How many messages there are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Counts {
+pub struct ExportCounts {
     /// Messages in queues.
     pub messages: u64,
     /// Messages whose delay has not ended.
@@ -84,7 +84,7 @@ pub struct Counts {
     pub lost: u64,
 }
 
-impl Counts {
+impl ExportCounts {
     /// Adds the counts of another queue.
     pub(crate) fn add(&mut self, other: Self) {
         self.messages += other.messages;
@@ -114,10 +114,10 @@ pub(crate) enum Item {
     /// Deduplication keys of sent messages.
     Keys(SentKeys),
     /// The last record.
-    End(Counts),
+    End(ExportCounts),
 }
 
-/// A queue. Its number and those of its groups are the ones by which the other records of the file name their streams and cursors.
+/// A queue. The other records of the file name streams and cursors by its number and the numbers of its groups.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct QueueHead {
     #[serde(flatten)]
@@ -142,7 +142,9 @@ pub(crate) struct ScheduleHead {
 /// The bounds of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct StreamHead {
+    /// The sequence number of the first message.
     pub(crate) low: u64,
+    /// The sequence number of the next message.
     pub(crate) next: u64,
     /// When the last message entered.
     pub(crate) newest_ms: i64,
@@ -160,9 +162,10 @@ pub(crate) struct GroupHead {
     pub(crate) dead_letter_position: CursorHead,
 }
 
-/// The position of a group on a stream. What is open below its head is in records of their own.
+/// The position of a group on a stream. Its open messages below the head are in separate records.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct CursorHead {
+    /// Every message from this one on is open.
     pub(crate) head: u64,
     pub(crate) consumed: u64,
     pub(crate) rule: Option<TagFilter>,
@@ -311,6 +314,7 @@ pub(crate) struct FileWriter {
     out: BufWriter<File>,
     part: PathBuf,
     path: PathBuf,
+    /// The number of bytes written.
     bytes: u64,
     sum: crc32fast::Hasher,
 }
@@ -417,7 +421,7 @@ impl FileReader {
     }
 
     /// Reads the rest of the file. Returns its size, its CRC-32 and the counts of its last record.
-    pub(crate) fn check(mut self) -> Result<(u64, u32, Counts), TransferError> {
+    pub(crate) fn check(mut self) -> Result<(u64, u32, ExportCounts), TransferError> {
         let mut end = None;
         while let Some((item, _)) = self.next()? {
             if end.is_some() {

@@ -19,15 +19,15 @@ use crate::store::{
     transfer::{
         Progress, Summary, TransferError, Watch,
         format::{
-            Counts, CursorHead, FileReader, Item, MANIFEST, Manifest, MessageHead, QueueHead, StreamHead, UNFINISHED,
-            read_manifest,
+            CursorHead, ExportCounts, FileReader, Item, MANIFEST, Manifest, MessageHead, QueueHead, StreamHead,
+            UNFINISHED, read_manifest,
         },
-        place::{Opened, Part, Place},
+        place::{Opened, Part, StoreLocation},
         tell,
     },
 };
 
-/// A commit has at most so many records, and about so many bytes of messages.
+/// The maximum number of records in a commit, and about the maximum bytes of messages.
 const RECORDS: usize = 2_000;
 const BYTES: usize = 4 * 1024 * 1024;
 /// No cursor has this number: a message for it alone is passed over by every group.
@@ -37,7 +37,7 @@ const NOBODY: CursorId = CursorId(0);
 ///
 /// # Errors
 /// When the export is damaged or unfinished, the target is in use, has one of the queues with other contents, or fails.
-pub fn import(from: &Path, to: &Place, watch: Watch<'_>) -> Result<Summary, TransferError> {
+pub fn import(from: &Path, to: &StoreLocation, watch: Watch<'_>) -> Result<Summary, TransferError> {
     let manifest = manifest(from)?;
     check_files(from, &manifest)?;
     let opened = to.write(&manifest.id)?;
@@ -83,7 +83,7 @@ fn check_files(from: &Path, manifest: &Manifest) -> Result<(), TransferError> {
 fn bring_in(
     from: &Path,
     manifest: &Manifest,
-    to: &Place,
+    to: &StoreLocation,
     opened: &Opened,
     watch: Watch<'_>,
 ) -> Result<Summary, TransferError> {
@@ -159,7 +159,7 @@ impl<'a> Contents<'a> {
         found
     }
 
-    fn difference(&self, wanted: &QueueHead, counts: Counts) -> Option<String> {
+    fn difference(&self, wanted: &QueueHead, counts: ExportCounts) -> Option<String> {
         let Some(queue) = self.queues.get(&wanted.row.id) else { return Some("it is missing".to_owned()) };
         let groups = self.groups.get(&wanted.row.id).into_iter().flatten().copied();
         if let Some(difference) = wanted.difference(&QueueHead::of(queue, groups)) {
@@ -174,7 +174,7 @@ impl<'a> Contents<'a> {
     ///
     /// # Errors
     /// When the target has another queue of this id or name.
-    fn has(&self, head: &QueueHead, counts: Counts, is_continued: bool) -> Result<bool, TransferError> {
+    fn has(&self, head: &QueueHead, counts: ExportCounts, is_continued: bool) -> Result<bool, TransferError> {
         let taken = |difference| {
             let (queue, project) = (head.row.name.clone(), head.row.project.to_string());
             Err(TransferError::Taken { queue, project, difference })
@@ -208,6 +208,7 @@ struct QueueImport<'a, 'w> {
     /// From where on the next settlement of a cursor describes it.
     settled_to: BTreeMap<CursorId, u64>,
     records: Vec<Record>,
+    /// The bytes of these records.
     bytes: usize,
     progress: &'a mut Progress,
     watch: &'a mut (dyn FnMut(&Progress) -> bool + 'w),

@@ -5,7 +5,7 @@
 //! target until it is complete, so that no server serves half of it.
 //!
 //! Sequence numbers and entry times are kept, because ids follow from them, and because groups continue at them. The numbers of streams
-//! and cursors are given anew.
+//! and cursors are new.
 //!
 //! | file | contents |
 //! |---|---|
@@ -20,7 +20,7 @@ mod format;
 mod import;
 mod place;
 
-pub use self::{error::TransferError, export::export, format::Counts, import::import, place::Place};
+pub use self::{error::TransferError, export::export, format::ExportCounts, import::import, place::StoreLocation};
 
 /// How far an export or an import has come.
 #[derive(Clone, Copy, Debug, Default)]
@@ -35,7 +35,7 @@ pub struct Progress {
     pub all_messages: u64,
 }
 
-/// What was exported or imported.
+/// The result of an export or an import.
 #[derive(Clone, Debug, Default)]
 pub struct Summary {
     /// How many queues there are.
@@ -45,10 +45,10 @@ pub struct Summary {
     /// How many groups they have, where that is counted.
     pub groups: usize,
     /// Their messages.
-    pub counts: Counts,
+    pub counts: ExportCounts,
 }
 
-/// Is told how far it is. It ends the work by returning false.
+/// Called with the progress. Ends the work by returning false.
 pub type Watch<'a> = &'a mut dyn FnMut(&Progress) -> bool;
 
 fn tell(watch: Watch<'_>, progress: &Progress) -> Result<(), TransferError> {

@@ -1,4 +1,4 @@
-//! [`Place`]: a data directory or tables in PostgreSQL, opened to be exported or imported into.
+//! [`StoreLocation`]: a data directory or tables in PostgreSQL, opened to be exported or imported into.
 
 use std::{
     path::{Path, PathBuf},
@@ -26,7 +26,7 @@ use crate::store::{PostgresConfig, postgres::claim::Claim, postgres::shards};
 
 /// Where queues are.
 #[derive(Clone, Debug)]
-pub enum Place {
+pub enum StoreLocation {
     /// A data directory.
     Directory(PathBuf),
     /// Tables in PostgreSQL.
@@ -66,7 +66,7 @@ enum Kept {
     Claim(Claim),
 }
 
-impl Place {
+impl StoreLocation {
     /// How people call it.
     pub(crate) fn name(&self) -> String {
         match self {
@@ -157,7 +157,7 @@ fn refuse_marked(dir: &Path, own: Option<&str>) -> Result<(), TransferError> {
             Err(OpenError::Importing { dir: dir.to_owned(), export: marker.export }.into())
         }
         Some(marker) if own != Some(&marker.export) => {
-            let target = Place::Directory(dir.to_owned()).name();
+            let target = StoreLocation::Directory(dir.to_owned()).name();
             Err(TransferError::OtherImport { target, id: marker.export })
         }
         _ => Ok(()),

@@ -14,7 +14,7 @@ use dms_server::{
         ScheduledMessage, Stream, embedded::EmbeddedConfig,
     },
     clock::Clock,
-    store::transfer::{Place, Summary, TransferError, export, import},
+    store::transfer::{StoreLocation, Summary, TransferError, export, import},
 };
 
 use super::stage::{Home, Stage, acks, all_done, epoch, message, say, take, take_by, texts};
@@ -22,16 +22,16 @@ use super::stage::{Home, Stage, acks, all_done, epoch, message, say, take, take_
 const DELAY: Duration = Duration::from_secs(3_600);
 
 impl Home {
-    fn place(&self) -> Place {
+    fn place(&self) -> StoreLocation {
         match self {
             Self::Memory => panic!("nothing is kept"),
-            Self::Dir(dir) => Place::Directory(dir.path().join("data")),
+            Self::Dir(dir) => StoreLocation::Directory(dir.path().join("data")),
             #[cfg(feature = "postgres")]
             Self::Postgres(config) => {
                 let mut config = config.clone();
                 // As the broker of these tests opens it.
                 config.shards = Some(1);
-                Place::Postgres(config)
+                StoreLocation::Postgres(config)
             }
         }
     }

@@ -123,7 +123,7 @@ async fn slow_bodies_are_refused() {
 /// Bodies share a room: a large one that finds none waits, and is read when another gives its room back.
 #[tokio::test(start_paused = true)]
 async fn request_bodies_share_a_limit_of_memory() {
-    let limits = HttpLimits::default().bodies_bytes(1 << 20);
+    let limits = HttpLimits::default().total_body_bytes(1 << 20);
     let server = serve(ServerConfig::default().limits(limits)).await;
     let (mut slow, mut waiting) = (server.connect().await, server.connect().await);
     let head = format!("POST /v2/{PROJECT}/queues HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n{{");
@@ -263,7 +263,7 @@ fn all_mistakes_of_a_configuration_are_found() {
     project.access_keys[0].rights = Rights::none().send(vec!["x y".to_owned()]);
     let mut config = ServerConfig::default()
         .projects(vec![project, Project::new("q")])
-        .limits(HttpLimits::default().connections(0).bodies_bytes(9))
+        .limits(HttpLimits::default().connections(0).total_body_bytes(9))
         .hosts(vec!["dms:9400".to_owned()])
         .admin_read_token(Secret::from("R"));
     config.broker.retention = Duration::from_millis(999);
@@ -278,7 +278,7 @@ fn all_mistakes_of_a_configuration_are_found() {
         "projects[0].queues[0].groups[1]",
         "broker.retention",
         "limits.connections",
-        "limits.bodies_bytes",
+        "limits.total_body_bytes",
         "broker.max_leased_bytes",
         "hosts[0]",
         "admin_read_token",

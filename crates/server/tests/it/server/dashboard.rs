@@ -222,18 +222,18 @@ async fn forms_of_other_pages_are_refused() {
 #[tokio::test]
 async fn a_session_ends_when_its_token_is_replaced() {
     let server = Server::bind(guarded()).await.unwrap();
-    let (callers, url) = (server.callers(), server.admin_url().unwrap());
+    let (handle, url) = (server.handle(), server.admin_url().unwrap());
     tokio::spawn(server.run(std::future::pending()));
     let (client, _stop) =
         (Client::builder().no_proxy().redirect(Policy::none()).build().unwrap(), oneshot::channel().0);
     let running = Running { server: url, client, _stop };
     let (operator, reader) = (running.log_in(TOKEN).await, running.log_in(READ_TOKEN).await);
-    assert!(callers.renew_admin_token(Some("a new token")));
+    assert!(handle.renew_admin_token(Some("a new token")));
     let status = async |cookie: &str| {
         running.browse(Method::GET, "/ui/").header("Cookie", cookie).send().await.unwrap().status().as_u16()
     };
     assert_eq!((status(&operator).await, status(&reader).await), (303, 200));
-    assert!(callers.renew_admin_read_token(Some("a new read token")));
+    assert!(handle.renew_admin_read_token(Some("a new read token")));
     assert_eq!(status(&reader).await, 303);
 }
 
@@ -387,7 +387,7 @@ async fn dead_letters_are_redriven_by_a_job_over_all_that_match() {
     assert!(activity.contains("begun: 30 dead letters") && activity.contains("30 of 30"), "{activity}");
 }
 
-/// The pages of a server with dead letters, for three callers.
+/// The pages of a server with dead letters, for three handle.
 async fn with_dead_letters(config: ServerConfig, count: usize) -> (Running, Arc<dyn Broker>, GroupPath) {
     let server = Server::bind(config).await.unwrap();
     let (broker, url) = (Arc::clone(server.broker()), server.admin_url().unwrap());

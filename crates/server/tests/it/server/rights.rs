@@ -168,9 +168,9 @@ async fn callers_change_while_the_server_runs() {
     let (queue, _) = create(&api, &token(&api, "a").await, "orders").await;
     let send = format!("POST {queue}/messages");
     let (a, b, c, d) = (token(&api, "a").await, token(&api, "b").await, token(&api, "c").await, token(&api, "d").await);
-    let callers = api.server.callers();
+    let handle = api.server.handle();
     let new = [project(&[("a", "pass", "all"), ("b", "pass", "consume=*"), ("c", "new", "all"), ("e", "pass", "all")])];
-    assert_eq!(callers.replace(&new).unwrap(), 4);
+    assert_eq!(handle.replace_callers(&new).unwrap(), 4);
 
     call(&api, &a, &send, SEND).await.expect(201);
     call(&api, &b, &send, SEND).await.refused(403, "DMS.10240311");
@@ -231,7 +231,7 @@ async fn changes_of_queues_and_groups_are_logged() {
 #[tokio::test(start_paused = true)]
 async fn an_invalid_replacement_of_callers_changes_nothing() {
     let api = serve(&[("a", "pass", "all")]).await;
-    let callers = api.server.callers();
+    let handle = api.server.handle();
     for (projects, text) in [
         (vec![project(&[("a", "", "all")])], "projects[0].users[0].password: is required"),
         (vec![project(&[])], "needs a restart"),
@@ -242,13 +242,15 @@ async fn an_invalid_replacement_of_callers_changes_nothing() {
             "listed twice with different secrets",
         ),
     ] {
-        let error = callers.replace(&projects).unwrap_err().to_string();
+        let error = handle.replace_callers(&projects).unwrap_err().to_string();
         assert!(error.contains(text), "{error}");
         log_in(&api, "a", "pass").await.expect(201);
     }
     let open = Api::start().await;
-    assert!(open.server.callers().replace(&[project(&[("a", "pass", "all")])]).is_ok_and(|changes| changes == 0));
+    assert!(
+        open.server.handle().replace_callers(&[project(&[("a", "pass", "all")])]).is_ok_and(|changes| changes == 0)
+    );
     drop(api);
     tokio::time::advance(Duration::from_secs(1)).await;
-    assert!(callers.replace(&[]).unwrap_err().to_string().contains("has ended"));
+    assert!(handle.replace_callers(&[]).unwrap_err().to_string().contains("has ended"));
 }

@@ -22,7 +22,7 @@ struct Running {
 
 /// Serves with room for 16 MiB of bodies.
 async fn serve(config: ServerConfig) -> Running {
-    let limits = config.limits.clone().bodies_bytes(16 << 20);
+    let limits = config.limits.clone().total_body_bytes(16 << 20);
     let config = config.listen(std::net::SocketAddr::from(([127, 0, 0, 1], 0))).limits(limits);
     let server = Server::bind(config).await.unwrap();
     let address = server.local_addr().unwrap();

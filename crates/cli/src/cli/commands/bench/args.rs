@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::sweep::Curve;
+use super::curves::Curve;
 use crate::config::Span;
 
 /// Options of `bench`.

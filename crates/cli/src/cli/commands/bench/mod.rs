@@ -4,6 +4,7 @@
 //! alone. The server is a child process, so that the system counts its CPU time, memory and disk apart from the client's.
 
 mod args;
+mod curves;
 mod figures;
 mod load;
 mod server;
@@ -25,7 +26,7 @@ use self::{
 };
 use crate::cli::support::{
     context::Context,
-    failure::{Failure, Kind},
+    failure::{ExitKind, Failure},
     logging,
     table::Table,
 };
@@ -50,7 +51,7 @@ pub(crate) async fn run(args: BenchArgs, context: &Context) -> Result<ExitCode, 
         if target.client.dialect() == Dialect::Mqs {
             target.close().await;
             let text = "--sweep creates and deletes queues, which ROMA Connect MQS cannot: leave out --sweep, or measure over the DMS API";
-            return Err(Failure::of(Kind::Usage, text));
+            return Err(Failure::of(ExitKind::Usage, text));
         }
         let swept = sweep::measure(curves, &target, &args, context).await;
         target.close().await;

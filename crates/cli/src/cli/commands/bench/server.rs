@@ -12,7 +12,7 @@ use crate::{
         commands::bench::{args::BenchArgs, usage::Process},
         support::{
             context::Context,
-            failure::{Failure, Kind},
+            failure::{ExitKind, Failure},
             terminal,
         },
     },
@@ -21,12 +21,12 @@ use crate::{
 };
 use dms_worker::{Dialect, client::Client};
 
-/// What the ready line of `serve` says in front of the address.
+/// The text of the ready line of `serve` before the address.
 const SERVING: &str = "serving on ";
-/// What it says in front of the address for MQS.
+/// The text of that line before the address for MQS.
 const SERVING_MQS: &str = "MQS on ";
 
-/// How many queues the server that is started may have: as many as a sweep creates, and the one that it is creating them beside.
+/// How many queues the server that is started may have: as many as a sweep creates, and the queue of the run.
 const QUEUES: u32 = 10_100;
 
 /// A server to measure.
@@ -49,7 +49,7 @@ impl BenchServer {
                 let client = connect::to_service(&config)?;
                 if client.dialect() == Dialect::Mqs && args.queue.is_none() {
                     let text = "ROMA Connect MQS cannot create or delete topics: name one with --queue; its messages are consumed";
-                    return Err(Failure::of(Kind::Usage, text));
+                    return Err(Failure::of(ExitKind::Usage, text));
                 }
                 Ok(Self { client, process, child: None })
             }

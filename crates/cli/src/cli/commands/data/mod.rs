@@ -23,7 +23,7 @@ use self::{
 use crate::cli::support::{
     admin_client::AdminClient,
     context::Context,
-    failure::{Failure, Kind},
+    failure::{ExitKind, Failure},
     logging,
 };
 use dms_server::store::{
@@ -267,7 +267,7 @@ async fn make_anew(dir: PathBuf, context: &Context) -> Result<ExitCode, Failure>
 
 /// A path that another process understands too.
 fn whole(path: &Path) -> Result<PathBuf, Failure> {
-    absolute(path).map_err(|error| Failure::of(Kind::Usage, format!("{}: {error}", path.display())))
+    absolute(path).map_err(|error| Failure::of(ExitKind::Usage, format!("{}: {error}", path.display())))
 }
 
 /// Copies a directory, or has the server copy it that uses it.

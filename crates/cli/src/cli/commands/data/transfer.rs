@@ -13,14 +13,14 @@ use tokio::time::Instant;
 use crate::{
     cli::support::{
         context::Context,
-        failure::{Failure, Kind},
+        failure::{ExitKind, Failure},
         logging,
         progress::bar,
         terminal,
     },
     config::load,
 };
-use dms_server::store::transfer::{Place, Progress, Summary, TransferError, export, import};
+use dms_server::store::transfer::{Progress, StoreLocation, Summary, TransferError, export, import};
 
 /// How often a line tells how far it is, where no bar is drawn.
 const LINE_INTERVAL: Duration = Duration::from_secs(1);
@@ -73,26 +73,26 @@ pub(super) async fn read(args: ImportArgs, context: &Context) -> Result<(), Fail
 }
 
 /// The place that an option or the configuration names.
-fn place(data_dir: Option<PathBuf>, command: &str, context: &Context) -> Result<Place, Failure> {
+fn place(data_dir: Option<PathBuf>, command: &str, context: &Context) -> Result<StoreLocation, Failure> {
     if let Some(dir) = data_dir {
         logging::for_command(&context.global, context.colored(), "error");
-        return Ok(Place::Directory(dir));
+        return Ok(StoreLocation::Directory(dir));
     }
     // As `serve`: no file of the folder in which it is started.
     let server = load(&context.request(false))?.config.server;
     logging::for_command(&context.global, context.colored(), "error");
     if let Some(dir) = server.data_dir {
-        return Ok(Place::Directory(dir));
+        return Ok(StoreLocation::Directory(dir));
     }
     #[cfg(feature = "postgres")]
     if let Some(postgres) = crate::config::server_settings::postgres(&server) {
-        return Ok(Place::Postgres(Box::new(postgres)));
+        return Ok(StoreLocation::Postgres(Box::new(postgres)));
     }
     let text = format!(
         "there is no place to {command}: name a data directory with --data-dir, or a configuration with server.data_dir or \
          server.postgres with -c"
     );
-    Err(Failure::of(Kind::Usage, text))
+    Err(Failure::of(ExitKind::Usage, text))
 }
 
 fn failure(error: TransferError) -> Failure {

@@ -26,7 +26,7 @@ use crate::cli::{
     service::signals::until_signal,
     support::{
         context::Context,
-        failure::{Failure, Kind},
+        failure::{ExitKind, Failure},
         logging,
     },
 };
@@ -142,7 +142,7 @@ async fn tour(orders: usize, keep: bool, complete: &AtomicBool, context: &Contex
     let dialect = context.dialect_flag()?;
     if keep && dialect == Dialect::Mqs {
         let text = "--keep goes on with the DMS API, which the dashboard shows: leave out --dialect mqs";
-        return Err(Failure::of(Kind::Usage, text));
+        return Err(Failure::of(ExitKind::Usage, text));
     }
     let token = keep.then(token).transpose()?;
     let server = start_server(token.clone(), dialect).await?;
@@ -269,7 +269,7 @@ impl Tour {
         for id in 0..orders {
             let message = Message::json(&Order::new(id)).map_err(|error| Failure::new(error.to_string()))?;
             self.ledger.record_sent(id);
-            let receipt = producer.accept(message).await;
+            let receipt = producer.enqueue(message).await;
             receipts.push(receipt.map_err(|error| Failure::new(error.to_string()))?);
         }
         for receipt in receipts {
@@ -289,7 +289,7 @@ impl Tour {
                 }
             }
         };
-        let late = |_| Failure::of(Kind::Failed, "the tour did not get to its end in time: a message is missing");
+        let late = |_| Failure::of(ExitKind::Failed, "the tour did not get to its end in time: a message is missing");
         timeout(STEP_TIMEOUT, wait).await.map_err(late)?
     }
 

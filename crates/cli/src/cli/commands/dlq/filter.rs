@@ -5,7 +5,7 @@ use serde_json::{Value, value::RawValue};
 
 use crate::cli::{
     commands::send,
-    support::failure::{Failure, Kind},
+    support::failure::{ExitKind, Failure},
 };
 use dms_protocol::{
     internal::json::at,
@@ -59,7 +59,7 @@ impl Filter {
             return Ok(());
         }
         let text = "--tag: messages of ROMA Connect MQS have no labels: choose them with --match-body";
-        Err(Failure::of(Kind::Usage, text))
+        Err(Failure::of(ExitKind::Usage, text))
     }
 
     /// Whether a message that was consumed passes.

@@ -22,7 +22,7 @@ use crate::cli::{
     service::signals,
     support::{
         context::Context,
-        failure::{Failure, Kind},
+        failure::{ExitKind, Failure},
         table::Table,
     },
 };
@@ -154,7 +154,7 @@ impl Look<'_> {
         self.filter.check_for(client)?;
         if self.admin.is_some() && client.dialect() == Dialect::Mqs {
             let text = "--admin: ROMA Connect MQS has no admin address: leave it out, and the messages are leased for the look";
-            return Err(Failure::of(Kind::Usage, text));
+            return Err(Failure::of(ExitKind::Usage, text));
         }
         let source = self.which.source(client).await?;
         match peeked(client, self, &source, context).await? {
@@ -173,7 +173,7 @@ async fn peeked(
 ) -> Result<Option<Vec<Row>>, Failure> {
     let Some(peeker) = Peeker::of(args.admin, client, context)? else { return Ok(None) };
     let peeked = match peeker.first(source, args.filter, args.max).await {
-        Err(failure) if args.admin.is_none() && failure.kind() == Kind::Unavailable => return Ok(None),
+        Err(failure) if args.admin.is_none() && failure.kind() == ExitKind::Unavailable => return Ok(None),
         peeked => peeked?,
     };
     let row = |peeked: PeekedMessage| Row {
@@ -298,9 +298,10 @@ pub(super) async fn dump(client: &Client, args: DumpArgs, context: &Context) -> 
 
 fn open(path: &Path, append: bool) -> Result<File, Failure> {
     private::append(path, append).map_err(|error| match error.kind() {
-        io::ErrorKind::AlreadyExists => {
-            Failure::of(Kind::Usage, format!("{} is there already: name another file, or add --append", path.display()))
-        }
+        io::ErrorKind::AlreadyExists => Failure::of(
+            ExitKind::Usage,
+            format!("{} is there already: name another file, or add --append", path.display()),
+        ),
         _ => Failure::unwritable(path, &error),
     })
 }

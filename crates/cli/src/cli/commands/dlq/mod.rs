@@ -19,7 +19,7 @@ use self::{
 };
 use crate::cli::support::{
     context::Context,
-    failure::{Failure, Kind},
+    failure::{ExitKind, Failure},
 };
 use dms_worker::{Dialect, redrive::SweepError};
 
@@ -82,7 +82,7 @@ pub(crate) async fn run(args: DlqArgs, context: &Context) -> Result<ExitCode, Fa
                 "ROMA Connect MQS has no dead letters: `dlq list {} GROUP --parked` counts the messages of a parking topic",
                 args.queue
             );
-            return Err(Failure::of(Kind::Usage, text));
+            return Err(Failure::of(ExitKind::Usage, text));
         }
         DlqCommand::List(args) if args.by_reason || args.parked => reasons::list(&client, &args, context).await?,
         DlqCommand::List(args) => look::list(&client, &args, context).await?,

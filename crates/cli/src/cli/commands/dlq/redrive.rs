@@ -20,7 +20,7 @@ use crate::{
         support::{
             confirm::confirm,
             context::Context,
-            failure::{Failure, Kind},
+            failure::{ExitKind, Failure},
         },
     },
     config::Rate,
@@ -33,7 +33,8 @@ use dms_protocol::{
 use dms_worker::{
     Dialect,
     client::Client,
-    redrive::{Redrive, RedriveError, RedriveReport, Sweep, for_service, is_exhausted, older},
+    internal::{as_redriven, is_exhausted, without_unsupported},
+    redrive::{Redrive, RedriveError, RedriveReport, Sweep},
 };
 
 /// Options of `dlq redrive`.
@@ -118,7 +119,7 @@ impl RedriveArgs {
         if let Some(option) = refused {
             let text =
                 format!("{option} needs attributes, which messages of ROMA Connect MQS do not have: leave it out");
-            return Err(Failure::of(Kind::Usage, text));
+            return Err(Failure::of(ExitKind::Usage, text));
         }
         // A file may be of another service.
         if self.file.is_some() || client.dialect() == Dialect::Dms {
@@ -126,7 +127,7 @@ impl RedriveArgs {
         }
         if self.edited {
             let text = "--edited is about dead letters, which ROMA Connect MQS does not have: leave it out";
-            return Err(Failure::of(Kind::Usage, text));
+            return Err(Failure::of(ExitKind::Usage, text));
         }
         self.filter.check_for(client)
     }
@@ -159,7 +160,7 @@ pub(super) async fn redrive(client: &Client, args: RedriveArgs, context: &Contex
             from_group(client, &args, &which, context).await?;
             Ok(ExitCode::SUCCESS)
         }
-        (None, None) => Err(Failure::of(Kind::Usage, "name a group, or a --file")),
+        (None, None) => Err(Failure::of(ExitKind::Usage, "name a group, or a --file")),
     }
 }
 
@@ -303,7 +304,7 @@ async fn from_file(client: &Client, args: &RedriveArgs, file: &Path, context: &C
     pump.interval = args.rate.map_or(Duration::ZERO, |rate| Duration::from_secs_f64(rate.per_second().recip()));
     let mut left = SkippedLines::default();
     let choose = |message| match choose(args, &mut left, message) {
-        Choice::Send(copy) => Choice::Send(for_service(client, copy)),
+        Choice::Send(copy) => Choice::Send(without_unsupported(client, copy)),
         other => other,
     };
     let (report, ended) = pump.run(&mut input, choose, signals::first()).await?;
@@ -340,7 +341,7 @@ fn choose(args: &RedriveArgs, left: &mut SkippedLines, message: Message) -> Choi
         return Choice::Skip;
     }
     let change = Change { set: args.set.clone(), unset: args.unset.clone() };
-    Choice::Send(change.apply(older(message)))
+    Choice::Send(change.apply(as_redriven(message)))
 }
 
 /// Throws messages away.

@@ -11,7 +11,7 @@ use crate::{
         admin_client::AdminClient,
         confirm::{confirm, counted},
         context::Context,
-        failure::{Failure, Kind},
+        failure::{ExitKind, Failure},
     },
     config::Span,
 };
@@ -168,7 +168,7 @@ pub(super) async fn update(args: &UpdateArgs, context: &Context) -> Result<(), F
         changes.into_iter().filter_map(|(name, value)| Some((name, Cow::from(value.as_deref()?)))).collect();
     if parameters.is_empty() {
         let text = "nothing to set: add --retention, --delete-when-settled, --description or --max-consume-count";
-        return Err(Failure::of(Kind::Usage, text));
+        return Err(Failure::of(ExitKind::Usage, text));
     }
     let admin = AdminClient::of_queues(args.admin.as_deref(), context)?;
     let queue = find(&admin, &args.queue, context).await?;
@@ -220,7 +220,7 @@ async fn find(admin: &AdminClient, wanted: &str, context: &Context) -> Result<Ad
                 "{wanted} is a queue of several projects: name one of {} with --project-id",
                 projects.join(", ")
             );
-            Err(Failure::of(Kind::Usage, text))
+            Err(Failure::of(ExitKind::Usage, text))
         }
     }
 }

@@ -20,7 +20,7 @@ use crate::{
         service::signals,
         support::{
             context::Context,
-            failure::{Failure, Kind},
+            failure::{ExitKind, Failure},
         },
     },
     config::Rate,
@@ -110,14 +110,14 @@ pub(super) async fn run_move(args: &MoveArgs, context: &Context) -> Result<(), F
     let client = context.client()?;
     if client.dialect() == Dialect::Mqs && args.transfer.filter.needs_more_than_bodies() {
         let text = "messages of ROMA Connect MQS have neither attributes nor labels: choose them with --match-body";
-        return Err(Failure::of(Kind::Usage, text.to_owned()));
+        return Err(Failure::of(ExitKind::Usage, text.to_owned()));
     }
     let source = client.find_queue(&args.transfer.source).await?;
     let group = match &args.group {
         Some(group) => client.find_group(&source.id, group).await?,
         None if client.dialect() == Dialect::Mqs => {
             let text = "ROMA Connect MQS lists no groups: name the group with --group";
-            return Err(Failure::of(Kind::Usage, text.to_owned()));
+            return Err(Failure::of(ExitKind::Usage, text.to_owned()));
         }
         None => only_group(&source, client.groups(&source.id).await?)?,
     };
@@ -131,7 +131,7 @@ pub(super) async fn run_move(args: &MoveArgs, context: &Context) -> Result<(), F
 pub(super) async fn run_copy(args: &CopyArgs, context: &Context) -> Result<(), Failure> {
     let client = context.client()?;
     if client.dialect() == Dialect::Mqs {
-        return Err(Failure::of(Kind::Usage, NO_COPY_OVER_MQS.to_owned()));
+        return Err(Failure::of(ExitKind::Usage, NO_COPY_OVER_MQS.to_owned()));
     }
     let source = client.find_queue(&args.transfer.source).await?;
     let target = args.transfer.target(&client, &source, context).await?;
@@ -195,7 +195,7 @@ fn only_group(source: &Queue, mut groups: Vec<ConsumerGroup>) -> Result<Consumer
             let names: Vec<_> = groups.iter().chain([&last]).map(|group| group.name.as_str()).collect();
             let text =
                 format!("queue {} has several groups: name one of {} with --group", source.name, names.join(", "));
-            Err(Failure::of(Kind::Usage, text))
+            Err(Failure::of(ExitKind::Usage, text))
         }
     }
 }
@@ -232,7 +232,7 @@ impl Transfer {
         // Ids of queues are random, so two servers have no queue in common. The id of a topic is its name, which they may share.
         let other =
             |queue: Queue, to: &str| match queue.id == source.id && (client.dialect() == Dialect::Dms || to == from) {
-                true => Err(Failure::of(Kind::Usage, format!("{} is the source and the target", queue.name))),
+                true => Err(Failure::of(ExitKind::Usage, format!("{} is the source and the target", queue.name))),
                 false => Ok(queue),
             };
         if !elsewhere {

@@ -7,7 +7,7 @@ use crate::cli::{
     commands::receive::{line, reader::Reader},
     support::{
         confirm::counted,
-        failure::{Failure, Kind},
+        failure::{ExitKind, Failure},
     },
 };
 use dms_protocol::{message::AckStatus, queue::SourcePath};
@@ -84,7 +84,7 @@ impl Settling<'_> {
     /// three of them and end.
     async fn print(&self, line: &str, due: Instant) -> Result<Line, Failure> {
         match (self.print)(line) {
-            Err(closed) if closed.kind() == Kind::ClosedPipe => return Ok(Line::Ended),
+            Err(closed) if closed.kind() == ExitKind::ClosedPipe => return Ok(Line::Ended),
             Err(error) => return Err(error),
             Ok(()) if !self.ack => return Ok(Line::Read),
             Ok(()) => {}

@@ -14,7 +14,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::cli::support::failure::{Failure, Kind};
+use crate::cli::support::failure::{ExitKind, Failure};
 use dms_protocol::{
     auth::canonical::hex,
     internal::{file_lock::LockedFile, private},
@@ -58,6 +58,7 @@ pub(crate) struct Journal {
     file: Arc<LockedFile>,
     path: PathBuf,
     progress: JournalState,
+    /// Whether an earlier run has begun it.
     resumed: bool,
     keep: bool,
 }
@@ -88,7 +89,7 @@ impl Journal {
         let plain = fs::metadata(wanted.input).is_ok_and(|metadata| metadata.is_file());
         if !plain {
             let text = "only the sending of a plain file can be resumed: it needs a place to go on from";
-            return if named { Err(Failure::of(Kind::Usage, text)) } else { Ok(None) };
+            return if named { Err(Failure::of(ExitKind::Usage, text)) } else { Ok(None) };
         }
         let file = match private::options().read(true).write(true).create(true).truncate(false).open(&path) {
             Ok(file) => file,
@@ -217,7 +218,10 @@ fn read(mut file: &File) -> io::Result<Option<JournalState>> {
 /// The state to continue from. Messages that may have been sent and are not settled count as doubled, because they are sent again.
 fn continued(earlier: JournalState, fresh: &JournalState, input: &Path, path: &Path) -> Result<JournalState, Failure> {
     let other = |what: &str| {
-        Failure::of(Kind::Usage, format!("{} {what}; remove the journal to begin with the first line", path.display()))
+        Failure::of(
+            ExitKind::Usage,
+            format!("{} {what}; remove the journal to begin with the first line", path.display()),
+        )
     };
     if earlier.task != fresh.task {
         return Err(other(&format!("is of another run ({}, and not {})", earlier.task, fresh.task)));
@@ -238,7 +242,7 @@ fn unfinished(earlier: &JournalState, path: &Path) -> Failure {
         earlier.line,
         path.display()
     );
-    Failure::of(Kind::Usage, text)
+    Failure::of(ExitKind::Usage, text)
 }
 
 fn trouble(path: &Path, error: &io::Error) -> Failure {

@@ -25,7 +25,7 @@ use crate::{
         service::signals,
         support::{
             context::Context,
-            failure::{Failure, Kind},
+            failure::{ExitKind, Failure},
         },
     },
     config::Span,
@@ -109,7 +109,7 @@ pub(crate) struct SendArgs {
 pub(crate) async fn run(args: SendArgs, context: &Context) -> Result<ExitCode, Failure> {
     if args.deduplication_key.is_some() && (args.bodies.len() > 1 || args.bodies == ["-"]) {
         let hint = "--deduplication-key is for one BODY: write \"deduplication_key\" into each of several JSON lines";
-        return Err(Failure::of(Kind::Usage, hint));
+        return Err(Failure::of(ExitKind::Usage, hint));
     }
     let client = context.client()?;
     let queue = client.find_queue(&args.queue).await?;
@@ -163,7 +163,7 @@ async fn open(args: &SendArgs, queue: &Queue) -> Result<(Input, Option<Journal>)
 fn rejected(args: &SendArgs) -> Result<Option<Rejected>, Failure> {
     let Some(path) = &args.rejected else { return Ok(None) };
     if args.file.is_none() && args.bodies != ["-"] {
-        return Err(Failure::of(Kind::Usage, "--rejected is for the lines of a --file or of standard input (-)"));
+        return Err(Failure::of(ExitKind::Usage, "--rejected is for the lines of a --file or of standard input (-)"));
     }
     Rejected::open(path, args.file.as_deref(), args.resume).map(Some)
 }

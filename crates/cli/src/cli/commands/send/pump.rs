@@ -11,7 +11,7 @@ use crate::cli::{
         rejected::Rejected,
         report::Report,
     },
-    support::failure::{Failure, Kind},
+    support::failure::{ExitKind, Failure},
 };
 use dms_protocol::message::Message;
 use dms_worker::producer::{Producer, SendError, SendFuture};
@@ -215,7 +215,7 @@ impl<'a> Pump<'a> {
         if let Some(journal) = &mut self.journal {
             journal.admit(number).await?;
         }
-        match self.producer.accept(message).await {
+        match self.producer.enqueue(message).await {
             Ok(receipt) => Ok(LineOutcome::Sent(receipt)),
             Err(error) => Ok(LineOutcome::Refused(error.to_string())),
         }
@@ -313,7 +313,7 @@ fn failure(number: u64, error: SendError) -> Failure {
         SendError::Call(error) => Failure::from(error),
         other => Failure::new(other.to_string()),
     };
-    let kind = if outage && failure.kind() == Kind::Failed { Kind::Outage } else { failure.kind() };
+    let kind = if outage && failure.kind() == ExitKind::Failed { ExitKind::Outage } else { failure.kind() };
     Failure::of(kind, format!("line {number}: {failure}"))
 }
 

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::cli::support::failure::{Failure, Kind};
+use crate::cli::support::failure::{ExitKind, Failure};
 use dms_protocol::internal::private;
 
 /// The lines that were refused, as they were read.
@@ -25,14 +25,14 @@ impl Rejected {
     pub(crate) fn open(path: &Path, input: Option<&Path>, resumed: bool) -> Result<Self, Failure> {
         let file = private::append(path, resumed).map_err(|error| match error.kind() {
             io::ErrorKind::AlreadyExists => Failure::of(
-                Kind::Usage,
+                ExitKind::Usage,
                 format!("{} is there already: name another file for --rejected", path.display()),
             ),
             _ => Failure::unwritable(path, &error),
         })?;
         let same = input.is_some_and(|input| fs::canonicalize(input).ok() == fs::canonicalize(path).ok());
         if same {
-            return Err(Failure::of(Kind::Usage, "--rejected names the file that is sent: name another one"));
+            return Err(Failure::of(ExitKind::Usage, "--rejected names the file that is sent: name another one"));
         }
         Ok(Self { file, path: path.to_owned(), lines: 0 })
     }

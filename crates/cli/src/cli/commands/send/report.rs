@@ -18,9 +18,9 @@ use dms_worker::client::SentMessage;
 pub(crate) struct Report<'a> {
     context: &'a Context,
     bar: ProgressBar,
-    counts: Counts,
+    counts: LineCounts,
     /// What earlier runs did.
-    before: Counts,
+    before: LineCounts,
     /// Lines that may be stored twice, because they may have been sent by a run that was killed.
     doubled: u64,
     /// Lines of this run that were not stored, because of their deduplication keys.
@@ -33,7 +33,7 @@ pub(crate) struct Report<'a> {
 
 /// How many lines fared how.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Counts {
+pub(crate) struct LineCounts {
     pub(crate) sent: u64,
     pub(crate) skipped: u64,
     pub(crate) refused: u64,
@@ -46,7 +46,7 @@ impl<'a> Report<'a> {
     pub(crate) fn new(context: &'a Context, size: Option<u64>) -> Self {
         let drawn = |size| bar(context, Some(size), "{bar:40} {percent:>3} %  {msg}  {elapsed}  {eta} left");
         let bar = size.map_or_else(ProgressBar::hidden, drawn);
-        let (counts, before) = (Counts::default(), Counts::default());
+        let (counts, before) = (LineCounts::default(), LineCounts::default());
         Self {
             context,
             bar,
@@ -63,7 +63,7 @@ impl<'a> Report<'a> {
     /// Goes on where an earlier run ended.
     pub(crate) fn resume(&mut self, progress: &JournalState) {
         let JournalState { sent, skipped, refused, .. } = *progress;
-        self.before = Counts { sent, skipped, refused, unsure: 0 };
+        self.before = LineCounts { sent, skipped, refused, unsure: 0 };
         self.doubled = progress.doubled;
         self.bar.set_position(progress.offset);
         self.context.say(&format!(
@@ -122,9 +122,9 @@ impl<'a> Report<'a> {
     }
 
     /// The counts of all runs.
-    pub(crate) fn total(&self) -> Counts {
+    pub(crate) fn total(&self) -> LineCounts {
         let (counts, before) = (self.counts, self.before);
-        Counts {
+        LineCounts {
             sent: before.sent + counts.sent,
             skipped: before.skipped + counts.skipped,
             refused: before.refused + counts.refused,

@@ -7,7 +7,7 @@ use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, layer::SubscriberExt, 
 
 use crate::{
     cli::support::{
-        failure::{Failure, Kind},
+        failure::{ExitKind, Failure},
         global_options::Global,
         logging::{fields::LogFields, traces::Traces},
         terminal,
@@ -81,7 +81,7 @@ fn parsed(asked: &str) -> Result<EnvFilter, Failure> {
     EnvFilter::try_new(format!("{QUIET},{asked}")).map_err(|error| {
         let text =
             format!("log.filter: `{asked}` is not allowed: {error}; write a level like info, or info,dms_worker=debug");
-        Failure::of(Kind::Config, text)
+        Failure::of(ExitKind::Config, text)
     })
 }
 

@@ -39,7 +39,7 @@ pub struct Condition {
     /// The number of intact commits in the log.
     pub commits: u64,
     /// Damaged commits. Their changes are in the index or could be decoded, unless the directory is refused.
-    pub damaged_commits: Vec<Place>,
+    pub damaged_commits: Vec<FilePlace>,
     /// Files of a backup that have changed since they were copied.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub changed_files: Vec<String>,
@@ -55,7 +55,7 @@ impl Condition {
 
 /// A place in a file.
 #[derive(Debug, Serialize)]
-pub struct Place {
+pub struct FilePlace {
     pub file: String,
     pub offset: u64,
 }
@@ -83,6 +83,8 @@ pub fn check(dir: &Path) -> Result<Condition, OpenError> {
     // Opening writes to the directory, and damage must be looked at, not changed.
     let shadow = Shadow::of(dir).map_err(unusable)?;
     let mut condition = Condition::default();
+    // Opened as a server would open it, so that the answer is that of the server and not of a second reading of the
+    // format.
     match DiskStore::open(&shadow.path) {
         Ok((store, snapshot)) => {
             let index = store.change_index(|writer| checksums::check_whole(&writer.conn));
@@ -114,6 +116,7 @@ pub fn verify(dir: &Path) -> Result<(Backup, Condition), OpenError> {
     };
     let backup: Backup = serde_json::from_slice(&list)
         .map_err(|error| OpenError::Damaged { file: dir.join(MANIFEST), reason: error.to_string() })?;
+    // Opened too, and not only compared with its checksums: a backup of a damaged directory has the right checksums.
     let mut condition = check(dir)?;
     for file in &backup.files {
         condition.changed_files.extend(change_of(dir, file));
@@ -183,7 +186,8 @@ fn read_commits(directory: &LogDirectory, condition: &mut Condition) -> io::Resu
         if directory.is_missing_or_unfinished(segment)? {
             continue;
         }
-        let place = |offset| Place { file: directory.file(segment).display().to_string(), offset };
+        let place = |offset| FilePlace { file: directory.file(segment).display().to_string(), offset };
+        // A file that was cut short is read as far as it goes, so that the report says how much of it is whole.
         let Ok(file) = directory.open_cut_short(segment) else {
             condition.damaged_commits.push(place(0));
             continue;

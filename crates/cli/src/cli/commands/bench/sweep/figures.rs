@@ -1,11 +1,13 @@
-//! [`CurveFigures`]: what is said of a measured curve, with its points compared.
+//! [`CurveFigures`]: the results of a measured curve, with its points compared.
 
 use serde::Serialize;
 
 use super::{
-    super::figures::{Cost, Figures, Latencies},
+    super::{
+        curves::{Curve, FLAT_PERCENT},
+        figures::{Cost, Figures, Latencies},
+    },
     Point, Swept,
-    curves::{Curve, FLAT_PERCENT},
 };
 
 /// The results of a curve.
@@ -35,7 +37,7 @@ pub(super) struct PointFigures {
     pub(super) server_cpu_us_per_message: Option<f64>,
     /// Both of them for each KiB of bodies.
     pub(super) cpu_us_per_kib: Option<f64>,
-    /// The cost against that of the first point; bodies of different sizes by the byte.
+    /// The cost against the first point; bodies of different sizes are compared by the byte.
     pub(super) relative: Option<f64>,
 }
 

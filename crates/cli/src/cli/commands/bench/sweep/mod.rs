@@ -1,9 +1,8 @@
 //! `bench --sweep`: how the cost of a message changes with the load.
 //!
 //! Each curve changes one thing and leaves the rest as the options say. A point sends messages, then receives and acknowledges
-//! them, on queues of its own. Costs are CPU time of client and server together, because rates on a shared machine depend on both.
+//! them, on separate queues. Costs are CPU time of client and server together, because rates on a shared machine depend on both.
 
-mod curves;
 mod figures;
 mod many_queues;
 mod plot;
@@ -12,10 +11,11 @@ mod report;
 use std::time::Duration;
 
 use self::many_queues::ManyQueues;
-pub(super) use self::{curves::Curve, report::report};
+pub(super) use self::report::report;
 use super::{
     args::{BenchArgs, Scenario},
     batch,
+    curves::Curve,
     figures::{Figures, Meter},
     load::Load,
     server::BenchServer,

@@ -17,7 +17,7 @@ use tracing::{Metadata, Subscriber};
 use tracing_subscriber::{Layer, filter::filter_fn, registry::LookupSpan};
 
 use crate::cli::support::{
-    failure::{Failure, Kind},
+    failure::{ExitKind, Failure},
     logging::traces::{collector::Collector, environment::wanted, linked::link},
 };
 use dms_protocol::internal::secret_url::without_secrets;
@@ -46,7 +46,7 @@ impl Traces {
             return Ok(Self(None));
         }
         let malformed = |error: String| {
-            Failure::of(Kind::Config, format!("traces: {error}; see the variables OTEL_EXPORTER_OTLP_…"))
+            Failure::of(ExitKind::Config, format!("traces: {error}; see the variables OTEL_EXPORTER_OTLP_…"))
         };
         let client = protocol().and_then(|()| client()).map_err(malformed)?;
         let mut exporter = SpanExporter::builder().with_http().with_http_client(client);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::sidecar::reload::parts::Parts;
+use crate::sidecar::running::parts::Parts;
 use dms_protocol::internal::current::Current;
 use dms_server::internal::connection_limit::ConnectionMetrics;
 use dms_worker::{client::Client, producer::ProducerMetrics, transport::InProcess, worker::WorkerMetrics};

@@ -9,7 +9,7 @@ pub(super) const FLAT_PERCENT: f64 = 10.0;
 /// What a sweep changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub(in super::super) enum Curve {
+pub(super) enum Curve {
     /// Concurrent requests
     Connections,
     /// Queues that share the load

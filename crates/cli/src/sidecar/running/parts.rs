@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeMap,
-    net::SocketAddr,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -18,12 +17,10 @@ use crate::{
         backpressure::{app::App, throttle::Throttle},
         deliver::http::credentials::Credentials,
         observe::recorder::Recorder,
-        publisher::{idempotency::IdempotencyMemories, producers::Producers},
-        run::EndedWorker,
+        running::publisher::{PublisherKey, RunningPublisher},
     },
 };
 use dms_protocol::internal::current::Current;
-use dms_server::internal::{bearer::BearerAuth, listener::Listener};
 use dms_worker::worker::WorkerReport;
 
 /// The workers, publishers and outboxes that run now, in the order of the configuration. Clones share them.
@@ -169,44 +166,14 @@ impl RunningWorker {
     }
 }
 
-/// A publisher that answers.
-#[derive(Debug)]
-pub(crate) struct RunningPublisher {
-    pub(crate) key: PublisherKey,
-    /// Keeps the socket for a successor. Connections are accepted by another listener of the same socket.
-    pub(crate) listener: Listener,
-    pub(crate) guard: BearerAuth,
-    pub(crate) memories: IdempotencyMemories,
-    /// The queues that it sends to, by their names or ids.
-    #[cfg(feature = "dashboard")]
-    pub(crate) queues: Vec<String>,
-    /// Its producers.
-    pub(crate) producers: Arc<Producers>,
-    /// Cancelled when it is to end.
-    pub(crate) stop: CancellationToken,
-}
-
-/// Identifies a publisher in another configuration, by its address. The number distinguishes publishers with the same address, which
-/// port 0 makes possible.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct PublisherKey {
-    listen: SocketAddr,
-    number: usize,
-}
-
-impl PublisherKey {
-    /// The keys of publishers, in their order.
-    pub(crate) fn all(publishers: &[config::Publisher]) -> Vec<Self> {
-        let number = |place: usize, listen| publishers[..place].iter().filter(|other| other.listen == listen).count();
-        let keys = publishers.iter().enumerate();
-        keys.map(|(place, publisher)| Self { listen: publisher.listen, number: number(place, publisher.listen) })
-            .collect()
-    }
-
-    /// The publisher with this key.
-    pub(crate) fn find(self, publishers: &[config::Publisher]) -> Option<&config::Publisher> {
-        Self::all(publishers).iter().position(|key| *key == self).and_then(|place| publishers.get(place))
-    }
+/// How a worker ended.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct EndedWorker {
+    /// Its name.
+    pub name: String,
+    /// Its counts.
+    pub report: WorkerReport,
 }
 
 /// A relay that sends the rows of an outbox.

@@ -13,8 +13,9 @@ use crate::dashboard::{
     access::{
         gate::Gate,
         session,
-        visitor::{LANGUAGE_COOKIE, Role, THEME_COOKIE, Theme, Visitor, cookie},
+        visitor::{Role, Theme, Visitor},
     },
+    cookie::{LANGUAGE_COOKIE, THEME_COOKIE, cookie},
     form::Form,
     html::frame::{Ui, see_other},
     text::Language,

@@ -1,20 +1,21 @@
-//! [`Callers`]: replaces the keys and users of a running server.
+//! [`ServerHandle`]: changes a running server.
 
 use std::sync::{Arc, Weak, atomic::Ordering};
 
 use crate::{
     api::access_log,
     auth::project::Project,
-    server::{config::ServerConfig, error::ServerError, startup},
+    server::{config::ServerConfig, configured, error::ServerError, startup},
     state::AppState,
 };
 use dms_protocol::queue::ProjectId;
 
-/// The keys and users of a running server. Clones refer to the same server, and do not keep it alive.
+/// Changes a running server: its keys and users, settings, queues and schedules. Clones refer to the same server, and do not keep
+/// it alive.
 #[derive(Clone, Debug)]
-pub struct Callers(Weak<AppState>);
+pub struct ServerHandle(Weak<AppState>);
 
-impl Callers {
+impl ServerHandle {
     pub(crate) fn new(app: &Arc<AppState>) -> Self {
         Self(Arc::downgrade(app))
     }
@@ -26,7 +27,7 @@ impl Callers {
     /// # Errors
     /// When the projects are invalid, when the server would become open or would no longer be open, and when the server has
     /// ended. Nothing changes then.
-    pub fn replace(&self, projects: &[Project]) -> Result<usize, ServerError> {
+    pub fn replace_callers(&self, projects: &[Project]) -> Result<usize, ServerError> {
         let app = self.0.upgrade().ok_or(ServerError::Ended)?;
         let changes = app.authenticator.replace_callers(projects)?;
         changes.iter().for_each(access_log::caller_changed);
@@ -43,7 +44,7 @@ impl Callers {
     /// Dropping the future may leave out some of them; the next call creates those.
     pub async fn create_missing_queues(&self, projects: &[Project]) -> Result<(), ServerError> {
         let app = self.0.upgrade().ok_or(ServerError::Ended)?;
-        let waiting = startup::create_missing(&*app.broker, projects).await?;
+        let waiting = configured::create_missing(&*app.broker, projects).await?;
         app.waiting_schedules.set(&ids(projects), waiting);
         Ok(())
     }
@@ -58,7 +59,7 @@ impl Callers {
     /// Dropping the future may leave out some of them; the next call sets those.
     pub async fn set_schedules(&self, projects: &[Project]) -> Result<(), ServerError> {
         let app = self.0.upgrade().ok_or(ServerError::Ended)?;
-        let waiting = startup::set_schedules(&*app.broker, projects).await?;
+        let waiting = configured::set_schedules(&*app.broker, projects).await?;
         app.waiting_schedules.set(&ids(projects), waiting);
         Ok(())
     }
