@@ -118,8 +118,8 @@ impl Connector {
         }
     }
 
-    /// Waits until another server takes writes than that of this session, which does not answer one. The session's is an old primary
-    /// then: its standby has left it, so it will never answer. Looks `every` so often.
+    /// Waits until a server other than the session's, which has left a write unanswered, takes writes. The session's server is then an
+    /// old primary whose standby has left it, so it will never answer. Looks again after each `every`.
     ///
     /// # Cancel safety
     /// Cancel-safe.

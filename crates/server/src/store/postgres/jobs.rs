@@ -19,8 +19,8 @@ pub(crate) struct JobRow {
 }
 
 impl Member {
-    /// Keeps a job as one of this server, until it is forgotten, and replaces what is kept of it. Returns whether it is one of this
-    /// server: another one takes over the jobs of a server that seemed to be gone.
+    /// Stores a job as one of this server until it is forgotten, and replaces its stored state. Returns false if the job is another
+    /// server's by now: others take over the jobs of a server that seems to be gone.
     ///
     /// # Errors
     /// When PostgreSQL fails.

@@ -20,7 +20,7 @@ use crate::{
 /// How often a server looks for jobs whose server is gone.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
-/// What is kept of a job.
+/// The stored state of a job, from which another server continues it.
 #[derive(Debug, Serialize, Deserialize)]
 struct Facts {
     #[serde(flatten)]
@@ -113,8 +113,8 @@ impl Jobs {
 }
 
 impl Job {
-    /// Keeps a job, as it is now, where other servers find it. If one of them has found it already, it is left to that server.
-    /// Returns whether what is kept is right.
+    /// Stores the job's present state where other servers find it. If one of them has taken the job over already, it is left to that
+    /// server. Returns false if the state could not be stored, so that an older one may be there.
     pub(super) async fn share(&self, broker: &dyn Broker) -> bool {
         let facts = Facts { order: self.order.clone(), has_begun: self.state() == State::Running };
         let facts = serde_json::to_string(&facts).unwrap_or_default();
