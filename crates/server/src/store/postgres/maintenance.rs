@@ -37,12 +37,15 @@ pub(crate) struct Written {
     at: Instant,
     /// Whether the journal may have rows that the image has.
     has_old_rows: bool,
+    /// The journal has no rows up to this one. While another session keeps an old snapshot, deleted rows stay, and a statement that
+    /// begins before them has to pass them all.
+    deleted: i64,
 }
 
 impl Written {
     /// As it is when a shard was opened.
     pub(crate) fn new(commit_no: u64) -> Self {
-        Self { commit_no, at: Instant::now(), has_old_rows: true }
+        Self { commit_no, at: Instant::now(), has_old_rows: true, deleted: 0 }
     }
 }
 
@@ -352,7 +355,8 @@ impl PgStore {
         match self.on_maintenance(async |session| rows.write(session, &self.duty).await) {
             Ok(true) => {
                 let mut state = self.lock();
-                state.written = Written::new(rows.commit_no);
+                let deleted = state.written.deleted;
+                state.written = Written { deleted, ..Written::new(rows.commit_no) };
                 Ok(())
             }
             Ok(false) => {
@@ -381,11 +385,17 @@ impl PgStore {
     /// Deletes rows of the journal that the image has.
     fn delete_journal(&self) -> Result<(), StoreError> {
         // Compared with the image in PostgreSQL, because a take-over continues from that one.
-        let sql = "DELETE FROM journal WHERE shard = $1 AND commit_no IN (SELECT commit_no FROM journal WHERE shard = $1 \
-                   AND commit_no <= (SELECT commit_no FROM image WHERE shard = $1) ORDER BY commit_no LIMIT $2)";
-        let gone =
-            self.on_maintenance(async |session| session.execute(sql, &[&self.duty.shard, &JOURNAL_ROWS]).await)?;
-        self.lock().written.has_old_rows = gone > 0;
+        let sql = "WITH gone AS (DELETE FROM journal WHERE shard = $1 AND commit_no IN (SELECT commit_no FROM journal \
+                   WHERE shard = $1 AND commit_no > $3 AND commit_no <= (SELECT commit_no FROM image WHERE shard = $1) \
+                   ORDER BY commit_no LIMIT $2) RETURNING commit_no) SELECT max(commit_no) FROM gone";
+        let before = self.lock().written.deleted;
+        let gone = self.on_maintenance(async |session| {
+            let rows = session.query(sql, &[&self.duty.shard, &JOURNAL_ROWS, &before]).await?;
+            rows.first().map(|row| row.try_get::<_, Option<i64>>(0)).transpose().map(Option::flatten)
+        })?;
+        let mut state = self.lock();
+        state.written.has_old_rows = gone.is_some();
+        state.written.deleted = gone.unwrap_or(before);
         Ok(())
     }
 
