@@ -1,10 +1,11 @@
 """What both suites need: a server in its own process, and checks that are counted.
 
-Usage of a suite: SUITE.py path/to/dms-worker
+Usage of a suite: SUITE.py path/to/dms-worker          with DMS_STORE=postgres, the messages are in PostgreSQL instead of a directory
 or, against a server that runs already with the credentials below: SUITE.py http://127.0.0.1:9400
 """
 
 import contextlib
+import os
 import pathlib
 import socket
 import subprocess
@@ -12,6 +13,10 @@ import sys
 import tempfile
 import time
 import traceback
+import urllib.error
+import urllib.request
+
+import postgres
 
 PROJECT = "b78a90ae2a134b4b8b2ba30acab4e23a"
 PROJECT_NAME = "eu-de"
@@ -23,7 +28,8 @@ USER, PASSWORD, DOMAIN = "user", "password", "domain"
 CONFIG = f"""
 server:
   listen: 127.0.0.1:%(port)d
-  data_dir: %(data_dir)s
+  admin: 127.0.0.1:%(admin)d
+  %(store)s
   token_lifetime: %(token_lifetime)s
   projects:
     - id: {PROJECT}
@@ -80,20 +86,32 @@ def server(token_lifetime="24h"):
     if target.startswith("http"):
         yield target.rstrip("/")
         return
-    with tempfile.TemporaryDirectory() as directory:
-        port = free_port()
+    with contextlib.ExitStack() as stack:
+        directory = stack.enter_context(tempfile.TemporaryDirectory())
+        port, admin = free_port(), free_port()
         config = pathlib.Path(directory, "config.yaml")
-        data_dir = pathlib.Path(directory, "data")
-        config.write_text(CONFIG % {"port": port, "data_dir": data_dir, "token_lifetime": token_lifetime})
+        store = stack.enter_context(store_in(pathlib.Path(directory, "data")))
+        config.write_text(CONFIG % {"port": port, "admin": admin, "store": store, "token_lifetime": token_lifetime})
         process = subprocess.Popen([target, "serve", "-c", str(config)])
         try:
             wait_for(port, process)
+            wait_until_ready(admin, process)
             yield f"http://127.0.0.1:{port}"
         finally:
             process.terminate()
             code = process.wait(timeout=30)
         if code != 0:
             sys.exit(f"the server ended with {code} on SIGTERM")
+
+
+@contextlib.contextmanager
+def store_in(directory):
+    """The line of the configuration that says where the messages are."""
+    if os.environ.get("DMS_STORE") == "postgres":
+        with postgres.running() as url:
+            yield f'postgres: {{url: "{url}"}}'
+    else:
+        yield f"data_dir: {directory}"
 
 
 def free_port():
@@ -113,3 +131,15 @@ def wait_for(port, process, seconds=30):
         except OSError:
             time.sleep(0.05)
     sys.exit(f"the server did not listen within {seconds} s")
+
+
+def wait_until_ready(admin, process, seconds=30):
+    """A server on PostgreSQL listens before it has the messages."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            sys.exit(f"the server ended at once with {process.returncode}")
+        with contextlib.suppress(urllib.error.URLError), urllib.request.urlopen(f"http://127.0.0.1:{admin}/readyz", timeout=5):
+            return
+        time.sleep(0.05)
+    sys.exit(f"the server was not ready within {seconds} s")

@@ -40,7 +40,8 @@ def refused(checks, what, status, call, *arguments, **fields):
 def login(checks, url):
     connection = connect(url)
     token = connection.auth_token
-    checks.equal("a token", len(token), 64)
+    # On PostgreSQL it is sealed, and longer, so that every server of a cluster accepts it.
+    checks.true("a token", len(token) >= 64, token)
     checks.equal("the project", connection.current_project_id, harness.PROJECT)
     endpoint = connection.dms.get_endpoint()
     checks.true("the catalogue", endpoint.startswith(f"{url}/v1.0"), endpoint)
