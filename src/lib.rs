@@ -116,6 +116,7 @@ pub mod internal {
         transport::{
             certificate_error::in_words as certificate_in_words,
             http_client::{UnusableAuthorities, certificates},
+            pool::{NoExchange, Pool, PoolLimits},
         },
         ttl_map::TtlMap,
         worker::internal::{

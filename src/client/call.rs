@@ -4,6 +4,7 @@ use std::{
     collections::HashMap,
     error::Error as StdError,
     fmt,
+    pin::pin,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -147,7 +148,8 @@ impl Client {
         decode: impl Fn(&TimedAnswer) -> Result<T, Unreadable>,
     ) -> Result<T, Error> {
         let span = tracing::debug_span!("dms", operation = call.operation, path = call.path.join("/"));
-        self.inner.call(&call, decode).instrument(span).await
+        // Pinned first, because a span would move the whole future.
+        pin!(self.inner.call(&call, decode)).instrument(span).await
     }
 
     /// Makes a call whose answer has no content.
@@ -213,7 +215,8 @@ impl Inner {
         }
         let mut tries = Tries::new(call.repeat, &self.retry, call.deadline, Instant::now());
         loop {
-            let error = match self.try_once(call).await {
+            let tried = pin!(self.try_once(call)).await;
+            let error = match tried {
                 Ok(answer) => match decode(&answer) {
                     Ok(read) => {
                         self.is_ready(call.path);
@@ -235,13 +238,13 @@ impl Inner {
         let credentials = self.credentials.get();
         let Credentials { authenticator, guard } = &*credentials;
         let pass = guard.enter().await.map_err(|blocked| not_sent(call.operation, blocked))?;
-        let mut tried = self.attempt(call, authenticator).await;
+        let mut tried = pin!(self.attempt(call, authenticator)).await;
         if let Err((error, Some(generation))) = &tried
             && error.class() == Some(Class::Auth)
             && authenticator.refused(*generation).await
         {
             tracing::debug!(%error, "the token was refused and is renewed");
-            tried = self.attempt(call, authenticator).await;
+            tried = Box::pin(self.attempt(call, authenticator)).await;
         }
         match tried {
             Ok(answer) => {
@@ -342,7 +345,10 @@ impl Inner {
         };
         match &self.project {
             Project::Known(id) => Ok(id),
-            _ => self.found_project.get_or_try_init(find).await,
+            _ => match self.found_project.get() {
+                Some(id) => Ok(id),
+                None => Box::pin(self.found_project.get_or_try_init(find)).await,
+            },
         }
     }
 

@@ -1,6 +1,6 @@
 //! Messages and dead letters: send, consume, acknowledge (API reference 5.3).
 
-use std::time::Duration;
+use std::{pin::pin, time::Duration};
 
 use http::{HeaderValue, Method};
 use tokio::time::Instant;
@@ -106,7 +106,7 @@ impl Client {
         let body = wire::messages::encode_send(self.inner.wording, messages, options.return_ids);
         let asks = long.map(|_| (EXTENSIONS, HeaderValue::from_static("long-delay")));
         let call = Call::new(NAME, Method::POST, &path, repeat).body(body)?.header(asks);
-        let sent = self.fetch(call, |answer| Ok(wire::messages::decode_sent(answer)?)).await?;
+        let sent = pin!(self.fetch(call, |answer| Ok(wire::messages::decode_sent(answer)?))).await?;
         if sent.len() == messages.len() {
             return Ok(sent.into_iter().map(|sent| outcome(NAME, sent)).collect());
         }
@@ -213,7 +213,7 @@ impl Client {
             .header(id.map(|id| (POLL, id)))
             .header(self.asks_for(source.stream).map(|names| (EXTENSIONS, HeaderValue::from_static(names))))
             .wait(options.poll_wait);
-        self.fetch_answer(call, |TimedAnswer { response, sent }| {
+        let fetched = self.fetch_answer(call, |TimedAnswer { response, sent }| {
             let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
             let read = match self.dialect() {
                 Dialect::Dms => {
@@ -228,8 +228,8 @@ impl Client {
             }
             let waited = header(WAITED).and_then(|text| text.parse().ok()).map(Duration::from_millis);
             Ok(Consumed { messages, sent: *sent, waited })
-        })
-        .await
+        });
+        pin!(fetched).await
     }
 
     /// The extensions of the answer that a consume call asks for.
@@ -313,11 +313,11 @@ impl Client {
         check_lines(lines.clone()).map_err(|error| Error::limit(name, error))?;
         let body = wire::messages::encode_ack(self.dialect(), lines, self.extensions());
         let call = Call::new(name, Method::POST, path, Repeat::Allowed).body(Ok(body))?.deadline(deadline);
-        self.fetch_answer(call, |TimedAnswer { response, sent }| {
+        let fetched = self.fetch_answer(call, |TimedAnswer { response, sent }| {
             let (success, fail) = wire::messages::decode_acked(response.body())?;
             Ok(Acked { outcome: AckOutcome { success, fail }, took: sent.elapsed() })
-        })
-        .await
+        });
+        pin!(fetched).await
     }
 }
 

@@ -17,7 +17,8 @@ use super::{
     Transport, TransportError,
     answer::whole,
     outgoing::{Departure, Outgoing},
-    plain::{IDLE, KEEPALIVE, NAME, PlainHttp, UNACKNOWLEDGED},
+    plain::{IDLE, NAME, PlainHttp},
+    pool::{KEEPALIVE, UNACKNOWLEDGED},
 };
 
 use crate::text;

@@ -16,6 +16,7 @@ pub(crate) mod http_client;
 mod in_process;
 mod outgoing;
 mod plain;
+pub(crate) mod pool;
 #[cfg(test)]
 mod tests;
 

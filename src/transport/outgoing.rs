@@ -47,7 +47,8 @@ impl Departure {
         if self.has_left() { TransportError::timed_out(error) } else { TransportError::not_sent(error) }
     }
 
-    fn has_left(&self) -> bool {
+    /// Whether a connection has taken the request.
+    pub(super) fn has_left(&self) -> bool {
         self.0.load(Relaxed)
     }
 

@@ -11,10 +11,13 @@ use tokio::{
     net::{TcpListener, TcpSocket, TcpStream},
     sync::mpsc,
     task::{JoinHandle, yield_now},
-    time::{pause, resume},
+    time::{advance, pause, resume},
 };
 
-use super::{HttpOptions, HttpTransport, MAX_ANSWER_BYTES, Transport, TransportError};
+use super::{
+    HttpOptions, HttpTransport, MAX_ANSWER_BYTES, Transport, TransportError,
+    pool::{NoExchange, Pool, PoolLimits},
+};
 use crate::{client::Client, message::Message, queue::QueueId, retry::RetryPolicy};
 
 /// What the peer writes when it has read a request whole; a `\0` at the end closes the connection.
@@ -97,6 +100,83 @@ async fn requests_share_a_connection_and_bear_the_host_and_the_body() {
         assert!(request.starts_with("GET /v2/p1/queues?include_deadletter=true HTTP/1.1\r\n"), "{request}");
         assert_eq!(first, second);
     }
+}
+
+/// A kept connection that its peer has closed carries no request, so nothing is unsure.
+#[tokio::test]
+async fn a_connection_that_was_closed_while_it_was_idle_is_not_used() {
+    for transport in transports() {
+        let closed: Answer = "HTTP/1.1 200 OK\r\nContent-Length: 13\r\n\r\n{\"queues\":[]}\0";
+        let announced: Answer = "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 13\r\n\r\n{\"queues\":[]}\0";
+        let (address, mut requests) = peer(Box::leak(Box::new([closed, closed, announced, closed]))).await;
+        let client = client(&address, transport.clone());
+        let mut connections = Vec::new();
+        for _ in 0..2 {
+            client.queues().await.unwrap();
+            // The peer accepts connections one after the other, so the last one is closed by now.
+            let mut other = TcpStream::connect(address.trim_start_matches("http://")).await.unwrap();
+            other.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+            assert!(other.read(&mut [0; 256]).await.unwrap() > 0);
+            connections.extend([requests.recv().await.unwrap().0, requests.recv().await.unwrap().0]);
+        }
+        assert_eq!(connections, [0, 1, 2, 3]);
+    }
+}
+
+/// A peer that answers each connection once, and tells when the connection is closed.
+async fn counts_closed(answer: Answer) -> (Request<Bytes>, mpsc::UnboundedReceiver<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let request = Request::get(format!("http://{}/app", listener.local_addr().unwrap())).body(Bytes::new()).unwrap();
+    let (report, closed) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let report = report.clone();
+            tokio::spawn(async move {
+                read_request(&mut stream).await.unwrap();
+                stream.write_all(answer.as_bytes()).await.unwrap();
+                assert!(read_request(&mut stream).await.is_none());
+                report.send(()).unwrap();
+            });
+        }
+    });
+    (request, closed)
+}
+
+fn pool(idle_per_host: usize) -> Pool {
+    let second = Duration::from_secs(1);
+    Pool::new(PoolLimits { idle_per_host, idle_timeout: second, connect_timeout: second * 5 })
+}
+
+#[tokio::test]
+async fn idle_connections_are_bounded_and_closed_after_a_while() {
+    let (request, mut closed) = counts_closed("HTTP/1.1 204 No Content\r\n\r\n").await;
+    let pool = pool(1);
+    let post = || pool.exchange_leniently(request.clone(), Duration::from_secs(5), 100);
+    let (first, second) = tokio::join!(post(), post());
+    assert_eq!([first, second].map(|answer| answer.unwrap().status().as_u16()), [204, 204]);
+    closed.recv().await.unwrap();
+    assert!(closed.try_recv().is_err(), "one is kept");
+    pause();
+    advance(Duration::from_secs(1)).await;
+    resume();
+    closed.recv().await.unwrap();
+}
+
+/// What came of the answer before it broke off, or before the time was over, is the answer.
+#[tokio::test]
+async fn a_lenient_reader_takes_the_head_for_the_answer() {
+    for (answer, within) in [("ab", Duration::from_millis(200)), ("ab\0", Duration::from_secs(5))] {
+        let answer: Answer = format!("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{answer}").leak();
+        let (address, _requests) = peer(Box::leak(Box::new([answer]))).await;
+        let request = Request::get(address).body(Bytes::new()).unwrap();
+        let answer = pool(1).exchange_leniently(request, within, 100).await.unwrap();
+        assert_eq!((answer.status().as_u16(), answer.body().as_slice()), (200, &b"ab"[..]));
+    }
+    let (address, _requests) = peer(&["\0"]).await;
+    let request = Request::get(address).body(Bytes::new()).unwrap();
+    let broken = pool(1).exchange_leniently(request, Duration::from_secs(5), 100).await.unwrap_err();
+    assert!(matches!(broken, NoExchange::Broken { sent: true, .. }), "{broken:?}");
 }
 
 #[tokio::test]
