@@ -169,6 +169,14 @@ impl App {
 
     /// Waits until a message may be posted; with `exclusive`, as the only one in flight. Cancel-safe.
     pub(crate) async fn turn(&self, exclusive: bool) -> PostPermit<'_> {
+        // Nearly always the application is up, and nothing waits to be the only post.
+        if !exclusive
+            && let Ok(in_flight) = self.in_flight.try_read()
+            && self.state() == AppStatus::Up
+        {
+            let in_flight = InFlightLock::Shared(in_flight);
+            return PostPermit { app: self, _turn: None, _in_flight: in_flight, flight: self.blame().begin() };
+        }
         let mut known = self.known.subscribe();
         loop {
             let state = known.borrow_and_update().state;
@@ -380,7 +388,12 @@ impl App {
         self.known.borrow().state
     }
 
-    fn change(&self, change: impl FnOnce(Availability) -> Availability) {
+    fn change(&self, change: impl Fn(Availability) -> Availability) {
+        let known = *self.known.borrow();
+        // Nearly no answer changes anything, and posts read the state meanwhile.
+        if change(known) == known {
+            return;
+        }
         self.known.send_if_modified(|known| {
             let before = std::mem::replace(known, change(*known));
             if before.state != known.state

@@ -20,14 +20,14 @@ pub(crate) enum AnswerVerdict {
 
 /// Reads an answer: 2xx is done; 408, 425, 429 and 5xx are retried, after `Retry-After` if it is set; other 4xx are
 /// rejected. 3xx is never followed: somebody configured a wrong address, and the message is not to blame.
-pub(crate) fn verdict(status: StatusCode, headers: &HeaderMap, now: Timestamp) -> AnswerVerdict {
+pub(crate) fn verdict(status: StatusCode, headers: &HeaderMap, now: impl FnOnce() -> Timestamp) -> AnswerVerdict {
     let again = match status.as_u16() {
         200..=299 => return AnswerVerdict::Done,
         408 | 425 | 429 | 500..=599 => true,
         400..=499 => return AnswerVerdict::Reject,
         _ => false,
     };
-    match RetryAfter::read(headers, now) {
+    match RetryAfter::read(headers, now()) {
         Some(pause) if again => AnswerVerdict::RetryAfter(pause),
         _ => AnswerVerdict::Retry,
     }
@@ -49,7 +49,11 @@ mod tests {
             headers.insert(RETRY_AFTER, HeaderValue::from_str(text).unwrap());
         }
         let now: Timestamp = "2026-11-22T10:00:00Z".parse().unwrap();
-        assert_eq!(verdict(StatusCode::from_u16(status).unwrap(), &headers, now), expected, "{status} {retry_after:?}");
+        assert_eq!(
+            verdict(StatusCode::from_u16(status).unwrap(), &headers, || now),
+            expected,
+            "{status} {retry_after:?}"
+        );
     }
 
     #[test]
@@ -69,7 +73,7 @@ mod tests {
         let pause = |status: u16, text: &str| {
             let headers = HeaderMap::from_iter([(RETRY_AFTER, HeaderValue::from_str(text).unwrap())]);
             let now: Timestamp = "2026-11-22T10:00:00Z".parse().unwrap();
-            match verdict(StatusCode::from_u16(status).unwrap(), &headers, now) {
+            match verdict(StatusCode::from_u16(status).unwrap(), &headers, || now) {
                 AnswerVerdict::RetryAfter(asked) => Some(asked.wait()),
                 _ => None,
             }

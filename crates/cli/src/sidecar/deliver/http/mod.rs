@@ -8,7 +8,7 @@ mod redaction;
 mod request;
 pub(crate) mod target;
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -110,7 +110,9 @@ impl HttpDelivery {
             if let Some((error, _)) = before.take_if(|(_, answers)| answers.is_some_and(|n| self.app.answers() > n)) {
                 return Err(HandlerError::retry(error));
             }
-            let error = match self.post(messages).await {
+            // Pinned, because the future of a request is large, and `await` would move it.
+            let posted = pin!(self.post(messages)).await;
+            let error = match posted {
                 Ok(answer) => {
                     self.app.answered(&key);
                     drop(turn);
@@ -122,7 +124,7 @@ impl HttpDelivery {
                 NoAnswer::NotReached(error) => {
                     tracing::debug!(queue, %error, "the application cannot be reached");
                     // It has seen nothing of the message: once it is back, the message is tried again.
-                    self.app.unreachable(self.target.unreached(&error));
+                    self.app.unreachable(self.target.unreached(&*error));
                 }
                 NoAnswer::TimedOut(time) => {
                     self.app.silent(key.get());
@@ -162,7 +164,7 @@ impl HttpDelivery {
         if let Some(key) = &credentials.signature_key {
             request::sign(&mut headers, key.expose(), &body, clock::now());
         }
-        self.target.post(headers, body, wait).await
+        pin!(self.target.post(headers, body, wait)).await
     }
 
     fn single(&self, delivery: &Delivery, wait: Duration, common: &HeaderMap) -> (HeaderMap, Bytes) {
@@ -196,7 +198,7 @@ impl HttpDelivery {
     fn judge(&self, answer: AppAnswer, queue: &str) -> Result<AppAnswer, HandlerError> {
         let status = answer.status;
         let failure = || answer.failure();
-        match verdict(status, &answer.headers, clock::now()) {
+        match verdict(status, &answer.headers, clock::now) {
             AnswerVerdict::Done => Ok(answer),
             AnswerVerdict::Retry => Err(HandlerError::retry(failure())),
             AnswerVerdict::Reject => Err(HandlerError::reject(failure())),

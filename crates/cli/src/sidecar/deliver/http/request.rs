@@ -15,17 +15,31 @@ use dms_protocol::{
 };
 use dms_worker::worker::Delivery;
 
+// Known names are neither read nor copied for each message.
+const ATTEMPT: HeaderName = HeaderName::from_static("dms-attempt");
+const ATTRIBUTES: HeaderName = HeaderName::from_static("dms-attributes");
+const BATCH: HeaderName = HeaderName::from_static("dms-batch");
+const DEADLINE: HeaderName = HeaderName::from_static("dms-deadline-ms");
+const GROUP: HeaderName = HeaderName::from_static("dms-group");
+const MESSAGE_ID: HeaderName = HeaderName::from_static("dms-message-id");
+const QUEUE: HeaderName = HeaderName::from_static("dms-queue");
+const TAGS: HeaderName = HeaderName::from_static("dms-tags");
+
 /// The headers of a single message, including the common ones.
 pub(crate) fn headers(delivery: &Delivery, budget: Duration, common: &HeaderMap) -> HeaderMap {
     let mut headers = shared(delivery, budget, common);
-    put(&mut headers, "dms-attempt", &delivery.attempt().to_string());
+    headers.insert(ATTEMPT, delivery.attempt().into());
     if let Some(id) = delivery.id() {
-        put(&mut headers, "dms-message-id", id.as_str());
+        put_known(&mut headers, MESSAGE_ID, id.as_str());
     }
     if !delivery.tags().is_empty() {
-        put(&mut headers, "dms-tags", &delivery.tags().join(","));
+        put_known(&mut headers, TAGS, &delivery.tags().join(","));
     }
-    put(&mut headers, "dms-attributes", &ascii_json(&one_line(&delivery.attributes().to_json())));
+    let attributes = match delivery.attributes().is_empty() {
+        true => Some(HeaderValue::from_static("{}")),
+        false => HeaderValue::try_from(ascii_json(&one_line(&delivery.attributes().to_json()))).ok(),
+    };
+    attributes.into_iter().for_each(|attributes| drop(headers.insert(ATTRIBUTES, attributes)));
     if let Some(context) = delivery.trace_context() {
         put(&mut headers, TRACEPARENT, &context.traceparent());
         context.tracestate().into_iter().for_each(|state| put(&mut headers, TRACESTATE, state));
@@ -36,16 +50,16 @@ pub(crate) fn headers(delivery: &Delivery, budget: Duration, common: &HeaderMap)
 /// The headers that a batch of messages has in common.
 pub(crate) fn batch_headers(first: &Delivery, messages: usize, budget: Duration, common: &HeaderMap) -> HeaderMap {
     let mut headers = shared(first, budget, common);
-    put(&mut headers, "dms-batch", &messages.to_string());
+    headers.insert(BATCH, messages.into());
     headers
 }
 
 fn shared(delivery: &Delivery, budget: Duration, common: &HeaderMap) -> HeaderMap {
     let mut headers = common.clone();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    put(&mut headers, "dms-queue", delivery.queue());
-    put(&mut headers, "dms-group", delivery.group());
-    put(&mut headers, "dms-deadline-ms", &budget.as_millis().to_string());
+    put_known(&mut headers, QUEUE, delivery.queue());
+    put_known(&mut headers, GROUP, delivery.group());
+    headers.insert(DEADLINE, u64::try_from(budget.as_millis()).unwrap_or(u64::MAX).into());
     headers
 }
 
@@ -55,6 +69,13 @@ pub(super) fn plain(headers: &mut HeaderMap, delivery: &Delivery) -> Option<Byte
     let text: String = serde_json::from_slice(delivery.body().as_bytes()).ok()?;
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     Some(text.into())
+}
+
+/// Adds a header of a known name; a value that cannot be one is left out.
+fn put_known(headers: &mut HeaderMap, name: HeaderName, value: &str) {
+    if let Ok(value) = HeaderValue::from_str(value) {
+        headers.insert(name, value);
+    }
 }
 
 /// Adds a header; a value that cannot be one is left out.
