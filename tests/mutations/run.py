@@ -125,9 +125,9 @@ MUTATIONS = [
              ".saturating_sub(self.messages)",
              "Room", 1),
     Mutation("permit-leaks", "src/worker/pipeline/tasks.rs",
-             "            permit: Some(permit),\n        };\n        let run =",
+             "            permit: Some(permit),\n        };\n        // Not",
              '            permit: if crate::mutated("permit-leaks") { std::mem::forget(permit); None } '
-             "else { Some(permit) },\n        };\n        let run =",
+             "else { Some(permit) },\n        };\n        // Not",
              "Quiet", 2),
     Mutation("lost-wake-up", "src/worker/isolation/mod.rs",
              "        self.changed.notify_waiters();\n    }\n\n    fn lock",

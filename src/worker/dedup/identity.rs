@@ -5,7 +5,7 @@
 
 use std::{
     borrow::Cow,
-    hash::{DefaultHasher, Hash, Hasher},
+    hash::{BuildHasher, DefaultHasher, Hash, Hasher, RandomState},
 };
 
 use crate::{json, message::ReceivedMessage};
@@ -14,7 +14,7 @@ use crate::{json, message::ReceivedMessage};
 pub(crate) const CAPACITY: usize = 10_000;
 
 /// Tells a message from all others of its stream.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Identity {
     /// Its place in the stream, and the time at which it entered the stream. The place alone does not suffice, because after a restore
     /// from a backup the server gives the places of lost messages to others.
@@ -23,6 +23,53 @@ pub(crate) enum Identity {
     Unique(String),
     /// A hash of its body, where equal bodies need not be distinguished.
     Body(u64),
+}
+
+/// Makes hashers of [`Identity`]s for tables in which each message is looked up several times. A place takes two multiplications;
+/// the hash of `std` takes as long as a whole look-up. Texts, which senders choose, are hashed as `std` does it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct IdentityHash(RandomState);
+
+impl BuildHasher for IdentityHash {
+    type Hasher = IdentityHasher;
+
+    fn build_hasher(&self) -> IdentityHasher {
+        IdentityHasher { texts: self.0.clone(), state: 0 }
+    }
+}
+
+/// The hasher of an [`IdentityHash`].
+pub(crate) struct IdentityHasher {
+    texts: RandomState,
+    state: u64,
+}
+
+impl Hasher for IdentityHasher {
+    fn write(&mut self, text: &[u8]) {
+        self.write_u64(self.texts.hash_one(text));
+    }
+
+    fn write_u8(&mut self, number: u8) {
+        self.write_u64(number.into());
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        // The odd number is 2^64 divided by the golden ratio, which spreads numbers that follow each other.
+        self.state = (self.state.rotate_left(5) ^ number).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    }
+
+    fn write_i64(&mut self, number: i64) {
+        self.write_u64(number.cast_unsigned());
+    }
+
+    fn write_isize(&mut self, variant: isize) {
+        self.write_u64(variant.cast_unsigned() as u64);
+    }
+
+    fn finish(&self) -> u64 {
+        // A table takes the lowest and the highest bits. A product mixes only the highest.
+        self.state.rotate_left(26)
+    }
 }
 
 /// A part of each message that the user declared unique.
@@ -64,8 +111,22 @@ impl Identity {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
+    use std::collections::HashSet;
+
     use super::*;
     use crate::message::{Attributes, Body};
+
+    #[test]
+    fn places_that_follow_each_other_have_hashes_that_differ_where_a_table_looks() {
+        let hash = IdentityHash::default();
+        let hashes: Vec<u64> =
+            (0..1024).map(|place| hash.hash_one(Identity::Place(place, Some(1_795_964_305_241)))).collect();
+        let different = |part: fn(u64) -> u64| hashes.iter().map(|hash| part(*hash)).collect::<HashSet<_>>().len();
+        assert!(different(|hash| hash % 1024) > 512, "buckets");
+        assert_eq!(different(|hash| hash >> 57), 128, "tags in a bucket");
+        let texts = ["a", "b"].map(|text| hash.hash_one(Identity::Unique(text.to_owned())));
+        assert_ne!(texts[0], texts[1]);
+    }
 
     #[test]
     fn a_message_is_known_by_its_unique_key_or_by_its_place_and_time() {

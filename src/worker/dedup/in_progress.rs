@@ -11,7 +11,7 @@
 //! because the end of one says nothing about another run of the same message.
 
 use std::{
-    collections::{BTreeMap, btree_map},
+    collections::{HashMap, hash_map},
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -20,7 +20,7 @@ use tokio::sync::watch;
 
 use crate::{
     ttl_map::TtlMap,
-    worker::dedup::identity::{CAPACITY, Identity},
+    worker::dedup::identity::{CAPACITY, Identity, IdentityHash},
 };
 
 /// The runs of a worker.
@@ -29,9 +29,7 @@ pub(crate) struct RunRegistry(Mutex<Table>);
 
 #[derive(Debug)]
 struct Table {
-    /// A B-tree, because there are few entries at a time and each is looked up several times: comparing a few keys
-    /// costs less than hashing one.
-    runs: BTreeMap<Identity, Entry>,
+    runs: HashMap<Identity, Entry, IdentityHash>,
     /// Runs that succeeded and whose messages are redelivered.
     succeeded: TtlMap<Identity, ()>,
     keep: Duration,
@@ -108,7 +106,7 @@ enum Lookup {
 impl RunRegistry {
     /// Remembers successes for `keep`, which is longer than a redelivery can take.
     pub(crate) fn new(keep: Duration) -> Self {
-        Self(Mutex::new(Table { runs: BTreeMap::new(), succeeded: TtlMap::new(CAPACITY), keep, begun: 0 }))
+        Self(Mutex::new(Table { runs: HashMap::default(), succeeded: TtlMap::new(CAPACITY), keep, begun: 0 }))
     }
 
     /// Starts a run for a batch; `None` if a run of the same message has succeeded.
@@ -239,7 +237,7 @@ impl Table {
     }
 
     fn release(&mut self, identity: Identity) {
-        if let btree_map::Entry::Occupied(mut entry) = self.runs.entry(identity) {
+        if let hash_map::Entry::Occupied(mut entry) = self.runs.entry(identity) {
             entry.get_mut().batches = entry.get().batches.saturating_sub(1);
             if entry.get().is_over() {
                 entry.remove();

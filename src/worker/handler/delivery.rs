@@ -18,7 +18,7 @@ use crate::{
     clock,
     message::{AckHandle, Attributes, Body, DeadLetterInfo, FailureReport, MessageId, ReceivedMessage},
     trace_context::TraceContext,
-    worker::{attributes::ATTEMPTS, handler::error::HandlerError},
+    worker::{attributes::ATTEMPTS, handler::error::HandlerError, settlement::lease::least_run},
 };
 
 /// A message as its handler receives it: body, attributes, labels, and the time that the handler has.
@@ -58,6 +58,8 @@ pub(crate) struct Deliveries {
     deadline: Instant,
     /// The time from the arrival of the messages to the deadline.
     budget: Duration,
+    /// The time with which a handler may start, however long others took.
+    ample_time: Duration,
     signals: Signals,
     /// The failures of messages, by their positions. Usually empty.
     failures: Mutex<Vec<(usize, Failure)>>,
@@ -81,8 +83,9 @@ impl Deliveries {
         signals: Signals,
     ) -> Arc<Self> {
         let budget = deadline.saturating_duration_since(arrived);
+        let ample_time = (budget / 2).max(least_run(budget));
         let number = BATCHES.fetch_add(1, Relaxed);
-        Arc::new(Self { number, messages, origin, deadline, budget, signals, failures: Mutex::default() })
+        Arc::new(Self { number, messages, origin, deadline, budget, ample_time, signals, failures: Mutex::default() })
     }
 
     /// A number that no other batch of this process has.
@@ -325,6 +328,11 @@ impl Delivery {
 
     pub(crate) fn budget(&self) -> Duration {
         self.batch.budget
+    }
+
+    /// The time with which its handler may start, however long others took.
+    pub(crate) fn ample_time(&self) -> Duration {
+        self.batch.ample_time
     }
 
     /// The worker, the queue and the group of the delivery.

@@ -63,13 +63,13 @@ impl CallEnd {
     }
 
     /// The end of the call as observers see it. A call that was stopped is `Interrupted` if the grace period is over,
-    /// otherwise `TimedOut`.
-    pub(crate) fn outcome(&self, interrupted: bool) -> HandlerOutcome<'_> {
+    /// otherwise `TimedOut`. Only for a stopped call this is looked up, because all messages of a worker share the answer.
+    pub(crate) fn outcome(&self, is_grace_over: impl FnOnce() -> bool) -> HandlerOutcome<'_> {
         match self {
             Self::Answered(Ok(())) => HandlerOutcome::Done,
             Self::Answered(Err(error)) => HandlerOutcome::Failed(error),
             Self::Panicked(message) => HandlerOutcome::Panicked(message),
-            Self::Stopped if interrupted => HandlerOutcome::Interrupted,
+            Self::Stopped if is_grace_over() => HandlerOutcome::Interrupted,
             Self::Stopped => HandlerOutcome::TimedOut,
         }
     }

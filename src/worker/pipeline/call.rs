@@ -1,14 +1,20 @@
 //! Calls a handler, for one message or for a batch: contains panics, enforces the timeout, and measures the duration.
 
-use std::{any::Any, future::Future, panic::AssertUnwindSafe, pin::Pin, sync::Arc, task::Poll, time::Duration};
+use std::{
+    any::Any,
+    future::Future,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::Poll,
+    time::Duration,
+};
 
-use futures_util::FutureExt;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span};
 
 use crate::{
-    contain::{contained, discard, panic_text},
+    contain::{contained, discard, panic_text, until_panic},
     worker::{
         dispatch::collector::{CallMember, PendingCall, ReadyCall},
         handler::{
@@ -49,7 +55,8 @@ pub(crate) async fn single(
 ) -> CallOutcome {
     context.emit(&Event::Started { delivery: &delivery });
     let span = spans::process(&delivery);
-    let (ended, took) = timed(context, || handler.handle(delivery), now, stop).instrument(span.clone()).await;
+    let timed = pin!(timed(context, || handler.handle(delivery), now, stop));
+    let (ended, took) = timed.instrument(span.clone()).await;
     CallOutcome { ended: ended.map_or_else(|ended| ended, CallEnd::Answered), took, span }
 }
 
@@ -132,7 +139,7 @@ async fn call_together(
     let outcome = match &ended {
         Ok(Ok(_)) => HandlerOutcome::Done,
         Ok(Err(error)) => HandlerOutcome::Failed(error),
-        Err(ended) => ended.outcome(context.control.interrupt.is_cancelled()),
+        Err(ended) => ended.outcome(|| context.control.interrupt.is_cancelled()),
     };
     spans::processed(&span, &outcome);
     let shares = shares(ended, count);
@@ -165,7 +172,7 @@ async fn timed<'a, T>(
 ) -> (Result<T, CallEnd>, Duration) {
     let ended = match contained(begin) {
         Ok(mut call) => {
-            let ended = until_ended(context, AssertUnwindSafe(call.as_mut()).catch_unwind(), stop).await;
+            let ended = until_ended(context, pin!(until_panic(call.as_mut())), stop).await;
             // Dropping a stopped call may panic.
             discard(call);
             ended
@@ -179,7 +186,7 @@ async fn timed<'a, T>(
 
 async fn until_ended<T>(
     context: &Context,
-    mut call: impl Future<Output = Result<T, Box<dyn Any + Send>>> + Unpin,
+    mut call: Pin<&mut impl Future<Output = Result<T, Box<dyn Any + Send>>>>,
     stop: &CancellationToken,
 ) -> Result<T, CallEnd> {
     let answered = match futures_util::poll!(&mut call) {

@@ -23,6 +23,7 @@ use crate::worker::{
         log::log_message,
         occasionally::Occasionally,
     },
+    pipeline::inline::InlineBatches,
     settings::Settings,
     settlement::lease::least_run,
 };
@@ -46,6 +47,7 @@ pub(crate) struct Context {
     out_of_time: Occasionally,
     pub(crate) polling: Polling,
     pub(crate) batches: TaskTracker,
+    pub(crate) inline_batches: Arc<InlineBatches>,
     /// Whether the next batch is fetched only after this one is finished, as a FIFO queue requires.
     pub(crate) one_batch_at_a_time: bool,
 }
@@ -81,6 +83,7 @@ impl Context {
             acks: Acks::default(),
             out_of_time: Occasionally::default(),
             batches: TaskTracker::new(),
+            inline_batches: Arc::default(),
             one_batch_at_a_time,
         }
     }
@@ -138,7 +141,11 @@ impl Context {
     /// Whether a handler that starts `now` probably has enough time: the p99 of its calls, but at most half of the time
     /// that the message arrived with, and in any case the [least](least_run) that a handler needs. Logs a warning now and then if not.
     pub(crate) fn has_time(&self, delivery: &Delivery, now: Instant) -> bool {
-        let (left, budget) = (delivery.deadline().saturating_duration_since(now), delivery.budget());
+        let left = delivery.deadline().saturating_duration_since(now);
+        if left >= delivery.ample_time() {
+            return true;
+        }
+        let budget = delivery.budget();
         let needed = self.p99().unwrap_or_default().min(budget / 2).max(least_run(budget));
         if left < needed {
             self.ran_out_of_time(delivery, left, needed);

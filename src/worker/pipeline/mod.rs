@@ -5,6 +5,7 @@ pub(crate) mod batch;
 pub(crate) mod call;
 pub(crate) mod context;
 pub(crate) mod drain;
+pub(crate) mod inline;
 pub(crate) mod poll_permit;
 pub(crate) mod poller;
 pub(crate) mod process;

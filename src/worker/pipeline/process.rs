@@ -1,13 +1,19 @@
 //! One message: waits for its key and for earlier runs, calls the handler, applies the failure policy, and reports.
 
-use std::{any::Any, future::Future, panic::AssertUnwindSafe, sync::Arc, task::Poll, time::Duration};
+use std::{
+    any::Any,
+    future::Future,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::Poll,
+    time::Duration,
+};
 
-use futures_util::FutureExt;
 use tokio::time::Instant;
 use tracing::Span;
 
 use crate::{
-    contain::panic_text,
+    contain::{panic_text, until_panic},
     message::FailureReport,
     text::brief,
     worker::{
@@ -46,7 +52,7 @@ pub(crate) struct Job {
 
 /// Processes one message. Returns when the handler has ended and its copy, if any, was sent.
 pub(crate) async fn run(context: &Arc<Context>, mut job: Job) -> Verdict {
-    let contained = AssertUnwindSafe(verdict(context, &mut job)).catch_unwind().await;
+    let contained = until_panic(pin!(verdict(context, &mut job))).await;
     let verdict = contained.unwrap_or_else(|panic| panicked(context, &job.delivery, panic));
     // The other messages of a shared call no longer wait for this one.
     if let Some(complete) = job.slot.as_mut().and_then(|slot| slot.leave(verdict == Verdict::Done)) {
@@ -72,7 +78,9 @@ async fn verdict(context: &Arc<Context>, job: &mut Job) -> Verdict {
     let key_guard = match job.ticket.take() {
         None => None,
         Some(ticket) => {
-            match while_others_proceed(context, &mut job.slot, turn(ticket, job.delivery.signals())).await {
+            // Boxed like the other waits that few messages have, because the future of every message would have room for them.
+            let turn = Box::pin(turn(ticket, job.delivery.signals()));
+            match while_others_proceed(context, &mut job.slot, turn).await {
                 Some(key_guard) => Some(key_guard),
                 None => {
                     context.skipped(&job.delivery);
@@ -83,7 +91,7 @@ async fn verdict(context: &Arc<Context>, job: &mut Job) -> Verdict {
     };
     let begun = match begin_at_once(context, &job.delivery) {
         Some(begun) => begun,
-        None => while_others_proceed(context, &mut job.slot, begin(context, &job.delivery)).await,
+        None => while_others_proceed(context, &mut job.slot, Box::pin(begin(context, &job.delivery))).await,
     };
     let begun = match begun {
         RunStart::Known(run) => Some(run),
@@ -105,7 +113,7 @@ async fn verdict(context: &Arc<Context>, job: &mut Job) -> Verdict {
         return fail_again(context, &job.delivery, report);
     }
     if context.failure.attempts.is_stuck(job.delivery.message()) {
-        return never_returned(context, &job.delivery).await;
+        return Box::pin(never_returned(context, &job.delivery)).await;
     }
     let Some(called) = call(context, job).await else {
         context.skipped(&job.delivery);
@@ -133,9 +141,8 @@ async fn verdict(context: &Arc<Context>, job: &mut Job) -> Verdict {
 async fn while_others_proceed<T>(
     context: &Arc<Context>,
     slot: &mut Option<Slot>,
-    waiting: impl Future<Output = T>,
+    mut waiting: Pin<Box<impl Future<Output = T>>>,
 ) -> T {
-    tokio::pin!(waiting);
     // Usually there is nothing to wait for. Stepping aside would then start the call without this message.
     if let Poll::Ready(ready) = futures_util::poll!(&mut waiting) {
         return ready;
@@ -163,7 +170,7 @@ async fn call(context: &Arc<Context>, job: &mut Job) -> Option<CallOutcome> {
         (HandlerKind::Batch(_), Some(slot)) => {
             let (joined, complete) = if job.own_call { slot.join_own_call(delivery) } else { slot.join(delivery) };
             complete.into_iter().for_each(|complete| call::begin(context, complete));
-            call::together(context, &job.delivery, joined).await
+            Box::pin(call::together(context, &job.delivery, joined)).await
         }
         (HandlerKind::Batch(_), None) => None,
         (HandlerKind::Single(handler), _) => {
@@ -225,13 +232,13 @@ fn unless_passed_on<'a>(context: &Context, delivery: &Delivery, run: Option<Acti
 }
 
 async fn settle(context: &Context, delivery: &Delivery, CallOutcome { ended, took, span }: CallOutcome) -> Verdict {
-    let outcome = ended.outcome(context.control.interrupt.is_cancelled());
+    let outcome = ended.outcome(|| context.control.interrupt.is_cancelled());
     spans::processed(&span, &outcome);
     span.in_scope(|| log(delivery, &outcome, took));
     context.emit(&Event::Handled { delivery, outcome, took });
     let verdict = match outcome {
         HandlerOutcome::Done => Verdict::Done,
-        _ => resolve(context, delivery, &outcome).await,
+        _ => Box::pin(resolve(context, delivery, &outcome)).await,
     };
     let reason = match (verdict, &outcome) {
         (Verdict::Failed, outcome) => redelivery::reason(outcome),

@@ -4,7 +4,7 @@
 //! waiting need no other task. If a run waits, its task stays with it, and another task continues with the remaining
 //! messages, so handlers that wait run in parallel. A handler that blocks its thread would hold up the messages after
 //! it. So each run gets its own task unless handlers are known to be quick, and if a quick handler is slow for once,
-//! the other messages get tasks after [`INLINE_RUN_LIMIT`].
+//! the other messages get tasks after a moment; see [`inline`](crate::worker::pipeline::inline).
 //!
 //! A task that another task wakes runs next on the same thread, and no other thread steals it. So a task wakes nobody
 //! between two runs; it reports ends and releases permits when it ends or waits. Otherwise a handler that blocks would
@@ -12,27 +12,22 @@
 
 use std::{
     collections::VecDeque,
+    pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::Poll,
-    time::Duration,
 };
 
-use tokio::{
-    sync::Notify,
-    time::{Instant, sleep_until},
-};
+use tokio::sync::Notify;
 
 use crate::worker::{
     limit::inflight::InflightPermit,
     pipeline::{
         context::Context,
+        inline::InlineRuns,
         process::{self, Job},
     },
     settlement::ledger::Verdict,
 };
-
-/// How long messages that have not started wait for the handlers before them.
-const INLINE_RUN_LIMIT: Duration = Duration::from_millis(1);
 
 /// A message to be handled, with its permit, which is held until the run has ended.
 #[derive(Debug)]
@@ -51,17 +46,14 @@ pub(crate) struct RunEnd {
 
 /// The runs of one batch.
 pub(crate) struct BatchTasks {
-    context: Arc<Context>,
     queue: Arc<TaskQueue>,
     /// The number of runs that have not been reported as ended.
     left: usize,
-    /// When messages that have not started get tasks of their own.
-    spawn_waiting_at: Option<Instant>,
 }
 
 /// The state that the tasks of a batch share.
-#[derive(Default)]
 struct TaskQueue {
+    context: Arc<Context>,
     state: Mutex<QueueState>,
     changed: Notify,
 }
@@ -75,20 +67,23 @@ struct QueueState {
 
 impl BatchTasks {
     pub(crate) fn new(context: Arc<Context>) -> Self {
-        Self { context, queue: Arc::default(), left: 0, spawn_waiting_at: None }
+        let queue = TaskQueue { context, state: Mutex::default(), changed: Notify::new() };
+        Self { queue: Arc::new(queue), left: 0 }
     }
 
     /// Starts runs.
     pub(crate) fn begin(&mut self, jobs: Vec<QueuedJob>) {
         self.left += jobs.len();
-        let tasks = if jobs.len() > 1 && self.context.has_quick_handlers() {
-            self.spawn_waiting_at = Some(Instant::now() + INLINE_RUN_LIMIT);
-            1
-        } else {
-            jobs.len()
-        };
+        let context = &self.queue.context;
+        let share_a_task = jobs.len() > 1 && context.has_quick_handlers();
+        let tasks = if share_a_task { 1 } else { jobs.len() };
         self.queue.lock().waiting.extend(jobs);
-        (0..tasks).for_each(|_| spawn_next(&self.context, &self.queue));
+        if share_a_task {
+            // Before the task of the runs is spawned: another thread cannot take over a task that was spawned last.
+            let queue: Arc<dyn InlineRuns> = self.queue.clone();
+            context.inline_batches.watch(Arc::downgrade(&queue));
+        }
+        (0..tasks).for_each(|_| spawn_next(&self.queue));
     }
 
     /// Whether all runs have ended.
@@ -109,24 +104,25 @@ impl BatchTasks {
             if let Some(ended) = self.ended() {
                 return Some(ended);
             }
-            match self.spawn_waiting_at {
-                None => self.queue.changed.notified().await,
-                Some(spawn_waiting_at) => tokio::select! {
-                    biased;
-                    () = self.queue.changed.notified() => {}
-                    () = sleep_until(spawn_waiting_at) => self.spawn_waiting(),
-                },
-            }
+            self.queue.changed.notified().await;
         }
         None
     }
 
     /// Spawns a separate task for each message that has not started.
-    pub(crate) fn spawn_waiting(&mut self) {
-        if self.spawn_waiting_at.take().is_some() {
-            let waiting = self.queue.lock().waiting.len();
-            (0..waiting).for_each(|_| spawn_next(&self.context, &self.queue));
-        }
+    pub(crate) fn spawn_waiting(&self) {
+        self.queue.clone().spawn_waiting();
+    }
+}
+
+impl InlineRuns for TaskQueue {
+    fn are_waiting(&self) -> bool {
+        !self.lock().waiting.is_empty()
+    }
+
+    fn spawn_waiting(self: Arc<Self>) {
+        let waiting = self.lock().waiting.len();
+        (0..waiting).for_each(|_| spawn_next(&self));
     }
 }
 
@@ -150,14 +146,14 @@ impl TaskQueue {
 }
 
 /// Spawns a task for the messages that have not started, if there are any.
-fn spawn_next(context: &Arc<Context>, queue: &Arc<TaskQueue>) {
-    if !queue.lock().waiting.is_empty() {
-        tokio::spawn(run_queue(context.clone(), queue.clone()));
+fn spawn_next(queue: &Arc<TaskQueue>) {
+    if queue.are_waiting() {
+        tokio::spawn(run_queue(queue.clone()));
     }
 }
 
 /// Runs messages until one waits, and that one to its end.
-async fn run_queue(context: Arc<Context>, queue: Arc<TaskQueue>) {
+async fn run_queue(queue: Arc<TaskQueue>) {
     let _notify = NotifyOnDrop(&queue);
     while let Some(QueuedJob { job, permit }) = queue.next() {
         let mut ending = RunGuard {
@@ -166,14 +162,14 @@ async fn run_queue(context: Arc<Context>, queue: Arc<TaskQueue>) {
             verdict: Verdict::Failed,
             permit: Some(permit),
         };
-        let run = process::run(&context, job);
-        tokio::pin!(run);
+        // Not `tokio::pin`, which moves the future.
+        let mut run = pin!(process::run(&queue.context, job));
         match futures_util::poll!(&mut run) {
             Poll::Ready(verdict) => ending.verdict = verdict,
             Poll::Pending => {
                 // Before waiting: the runs that have ended must not wait for this one.
                 queue.notify();
-                spawn_next(&context, &queue);
+                spawn_next(&queue);
                 ending.verdict = run.await;
                 return;
             }
