@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{
     json::push_string,
+    limits::MAX_MESSAGES,
     message::{AckLine, AckStatus, FailureReport, Message, MessageId},
     text::cut,
 };
@@ -108,8 +109,29 @@ pub(crate) struct Sent {
     pub(crate) error: String,
 }
 
+/// What this project's server says of a message that it has stored.
+const STORED: &[u8] = br#"{"error":null,"error_code":null,"state":0}"#;
+
+/// Reads the usual answer of this project's server to a send: every message is stored, and nothing else is told. Returns `None` for
+/// any other answer.
+fn all_stored(body: &[u8]) -> Option<Vec<Sent>> {
+    let mut rest = body.strip_prefix(br#"{"messages":["#)?;
+    let mut sent = Vec::with_capacity(MAX_MESSAGES);
+    loop {
+        rest = rest.strip_prefix(STORED)?;
+        sent.push(Sent { taken: true, id: None, duplicate: false, code: None, error: String::new() });
+        match rest {
+            b"]}" => return Some(sent),
+            _ => rest = rest.strip_prefix(b",")?,
+        }
+    }
+}
+
 /// Reads the answer to a send, in the order of its messages.
 pub(crate) fn decode_sent(body: &[u8]) -> Result<Vec<Sent>, serde_json::Error> {
+    if let Some(sent) = all_stored(body) {
+        return Ok(sent);
+    }
     #[derive(Deserialize)]
     struct List {
         // The table of V1.0 has `message`; its example and every client have `messages`.
@@ -363,6 +385,24 @@ mod tests {
             Sent { taken: true, id: Some(MessageId::new("i")), duplicate: false, code: None, error: String::new() }
         );
         assert_eq!((sent[1].taken, sent[1].code.as_deref()), (false, Some("10540011")));
+    }
+
+    /// The short way and the usual one read the same.
+    #[test]
+    fn the_usual_answer_to_a_send_is_read_as_any_other() {
+        let line = str::from_utf8(STORED).unwrap();
+        for count in [1, 2, 10] {
+            let usual = format!("{{\"messages\":[{}]}}", vec![line; count].join(","));
+            assert_eq!(all_stored(usual.as_bytes()).map(|sent| sent.len()), Some(count));
+            let other = format!(" {usual}");
+            assert_eq!(all_stored(other.as_bytes()), None);
+            assert_eq!(decode_sent(usual.as_bytes()).unwrap(), decode_sent(other.as_bytes()).unwrap());
+        }
+        for other in
+            ["", "{\"messages\":[]}", &format!("{{\"messages\":[{line}"), &format!("{{\"messages\":[{line},]}}")]
+        {
+            assert_eq!(all_stored(other.as_bytes()), None, "{other}");
+        }
     }
 
     #[test]
