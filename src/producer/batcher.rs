@@ -47,6 +47,11 @@ impl<T> Batcher<T> {
         self.waiting.push_back(Waiting { item, bytes, since: now });
     }
 
+    /// The message that has waited for the longest time.
+    pub(super) fn first(&self) -> Option<&T> {
+        self.waiting.front().map(|waiting| &waiting.item)
+    }
+
     /// Sends all messages that wait now without lingering.
     pub(super) fn hurry(&mut self) {
         self.hurried = self.waiting.len();

@@ -34,19 +34,25 @@ pub(super) struct Entry {
     pub(super) room: Room,
 }
 
+/// An entry on its way from the sender to its result. Boxed, because it is large and moves from list to list.
+pub(super) type PendingEntry = Box<Entry>;
+
 /// A message's share of the bounds, returned when the message is settled.
 #[derive(Debug)]
 pub(super) struct Room {
     bytes: usize,
     counters: Arc<Counters>,
-    _permits: [OwnedSemaphorePermit; 2],
+    permits: Option<Permits>,
 }
+
+/// Shares of the bounds: of the messages, and of their bytes. Dropped, they are returned.
+type Permits = [OwnedSemaphorePermit; 2];
 
 impl Room {
     /// The share of a message whose exact size in a request is `bytes`.
-    pub(super) fn new(bytes: usize, permits: [OwnedSemaphorePermit; 2], counters: Arc<Counters>) -> Self {
+    pub(super) fn new(bytes: usize, permits: Permits, counters: Arc<Counters>) -> Self {
         counters.accepted(bytes);
-        Self { bytes, counters, _permits: permits }
+        Self { bytes, counters, permits: Some(permits) }
     }
 
     /// The exact size of the message in a request.
@@ -63,10 +69,27 @@ impl Drop for Room {
 
 impl Entry {
     /// Counts the result and sends it to the receipt.
-    pub(super) fn settle(self, result: SendResult) {
-        self.room.counters.settled(&result, self.room.bytes, self.since.elapsed());
+    pub(super) fn settle(self: Box<Self>, result: SendResult) {
+        let Self { since, reply, room, .. } = *self;
+        room.counters.settled(&result, room.bytes, since.elapsed());
+        // Returned before the sender continues, which may ask for room at once.
+        drop(room);
         // The receipt may have been dropped.
-        let _ = self.reply.send(result);
+        let _ = reply.send(result);
+    }
+}
+
+/// Returns the shares of several messages at once, because each return takes a lock that all senders share.
+fn return_room(entries: &mut [(PendingEntry, SendResult)]) {
+    let mut all: Option<Permits> = None;
+    for [messages, bytes] in entries.iter_mut().filter_map(|(entry, _)| entry.room.permits.take()) {
+        match &mut all {
+            None => all = Some([messages, bytes]),
+            Some([all_messages, all_bytes]) => {
+                all_messages.merge(messages);
+                all_bytes.merge(bytes);
+            }
+        }
     }
 }
 
@@ -98,22 +121,23 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    fn settle(&mut self, entry: Entry, result: SendResult) {
-        match &result {
-            Ok(sent) => {
-                self.sent += 1;
-                self.duplicates += u64::from(sent.duplicate);
+    fn settle(&mut self, mut entries: Vec<(PendingEntry, SendResult)>) {
+        return_room(&mut entries);
+        for (entry, result) in entries {
+            match &result {
+                Ok(sent) => {
+                    self.sent += 1;
+                    self.duplicates += u64::from(sent.duplicate);
+                }
+                Err(error) if error.is_unsure() => self.unsure += 1,
+                Err(_) => self.failed += 1,
             }
-            Err(error) if error.is_unsure() => self.unsure += 1,
-            Err(_) => self.failed += 1,
+            entry.settle(result);
         }
-        entry.settle(result);
     }
 
-    fn settle_all(&mut self, batch: Vec<Entry>, error: &SendError) {
-        for entry in batch {
-            self.settle(entry, Err(error.clone()));
-        }
+    fn settle_all(&mut self, batch: Vec<PendingEntry>, error: &SendError) {
+        self.settle(batch.into_iter().map(|entry| (entry, Err(error.clone()))).collect());
     }
 }
 
@@ -122,7 +146,7 @@ impl Delivery {
     ///
     /// If the service refuses a batch, one message may be the reason, by a rule that only the service knows. Each
     /// message is then sent alone, so that the others are not refused with it.
-    pub(super) async fn run(&self, mut batch: Vec<Entry>) -> Tally {
+    pub(super) async fn run(&self, mut batch: Vec<PendingEntry>) -> Tally {
         self.counters.started(batch.len());
         let mut tally = Tally::default();
         let Err(error) = self.attempt(&mut batch, &mut tally).await else { return tally };
@@ -141,7 +165,7 @@ impl Delivery {
     }
 
     /// Sends messages until each is settled, or the rest of `batch` has failed with the returned error.
-    async fn attempt(&self, batch: &mut Vec<Entry>, tally: &mut Tally) -> Result<(), SendError> {
+    async fn attempt(&self, batch: &mut Vec<PendingEntry>, tally: &mut Tally) -> Result<(), SendError> {
         let mut schedule = self.retry.clone().max_attempts(None).schedule();
         let give_up = batch.iter().map(|entry| entry.since).min().unwrap_or_else(Instant::now) + self.delivery_timeout;
         loop {
@@ -167,7 +191,7 @@ impl Delivery {
     }
 
     /// Sends one request. Settled messages leave `batch`; the others failed with the returned error.
-    async fn send(&self, batch: &mut Vec<Entry>, tally: &mut Tally) -> Result<(), SendError> {
+    async fn send(&self, batch: &mut Vec<PendingEntry>, tally: &mut Tally) -> Result<(), SendError> {
         let messages: Vec<Message> = batch.iter().map(|entry| entry.message.clone()).collect();
         let answer = tokio::select! {
             outcomes = self.client.send_with(&self.queue, &messages, self.options) => outcomes.map_err(SendError::from),
@@ -181,20 +205,22 @@ impl Delivery {
         let outcomes = answer?;
         let deduplicated = self.are_deduplicated(batch);
         let mut last = None;
+        let mut settled = Vec::with_capacity(batch.len());
         for (entry, outcome) in std::mem::take(batch).into_iter().zip(outcomes) {
             match outcome {
                 Err(error) if self.may_repeat(&error, deduplicated) => {
                     last = Some(error);
                     batch.push(entry);
                 }
-                outcome => tally.settle(entry, outcome.map_err(SendError::from)),
+                outcome => settled.push((entry, outcome.map_err(SendError::from))),
             }
         }
+        tally.settle(settled);
         last.map_or(Ok(()), |error| Err(error.into()))
     }
 
     /// Whether the service stores each message once, however often it is sent within the delivery timeout.
-    fn are_deduplicated(&self, batch: &[Entry]) -> bool {
+    fn are_deduplicated(&self, batch: &[PendingEntry]) -> bool {
         are_deduplicated(batch.iter().map(|entry| &entry.message), self.delivery_timeout)
     }
 

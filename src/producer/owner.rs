@@ -1,10 +1,6 @@
 //! [`Owner`]: the task that owns the waiting messages, forms batches and bounds the batches in flight.
 
-use std::{
-    collections::{BTreeSet, HashMap},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashMap, ops::Range, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{mpsc, oneshot},
@@ -16,7 +12,7 @@ use tracing::Instrument;
 use super::{
     Stats,
     batcher::{Batcher, Ready},
-    delivery::{Delivery, Entry, Tally},
+    delivery::{Delivery, PendingEntry, Tally},
     error::SendError,
 };
 use crate::spans::messaging_span;
@@ -28,7 +24,7 @@ const BURST: usize = 256;
 #[derive(Debug)]
 pub(super) enum Command {
     /// Sends a message.
-    Send(Box<Entry>),
+    Send(PendingEntry),
     /// Resolves when all messages that were accepted before are settled.
     Flush(oneshot::Sender<()>),
     /// Accepts no more messages, settles the accepted ones until the deadline, and returns the number of messages that
@@ -40,13 +36,11 @@ pub(super) enum Command {
 #[derive(Debug)]
 pub(super) struct Owner {
     delivery: Arc<Delivery>,
-    batcher: Batcher<Entry>,
+    batcher: Batcher<PendingEntry>,
     max_in_flight: usize,
     in_flight: JoinSet<Tally>,
-    /// The numbers of the messages of each batch in flight.
-    travelling: HashMap<task::Id, Vec<u64>>,
-    /// The numbers of the messages that are not settled.
-    unsettled: BTreeSet<u64>,
+    /// The numbers of the messages of each batch in flight, which follow each other.
+    travelling: HashMap<task::Id, Range<u64>>,
     /// The flushes that wait for all messages before a number.
     flushes: Vec<(u64, oneshot::Sender<()>)>,
     next_sequence: u64,
@@ -61,7 +55,6 @@ impl Owner {
             max_in_flight,
             in_flight: JoinSet::new(),
             travelling: HashMap::new(),
-            unsettled: BTreeSet::new(),
             flushes: Vec::new(),
             next_sequence: 0,
             stats,
@@ -72,14 +65,17 @@ impl Owner {
     pub(super) async fn run(mut self, mut commands: mpsc::UnboundedReceiver<Command>) {
         let mut burst = Vec::with_capacity(BURST);
         let mut open = true;
-        while open || !self.unsettled.is_empty() {
+        while open || self.has_unsettled() {
             let due = self.start_batches();
+            // The task of a sender wakes this one, which would run right after it, for each message. After the other tasks that
+            // can run, there are more messages to receive at once.
+            task::yield_now().await;
             tokio::select! {
                 count = commands.recv_many(&mut burst, BURST), if open => {
                     open = count > 0;
                     for command in burst.drain(..) {
                         match command {
-                            Command::Send(entry) => self.accept(*entry),
+                            Command::Send(entry) => self.accept(entry),
                             Command::Flush(reply) => self.flush(reply),
                             Command::Close(deadline, reply) => return self.close(commands, deadline, reply).await,
                         }
@@ -94,10 +90,20 @@ impl Owner {
         }
     }
 
-    fn accept(&mut self, mut entry: Entry) {
+    /// Whether a message waits or is in flight.
+    fn has_unsettled(&self) -> bool {
+        self.oldest().is_some()
+    }
+
+    /// The number of the first message that waits or is in flight.
+    fn oldest(&self) -> Option<u64> {
+        let in_flight = self.travelling.values().map(|numbers| numbers.start);
+        in_flight.chain(self.batcher.first().map(|entry| entry.sequence)).min()
+    }
+
+    fn accept(&mut self, mut entry: PendingEntry) {
         entry.sequence = self.next_sequence;
         self.next_sequence += 1;
-        self.unsettled.insert(entry.sequence);
         let (bytes, since) = (entry.room.bytes(), entry.since);
         self.batcher.push(entry, bytes, since);
     }
@@ -123,29 +129,30 @@ impl Owner {
 
     fn start(&mut self) {
         let batch = self.batcher.take();
-        let sequences: Vec<u64> = batch.iter().map(|entry| entry.sequence).collect();
+        let first = batch.first().map_or(self.next_sequence, |entry| entry.sequence);
+        let numbers = first..first + batch.len() as u64;
         let delivery = Arc::clone(&self.delivery);
         let span = span(&delivery.name, batch.len());
         self.stats.batches(1);
         let task = self.in_flight.spawn(async move { delivery.run(batch).await }.instrument(span));
-        self.travelling.insert(task.id(), sequences);
+        self.travelling.insert(task.id(), numbers);
     }
 
     fn finished(&mut self, done: Result<(task::Id, Tally), JoinError>) {
         // A task that panicked lost its messages, which may have been sent.
         let id = done.as_ref().map_or_else(JoinError::id, |(id, _)| *id);
-        let sequences = self.travelling.remove(&id).unwrap_or_default();
-        let tally =
-            done.map_or_else(|_| Tally { unsure: sequences.len() as u64, ..Tally::default() }, |(_, tally)| tally);
-        for sequence in sequences {
-            self.unsettled.remove(&sequence);
-        }
+        let numbers = self.travelling.remove(&id).unwrap_or_default();
+        let lost = || Tally { unsure: numbers.end - numbers.start, ..Tally::default() };
+        let tally = done.map_or_else(|_| lost(), |(_, tally)| tally);
         self.stats.settled(tally);
         self.answer_flushes();
     }
 
     fn answer_flushes(&mut self) {
-        let first = self.unsettled.first().copied().unwrap_or(u64::MAX);
+        if self.flushes.is_empty() {
+            return;
+        }
+        let first = self.oldest().unwrap_or(u64::MAX);
         for (_, reply) in self.flushes.extract_if(.., |(before, _)| *before <= first) {
             // The caller may have stopped waiting.
             let _ = reply.send(());
@@ -162,7 +169,7 @@ impl Owner {
         commands.close();
         while let Some(command) = commands.recv().await {
             match command {
-                Command::Send(entry) => self.accept(*entry),
+                Command::Send(entry) => self.accept(entry),
                 Command::Flush(reply) => self.flush(reply),
                 // The first close decides. Dropping this one's channel tells its caller that the producer is closed.
                 Command::Close(..) => {}
@@ -175,7 +182,7 @@ impl Owner {
 
     async fn drain(&mut self, deadline: Instant) -> u64 {
         let mut unsent = 0;
-        while !self.unsettled.is_empty() {
+        while self.has_unsettled() {
             self.start_batches();
             tokio::select! {
                 Some(done) = self.in_flight.join_next_with_id() => self.finished(done),
@@ -193,7 +200,6 @@ impl Owner {
         let waiting = self.batcher.clear();
         let mut unsent = 0;
         for entry in waiting {
-            self.unsettled.remove(&entry.sequence);
             unsent += 1;
             entry.settle(Err(SendError::Closed));
         }
