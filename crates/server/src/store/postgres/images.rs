@@ -186,6 +186,7 @@ impl Images {
         self.dirty.queues.insert(row.number);
         self.create_stream(row.stream());
         self.create_stream(row.delay_queue());
+        // Two numbers, because the delay queue has the one behind the queue's.
         self.next_number = self.next_number.max(row.number + 2);
     }
 
@@ -196,6 +197,7 @@ impl Images {
         self.create_stream(row.dead_letters());
         self.create_cursor(row.cursor(), StreamId(number), row.start);
         self.create_cursor(row.dead_letter_cursor(), row.dead_letters(), 1);
+        // Two numbers, because the cursor on the dead letters has the one behind the group's.
         self.next_number = self.next_number.max(row.number + 2);
     }
 

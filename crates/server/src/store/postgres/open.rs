@@ -155,6 +155,7 @@ impl Loader<'_> {
             let rows = self.query(sql, &[&self.shard, &big(images.commit_no), &JOURNAL_ROWS]).await?;
             for row in &rows {
                 let commit_no: u64 = self.number(row, 0)?;
+                // A gap is a lost commit. Without its changes, later ones would be applied to a state that never was.
                 if commit_no != images.commit_no + 1 {
                     return Err(self.damaged(format!("the journal has commit {commit_no} behind {}", images.commit_no)));
                 }
