@@ -98,6 +98,21 @@ pub enum OpenError {
         /// The damage.
         reason: String,
     },
+    /// The index has commits that the log lacks.
+    #[error(
+        "the data directory {dir} has parts of two states: its index dms.db has {index} commits, and its log ends with commit {log}, \
+         because only a part of a backup was restored or the end of the log was lost; it was left as it is: restore dms.db and log from \
+         the same backup, or make an index of what the log has with `dms-worker data rebuild-index`, or see with `dms-worker data \
+         repair` what has to be given up to keep the index"
+    )]
+    IndexAhead {
+        /// The directory.
+        dir: PathBuf,
+        /// The number of commits in the index.
+        index: u64,
+        /// The number of the last commit in the log; 0 if the log has none.
+        log: u64,
+    },
     /// The disk is full, and so little is left that not even the reserves are enough.
     #[error("{file} cannot be opened, because the disk is full ({reason}); free some space on it")]
     Full {

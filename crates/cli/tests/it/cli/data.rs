@@ -354,6 +354,64 @@ fn a_log_whose_end_is_lost_is_repaired() {
     }
 }
 
+/// After a restore of half a backup the index is of a later state than the log. No message is set aside in silence: the directory is
+/// refused and left as it is, and each of the remedies brings it back.
+#[test]
+fn an_index_of_a_later_state_than_the_log_is_refused_with_the_remedies() {
+    let program = Program::new();
+    let first = server(&program);
+    send(&program, &first, &["one"]);
+    let backup = ["data", "backup", "data", "copy", "--admin", &admin(&first)];
+    program.run(&backup).ok();
+    send(&program, &first, &["two", "three"]);
+    stop(first);
+    let path = |name: &str| program.dir().join(name);
+    let copy = |from: &str, to: &str| {
+        std::fs::create_dir_all(path(to).join("log")).unwrap();
+        for (file, bytes) in files(&path(from)) {
+            std::fs::write(path(to).join(Path::new(&file).strip_prefix(path(from)).unwrap()), bytes).unwrap();
+        }
+    };
+    std::fs::remove_dir_all(path("data/log")).unwrap();
+    std::fs::rename(path("copy/log"), path("data/log")).unwrap();
+    copy("data", "other");
+
+    let before = files(&path("data"));
+    let is_refused = |said: &str| {
+        assert!(said.contains("data has parts of two states: its index dms.db has "), "{said}");
+        for remedy in ["restore dms.db and log from the same backup", "data rebuild-index", "data repair"] {
+            assert!(said.contains(remedy), "{remedy}: {said}");
+        }
+    };
+    is_refused(&program.run(&["serve", "--listen", "127.0.0.1:0", "--data-dir", "data"]).failed(1));
+    let checked = program.run(&["data", "check", "data"]);
+    assert_eq!(checked.code, Some(1));
+    is_refused(&checked.stdout);
+    let planned = program.run(&["data", "repair", "data"]);
+    assert!(planned.stdout.contains(": 2 commits from ") && planned.stdout.contains("--skip-end"), "{planned:?}");
+    let after = files(&path("data"));
+    let lock = |(file, _): &&(String, Vec<u8>)| !file.ends_with("dms.lock") && !file.contains("dms.db-");
+    assert!(before.iter().filter(lock).eq(after.iter().filter(lock)), "a refused directory is left as it is");
+
+    program.run(&["data", "rebuild-index", "other"]).ok();
+    std::fs::rename(path("data"), path("kept")).unwrap();
+    std::fs::rename(path("other"), path("data")).unwrap();
+    let rebuilt = server(&program);
+    assert_eq!(receive(&program, &rebuilt), ["one"]);
+    stop(rebuilt);
+
+    std::fs::remove_dir_all(path("data")).unwrap();
+    std::fs::rename(path("kept"), path("data")).unwrap();
+    program.run(&["data", "repair", "data", "--skip-end", "--dropped", "lost.jsonl"]).ok();
+    for (body, expected) in [("four", &["one", "four"][..]), ("five", &["five"])] {
+        let server = server(&program);
+        send(&program, &server, &[body]);
+        assert_eq!(receive(&program, &server), expected);
+        stop(server);
+    }
+    assert!(program.run(&["data", "repair", "data"]).ok().contains("Nothing in the log"));
+}
+
 /// Damage that no repair mends is not called harmless: the reason is named, without the path of a copy.
 #[test]
 fn what_a_repair_cannot_mend_is_said() {

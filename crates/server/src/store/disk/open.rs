@@ -103,6 +103,11 @@ impl DataDir {
         )
     }
 
+    /// The path of the directory.
+    pub(crate) fn path(&self) -> &Path {
+        &self.dir
+    }
+
     /// The path of the database.
     pub(crate) fn database(&self) -> PathBuf {
         self.dir.join(DATABASE)

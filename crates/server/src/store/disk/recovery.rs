@@ -23,6 +23,7 @@ use crate::store::{
             file_cache::{FileCache, ReadError},
             frame::{self, Change},
             frame_reader::{FrameReader, Tail},
+            lost_end::LostEnd,
             next_segment::NextSegment,
             segment::{LogDirectory, SEGMENT_HEADER, named},
             zeros::clear,
@@ -68,6 +69,7 @@ pub(crate) fn recover(dir: &mut DataDir, segment_bytes: u64, reserve: Arc<Reserv
         files: FileCache::of(directory.clone()),
         writer: Writer::new(conn, at),
         batch: IndexBatch { changes: Vec::new(), end: at, number },
+        indexed: number,
         unsynced: None,
     };
     // Nothing in the directory is changed until the replay has accepted the log.
@@ -197,6 +199,8 @@ struct Replay {
     files: FileCache,
     writer: Writer,
     batch: IndexBatch,
+    /// The number of the first frame that the index lacked at the start.
+    indexed: u64,
     /// A file with accepted commits that may not be on the disk yet.
     unsynced: Option<Arc<File>>,
 }
@@ -204,7 +208,13 @@ struct Replay {
 impl Replay {
     fn run(&mut self) -> Result<(), IndexError> {
         loop {
-            let file = self.files.get(self.batch.end.segment)?;
+            let file = match self.files.get(self.batch.end.segment) {
+                Err(gone @ ReadError::Gone(_)) => {
+                    let ahead = self.check_index().err().filter(|error| matches!(error, IndexError::Ahead { .. }));
+                    return Err(ahead.unwrap_or(gone.into()));
+                }
+                file => file?,
+            };
             let offset = self.batch.end.offset;
             let mut frames = FrameReader::from(&file, self.files.directory.log, offset).map_err(ReadError::Io)?;
             self.take(&file, &mut frames)?;
@@ -216,10 +226,12 @@ impl Replay {
             let size = file.metadata().map_err(ReadError::Io)?.len();
             let rest = frames.rest(self.batch.number).map_err(ReadError::Io)?;
             if rest == Tail::LaterFrames || size < self.batch.end.offset {
+                self.check_index()?;
                 return Err(self.damaged("frames are missing"));
             }
             // Checked before anything is overwritten, because a directory that is refused must not be changed.
             self.check_answered()?;
+            self.check_index()?;
             // The page cache may show zeros where the disk still has the frame of a refused commit, because the process that wrote
             // the zeros could not sync them.
             clear(&file, self.batch.end.offset, size).map_err(ReadError::Io)?;
@@ -248,6 +260,17 @@ impl Replay {
             return Ok(());
         }
         Err(damaged_behind(&self.files, at, &format!("commit {number}, which was answered, cannot be read")))
+    }
+
+    /// Checks that the log has the commits that the index has had from the start.
+    fn check_index(&self) -> Result<(), IndexError> {
+        // A frame that follows those of the index shows that they were there.
+        if self.batch.number > self.indexed {
+            return Ok(());
+        }
+        let end = (self.batch.end, self.batch.number);
+        let lost = LostEnd::find(&self.files.directory, end, self.answered).map_err(ReadError::Io)?;
+        lost.map_or(Ok(()), |lost| Err(IndexError::Ahead { index: self.indexed - 1, log: lost.last }))
     }
 
     /// Takes in frames as long as each follows the one before.

@@ -14,4 +14,7 @@ pub(crate) enum IndexError {
     Read(#[from] ReadError),
     #[error("{0}")]
     Contradiction(String),
+    /// The index has commits that the log lacks.
+    #[error("it has {index} commits, and the log ends with commit {log}")]
+    Ahead { index: u64, log: u64 },
 }

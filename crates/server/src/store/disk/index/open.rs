@@ -29,6 +29,7 @@ impl DataDir {
         match error {
             IndexError::Sqlite(error) => explain(&self.database(), &error),
             IndexError::Contradiction(reason) => OpenError::Damaged { file: self.database(), reason },
+            IndexError::Ahead { index, log } => OpenError::IndexAhead { dir: self.path().to_owned(), index, log },
             IndexError::Read(ReadError::Io(error)) if is_full(error.kind()) => self.unusable(error),
             IndexError::Read(error) => OpenError::Damaged { file: self.log_directory(), reason: error.to_string() },
         }

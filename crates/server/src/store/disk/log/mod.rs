@@ -13,6 +13,7 @@
 //! | `frame_reader`, `damaged_frame` | reading frames, also damaged ones |
 //! | `file_cache` | segments open for reading |
 //! | `answered` | up to which commit requests were answered |
+//! | `lost_end` | whether the log has what the index has |
 //! | `zeros` | overwriting parts of a segment with zeros |
 
 use std::{
@@ -43,6 +44,7 @@ pub(crate) mod damaged_frame;
 pub(crate) mod file_cache;
 pub(crate) mod frame;
 pub(crate) mod frame_reader;
+pub(crate) mod lost_end;
 pub(crate) mod next_segment;
 pub(crate) mod reserve;
 pub(crate) mod segment;

@@ -544,3 +544,48 @@ fn another_file_in_the_place_of_one_is_refused() {
         assert!(refused.to_string().contains("another log"), "{refused}");
     }
 }
+
+/// The files of one folder of a data directory.
+fn files_of(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_file());
+    entries.map(|path| (path.strip_prefix(folder).unwrap().to_owned(), std::fs::read(&path).unwrap())).collect()
+}
+
+/// An index opens with every log of its own or of a later state, and with none of an earlier one: it would point to messages that
+/// the log never had, and new commits would take the places of the missing ones.
+#[test]
+fn an_index_opens_with_no_log_of_an_earlier_state() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = DiskStore::open_with(dir.path(), SEGMENT).unwrap();
+    store.commit(&[Record::QueueCreated(queue(1))]).unwrap();
+    let mut states = Vec::new();
+    for seq in 1..=9 {
+        let size = if seq % 3 == 0 { 40_000 } else { 300 };
+        store.commit(&[Record::Appended(StreamId(1), message(seq, size, None))]).unwrap();
+        store.flush_memtable().unwrap();
+        states.push((files_of(dir.path()), files_of(&dir.path().join("log"))));
+    }
+    store.release(true).unwrap();
+    drop(store);
+    assert!(states.iter().map(|(_, log)| log.len()).max() > states.iter().map(|(_, log)| log.len()).min());
+    for (of_index, (index, _)) in states.iter().enumerate() {
+        for (of_log, (_, log)) in states.iter().enumerate() {
+            let dir = tempfile::tempdir().unwrap();
+            std::fs::create_dir(dir.path().join("log")).unwrap();
+            index.iter().for_each(|(name, bytes)| std::fs::write(dir.path().join(name), bytes).unwrap());
+            log.iter().for_each(|(name, bytes)| std::fs::write(dir.path().join("log").join(name), bytes).unwrap());
+            match DiskStore::open_with(dir.path(), SEGMENT) {
+                Ok((store, _)) => {
+                    assert!(of_index <= of_log, "index {of_index}, log {of_log}");
+                    assert_eq!(store.read(StreamId(1), 1, ALL).unwrap().messages.len(), of_log + 1);
+                }
+                // The commit of the queue is the first one.
+                Err(OpenError::IndexAhead { index, log, .. }) => {
+                    assert_eq!((index, log), (of_index as u64 + 2, of_log as u64 + 2));
+                    assert!(of_index > of_log && files_of(&dir.path().join("log")) == states[of_log].1);
+                }
+                Err(other) => panic!("index {of_index}, log {of_log}: {other}"),
+            }
+        }
+    }
+}

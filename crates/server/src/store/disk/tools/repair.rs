@@ -1,9 +1,9 @@
 //! Gives up damaged commits on request, so that the directory opens. Their bytes are kept in a file.
 //!
 //! Three things keep a directory from opening: commits that cannot be read and are not in the index, so that nobody knows what they
-//! changed; a file of the log that was cut short; and the loss of the last commit that was answered, even if the index has its changes,
-//! because its messages are lost with it. A repair puts commits without changes in the place of the first, fills up the second with
-//! zeros, and removes the note of what was answered.
+//! changed; a file of the log that was cut short; and the loss of the last commits that were answered, even if the index has their
+//! changes, because their messages are lost with them. A repair puts commits without changes in the place of the first, fills up the
+//! second with zeros, removes the note of what was answered, and continues a log that ends before its index.
 
 use std::{
     fmt,
@@ -26,6 +26,7 @@ use crate::store::{
             damaged_frame,
             frame::{self, FRAME_HEADER, ITEM_HEADER},
             frame_reader::FrameReader,
+            lost_end::LostEnd,
             segment::{LogDirectory, SEGMENT_HEADER, named},
             zeros::clear,
         },
@@ -72,6 +73,9 @@ pub struct Dropped {
     pub in_index: bool,
     #[serde(skip)]
     segment: u64,
+    /// Where the log goes on, and with which commit, if the index has the changes of the commits.
+    #[serde(skip)]
+    resume: Option<(Position, u64)>,
 }
 
 impl Dropped {
@@ -157,6 +161,7 @@ fn look(dir: &Path) -> Result<(DataDir, LogDirectory, Vec<Dropped>), RepairError
         directory: &directory,
         answered: answered::read(&directory.path, log).ok().flatten(),
         number,
+        indexed: number,
         plan: Vec::new(),
     };
     match search.run(at) {
@@ -176,6 +181,8 @@ struct DamageSearch<'a> {
     answered: Option<AnsweredMark>,
     /// The number of the next commit.
     number: u64,
+    /// The number of the first commit that the index lacks.
+    indexed: u64,
     plan: Vec<Dropped>,
 }
 
@@ -232,8 +239,8 @@ impl DamageSearch<'_> {
             }
             let bytes = self.size(segment, &file)? - found.length;
             let (commit, file) = (self.number, self.directory.file(segment));
-            let (offset, commits, cut_short, in_index) = (found.length, 0, true, false);
-            self.plan.push(Dropped { file, offset, bytes, commit, commits, end, cut_short, in_index, segment });
+            let (offset, commits, cut_short, in_index, resume) = (found.length, 0, true, false, None);
+            self.plan.push(Dropped { file, offset, bytes, commit, commits, end, cut_short, in_index, segment, resume });
         }
         Ok(())
     }
@@ -283,17 +290,19 @@ impl DamageSearch<'_> {
     }
 
     fn drop_end(&mut self, at: Position, file: &File) -> io::Result<()> {
-        let Some(answered) = self.answered else { return Ok(()) };
-        if answered.number < self.number {
-            return self.drop_end_in_index(answered);
-        }
+        let Some(answered) = self.answered.filter(|answered| answered.number >= self.number) else {
+            if let Some(answered) = self.answered {
+                self.drop_end_in_index(answered, at)?;
+            }
+            return self.drop_end_before_index(at);
+        };
         let bytes = self.size(at.segment, file)?.saturating_sub(at.offset);
         self.drop_commits(answered.number + 1, at, bytes, true);
         Ok(())
     }
 
     /// Finds commits at the end that the index has and the log has lost. Recovery refuses them too, because their messages are lost.
-    fn drop_end_in_index(&mut self, answered: AnsweredMark) -> io::Result<()> {
+    fn drop_end_in_index(&mut self, answered: AnsweredMark, log_end: Position) -> io::Result<()> {
         let AnsweredMark { number, at: Position { segment, offset } } = answered;
         let file = match self.open(segment) {
             // All its messages have expired.
@@ -317,15 +326,35 @@ impl DamageSearch<'_> {
         let (file, bytes) = (self.directory.file(segment), self.size(segment, &file)?.saturating_sub(begin));
         let (offset, commits, end, cut_short, in_index) =
             (begin, (number + 1).saturating_sub(commit), true, false, true);
-        self.plan.push(Dropped { file, offset, bytes, commit, commits, end, cut_short, in_index, segment });
+        let resume = Some((log_end, self.number));
+        self.plan.push(Dropped { file, offset, bytes, commit, commits, end, cut_short, in_index, segment, resume });
+        Ok(())
+    }
+
+    /// Finds commits that the index has and an older log never had.
+    fn drop_end_before_index(&mut self, at: Position) -> io::Result<()> {
+        // The search has found commits that follow those of the index, or the note shows what is missing.
+        if self.number > self.indexed || self.plan.iter().any(|one| one.in_index) {
+            return Ok(());
+        }
+        let Some(LostEnd { last, unwritten: Some(begin) }) =
+            LostEnd::find(self.directory, (at, self.number), self.answered)?
+        else {
+            return Ok(());
+        };
+        let (commit, commits, segment, offset) = (last + 1, self.number - 1 - last, begin.segment, begin.offset);
+        let file = self.open(segment)?;
+        let (file, bytes) = (self.directory.file(segment), self.size(segment, &file)?.saturating_sub(offset));
+        let (end, cut_short, in_index, resume) = (true, false, true, Some((at, self.number)));
+        self.plan.push(Dropped { file, offset, bytes, commit, commits, end, cut_short, in_index, segment, resume });
         Ok(())
     }
 
     /// Adds the commits from the next one to the one before `number` to the plan.
     fn drop_commits(&mut self, number: u64, Position { segment, offset }: Position, bytes: u64, end: bool) {
         let (commit, commits) = (self.number, number - self.number);
-        let (file, cut_short, in_index) = (self.directory.file(segment), false, false);
-        self.plan.push(Dropped { file, offset, bytes, commit, commits, end, cut_short, in_index, segment });
+        let (file, cut_short, in_index, resume) = (self.directory.file(segment), false, false, None);
+        self.plan.push(Dropped { file, offset, bytes, commit, commits, end, cut_short, in_index, segment, resume });
     }
 }
 
@@ -358,6 +387,12 @@ fn give_up(directory: &LogDirectory, one: &Dropped) -> Result<(), RepairError> {
         if !one.in_index {
             clear(&file, one.offset, one.offset + one.bytes).map_err(failed)?;
         }
+        if let Some((at, number)) = one.resume {
+            // Shows that nothing is expected any more before it.
+            let frame = empty_frame(directory.log, number, 0);
+            let file = directory.open_cut_short(at.segment).map_err(failed)?;
+            file_ops::write(&file, &frame, at.offset).and_then(|()| file_ops::sync_all(&file)).map_err(failed)?;
+        }
         return match std::fs::remove_file(directory.path.join(answered::NAME)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(error)),
             _ => Ok(()),
@@ -380,16 +415,22 @@ fn nothing(log: u32, one: &Dropped) -> Option<BytesMut> {
     for number in one.commit..one.commit + one.commits {
         // The frames have to cover every byte up to the next intact one. JSON ignores blanks after a value.
         let blanks = if number + 1 == one.commit + one.commits { spare } else { 0 };
-        let mut items = BytesMut::new();
-        items.put_u8(frame::RECORD);
-        items.put_u32_le(four_bytes(GIVEN_UP_RECORD.len() + blanks));
-        items.put_slice(GIVEN_UP_RECORD);
-        items.put_bytes(b' ', blanks);
-        bytes.put_slice(&frame::FRAME_MAGIC);
-        bytes.put_u32_le(four_bytes(items.len()));
-        bytes.put_u64_le(number);
-        bytes.put_u32_le(frame::frame_checksum(log, number, &items));
-        bytes.put_slice(&items);
+        bytes.put_slice(&empty_frame(log, number, blanks));
     }
     Some(bytes)
+}
+
+/// A frame that changes nothing, with blanks that make it longer.
+fn empty_frame(log: u32, number: u64, blanks: usize) -> BytesMut {
+    let (mut items, mut bytes) = (BytesMut::new(), BytesMut::new());
+    items.put_u8(frame::RECORD);
+    items.put_u32_le(four_bytes(GIVEN_UP_RECORD.len() + blanks));
+    items.put_slice(GIVEN_UP_RECORD);
+    items.put_bytes(b' ', blanks);
+    bytes.put_slice(&frame::FRAME_MAGIC);
+    bytes.put_u32_le(four_bytes(items.len()));
+    bytes.put_u64_le(number);
+    bytes.put_u32_le(frame::frame_checksum(log, number, &items));
+    bytes.put_slice(&items);
+    bytes
 }
