@@ -8,6 +8,9 @@ use crate::{
     settings::{InvalidSetting, InvalidSettings},
 };
 
+/// What is wrong with a required text that is blank.
+pub const EMPTY: &str = "is empty";
+
 /// Collects the settings that cannot work.
 #[derive(Debug, Default)]
 pub struct SettingChecks(Vec<InvalidSetting>);
@@ -60,7 +63,7 @@ impl SettingChecks {
     /// A text that must not be blank.
     pub fn required(&mut self, setting: &str, text: &str) {
         if text.trim().is_empty() {
-            self.rule(setting, "is required and missing");
+            self.rule(setting, EMPTY);
         }
     }
 

@@ -11,7 +11,6 @@ use axum::{
 };
 
 use crate::{
-    admin::response::plain,
     broker::BackedUp,
     http::{codes, error::ApiError, json::Json, query::Query},
     state::AppState,
@@ -22,18 +21,21 @@ use dms_protocol::internal::json::quoted;
 /// is its data directory.
 pub(super) async fn backup(State(app): State<Arc<AppState>>, query: Query) -> Response {
     if let Err(error) = query.only(&["from", "to"]).and_then(|()| is_own(&app, query.first("from"))) {
-        return plain(&error);
+        return error.into_response();
     }
     let to = match query.first("to").map(PathBuf::from) {
         Some(to) if to.is_absolute() => to,
-        _ => return plain(&codes::URL_PARAMETER.because("to is missing, or is no absolute path of a new directory.")),
+        _ => {
+            let text = "to is missing, or is no absolute path of a new directory.";
+            return codes::URL_PARAMETER.because(text).into_response();
+        }
     };
     match app.broker.back_up(&to).await {
         Ok(BackedUp { commit, files, bytes }) => {
             tracing::info!(to = %to.display(), commit, files, bytes, "the data directory was copied");
             Json(serde_json::json!({ "commit": commit, "files": files, "bytes": bytes })).into_response()
         }
-        Err(error) => plain(&error.into()),
+        Err(error) => ApiError::from(error).into_response(),
     }
 }
 

@@ -28,10 +28,9 @@ use axum::{
 
 use http::Method;
 
-use self::response::plain;
 use crate::{
     api::access_log,
-    http::{bearer, codes, error::ApiError, host_check},
+    http::{bearer, codes, host_check},
     log_limit::Warnings,
     state::AppState,
 };
@@ -55,27 +54,18 @@ pub(crate) fn router(app: &Arc<AppState>) -> Router {
         .route("/admin/queues/{queue_id}/purge", post(queue_changes::purge))
         .route("/admin/queues/{queue_id}/update", post(queue_changes::update))
         .route("/admin/queues/{queue_id}/groups/{group_id}/messages", get(peek::messages))
-        .layer(middleware::from_fn(write_refusals))
         .layer(middleware::from_fn_with_state(Arc::clone(app), check_token))
         .layer(middleware::from_fn_with_state(Arc::new(Warnings::default()), access_log::log_admin));
     Router::new()
         .route("/livez", get(async || "ok\n"))
         .route("/readyz", get(health::ready))
         .merge(guarded)
-        .fallback(async || plain(&codes::URL_NOT_FOUND.plain()))
-        .method_not_allowed_fallback(async || plain(&codes::METHOD.plain()))
+        .fallback(async || codes::URL_NOT_FOUND.plain())
+        .method_not_allowed_fallback(async || codes::METHOD.plain())
         .layer(Extension(Arc::new(scrape::registry(app))))
         .layer(middleware::from_fn_with_state(app.admin_host_check.clone(), host_check::check))
+        .layer(middleware::from_fn(response::finish))
         .with_state(Arc::clone(app))
-}
-
-/// Writes the body of a refusal by an extractor, for example of a query that is not UTF-8; a middleware.
-async fn write_refusals(request: Request, next: Next) -> Response {
-    let mut response = next.run(request).await;
-    match response.extensions_mut().remove::<ApiError>() {
-        Some(refused) => plain(&refused),
-        None => response,
-    }
 }
 
 /// Refuses requests without the token, in the form of the other refusals; a middleware. The read token is enough to read.
@@ -89,8 +79,8 @@ async fn check_token(State(app): State<Arc<AppState>>, request: Request, next: N
         Ok(()) => next.run(request).await,
         Err(_) if is_known_reader && is_read && (!shows_bodies || app.reader_sees_bodies) => next.run(request).await,
         Err(_) if is_known_reader => {
-            plain(&codes::NO_RIGHT.because("The read token does not allow this: send the token"))
+            codes::NO_RIGHT.because("The read token does not allow this: send the token").into_response()
         }
-        Err(remedy) => (bearer::CHALLENGE, plain(&codes::TOKEN_INVALID.because(remedy))).into_response(),
+        Err(remedy) => (bearer::CHALLENGE, codes::TOKEN_INVALID.because(remedy)).into_response(),
     }
 }

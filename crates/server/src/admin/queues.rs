@@ -9,10 +9,9 @@ use axum::{
 use serde::Serialize;
 
 use crate::{
-    admin::response::plain,
     broker::{GroupOverview, QueueOverview},
     clock::millis,
-    http::{json::Json, query::Query},
+    http::{error::ApiError, json::Json, query::Query},
     state::AppState,
 };
 
@@ -50,7 +49,7 @@ pub(super) async fn list(State(app): State<Arc<AppState>>, query: Query) -> Resp
     let wanted = query.first("project");
     let queues = match app.broker.overview_of_all().await {
         Ok(queues) => queues.into_iter(),
-        Err(error) => return plain(&error.into()),
+        Err(error) => return ApiError::from(error).into_response(),
     };
     let shown = queues.filter(|queue| wanted.is_none_or(|project| queue.project.as_str() == project));
     Json(shown.map(view).collect::<Vec<_>>()).into_response()

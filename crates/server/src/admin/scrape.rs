@@ -7,12 +7,15 @@ use std::{
     time::Duration,
 };
 
-use axum::{Extension, extract::State, response::Response};
+use axum::{
+    Extension,
+    extract::State,
+    response::{IntoResponse, Response},
+};
 use http::HeaderMap;
 use prometheus_client::registry::Registry;
 
 use crate::{
-    admin::response::plain,
     http::codes,
     metrics::{ScrapedGauges, broker, disk_space, exposition, groups::SeenQueues},
     state::AppState,
@@ -42,7 +45,7 @@ pub(super) async fn metrics(
     let seen = ScrapedGauges { queues, storage: disk_space::size(app.data_dir.clone()).await };
     match app.metrics.scrape(&registry, seen) {
         Ok(body) => exposition::answer(&headers, app.more_metrics.append_to(body)),
-        Err(fmt::Error) => plain(&codes::INTERNAL.plain()),
+        Err(fmt::Error) => codes::INTERNAL.plain().into_response(),
     }
 }
 

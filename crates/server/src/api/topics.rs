@@ -36,7 +36,8 @@ impl<'a> Topic<'a> {
         let [name, group] = request.params;
         let (name, group) = (decoded(name)?, decoded(group)?);
         request.caller.may(right, request.project, &name)?;
-        if request.params[1].is_empty() {
+        // A request that sends names no group.
+        if right == Right::Send {
             return Ok(Self { project: request.project, name, group: None });
         }
         limits::mqs_group_name(&group).map_err(|error| match group.len() {

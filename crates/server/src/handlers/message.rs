@@ -212,7 +212,11 @@ fn nothing(request: &ApiRequest<'_>, found: &FoundMessage, text: String) -> ApiE
 async fn find(request: &ApiRequest<'_>) -> Result<(MessageOrigin, FoundMessage), ApiError> {
     let (app, text) = (request.app, request.params[0]);
     let id = MessageOrigin::parse(text).ok_or_else(|| {
-        codes::REQUEST_FORMAT.because(format!("{} is no id of a message of this server", quoted(text)))
+        codes::REQUEST_FORMAT.because(format!(
+            "{} is no id of a message of this server: an id has 24 characters of A-Z a-z 0-9 _ -, as sends return it and consumers \
+             receive it",
+            quoted(text)
+        ))
     })?;
     let (project, query) = (request.project_id(), request.query()?);
     let of = query.first("queue_id");

@@ -101,12 +101,15 @@ impl Code {
     }
 }
 
-/// `detail` as a sentence. A leading parameter name keeps its spelling.
+/// `detail` as a sentence. The name of a parameter at its beginning keeps its spelling: a word with other characters than letters, or
+/// one of which the detail says what it is or has, as in `to is missing`.
 fn sentence(detail: &str) -> String {
-    let first = detail.split(' ').next().unwrap_or_default();
+    let mut words = detail.split(' ');
+    let first = words.next().unwrap_or_default();
+    let is_parameter = matches!(words.next(), Some("is" | "has"));
     let mut text = String::with_capacity(detail.len() + 1);
     let mut letters = detail.chars();
-    if first.bytes().all(|byte| byte.is_ascii_alphabetic()) {
+    if !is_parameter && first.bytes().all(|byte| byte.is_ascii_alphabetic()) {
         text.extend(letters.next().map(|letter| letter.to_ascii_uppercase()));
     }
     text.push_str(letters.as_str());
@@ -195,6 +198,9 @@ mod tests {
         assert_eq!(message(codes::NAME_CHARS, "queue name is \"a b\""), {
             "The name contains invalid characters. Queue name is \"a b\"."
         });
+        for text in ["to is missing.", "tag is given 4 times.", "polls has 0 entries."] {
+            assert!(message(codes::URL_PARAMETER, text).ends_with(text), "a parameter keeps its spelling");
+        }
         assert!(message(codes::MAX_MSGS, "max_msgs is \"x\".").ends_with("limit. max_msgs is \"x\"."));
         let text = "Incorrect IAM authentication information: AK access failed to reach the limit,forbidden";
         assert_eq!(message(codes::SIGNATURE, "AK access failed to reach the limit,forbidden"), text);

@@ -6,6 +6,7 @@
 //! | `query`, `path`, `json` | parameters, ids and JSON bodies |
 //! | `error`, `codes` | refusals with their documented codes |
 //! | `operation` | the names of the operations |
+//! | `request_id` | the id of a request |
 //! | `host_check`, `bearer` | who may use a listener |
 
 pub mod bearer;
@@ -17,3 +18,4 @@ pub(crate) mod json;
 pub(crate) mod operation;
 pub(crate) mod path;
 pub(crate) mod query;
+pub(crate) mod request_id;

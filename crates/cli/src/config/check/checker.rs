@@ -6,7 +6,10 @@ use crate::config::{
     schema::values::Span,
     source::{path::KeyPath, problem::Problem, tree::Tree},
 };
-use dms_protocol::{internal::secret_url::SecretUrl, limits::LimitError};
+use dms_protocol::{
+    internal::{secret_url::SecretUrl, setting_checks::EMPTY},
+    limits::LimitError,
+};
 
 /// Collects problems; keys that could not be read are not reported a second time.
 pub(crate) struct Checker<'a> {
@@ -39,11 +42,18 @@ impl<'a> Checker<'a> {
         self.problems.iter().map(|problem| problem.key.clone()).collect()
     }
 
-    /// Reports `key` of `parent` as missing when `value` is empty.
+    /// Reports `key` of `parent` as missing or empty when `value` is blank.
     pub(super) fn require(&mut self, parent: &KeyPath, key: &str, value: &str) {
         if value.trim().is_empty() {
-            self.report(&parent.child(key), "is required and missing");
+            let path = parent.child(key);
+            let message = self.blank(&path);
+            self.report(&path, message);
         }
+    }
+
+    /// What is wrong with a required value that is blank.
+    pub(super) fn blank(&self, path: &KeyPath) -> &'static str {
+        if self.tree.is_set(path) { EMPTY } else { "is required and missing" }
     }
 
     /// Reports a broken limit of the service at `path`.
@@ -70,7 +80,8 @@ impl<'a> Checker<'a> {
     /// Reports a file that cannot be opened; its content is checked where it is used.
     pub(super) fn readable(&mut self, path: &KeyPath, file: &Path) {
         if file.as_os_str().is_empty() {
-            return self.report(path, "is required and missing");
+            let message = self.blank(path);
+            return self.report(path, message);
         }
         if let Err(error) = File::open(file) {
             self.report(path, format!("`{}` cannot be read: {error}", file.display()));

@@ -59,7 +59,12 @@ fn check_auth(auth: &Auth, checker: &mut Checker<'_>) {
         _ => checker.report(&path, "has several kinds of credentials: keep one of access_key, token and iam"),
     }
     if signing && auth.access_key.as_ref().is_none_or(|key| key.trim().is_empty()) {
-        checker.report(&path.child("access_key"), "is required beside secret_key, and missing");
+        let path = path.child("access_key");
+        let message = match auth.access_key {
+            Some(_) => checker.blank(&path),
+            None => "is required beside secret_key, and missing",
+        };
+        checker.report(&path, message);
     }
     if let Some(key) = auth.access_key.as_ref().filter(|key| !key.trim().is_empty()) {
         checker.limit(&path.child("access_key"), limits::access_key(key));

@@ -18,7 +18,7 @@ use crate::config::{
     server_settings::settings,
     source::path::KeyPath,
 };
-use dms_protocol::limits;
+use dms_protocol::{internal::setting_checks::EMPTY, limits};
 
 /// The shortest `takeover_after`. The library allows less, for tests on one machine.
 const MIN_TAKEOVER: Duration = Duration::from_secs(2);
@@ -35,7 +35,11 @@ pub(super) fn check(config: &Config, checker: &mut Checker<'_>) {
     let mut reported: BTreeSet<_> = checker.keys().into_iter().map(|key| (key, None)).collect();
     for invalid in found.all() {
         let path = key_of(server, invalid.setting());
-        let Some(message) = message(server, invalid) else { continue };
+        let Some(mut message) = message(server, invalid) else { continue };
+        if message == EMPTY {
+            // The library does not know whether the key is there.
+            message = checker.blank(&path).to_owned();
+        }
         // The quotas of the server itself are settings of its project and of the broker.
         let is_new = reported.insert((path.to_string(), Some(message.clone())));
         if is_new && !reported.contains(&(path.to_string(), None)) {

@@ -94,9 +94,31 @@ fn mistakes_of_a_project_are_named_where_it_stands() {
         "server:\n  project_id: p q\n  project_name: ''\n",
         &[
             "config.yaml:2: server.project_id: `p q` is not allowed: 1 to 64 of A-Z a-z 0-9 _ - are allowed",
-            "config.yaml:3: server.project_name: is required and missing",
+            "config.yaml:3: server.project_name: is empty",
         ],
     );
+}
+
+/// A required text that is there and empty is not called missing, whichever section it is in.
+#[test]
+fn an_empty_text_is_called_empty_and_a_missing_one_missing() {
+    let auth = |key: &str| format!("dms:\n  auth: {{{key}}}\n");
+    let server = |auth: &str| format!("server:\n  auth: {{{auth}}}\n");
+    for (yaml, expected) in [
+        (auth("access_key: '', secret_key: s"), "dms.auth.access_key: is empty"),
+        (auth("secret_key: s"), "dms.auth.access_key: is required beside secret_key, and missing"),
+        (auth("iam: {endpoint: '', user: u, password: p, domain: d}"), "dms.auth.iam.endpoint: is empty"),
+        (auth("iam: {user: u, password: p, domain: d}"), "dms.auth.iam.endpoint: is required and missing"),
+        (server("access_keys: [{access_key: '', secret_key: s}]"), "server.auth.access_keys[0].access_key: is empty"),
+        (server("access_keys: [{secret_key: s}]"), "server.auth.access_keys[0].access_key: is required and missing"),
+        (server("users: [{user: ' ', password: p}]"), "server.auth.users[0].user: is empty"),
+        (server("users: [{password: p}]"), "server.auth.users[0].user: is required and missing"),
+        ("server:\n  tls: {certificate: '', key: Cargo.toml}\n".to_owned(), "server.tls.certificate: is empty"),
+        ("server:\n  tls: {key: Cargo.toml}\n".to_owned(), "server.tls.certificate: is required and missing"),
+        ("server:\n  queues: [{name: ''}]\n".to_owned(), "server.queues[0].name: is empty"),
+    ] {
+        check(&yaml, &[&format!("config.yaml:2: {expected}")]);
+    }
 }
 
 /// A secret that its file does not give is reported there, and not as a missing secret.

@@ -229,6 +229,41 @@ async fn damaged_messages_are_shown_and_skipped() {
     running.await.unwrap().unwrap();
 }
 
+/// Every answer has the id of its request, and every error has it in its body, whoever refuses the request.
+#[tokio::test]
+async fn answers_carry_the_id_of_their_request() {
+    let server = Server::bind(config().admin_token(dms_protocol::secret::Secret::from("token"))).await.unwrap();
+    let admin = server.admin_addr().unwrap();
+    let (stop, stopped) = oneshot::channel::<()>();
+    let running = tokio::spawn(server.run(async { drop(stopped.await) }));
+    let token = "Authorization: Bearer token\r\n";
+    let id_of = |answer: &str| {
+        let id = answer.lines().find_map(|line| line.strip_prefix("x-request-id: "));
+        id.unwrap_or_else(|| panic!("no id: {answer}")).to_owned()
+    };
+    for (path, headers, status) in [
+        ("/livez", "", 200),
+        ("/admin/queues", token, 200),
+        ("/admin/queues", "", 401),
+        ("/admin/damaged?queue=nope", token, 404),
+        ("/admin/damaged?queue=%ff", token, 400),
+        ("/admin/backup", token, 405),
+        ("/nothing", token, 404),
+    ] {
+        let (found, answer) = get(admin, path, headers).await;
+        assert_eq!(found, status, "{path}: {answer}");
+        let id = id_of(&answer);
+        assert_eq!(id.len(), 36, "{answer}");
+        if status >= 400 {
+            assert_eq!(json(&answer)["request_id"], *id, "{path}: {answer}");
+        }
+        let (_, echoed) = get(admin, path, &format!("{headers}X-Request-Id: mine\r\n")).await;
+        assert_eq!(id_of(&echoed), "mine", "{path}: {echoed}");
+    }
+    stop.send(()).unwrap();
+    running.await.unwrap().unwrap();
+}
+
 pub(super) async fn post(address: std::net::SocketAddr, path: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(address).await.unwrap();
     let request = format!("POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");

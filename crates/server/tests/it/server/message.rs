@@ -55,7 +55,7 @@ async fn a_message_is_shown_with_its_state_for_each_group() {
     let unknown = api.get("/messages/m_RjkDiiQaIPJBFSAAAAAAAR").await.expect(200);
     assert_eq!(unknown["places"], json!([]));
     let said = api.get("/messages/order-7").await.refused(400, "DMS.10540010");
-    assert!(said.contains("is no id of a message"), "{said}");
+    assert!(said.contains("is no id of a message") && said.contains("an id has 24 characters"), "{said}");
 }
 
 #[tokio::test(start_paused = true)]

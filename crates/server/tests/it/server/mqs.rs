@@ -274,6 +274,9 @@ async fn names_have_the_documented_characters() {
     let get = async |group: &str| mqs.get(&format!("/t/group/{group}/messages?time_wait=1")).await;
     get(&"g".repeat(249)).await.expect(200);
     get(&"g".repeat(250)).await.refused(400, "DMS.10240012");
+    let text = get("").await.refused(400, "DMS.10240012");
+    assert!(text.contains("The name of the group is \"\""), "{text}");
+    ack(&mqs, "/t/group//messages", &[("h", "success")]).await.refused(400, "DMS.10240012");
     get("a.b").await.refused(400, "DMS.10240007");
     get("%2e").await.refused(400, "DMS.10240007");
     mqs.post("/a.b/messages", PRODUCE).await.refused(400, "DMS.10240007");

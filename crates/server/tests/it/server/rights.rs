@@ -233,7 +233,7 @@ async fn an_invalid_replacement_of_callers_changes_nothing() {
     let api = serve(&[("a", "pass", "all")]).await;
     let handle = api.server.handle();
     for (projects, text) in [
-        (vec![project(&[("a", "", "all")])], "projects[0].users[0].password: is required"),
+        (vec![project(&[("a", "", "all")])], "projects[0].users[0].password: is empty"),
         (vec![project(&[])], "needs a restart"),
         // Its users would be let in without being listed anywhere.
         (vec![Project::new("another").user("x", "y", "d")], "is missing: to remove a project"),
