@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use dms_server::{MqsConfig, Project, Server, ServerConfig, clock::Clock};
+use dms_server::{AccessKey, MqsConfig, Project, Rights, Server, ServerConfig, clock::Clock};
 use dms_worker::{
     ApiVersion, Client, ClientBuilder, Dialect, Producer, ProducerBuilder, Redrive, SendOptions,
     auth::{IamCredentials, Scope},
@@ -25,7 +25,10 @@ use dms_worker::{
 use http::{Request, Response};
 use serde_json::{Value, json};
 
-use crate::script::{Play, Script};
+use crate::{
+    log::Log,
+    script::{Play, Script},
+};
 
 fn topic() -> QueueId {
     QueueId::from("T")
@@ -326,6 +329,34 @@ async fn a_poison_message_is_parked_after_its_attempts() {
         assert_eq!(left(&client, "t", "g").await, [json!(null); 0], "nothing is left");
         server.close().await;
     }
+}
+
+/// A message whose copy is refused is redelivered, and the log says why. It does not ask for a parking topic, which is set.
+#[tokio::test(start_paused = true)]
+async fn a_refused_copy_does_not_ask_for_what_is_set() {
+    let (log, _guard) = Log::capture();
+    let only = vec!["t".to_owned()];
+    let rights = Rights::none().send(only.clone()).consume(only.clone()).manage(only);
+    let mut project = Project::new("p1");
+    project.access_keys.push(AccessKey::new("sasl-user", "sasl-password").rights(rights));
+    let config = ServerConfig::default().projects(vec![project]).mqs(MqsConfig::new());
+    let server = Server::bind(config.clock(Clock::following_tokio(SystemTime::now()))).await.unwrap();
+    let transport = Arc::new(InProcess::new(server.mqs_service().unwrap()));
+    let client = Client::builder("http://mqs.test", "").dialect(Dialect::Mqs).transport(transport);
+    let client = client.access_key("sasl-user", "sasl-password").build().unwrap();
+    client.send(&QueueId::new("t"), &[Message::json(&json!({"n": 0})).unwrap()]).await.unwrap();
+    let calls = run_until(
+        &client,
+        |builder| builder.on_reject(OnReject::Park("parked".to_owned())),
+        |_, _| Err(HandlerError::reject("never")),
+        |calls| calls.len() >= 3,
+    )
+    .await;
+    assert!(calls.len() >= 3, "it is not lost");
+    let text = log.text();
+    assert!(text.contains("the copy of a failed message could not be sent") && text.contains("DMS.10240311"), "{text}");
+    assert!(!text.contains("set on_reject to park"), "{text}");
+    server.close().await;
 }
 
 /// Without a place for it, the message is redelivered at growing intervals and never lost.

@@ -97,14 +97,23 @@ enum Decision<'a> {
     },
 }
 
+/// Why a message that should never be handled again is redelivered endlessly.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Loop {
+    /// Nothing takes it out of its queue.
+    Kept,
+    /// Its copy could not be sent. An error in the log has said why.
+    NotCopied,
+}
+
 /// The result of a policy for a message that was not done.
 #[derive(Debug)]
 pub(crate) struct Resolution {
     pub(crate) verdict: Verdict,
     /// The failure or reject, as reported to the service.
     pub(crate) report: Option<FailureReport>,
-    /// Whether the message should never be handled again, but its queue will redeliver it endlessly.
-    pub(crate) loops: bool,
+    /// Why its queue will redeliver the message endlessly, if it should never be handled again.
+    pub(crate) loops: Option<Loop>,
     /// Whether its attempts are used up.
     pub(crate) exhausted: bool,
     /// How long to wait before a failure is reported, unless the message loops.
@@ -113,7 +122,7 @@ pub(crate) struct Resolution {
 
 impl From<Verdict> for Resolution {
     fn from(verdict: Verdict) -> Self {
-        Self { verdict, report: None, loops: false, exhausted: false, pause: None }
+        Self { verdict, report: None, loops: None, exhausted: false, pause: None }
     }
 }
 
@@ -136,12 +145,12 @@ impl FailurePolicy {
         let decision = self.decide(message, outcome);
         // Retrying such a message at once is of no use.
         let hopeless = matches!(decision, Decision::Park { .. }) || reason(outcome) == UNDECODABLE;
-        let failing = |hopeless: bool| Resolution {
+        let failing = |hopeless: bool, why: Loop| Resolution {
             report: Some(self.report(message, outcome, false)),
-            loops: hopeless && !self.dead_letters,
+            loops: (hopeless && !self.dead_letters).then_some(why),
             ..Verdict::Failed.into()
         };
-        let failed = || failing(hopeless);
+        let failed = || failing(hopeless, Loop::Kept);
         let sent = match decision {
             Decision::Acknowledge => return Verdict::Done.into(),
             Decision::Fail { pause } => return Resolution { pause, ..failed() },
@@ -171,7 +180,7 @@ impl FailurePolicy {
             Err(error) => {
                 tracing::warn!(worker = self.worker, %error, "the copy of a failed message could not be sent, so the message is redelivered");
                 // If a copy is refused, for example because it is too large, it will be refused again.
-                failing(hopeless || !error.is_retryable())
+                failing(hopeless || !error.is_retryable(), Loop::NotCopied)
             }
         }
     }
@@ -180,7 +189,13 @@ impl FailurePolicy {
     pub(crate) fn give_up(&self, report: FailureReport, exhausted: bool) -> Resolution {
         let rejects = self.dead_letters && self.source.extensions().reject();
         let verdict = if rejects { Verdict::Rejected } else { Verdict::Failed };
-        Resolution { verdict, report: Some(report), loops: !self.dead_letters, exhausted, pause: None }
+        Resolution {
+            verdict,
+            report: Some(report),
+            loops: (!self.dead_letters).then_some(Loop::Kept),
+            exhausted,
+            pause: None,
+        }
     }
 
     /// Sends a copy to a parking queue. A queue that was deleted is looked up again by its name.

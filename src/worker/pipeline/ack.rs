@@ -11,6 +11,7 @@ use crate::{
     message::{AckLine, AckStatus},
     worker::{
         dedup::redelivery::Redelivery,
+        failure::Loop,
         fetch::polls::PollScope,
         handler::{
             delivery::{Deliveries, Failure, Origin},
@@ -67,7 +68,7 @@ pub(crate) async fn settle(
     if plain != reported && answer.as_ref().is_err_and(is_refused) {
         if plain.done < reported.done {
             // Nothing takes the rejected message out of the queue any more.
-            let pause = context.rejected_again(&batch.at(plain.done));
+            let pause = context.rejected_again(&batch.at(plain.done), Loop::Kept);
             wait_before_reporting(context, pause, lease).await;
         }
         reported = plain;

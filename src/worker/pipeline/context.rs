@@ -10,7 +10,7 @@ use crate::worker::{
     control::Control,
     dedup::{identity::Identity, records::MessageRecords, redelivery::Redelivery},
     dispatch::Dispatch,
-    failure::FailurePolicy,
+    failure::{FailurePolicy, Loop},
     fetch::{polling::Polling, source::Source},
     handler::{
         delivery::{Delivery, Origin},
@@ -119,12 +119,15 @@ impl Context {
 
     /// Handles a rejected message that will be redelivered because there are no dead letters: logs a warning now and
     /// then, and returns how long the redelivery should wait.
-    pub(crate) fn rejected_again(&self, delivery: &Delivery) -> Duration {
+    pub(crate) fn rejected_again(&self, delivery: &Delivery, why: Loop) -> Duration {
         let message = delivery.message();
         let by_body = || self.failure.wraps.then(|| Identity::of_body(message));
         let identity = self.records.identity(message).or_else(by_body);
         let pause = self.failure.pauses.record(identity, message.attempt);
-        if let Some(messages) = self.failure.pauses.due_warning() {
+        // The remedy would be wrong where the policy has one that failed.
+        if why == Loop::Kept
+            && let Some(messages) = self.failure.pauses.due_warning()
+        {
             log_message!(
                 warn,
                 delivery,

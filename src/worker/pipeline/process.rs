@@ -294,7 +294,7 @@ fn record_resolution(context: &Context, delivery: &Delivery, resolved: Resolutio
         if exhausted && verdict == Verdict::Failed {
             context.failure.exhausted.record(delivery.message(), &report);
         }
-        let pause = if loops { Some(context.rejected_again(delivery)) } else { pause };
+        let pause = loops.map(|why| context.rejected_again(delivery, why)).or(pause);
         delivery.record_failure(Failure { report, pause });
     }
     verdict

@@ -36,7 +36,9 @@ pub(crate) async fn run(args: CheckArgs, context: &Context) -> Result<(), Failur
     let config = context.load()?.config;
     certificates(&config)?;
     logging::check(&config.log)?;
-    sidecar::check(&config)?;
+    let is_asked = args.online && !config.dms.is_embedded();
+    // Asking says the same warnings, beside the worker that they are about.
+    if is_asked { quietly(|| sidecar::check(&config)) } else { sidecar::check(&config) }?;
     if args.online {
         online(&config, context).await?;
     }
@@ -128,7 +130,7 @@ async fn online(config: &Config, context: &Context) -> Result<(), Failure> {
 async fn find(client: &Client, worker: &Worker, config: &Config, context: &Context) -> Result<Option<String>, Failure> {
     let label = worker.label();
     let unsuitable = |error: &dyn std::fmt::Display| Failure::of(ExitKind::Config, format!("worker {label}: {error}"));
-    let idle = idle_worker(client, worker, config).map_err(|error| unsuitable(&error))?;
+    let idle = quietly(|| idle_worker(client, worker, config)).map_err(|error| unsuitable(&error))?;
     match idle.check().await {
         Ok(()) => {
             idle.warnings().iter().for_each(|warning| context.say(&format!("worker {label}: {warning}")));
@@ -139,6 +141,11 @@ async fn find(client: &Client, worker: &Worker, config: &Config, context: &Conte
             None => Err(unsuitable(&error)),
         },
     }
+}
+
+/// Does something without logs.
+fn quietly<T>(check: impl FnOnce() -> T) -> T {
+    tracing::subscriber::with_default(tracing::subscriber::NoSubscriber::default(), check)
 }
 
 /// Collects missing queues and groups; any other error ends the check.

@@ -134,7 +134,8 @@ impl From<SidecarError> for Failure {
             SidecarError::Worker(name, error) => match error.client_error() {
                 Some(refused) => {
                     let failure = Self::from(refused.clone());
-                    Self::of(failure.kind(), format!("worker {name}: {failure}")).because(error)
+                    let text = format!("worker {name}: {failure}");
+                    failure.saying(text).because(error)
                 }
                 None => Self::of(ExitKind::Config, format!("worker {name}: {error}")),
             },

@@ -20,7 +20,8 @@ use dms_protocol::internal::secret_url::without_secrets;
 use dms_worker::{Dialect, client::Client};
 
 /// What a command that ends logs: a client that gives up says so, and the command's own error says the same.
-const QUIETLY: &str = "warn,dms_worker::client=off";
+/// That a client was asked for something unsafe or useless is said nowhere else.
+const QUIETLY: &str = "warn,dms_worker::client=off,dms_worker::client::builder=warn";
 
 /// The refusal of a project over ROMA Connect MQS.
 pub(crate) const NO_PROJECTS: &str = "ROMA Connect MQS has no projects: leave out the project id";
@@ -38,7 +39,7 @@ pub(crate) struct Chosen {
 pub(crate) struct Context {
     pub(crate) global: Global,
     colored: bool,
-    endpoint: OnceLock<String>,
+    service: OnceLock<(String, config::Dialect)>,
 }
 
 impl Context {
@@ -49,7 +50,7 @@ impl Context {
             Color::Always => anstream::ColorChoice::Always.write_global(),
             Color::Never => anstream::ColorChoice::Never.write_global(),
         }
-        Self { global, colored: terminal::has_colors(), endpoint: OnceLock::new() }
+        Self { global, colored: terminal::has_colors(), service: OnceLock::new() }
     }
 
     /// As [`say`](Self::say), behind a head of this program's own, which may have styles.
@@ -209,13 +210,13 @@ impl Context {
             return Err(Failure::of(ExitKind::Usage, NO_PROJECTS));
         }
         // Set once: a command makes one client.
-        let _ = self.endpoint.set(without_secrets(&connect::endpoint(&config)));
+        let _ = self.service.set((without_secrets(&connect::endpoint(&config)), config.dms.dialect));
         connect::to_service(&config).map_err(|error| Failure::of(ExitKind::Config, error.to_string()).because(error))
     }
 
     /// The address of the service that the command talked to, if it did.
     pub(crate) fn endpoint(&self) -> Option<&str> {
-        self.endpoint.get().map(String::as_str)
+        self.service.get().map(|(endpoint, _)| endpoint.as_str())
     }
 
     /// Prints a failure on standard error, in the format asked for, and gives its exit code.
@@ -230,11 +231,16 @@ impl Context {
     }
 
     fn report_text(&self, failure: &Failure) {
-        let hint = match (failure.kind(), self.endpoint()) {
-            (_, Some(endpoint)) if failure.is_foreign() => {
+        let hint = match (failure.kind(), self.service.get()) {
+            (_, Some((endpoint, config::Dialect::Dms))) if failure.is_foreign() => {
                 format!("; is {endpoint} the address of a DMS service, and not of its admin address or another server?")
             }
-            (ExitKind::Unavailable, Some(endpoint)) if !failure.is_about_tls() => {
+            (_, Some((endpoint, config::Dialect::Mqs))) if failure.is_foreign() => {
+                format!(
+                    "; is {endpoint} the address of ROMA Connect MQS, and not of a DMS service (--dialect dms) or another server?"
+                )
+            }
+            (ExitKind::Unavailable, Some((endpoint, _))) if !failure.is_about_tls() => {
                 format!("; is a service running at {endpoint}? (--endpoint names another)")
             }
             _ => String::new(),

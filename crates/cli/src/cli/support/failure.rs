@@ -83,6 +83,16 @@ impl Failure {
         self
     }
 
+    /// The same with another text.
+    pub(crate) fn saying(self, message: impl Into<String>) -> Self {
+        Self { message: message.into(), ..self }
+    }
+
+    /// The same as a failure of another kind.
+    pub(crate) fn into_kind(self, kind: ExitKind) -> Self {
+        Self { kind, ..self }
+    }
+
     /// The kind.
     pub(crate) fn kind(&self) -> ExitKind {
         self.kind

@@ -228,6 +228,17 @@ fn a_backlog_moves_from_and_to_mqs() {
     assert_eq!((&back["moved"], &back["refused"]), (&json!(3), &json!(1)), "{back}");
     let on = ["queue", "move", "returned", "returned", "--group", "mover", "--to-endpoint", &other.url];
     assert!(mqs.run(&on).ok().starts_with("3 moved"));
+    // A target of the other API needs an option of its own, which the refusal names, from either side.
+    mqs.run(&["send", "orders", "1"]).ok();
+    let wrong = ["queue", "move", "orders", "target", "--group", "wrong", "--to-endpoint", &url];
+    let from_mqs = mqs.run(&wrong).failed(1);
+    let wrong = ["queue", "move", "target", "orders", "--group", "back", "--to-endpoint", &mqs.url];
+    let from_dms = over_dms(&wrong).failed(1);
+    for (said, to) in [(from_mqs, &url), (from_dms, &mqs.url)] {
+        assert!(said.contains(&format!("if {to} has the other one, name it in a file with --to-config")), "{said}");
+    }
+    let other_api = mqs.program.run(&["--endpoint", &url, "-c", &mqs.config, "send", "orders", "1"]).failed(1);
+    assert!(other_api.contains("the address of ROMA Connect MQS, and not of a DMS service"), "{other_api}");
     assert_eq!(other.bodies("returned", "readers"), bodies(&[1, 0, 2]));
 }
 
@@ -243,6 +254,16 @@ fn what_the_key_may_do_is_asked_without_changing_anything() {
     assert!(checked.stderr.contains("is not there yet"), "{}", checked.stderr);
     checked.ok();
     let wrong = mqs.program.file("wrong.yaml", &worker.replace("sasl-password", "guessed"));
+    mqs.program.run(&["check", "--online", "-c", &wrong]).failed(77);
+    // What the worker would warn about is said once.
+    let hasty = worker.replace("on_reject: {park: parked}", "on_reject: fail, poll_wait: 1s");
+    let checked = mqs.program.run(&["check", "--online", "-c", &mqs.program.file("hasty.yaml", &hasty)]);
+    for warning in ["poll_wait is 1s", "on_reject fail: ROMA Connect MQS has no dead letters"] {
+        assert_eq!(checked.stderr.matches(warning).count(), 1, "{}", checked.stderr);
+    }
+    // Also where no worker and no publisher asks.
+    mqs.run(&["check", "--online"]).ok();
+    let wrong = mqs.program.file("wrong.yaml", &dms(&mqs.url).replace("sasl-password", "guessed"));
     mqs.program.run(&["check", "--online", "-c", &wrong]).failed(77);
     assert_eq!(mqs.bodies("orders", "billing"), [json!(null); 0]);
     assert!(mqs.server.pid() > 0);

@@ -230,3 +230,21 @@ fn the_certificate_for_the_other_servers_of_a_cluster_is_judged_as_they_will() {
         assert!(stderr.contains(key) && stderr.contains(part), "{advertise} {tls}: {stderr}");
     }
 }
+
+/// A command that accepts any certificate says so, as `run` does in its log; `--quiet` knows it already.
+#[test]
+fn a_command_that_checks_no_certificate_warns_about_it() {
+    let (program, pki) = (Program::new(), Pki::new());
+    let file = program.file("server.yaml", &format!("server: {{{}}}\n", section(&pki)));
+    let server = program.serve(&["-c", &file]);
+    let url = server.url("serving on ");
+    let file = program.file("client.yaml", &format!("dms: {{endpoint: '{url}', insecure_skip_verify: true}}\n"));
+    let warned = |args: &[&str]| {
+        let output = program.run(&[args, &["-c", &file]].concat());
+        assert_eq!(output.code, Some(0), "{}", output.stderr);
+        output.stderr.matches("anybody on the way to the service can read and forge messages").count()
+    };
+    assert_eq!(warned(&["queue", "list"]), 1);
+    assert_eq!(warned(&["check", "--online"]), 1);
+    assert_eq!(warned(&["-q", "queue", "list"]), 0);
+}

@@ -10,14 +10,20 @@ use crate::{
 use dms_protocol::queue::SourcePath;
 use dms_worker::{client::Client, internal::may_consume};
 
-/// A group whose acknowledgements ask about a topic that is only sent to.
+/// A group whose acknowledgements ask about a topic that is only sent to; also a topic where the configuration names none.
 const NO_GROUP: &str = "dms-worker-check";
 
 /// Asks about every topic that the configuration names.
 pub(super) async fn online(config: &Config, context: &Context) -> Result<(), Failure> {
     let client = connect::to_service(config)?;
     let mut mistakes = Vec::new();
+    if !config.has_work() {
+        // About any topic, to learn whether the service knows the key.
+        ask(&client, NO_GROUP, NO_GROUP).await?;
+    }
     for worker in &config.workers {
+        // Says what the worker would warn about. Nothing is looked up.
+        super::find(&client, worker, config, context).await?;
         let (label, topic) = (worker.label(), &worker.queue);
         match ask(&client, topic, &worker.group).await? {
             Answer::Permitted => {}

@@ -373,6 +373,6 @@ impl From<RedriveError> for Failure {
         let failure = Self::from(error.source);
         let RedriveReport { redriven, doubled, .. } = error.report;
         let text = format!("{failure}; {redriven} messages were redriven before, {doubled} may be there twice");
-        Self::of(failure.kind(), text)
+        failure.saying(text)
     }
 }

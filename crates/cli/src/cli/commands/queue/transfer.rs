@@ -27,6 +27,7 @@ use crate::{
 };
 use dms_protocol::{
     auth::canonical::hex,
+    internal::secret_url::without_secrets,
     queue::{ConsumerGroup, Queue, SourcePath},
 };
 use dms_worker::{
@@ -123,7 +124,8 @@ pub(super) async fn run_move(args: &MoveArgs, context: &Context) -> Result<(), F
     };
     let target = args.transfer.target(&client, &source, context).await?;
     let path = SourcePath::messages(source.id.clone(), group.id);
-    let (report, _) = args.transfer.send(&client, path, &target, Mode::Move, context).await?;
+    let sent = args.transfer.send(&client, path, &target, Mode::Move, context).await;
+    let (report, _) = sent.map_err(|failure| args.transfer.about_target(failure))?;
     print("moved", &report, args.transfer.dry_run, context)
 }
 
@@ -216,7 +218,8 @@ async fn own_group(
     }
     client.create_groups(&source.id, &[&name]).await.map_err(|error| {
         let failure = Failure::from(error);
-        Failure::of(failure.kind(), format!("a copy needs a separate group in queue {}: {failure}", source.name))
+        let text = format!("a copy needs a separate group in queue {}: {failure}", source.name);
+        failure.saying(text)
     })?;
     let group = client.find_group(&source.id, &name).await?;
     if group.available_messages == 0 && group.produced_messages > 0 {
@@ -250,8 +253,22 @@ impl Transfer {
         let context = Context::new(global);
         let to = if self.to_config.is_some() { context.client_of_file() } else { context.client() }?;
         let endpoint = context.endpoint().unwrap_or_default().to_owned();
-        let queue = other(to.find_queue(&self.target).await?, &endpoint)?;
+        let found = to.find_queue(&self.target).await.map_err(|error| self.about_target(error.into()))?;
+        let queue = other(found, &endpoint)?;
         Ok(Target { client: to, endpoint, queue })
+    }
+
+    /// Adds that a target of another API needs another option, if the target may be one.
+    fn about_target(&self, failure: Failure) -> Failure {
+        let Some(to) = self.to_endpoint.as_ref().filter(|_| self.to_config.is_none() && failure.is_foreign()) else {
+            return failure;
+        };
+        let to = without_secrets(to);
+        let text = format!(
+            "{failure}; --to-endpoint is for a service with the API of the source: if {to} has the other one, name it in a file with \
+             --to-config"
+        );
+        Failure::of(failure.kind(), text)
     }
 
     /// Sends the messages. Returns the report, and whether the work was finished and not interrupted.

@@ -303,7 +303,7 @@ impl UnsentLines {
         if let Some(kept) = &self.kept {
             text.push_str(&format!("; see {}", kept.display()));
         }
-        Failure::of(failure.kind(), text)
+        failure.saying(text)
     }
 }
 
@@ -314,7 +314,8 @@ fn failure(number: u64, error: SendError) -> Failure {
         other => Failure::new(other.to_string()),
     };
     let kind = if outage && failure.kind() == ExitKind::Failed { ExitKind::Outage } else { failure.kind() };
-    Failure::of(kind, format!("line {number}: {failure}"))
+    let text = format!("line {number}: {failure}");
+    failure.into_kind(kind).saying(text)
 }
 
 /// Whether what befell one line would befall every other: the service is gone, in trouble, or refuses the caller or the
