@@ -23,6 +23,7 @@ import sys
 import tempfile
 import threading
 import time
+import urllib.error
 import urllib.request
 
 from selenium import webdriver
@@ -129,6 +130,22 @@ server:
             left -= len(batch)
 
 
+# What looks wrong: a button in two lines, a button for copying over the text, a page that is not in view in the row of pages.
+BROKEN = """
+const lines = (node) => { const range = document.createRange(); range.selectNodeContents(node); return [...range.getClientRects()].filter((one) => one.width > 1); };
+const found = [...document.querySelectorAll("button, .button")].filter((one) => new Set(lines(one).map((line) => Math.round(line.top / 8))).size > 1)
+  .map((one) => `in two lines: ${one.textContent}`);
+for (const copy of document.querySelectorAll(".code .copy:not([hidden])")) {
+  const over = copy.getBoundingClientRect();
+  if (lines(copy.parentElement.querySelector("pre")).some((line) => line.right > over.left + 1 && line.left < over.right && line.bottom > over.top + 1 && line.top < over.bottom - 1))
+    found.push(`text under ${copy.dataset.copy}`);
+}
+const here = document.querySelector("nav.main [aria-current]")?.getBoundingClientRect();
+if (here && (here.left < 0 || here.right > innerWidth)) found.push("the page is not in view in the row of pages");
+return found;
+"""
+
+
 class Browser:
     """One browser window, and the checks that hold for every page."""
 
@@ -162,6 +179,8 @@ class Browser:
         complaints = [entry["message"] for entry in self.driver.get_log("browser") if "favicon" not in entry["message"]]
         complaints = [entry for entry in complaints if "status of 4" not in entry and "ERR_" not in entry and "[DOM]" not in entry]
         assert not complaints, complaints
+        broken = self.driver.execute_script(BROKEN)
+        assert not broken, (self.driver.current_url, broken)
         wide = self.driver.execute_script("return document.documentElement.scrollWidth - window.innerWidth")
         assert wide <= 0, f"{self.driver.current_url} is {wide} pixels wider than the window"
         if self.axe:
@@ -328,6 +347,8 @@ def test_messages(server, browser):
     browser.click(".messages tbody a")
     browser.until("the message is shown", lambda: browser.all(".place"))
     assert f'"id": {BIG}' in browser.text() and '"price": 1.1' in browser.text(), browser.text()
+    first = "return getComputedStyle(document.querySelector('.place .facts dt'), '::first-letter').textTransform"
+    assert browser.driver.execute_script(first) == "none", "the name of an attribute has other letters than it has"
     browser.check()
     browser.shoot("message")
     for row in range(5):
@@ -685,6 +706,12 @@ admin: {{listen: "127.0.0.1:0"}}
             browser.until("three charts are drawn", lambda: len(browser.all(".uplot canvas")) == 3)
             rows = len(browser.all("[data-left]"))
             assert rows == 4, browser.text()
+            browser.click("a[href*='range=3h']")
+            browser.until("another range of the charts", lambda: "range=3h" in browser.driver.current_url)
+            browser.click("#again a[href*='window=1h']")
+            browser.until("both choices stay", lambda: "range=3h" in browser.driver.current_url and "window=1h" in browser.driver.current_url)
+            assert [link.text for link in browser.all(".ranges [aria-current=true]")] == ["3 h", "1 h"], browser.text()
+            browser.open("/workers/slow")
             left = browser.text("[data-left]")
             browser.until("the time runs down", lambda: browser.text("[data-left]") != left)
             browser.check()
@@ -871,11 +898,63 @@ admin: {listen: "127.0.0.1:0", dashboard: {actions: true}}
         reader.wait(5)
 
 
+def test_a_slowed_down_key_is_freed(server, browser):
+    """Wrong signatures lock a key for its peer; the access page shows that, and lifts it."""
+    config = server.directory / "keys.yaml"
+    config.write_text(f"""
+server:
+  listen: 127.0.0.1:0
+  admin: {{listen: "127.0.0.1:0", token: "{TOKEN}"}}
+  project_id: shop
+  auth: {{access_keys: [{{access_key: AK-SHOP, secret_key: "{'s' * 40}"}}]}}
+""")
+    keyed = Server.__new__(Server)
+    keyed.binary, keyed.directory, keyed.config = server.binary, server.directory, config
+    keyed.start()
+
+    def wrongly_signed():
+        """The error code for a request of the key with another signature."""
+        request = urllib.request.Request(f"{keyed.api}/v2/shop/queues")
+        request.add_header("X-Sdk-Date", time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()))
+        request.add_header("Authorization", f"SDK-HMAC-SHA256 Access=AK-SHOP, SignedHeaders=host;x-sdk-date, Signature={'0' * 64}")
+        try:
+            urllib.request.urlopen(request, timeout=30)
+        except urllib.error.HTTPError as error:
+            return json.loads(error.read())["error_msg"]
+
+    own, browser.server = browser.server, keyed
+    try:
+        browser.driver.delete_all_cookies()
+        browser.log_in(TOKEN)
+        browser.open("/access")
+        assert "Nobody is slowed down now" in browser.text(), browser.text()
+        said = [wrongly_signed() for _ in range(7)]
+        assert said[0] != said[6], said
+        for width in (390, 1280):
+            browser.size(width, 860)
+            browser.open("/access")
+        lift = "form[action$='/access/unlock'] button"
+        row = browser.text("tbody tr:has(form)")
+        assert "AK-SHOP" in row and "127.0.0.1" in row, row
+        browser.shoot("access-slowed")
+        with browser.leaving():
+            browser.click(lift)
+        assert "Nobody is slowed down now" in browser.text() and not browser.all(lift), browser.text()
+        browser.check()
+        assert wrongly_signed() == said[0], "the key is still locked"
+        browser.open("/activity")
+        assert "key AK-SHOP from 127.0.0.1" in browser.text(), browser.text()
+    finally:
+        browser.server = own
+        keyed.stop()
+
+
 TESTS = [
     test_login_and_live_numbers, test_charts, test_messages, test_redrive_is_cancelled_and_resumed, test_discard_is_undone, test_a_dead_letter_is_edited,
     test_send, test_search_over_all_queues, test_tags, test_schedules,
     test_queues_are_created_and_deleted, test_keyboard, test_every_page_in_every_language_theme_and_width,
     test_the_read_token_sees_no_bodies_and_no_buttons, test_without_javascript, test_in_flight_with_deadlines, test_worker_pages, test_cluster, test_a_link_logs_in_once,
+    test_a_slowed_down_key_is_freed,
 ]
 
 

@@ -73,7 +73,32 @@ pub struct StateForGroup {
     /// The time until the lease ends, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub left_ms: Option<u64>,
+    /// When the lease began, in Unix milliseconds. `None` if it began on another server of the cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leased_since: Option<i64>,
+    /// How often consumers got the message, the lease of now included. Deliveries that counted no failure are known since the server
+    /// started.
+    #[serde(default)]
+    pub handed_out: u32,
+    /// The last leases that did not settle the message, in order: at most 10, since the server started.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub attempts: Vec<Attempt>,
+    /// Why and when it failed last, if it did since the server started: the same members as those of a dead letter.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<DeadLetterInfo>,
     /// Why and when it became a dead letter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dead_letter: Option<DeadLetterInfo>,
+}
+
+/// One lease of a message that ended without settling it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// When the lease began, in Unix milliseconds. `None` if it began on another server of the cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub began: Option<i64>,
+    /// When it ended, in Unix milliseconds.
+    pub ended: i64,
+    /// `failed`, `lease_expired`, `batch_failed`, or `released` if no failure was counted.
+    pub end: String,
 }

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::broker::{FailureCause, MessageOrigin};
+use crate::broker::{Attempt, FailureCause, MessageOrigin};
 use dms_protocol::{
     message::DeadLetterInfo,
     queue::{GroupId, ProjectId, QueueId},
@@ -82,13 +82,21 @@ pub struct GroupStanding {
     pub standing: Standing,
     /// The number of failures so far.
     pub failures: u32,
-    /// When it failed first, in Unix milliseconds. `None` if it has not failed, or is not known: the server keeps it in memory, and
-    /// only for queues with dead letters.
+    /// When it failed first, in Unix milliseconds. `None` if it has not failed, or is not known: the server keeps it in memory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first_failure_ms: Option<i64>,
     /// The last failure, as far as its consumer reported it. It is kept as long as `first_failure_ms`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_failure: Option<Arc<FailureCause>>,
+    /// When the lease of now began, in Unix milliseconds. `None` if it is not leased, or the lease began on another server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leased_since_ms: Option<i64>,
+    /// How often consumers got it, the lease of now included. Deliveries that counted no failure are known since the server started.
+    #[serde(default)]
+    pub handed_out: u32,
+    /// The last leases that did not settle it, in order: at most 10, since the server started.
+    #[serde(default)]
+    pub attempts: Vec<Attempt>,
 }
 
 /// The state of a message for one group.

@@ -42,8 +42,8 @@ pub use self::{
 pub use crate::{
     histogram::Histogram,
     store::{
-        FailureCause, KeyHash, LastTick, MessageOrigin, MissedTicks, QueueChange, RetentionChange, RetentionPolicy,
-        ScheduleSource,
+        Attempt, AttemptEnd, FailureCause, KeyHash, LastTick, MessageOrigin, MissedTicks, QueueChange, RetentionChange,
+        RetentionPolicy, ScheduleSource,
     },
 };
 pub use dms_protocol::queue::Stream;

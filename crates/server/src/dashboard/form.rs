@@ -7,7 +7,7 @@ use axum::{
     extract::FromRequestParts,
 };
 use http::request::Parts;
-use percent_encoding::percent_decode;
+use percent_encoding::{NON_ALPHANUMERIC, percent_decode, utf8_percent_encode};
 use tokio::time::timeout;
 
 /// How long a form may take to arrive.
@@ -56,6 +56,16 @@ impl Form {
         self.0.iter().filter(move |(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
+    /// The query string of a link to the same page with another value of one field, such as `?range=3h`. The other fields are kept,
+    /// except for the notice about an action, which the page has shown.
+    pub fn with(&self, name: &str, value: &str) -> String {
+        let kept = self.0.iter().filter(|(key, _)| key != name && key != "notice");
+        let fields = kept.map(|(key, value)| (key.as_str(), value.as_str())).chain([(name, value)]);
+        let encode = |text| utf8_percent_encode(text, NON_ALPHANUMERIC);
+        let pairs: Vec<_> = fields.map(|(name, value)| format!("{}={}", encode(name), encode(value))).collect();
+        format!("?{}", pairs.join("&"))
+    }
+
     /// A number in the field of this name.
     pub fn number(&self, name: &str) -> Option<u64> {
         self.filled(name)?.parse().ok()
@@ -88,5 +98,12 @@ mod tests {
         assert_eq!((form.first("b"), form.first("c"), form.filled("c")), (Some("你%"), Some(""), None));
         assert_eq!(form.first("d"), Some("\u{fffd}%zz"));
         assert_eq!((form.number("n"), form.number("b")), (Some(u64::MAX), None));
+    }
+
+    #[test]
+    fn a_link_changes_one_field_and_keeps_the_others() {
+        let form = Form::parse(b"range=3h&window=1h&text=a%26b&notice=done");
+        assert_eq!(form.with("window", "10m"), "?range=3h&text=a%26b&window=10m");
+        assert_eq!(Form::default().with("range", "24h"), "?range=24h");
     }
 }

@@ -7,7 +7,8 @@ use serde::Serialize;
 use crate::{
     auth::rights::Right,
     broker::{
-        BrokerError, FoundIn, FoundMessage, FoundPlace, GroupPath, GroupStanding, MessageOrigin, Standing, Stream,
+        self, AttemptEnd, BrokerError, FoundIn, FoundMessage, FoundPlace, GroupPath, GroupStanding, MessageOrigin,
+        Standing, Stream,
     },
     clock::millis,
     handlers::request::ApiRequest,
@@ -15,7 +16,8 @@ use crate::{
 };
 use dms_protocol::{
     internal::json::quoted,
-    message_places::{MessagePlace, MessagePlaces, PlaceKind, StateForGroup},
+    message::DeadLetterInfo,
+    message_places::{Attempt, MessagePlace, MessagePlaces, PlaceKind, StateForGroup},
     queue::{GroupId, Queue},
 };
 
@@ -253,11 +255,15 @@ fn place(found: FoundPlace) -> Option<MessagePlace> {
             Standing::Damaged => ("damaged", None),
         };
         StateForGroup {
+            failure: last_failure(&group),
             group_id: group.group.to_string(),
             group: group.name,
             state: state.to_owned(),
             failures: group.failures,
             left_ms: left.map(millis),
+            leased_since: group.leased_since_ms,
+            handed_out: group.handed_out,
+            attempts: group.attempts.iter().map(attempt).collect(),
             dead_letter: died.cloned(),
         }
     };
@@ -274,4 +280,25 @@ fn place(found: FoundPlace) -> Option<MessagePlace> {
         groups: found.groups.into_iter().map(group).collect(),
         message: serde_json::from_slice(&found.json).ok()?,
     })
+}
+
+fn attempt(attempt: &broker::Attempt) -> Attempt {
+    Attempt { began: attempt.began_ms, ended: attempt.ended_ms, end: attempt.end.as_str().to_owned() }
+}
+
+/// Why and when a message that is not settled failed last.
+fn last_failure(group: &GroupStanding) -> Option<DeadLetterInfo> {
+    let ended = group.attempts.iter().rev().find(|attempt| attempt.end != AttemptEnd::Released);
+    let last = group.last_failure.as_deref();
+    // A consumer reports a reason only for a failure: after a lease that expired its reason is that of an earlier failure.
+    let end = ended.map(|attempt| attempt.end);
+    let reported = last.filter(|_| end.is_none_or(|end| end == AttemptEnd::Failed));
+    let reason = reported.and_then(|cause| cause.reason.as_deref()).or(end.map(AttemptEnd::as_str))?;
+    let mut info = DeadLetterInfo::new(reason);
+    info.error = last.and_then(|cause| cause.error.clone());
+    info.worker = last.and_then(|cause| cause.worker.clone());
+    info.attempts = group.failures;
+    info.first_failure_ms = group.first_failure_ms;
+    info.last_failure_ms = reported.and_then(|cause| cause.last_failure_ms).or(ended.map(|attempt| attempt.ended_ms));
+    Some(info)
 }

@@ -64,7 +64,7 @@ pub(crate) use self::{
     ids::{CursorId, StreamId},
     origin::FirstPlace,
     read::{Damaged, ReadBatch, ReadLimit, up_to_time},
-    record::{FailureHistory, GroupRow, QueueRow, Record, Settlement, StoredMessage},
+    record::{Attempts, FailureHistory, GroupRow, QueueRow, Record, Settlement, StoredMessage},
     schedule::{ScheduleProgress, ScheduleRow},
     sent_keys::{SentKey, SentKeys},
     snapshot::{
@@ -76,7 +76,7 @@ pub use self::{
     origin::MessageOrigin,
     schedule::{LastTick, MissedTicks, ScheduleSource},
     sent_keys::KeyHash,
-    settings::{FailureCause, QueueChange, RetentionChange, RetentionPolicy},
+    settings::{Attempt, AttemptEnd, FailureCause, QueueChange, RetentionChange, RetentionPolicy},
 };
 
 /// Keeps records and finds messages.

@@ -10,7 +10,7 @@ use crate::store::{
     origin::MessageOrigin,
     schedule::{ScheduleProgress, ScheduleRow},
     sent_keys::SentKeys,
-    settings::{FailureCause, RetentionPolicy},
+    settings::{Attempt, FailureCause, RetentionPolicy},
 };
 use dms_protocol::{
     message::DeadLetterInfo,
@@ -145,6 +145,30 @@ pub(crate) struct FailureHistory {
     pub(crate) first_failure_ms: Option<i64>,
     /// The last cause that a consumer reported.
     pub(crate) last: Option<Arc<FailureCause>>,
+    /// The leases that did not settle the message, also those that counted no failure. Behind a pointer, because every leased message
+    /// has room for it and few have any.
+    pub(crate) attempts: Option<Arc<Attempts>>,
+}
+
+/// The leases that did not settle a message.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Attempts {
+    /// How many there were, as far as this process knows.
+    pub(crate) count: u32,
+    /// The last ones in order.
+    pub(crate) recent: Vec<Attempt>,
+}
+
+impl Attempts {
+    /// The maximum number of attempts that are kept with their times.
+    const MAX_RECENT: usize = 10;
+
+    /// The attempts after one more.
+    pub(crate) fn and(before: Option<&Self>, attempt: Attempt) -> Self {
+        let (count, recent) = before.map_or((0, &[][..]), |before| (before.count, &before.recent[..]));
+        let kept = &recent[recent.len().saturating_sub(Self::MAX_RECENT - 1)..];
+        Self { count: count.saturating_add(1), recent: [kept, &[attempt]].concat() }
+    }
 }
 
 /// One change of what a store holds. The records of a commit are applied in order, all or none.

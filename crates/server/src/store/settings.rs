@@ -74,3 +74,41 @@ pub struct FailureCause {
     /// When it failed last, in milliseconds since the Unix epoch.
     pub last_failure_ms: Option<i64>,
 }
+
+/// One lease of a message that ended without settling it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// When the lease began, in milliseconds since the Unix epoch. `None` if it began on another server of the cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub began_ms: Option<i64>,
+    /// When it ended.
+    pub ended_ms: i64,
+    /// How it ended.
+    pub end: AttemptEnd,
+}
+
+/// How a lease ended for a message that it did not settle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AttemptEnd {
+    /// The consumer reported a failure.
+    Failed,
+    /// Nobody acknowledged the message in time.
+    LeaseExpired,
+    /// An earlier message of the batch failed, and that counts (`failure_counting: batch`).
+    BatchFailed,
+    /// It was handed back, or an earlier message of the batch failed. No failure was counted.
+    Released,
+}
+
+impl AttemptEnd {
+    /// `failed`, `lease_expired`, `batch_failed` or `released`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Failed => "failed",
+            Self::LeaseExpired => "lease_expired",
+            Self::BatchFailed => "batch_failed",
+            Self::Released => "released",
+        }
+    }
+}

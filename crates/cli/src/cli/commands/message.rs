@@ -1,5 +1,7 @@
 //! `message`: one message by its id.
 
+use std::time::Duration;
+
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use serde_json::json;
@@ -13,7 +15,7 @@ use crate::cli::support::{
 use dms_protocol::{
     internal::{text::brief, visible::visible},
     message::MessageId,
-    message_places::{MessagePlace, StateForGroup},
+    message_places::{MessagePlace, MessagePlaces, StateForGroup},
     queue::{GroupId, QueueId},
 };
 use dms_worker::client::{Client, Resolved};
@@ -27,7 +29,7 @@ pub(crate) struct MessageArgs {
 
 #[derive(Debug, Subcommand)]
 enum MessageCommand {
-    /// Show where a message is: its state for each group, attempts, lease and reason
+    /// Show where a message is: its state for each group, when it was leased, why it failed
     #[command(after_help = "Examples:\n  dms-worker message show m_RjkDiiQaIPJBFSAAAAAAAR\n  \
                             dms-worker -o json message show m_RjkDiiQaIPJBFSAAAAAAAR | jq .places[].message")]
     Show {
@@ -122,15 +124,50 @@ async fn show(client: &Client, id: &str, context: &Context) -> Result<(), Failur
         }
         place.groups.iter().for_each(|group| table.row(cells(place, Some(group))));
     }
-    Ok(context.printer().print(&table.to_string(), &found)?)
+    let mut text = table.to_string();
+    if let Some(attempts) = attempts(&found) {
+        text.push_str(&format!("\n{attempts}"));
+    }
+    Ok(context.printer().print(&text, &found)?)
+}
+
+/// The leases of the message that the server remembers, those of now included.
+fn attempts(found: &MessagePlaces) -> Option<Table> {
+    let mut table = Table::new(&["GROUP", "ATTEMPT", "LEASED", "LASTED", "END"]);
+    let groups: Vec<_> = found.places.iter().flat_map(|place| &place.groups).collect();
+    let is_remembered = |group: &&StateForGroup| !group.attempts.is_empty() || group.leased_since.is_some();
+    for group in groups.iter().copied().filter(is_remembered) {
+        let is_leased = u32::from(group.left_ms.is_some());
+        let remembered = u32::try_from(group.attempts.len()).unwrap_or(u32::MAX).saturating_add(is_leased);
+        let mut number = group.handed_out.saturating_sub(remembered);
+        let mut row = |began: Option<i64>, ended: Option<i64>, end: String| {
+            number += 1;
+            let lasted = began.zip(ended).and_then(|(began, ended)| u64::try_from(ended.saturating_sub(began)).ok());
+            let lasted = lasted.map(Duration::from_millis);
+            table.row([group.group.clone(), number.to_string(), time(began), or(lasted.map(brief)), end]);
+        };
+        group.attempts.iter().for_each(|attempt| row(attempt.began, Some(attempt.ended), attempt.end.clone()));
+        if let Some(left) = group.left_ms {
+            // How long it has lasted is not computed, because the clock of the server may be another one.
+            row(group.leased_since, None, format!("leased for another {}", brief(Duration::from_millis(left))));
+        }
+    }
+    groups.iter().any(is_remembered).then_some(table)
+}
+
+fn or(text: Option<impl ToString>) -> String {
+    text.map_or_else(|| "-".to_owned(), |text| text.to_string())
+}
+
+fn time(unix_ms: Option<i64>) -> String {
+    or(unix_ms.and_then(|unix_ms| Timestamp::from_millisecond(unix_ms).ok()))
 }
 
 fn cells(place: &MessagePlace, group: Option<&StateForGroup>) -> [String; 10] {
-    let or = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
-    let since = Timestamp::from_millisecond(place.entered).ok().map(|time| time.to_string());
     let died = group.and_then(|group| group.dead_letter.as_ref());
+    let failed = died.or(group.and_then(|group| group.failure.as_ref()));
     let state = group.map(|group| match group.left_ms {
-        Some(left) => format!("{} for {}", group.state, brief(std::time::Duration::from_millis(left))),
+        Some(left) => format!("{} for {}", group.state, brief(Duration::from_millis(left))),
         None => group.state.clone(),
     });
     let failures = group.map(|group| died.map_or(group.failures, |died| died.attempts).to_string());
@@ -138,13 +175,13 @@ fn cells(place: &MessagePlace, group: Option<&StateForGroup>) -> [String; 10] {
         place.queue.clone(),
         place.place.as_str().to_owned(),
         place.sequence.to_string(),
-        or(since),
+        time(Some(place.entered)),
         or(group.map(|group| group.group.clone())),
         or(state),
         or(failures),
-        or(died.map(|died| died.reason.clone())),
-        or(died.and_then(|died| died.error.clone())),
-        or(died.and_then(|died| died.worker.clone())),
+        or(failed.map(|failed| &failed.reason)),
+        or(failed.and_then(|failed| failed.error.as_ref())),
+        or(failed.and_then(|failed| failed.worker.as_ref())),
     ]
 }
 

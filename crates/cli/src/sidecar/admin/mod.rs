@@ -19,6 +19,8 @@ use http::{HeaderMap, StatusCode};
 use prometheus_client::registry::Registry;
 
 use self::state::AdminState;
+#[cfg(feature = "dashboard")]
+pub(in crate::sidecar) use self::status::Trouble;
 use dms_server::internal::{bearer, exposition, host_check};
 
 /// The routes, without the dashboard.

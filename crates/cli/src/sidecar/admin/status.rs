@@ -1,6 +1,7 @@
 //! Readiness, status and backlog of the workers.
 
 use std::{
+    fmt,
     sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
@@ -19,38 +20,65 @@ use crate::sidecar::{
 };
 use dms_worker::{client::Error, worker::Status};
 
+/// Why a worker is not ready.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::sidecar) enum Trouble {
+    /// The service refuses its credentials, for this reason.
+    Refused(String),
+    /// It cannot continue, for this reason.
+    Failed(String),
+    Stopping,
+    /// The application cannot be reached, for this reason if it is known.
+    AppDown(Option<String>),
+    /// The service has not answered since the start.
+    NoAnswerYet,
+    /// The service has not answered for this time.
+    NoAnswer(Duration),
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused(refusal) => write!(f, "the service refuses the key or the user: {refusal}"),
+            Self::Failed(failure) => f.write_str(failure),
+            Self::Stopping => f.write_str("stopping"),
+            Self::AppDown(None) => f.write_str("the application cannot be reached"),
+            Self::AppDown(Some(outage)) => write!(f, "the application cannot be reached: {outage}"),
+            Self::NoAnswerYet => f.write_str("the service has not answered yet"),
+            Self::NoAnswer(age) => write!(f, "the service has not answered for {} s", age.as_secs()),
+        }
+    }
+}
+
 impl RunningWorker {
     fn is_app_down(&self) -> bool {
         self.app.is_some() && self.throttle.is_app_down()
     }
 
     /// Why the worker is not ready; `None` when it is.
-    pub(in crate::sidecar) fn trouble(&self) -> Option<String> {
+    pub(in crate::sidecar) fn trouble(&self) -> Option<Trouble> {
         // It drains because a reload replaced or removed it.
         if self.retiring.load(Relaxed) {
             return None;
         }
         let status = self.throttle.worker().status();
         if let Some(refusal) = self.throttle.worker().refusal().filter(|_| !status.stopping) {
-            return Some(format!("the service refuses the key or the user: {refusal}"));
+            return Some(Trouble::Refused(refusal));
         }
         if let Some(failure) = self.throttle.worker().failure().filter(|_| !status.stopping) {
-            return Some(failure);
+            return Some(Trouble::Failed(failure));
         }
         match status.last_poll_age {
-            _ if status.stopping => Some("stopping".to_owned()),
+            _ if status.stopping => Some(Trouble::Stopping),
             _ if self.is_app_down() => {
                 let outage = self.app.as_ref().and_then(|app| app.outage());
-                let why = outage.map_or_else(String::new, |outage| format!(": {outage}"));
-                Some(format!("the application cannot be reached{why}"))
+                Some(Trouble::AppDown(outage.map(|outage| outage.to_string())))
             }
             _ if status.paused => None,
             // It waits for messages in flight.
             Some(_) if !status.polling => None,
-            None => Some("the service has not answered yet".to_owned()),
-            Some(age) if age > self.stale_after => {
-                Some(format!("the service has not answered for {} s", age.as_secs()))
-            }
+            None => Some(Trouble::NoAnswerYet),
+            Some(age) if age > self.stale_after => Some(Trouble::NoAnswer(age)),
             Some(_) => None,
         }
     }
@@ -65,7 +93,8 @@ pub(super) async fn ready(State(admin): State<Arc<AdminState>>) -> Response {
         if trouble.is_some() {
             status = StatusCode::SERVICE_UNAVAILABLE;
         }
-        text.push_str(&format!("{}: {}\n", worker.name, trouble.as_deref().unwrap_or("ok")));
+        let state = trouble.map_or_else(|| "ok".to_owned(), |trouble| trouble.to_string());
+        text.push_str(&format!("{}: {state}\n", worker.name));
     }
     (status, text).into_response()
 }
@@ -122,7 +151,7 @@ fn worker(watch: &RunningWorker) -> Value {
             () => state(&status),
         },
         "ready": watch.trouble().is_none(),
-        "trouble": watch.trouble(),
+        "trouble": watch.trouble().map(|trouble| trouble.to_string()),
         "failure": handle.failure(),
         "in_flight": watch.recorder.running(),
         "concurrency": status.concurrency,

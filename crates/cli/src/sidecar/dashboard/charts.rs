@@ -16,12 +16,11 @@ use dms_server::internal::dashboard::{Form, Range, Ui, charts};
 /// The charts of a worker.
 pub(super) fn of_worker(ui: &Ui<'_>, pages: &Pages, watch: &RunningWorker, query: &Form) -> Markup {
     let t = ui.t;
-    let range = query.first("range").and_then(Range::parse).unwrap_or_default();
     let data = format!("{}/history", page_of(watch));
     charts(
         ui,
         &data,
-        range,
+        query,
         Some(pages.charts.began_ms),
         &[
             (t.in_flight_now, &[("running", t.in_flight), ("limit", t.concurrency)]),

@@ -28,7 +28,7 @@ impl PublishedRates {
                     .producers
                     .reports()
                     .into_iter()
-                    .map(move |(queue, report)| ((address.clone(), queue), report.sent))
+                    .map(move |(queue, _, report)| ((address.clone(), queue), report.sent))
             })
             .collect();
         samples.retain(|key, _| now.contains_key(key));

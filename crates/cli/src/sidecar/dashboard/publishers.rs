@@ -41,9 +41,9 @@ fn section(ui: &Ui<'_>, pages: &Pages, publisher: &RunningPublisher) -> Markup {
                     th.num scope="col" { (t.published_duplicates) } th.num scope="col" { (t.published_failed) } th.num scope="col" { (t.published_unsure) }
                     th.num scope="col" { (t.published_requests) }
                 } }
-                tbody { @for (queue, report) in &reports { tr {
+                tbody { @for (queue, name, report) in &reports { tr {
                     @let ProducerReport { sent, duplicates, failed, unsure, requests, .. } = report;
-                    th scope="row" data-label=(t.queue) { code { (queue.as_str()) } }
+                    th scope="row" data-label=(t.queue) { code { (foreign(name)) } }
                     td.num data-label=(t.rates) { (rate(pages.charts.published.rate(&address, queue))) "/s" }
                     @for (name, value) in [
                         (t.published_sent, sent), (t.published_duplicates, duplicates), (t.published_failed, failed),

@@ -20,7 +20,7 @@ pub(super) fn redelivered(ui: &Ui<'_>, watch: &RunningWorker, query: &Form) -> M
     html! {
         nav.ranges #again aria-label=(t.why_again) {
             @for (other, name) in TimeWindow::ALL.into_iter().zip([t.ten_minutes, t.one_hour, t.since_start]) {
-                a href=(format!("?window={}#again", other.as_str())) aria-current=[(other == window).then_some("true")] { (name) }
+                a href=(format!("{}#again", query.with("window", other.as_str()))) aria-current=[(other == window).then_some("true")] { (name) }
             }
         }
         @if rows.is_empty() { p.muted { (t.no_redeliveries) } } @else {

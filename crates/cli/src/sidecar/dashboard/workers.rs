@@ -8,6 +8,7 @@ use axum::{
 use maud::{Markup, html};
 
 use crate::sidecar::{
+    admin::Trouble,
     dashboard::{
         charts,
         in_flight::in_flight,
@@ -17,7 +18,7 @@ use crate::sidecar::{
     },
     running::parts::RunningWorker,
 };
-use dms_server::internal::dashboard::{Form, Live, Ui, Visitor, fill, foreign, notice, number, time};
+use dms_server::internal::dashboard::{Form, Live, Texts, Ui, Visitor, fill, foreign, notice, number, span, time};
 use dms_worker::worker::Status;
 
 /// `GET /ui/`.
@@ -65,9 +66,22 @@ fn troubles(ui: &Ui<'_>, pages: &Pages) -> Markup {
     html! {
         @if troubles.is_empty() { p.alert.good { (ui.t.workers_are_well) } } @else {
             ul.findings { @for (watch, trouble) in troubles {
-                li.alert.bad { strong { a href=(ui.url(&page_of(watch))) { (watch.name) } } " " (foreign(&trouble)) }
+                li.alert.bad { strong { a href=(ui.url(&page_of(watch))) { (watch.name) } } " " (foreign(&told(&trouble, ui.t))) }
             } }
         }
+    }
+}
+
+/// A trouble in the language of the visitor. Errors of the service and of the application stay as they were told.
+fn told(trouble: &Trouble, t: &Texts) -> String {
+    match trouble {
+        Trouble::Refused(refusal) => format!("{}: {refusal}", t.trouble_refused),
+        Trouble::Failed(failure) => failure.clone(),
+        Trouble::Stopping => t.trouble_stopping.to_owned(),
+        Trouble::AppDown(None) => t.trouble_app_down.to_owned(),
+        Trouble::AppDown(Some(outage)) => format!("{}: {outage}", t.trouble_app_down),
+        Trouble::NoAnswerYet => t.trouble_no_answer_yet.to_owned(),
+        Trouble::NoAnswer(age) => fill(t.trouble_no_answer, &[&span(*age, t)]),
     }
 }
 
@@ -113,7 +127,7 @@ pub(super) async fn show(
     let body = html! {
         div.head { h1 { (watch.name) small.muted { " " (handle.queue()) " / " (handle.group()) } } (ui.freshness("")) }
         (notice(&ui, &query))
-        @if let Some(trouble) = watch.trouble() { p.alert.bad { (foreign(&trouble)) } }
+        @if let Some(trouble) = watch.trouble() { p.alert.bad { (foreign(&told(&trouble, t))) } }
         @for warning in handle.warnings() { p.alert.warn { (foreign(&warning)) } }
         (isolation(&ui, &handle.status()))
         section.tiles.dense aria-label=(t.now) {

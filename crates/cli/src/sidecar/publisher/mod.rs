@@ -286,8 +286,8 @@ impl Intake {
 
     async fn connect(&self) -> Result<Producer, Error> {
         let queue = self.client.find_queue(&self.queue).await?;
-        let id = queue.id.clone();
-        self.producers.of(&id, || {
+        let (id, name) = (queue.id.clone(), queue.name.clone());
+        self.producers.of((&id, &name), || {
             let ordered = self.settings.ordered || queue.mode == QueueMode::Fifo;
             let producer = ProducerBuilder::of(self.client.clone(), queue)
                 .metrics(&self.metrics)

@@ -16,11 +16,19 @@ use dms_worker::{client::Error, producer::Producer};
 /// would not keep the order of its messages.
 #[derive(Debug)]
 pub(crate) struct Producers {
-    by_queue: Mutex<BTreeMap<QueueId, Producer>>,
+    by_queue: Mutex<BTreeMap<QueueId, Named>>,
     room: Arc<Semaphore>,
     /// The number of permits that `room` began with.
     #[cfg_attr(not(feature = "dashboard"), allow(dead_code, reason = "the dashboard shows it"))]
     max_pending: usize,
+}
+
+/// A producer with the name of its queue, for people.
+#[derive(Clone, Debug)]
+struct Named {
+    #[cfg_attr(not(feature = "dashboard"), allow(dead_code, reason = "the dashboard shows it"))]
+    name: String,
+    producer: Producer,
 }
 
 impl Producers {
@@ -36,23 +44,26 @@ impl Producers {
     /// Those of `make`.
     pub(super) fn of(
         &self,
-        queue: &QueueId,
+        (queue, name): (&QueueId, &str),
         make: impl FnOnce() -> Result<Producer, Error>,
     ) -> Result<Producer, Error> {
         let mut producers = self.by_queue.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = producers.get(queue) {
-            return Ok(known.clone());
+            return Ok(known.producer.clone());
         }
         let made = make()?;
-        producers.insert(queue.clone(), made.clone());
+        producers.insert(queue.clone(), Named { name: name.to_owned(), producer: made.clone() });
         Ok(made)
     }
 
-    /// The results so far by the id of the queue; without queues that got no message yet.
+    /// The results so far by the id and the name of the queue; without queues that got no message yet.
     #[cfg(feature = "dashboard")]
-    pub(crate) fn reports(&self) -> Vec<(QueueId, ProducerReport)> {
+    pub(crate) fn reports(&self) -> Vec<(QueueId, String, ProducerReport)> {
         let producers = self.by_queue.lock().unwrap_or_else(PoisonError::into_inner);
-        producers.iter().map(|(queue, producer)| (queue.clone(), producer.report())).collect()
+        producers
+            .iter()
+            .map(|(queue, Named { name, producer })| (queue.clone(), name.clone(), producer.report()))
+            .collect()
     }
 
     /// The number of messages whose result is not known, and the maximum of it.
@@ -80,8 +91,8 @@ mod tests {
         let queue = server.group(NewQueue::new("orders"), "g").await.queue_id().clone();
         let producers = Producers::new(2);
         let make = || Ok(Producer::builder(server.client(), queue.clone()).build().unwrap());
-        producers.of(&queue, make).unwrap();
-        producers.of(&queue, || panic!("it has one")).unwrap();
+        producers.of((&queue, "orders"), make).unwrap();
+        producers.of((&queue, "orders"), || panic!("it has one")).unwrap();
         let (first, second) = (producers.room(), producers.room());
         assert!(first.is_some() && second.is_some() && producers.room().is_none());
         #[cfg(feature = "dashboard")]

@@ -87,6 +87,21 @@ fn messages_are_peeked_as_lines_that_can_be_sent() {
     assert!(all[0]["left_ms"].as_u64().is_some_and(|left| left <= 300_000), "{}", all[0]);
     assert_eq!((&all[1]["attributes"], &all[1]["tags"]), (&json!({"tenant": 7}), &json!(["red"])));
 
+    let leased = all[0]["id"].as_str().unwrap();
+    let shown = dms(&["message", "show", leased]).ok();
+    let attempts: Vec<_> = shown.split("\n\n").nth(1).unwrap().lines().collect();
+    let [head, attempt] = attempts[..] else { panic!("{shown}") };
+    assert!(head.starts_with("GROUP") && head.ends_with("END"), "{shown}");
+    let attempt: Vec<_> = attempt.split_whitespace().collect();
+    let &[group, number, began, lasted, ..] = &attempt[..] else { panic!("{shown}") };
+    assert_eq!(
+        (group, number, lasted, attempt[4..7].join(" ")),
+        ("billing", "1", "-", "leased for another".to_owned())
+    );
+    assert!(began.starts_with("20") && began.ends_with('Z'), "{shown}");
+    let waiting = dms(&["message", "show", all[1]["id"].as_str().unwrap()]).ok();
+    assert!(!waiting.contains("ATTEMPT"), "{waiting}");
+
     let some = dms(&["peek", "orders", "billing", "--max", "1", "--match-body", "/id=1000"]).ok();
     assert_eq!(some, "", "numbers are compared by their text");
     let some = dms(&["peek", "orders", "billing", "--max", "1", "--match-body", "/id=1e3"]).ok();

@@ -70,7 +70,7 @@ async fn the_dashboard_explains_failures_and_redeliveries_and_counts_published_m
         let request = publisher.http.get(url).header("Sec-Fetch-Site", "same-origin");
         request.send().await.unwrap().text().await.unwrap()
     };
-    let shown = page("/workers/orders%2Fbilling?window=10m").await;
+    let shown = page("/workers/orders%2Fbilling?window=10m&range=3h").await;
     let section = |from: &str, to: &str| {
         shown.split(&format!("{from}</h2>")).nth(1).unwrap().split(to).next().unwrap().to_owned()
     };
@@ -78,12 +78,19 @@ async fn the_dashboard_explains_failures_and_redeliveries_and_counts_published_m
     assert_eq!(failures.matches("<tr>").count(), 2, "a head, and one group for both: {failures}");
     assert!(failures.contains("#") && failures.contains("place ") | failures.contains("Place "), "{failures}");
     let again = section("Why messages were redelivered", "Failures by error");
-    for expected in ["<code>failed</code>", "its handler failed before", "on_failure", "The last cases", "window=1h"] {
+    for expected in [
+        "<code>failed</code>",
+        "its handler failed before",
+        "on_failure",
+        "The last cases",
+        "?range=3h&amp;window=1h#again",
+    ] {
         assert!(again.contains(expected), "{expected}: {again}");
     }
     let publishers = page("/publishers").await;
     let address = publisher.sidecar.publishers[0].to_string();
     assert!(publishers.contains(&address) && publishers.contains("data-label=\"sent\">2</td>"), "{publishers}");
+    assert!(publishers.contains("data-label=\"Queue\"><code>orders</code>"), "by its name: {publishers}");
     assert!(page("/publishers?lang=zh").await.contains("发布端点"));
     publisher.sidecar.stop().await;
 }

@@ -5,6 +5,11 @@ const $ = (selector, root = document) => root.querySelector(selector);
 const $$ = (selector, root = document) => [...root.querySelectorAll(selector)];
 const body = document.body;
 
+// On a narrow screen the row of pages is wider than the window: the page that is shown is in view.
+const row = $("nav.main");
+const here = $("[aria-current]", row ?? body);
+if (row && here) row.scrollLeft = here.offsetLeft - row.offsetLeft - (row.clientWidth - here.offsetWidth) / 2;
+
 // Times in the zone of the visitor; the title keeps the exact one.
 const format = new Intl.DateTimeFormat(document.documentElement.lang, { dateStyle: "medium", timeStyle: "medium" });
 const localTimes = (root) => {
@@ -140,7 +145,8 @@ const draw = (figure, data) => {
   const incrs = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600].filter((one) => one >= figure.dataset.step);
   const width = () => figure.clientWidth - 30;
   figure.plot = new uPlot({
-    width: width(), height: 190, series: [time, ...series],
+    // Room on the right for half of the last time.
+    width: width(), height: 190, padding: [null, 36, null, null], series: [time, ...series],
     axes: [{ ...axis, values: times, space: 90, incrs }, { ...axis, size: 64 }],
     cursor: { sync: { key: "charts" } },
     scales: { y: { range: (_, low, high) => [0, Math.max(high, 1) * 1.05] } },

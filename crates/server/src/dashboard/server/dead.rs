@@ -154,7 +154,7 @@ fn causes(ui: &Ui<'_>, url: &str, survey: &Survey, filter: &Filter) -> Markup {
                 tbody { @for ((code, error), cause) in causes {
                     tr {
                         td.num.main data-label=(t.count) { a href=(link(code, error)) { (number(cause.count)) } }
-                        td data-label=(t.reason) { strong { (foreign(code)) } br; small.muted { (reason(code, t)) } }
+                        td data-label=(t.reason) { div { strong { (foreign(code)) } br; small.muted { (reason(code, t)) } } }
                         td.body data-label=(t.error) { code { (foreign(cut(error, MAX_ERROR))) } }
                         td data-label=(t.first) { (time(cause.first_ms)) }
                         td data-label=(t.last) { (time(cause.last_ms)) }

@@ -77,7 +77,6 @@ pub(super) fn base(found: &Found) -> String {
 /// `GET /ui/queues/{queue}/{group}`.
 pub(super) async fn show(request: PageRequest<Found>) -> Response {
     let (ui, PageRequest { pages, visitor, target: found, form: query }) = (request.ui(), &request);
-    let range = query.first("range").and_then(Range::parse).unwrap_or_default();
     let (t, id) = (ui.t, &found.group.group.id);
     let snapshot = pages.snapshot().await;
     let mut live = Live::default();
@@ -86,7 +85,7 @@ pub(super) async fn show(request: PageRequest<Found>) -> Response {
     let body = html! {
         (heading(&ui, found, Tab::Charts))
         (figures(&ui, found, &live))
-        (charts(&ui, &data, range, began, &[
+        (charts(&ui, &data, query, began, &[
             (t.backlog, &[("ready", t.ready), ("leased", t.leased), ("delayed", t.delayed), ("dead", t.dead)]),
             (t.rates, &[("in", t.entering), ("out", t.settling)]),
             (t.oldest_seconds, &[("oldest", t.oldest), ("polls", t.consumers)]),

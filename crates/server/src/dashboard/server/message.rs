@@ -1,13 +1,14 @@
 //! `/ui/messages/{id}`: one message and its copies, with what every group has done with it.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{body::Body, extract::State, response::Response};
 use maud::{Markup, html};
 
 use crate::{
     broker::{
-        BrokerError, FoundIn, FoundPlace, GroupPath, GroupStanding, MessageOrigin, Standing, Stream, ack_status::EDITED,
+        Attempt, AttemptEnd, BrokerError, FoundIn, FoundPlace, GroupPath, GroupStanding, MessageOrigin, Standing,
+        Stream, ack_status::EDITED,
     },
     dashboard::{
         form::Form,
@@ -40,7 +41,7 @@ pub(super) async fn show(request: PageRequest<MessageOrigin>) -> Response {
         @if places.is_empty() { p.empty { (t.message_gone) } }
         @if !complete { p.alert.warn { (t.search_incomplete) } }
         @for (place, (project, found)) in places.iter().enumerate() { (section(&ui, pages, (project, found), place, id)) }
-        @if places.iter().flat_map(|(_, found)| &found.groups).any(|group| handed_out(group) > 0) { p.muted { (t.handed_out_help) } }
+        @if places.iter().flat_map(|(_, found)| &found.groups).any(|group| group.handed_out > 0) { p.muted { (t.handed_out_help) } }
     };
     ui.page(t.message, "/queues", &body)
 }
@@ -172,7 +173,7 @@ fn standing(ui: &Ui<'_>, found: &FoundPlace, group: &GroupStanding, id: MessageO
         div.standing {
             a href=(ui.url(&format!("/queues/{}/{}", found.queue, group.group))) { (group.name) } " "
             span.chip.(class) { (text) }
-            @if handed_out(group) > 0 { " " span.muted { (fill(t.handed_out, &[&number(handed_out(group))])) } }
+            @if group.handed_out > 0 { " " span.muted { (fill(t.handed_out, &[&number(group.handed_out.into())])) } }
             @if group.failures > 0 { " " span.muted { (fill(t.failures_so_far, &[&group.failures.to_string()])) } }
             @if ui.visitor.acts() && group.standing == Standing::Available {
                 @if is_dead {
@@ -186,11 +187,6 @@ fn standing(ui: &Ui<'_>, found: &FoundPlace, group: &GroupStanding, id: MessageO
     }
 }
 
-/// The number of times that a consumer got the message, as far as it is counted: failed attempts, and the lease of now.
-fn handed_out(group: &GroupStanding) -> u64 {
-    u64::from(group.failures) + u64::from(matches!(group.standing, Standing::Leased(_)))
-}
-
 /// The times of the attempts that the server knows, and why they failed.
 fn attempts(ui: &Ui<'_>, group: &GroupStanding) -> Markup {
     let t = ui.t;
@@ -199,8 +195,9 @@ fn attempts(ui: &Ui<'_>, group: &GroupStanding) -> Markup {
         Standing::Leased(left) => Some(ui.gate.now_ms().saturating_add(i64::try_from(left.as_millis()).unwrap_or(0))),
         _ => None,
     };
+    let is_known = group.first_failure_ms.is_some() || last.is_some() || !group.attempts.is_empty();
     html! {
-        @if group.first_failure_ms.is_some() || last.is_some() || until.is_some() {
+        @if is_known || until.is_some() {
             ol.timeline {
                 @if let Some(first) = group.first_failure_ms { li { (t.failed_first) " " (time(first)) } }
                 @if let Some(last) = last {
@@ -211,8 +208,27 @@ fn attempts(ui: &Ui<'_>, group: &GroupStanding) -> Markup {
                         @if let Some(worker) = &last.worker { " · " (t.worker_name) " " (foreign(worker)) }
                     }
                 }
+                @for attempt in &group.attempts { li { (attempted(attempt, t)) } }
+                @if let Some(since) = group.leased_since_ms { li { (t.leased_since) " " (time(since)) } }
                 @if let Some(until) = until { li { (t.leased_until) " " (time(until)) } }
             }
+        }
+    }
+}
+
+/// A lease that did not settle the message: when it was, and how it ended.
+fn attempted(attempt: &Attempt, t: &Texts) -> Markup {
+    let end = match attempt.end {
+        AttemptEnd::Failed => t.attempt_failed,
+        AttemptEnd::LeaseExpired => t.attempt_expired,
+        AttemptEnd::BatchFailed => t.attempt_batch_failed,
+        AttemptEnd::Released => t.attempt_released,
+    };
+    html! {
+        @if let Some(began) = attempt.began_ms { (t.leased_at) " " (time(began)) ", " }
+        (end) " " (time(attempt.ended_ms))
+        @if let Some(lasted) = attempt.began_ms.and_then(|began| u64::try_from(attempt.ended_ms.saturating_sub(began)).ok()) {
+            " " span.muted { "(" (span(Duration::from_millis(lasted), t)) ")" }
         }
     }
 }
@@ -246,7 +262,7 @@ fn content(ui: &Ui<'_>, parts: &Parts<'_>, place: usize) -> Markup {
         }
         @if !parts.attributes.is_empty() {
             h3 { (t.attributes) }
-            dl.facts { @for (name, value) in &parts.attributes { div { dt { (foreign(name)) } dd { code { (foreign(value.get())) } } } } }
+            dl.facts.exact { @for (name, value) in &parts.attributes { div { dt { (foreign(name)) } dd { code { (foreign(value.get())) } } } } }
         }
         @if let Some(trace) = trace(parts) { (traced(ui, &trace)) }
         @if !parts.tags.is_empty() { p { (t.labels) ": " @for label in &parts.tags { span.chip { (foreign(label)) } } } }

@@ -82,7 +82,7 @@ fn disk_charts(ui: &Ui<'_>, request: &PageRequest, used: u64, free: u64) -> Mark
         div.chart-head {
             nav.ranges aria-label=(t.range) {
                 @for (other, name) in [(Range::Hours, t.three_hours), (Range::Day, t.one_day)] {
-                    a href=(format!("?range={}", other.as_str())) aria-current=[(other == chosen).then_some("true")] { (name) }
+                    a href=(request.form.with("range", other.as_str())) aria-current=[(other == chosen).then_some("true")] { (name) }
                 }
             }
             @if let Some(began) = request.pages.dashboard.history.began_ms() { span.muted { (t.history_since) " " (time(began)) } }

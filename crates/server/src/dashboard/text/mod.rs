@@ -159,7 +159,8 @@ texts! {
     last_tick last_result tick_sent tick_sent_late no_tick_yet ticks_missed sent_in_total schedule_active never_due never_due_remedy
     of_the_configuration added_by_command add_schedule missed_ticks missed_once missed_skip missed_all scheduled_message_hint
     pause_schedule_help remove_schedule remove_schedule_help remove_configured
-    commands too_long_to_copy handed_out handed_out_help last_cause leased_until trace
+    commands too_long_to_copy handed_out handed_out_help last_cause leased_until leased_since leased_at
+    attempt_failed attempt_expired attempt_batch_failed attempt_released trace
     entered_since entered_until bad_time
     last_use not_used last_use_help slowed_down slowed_down_help nobody_slowed peer slowed_by locked_for lift
     nothing_to_lift refused_calls refused_in_all refused_signature refused_without refused_expired refused_token
@@ -170,6 +171,7 @@ texts! {
     one_hour since_start last_cases failures_by_error failures_by_error_help isolated isolation_note set_in
     default_value publishers publishers_help no_publishers nothing_published pending published_sent
     published_duplicates published_failed published_unsure published_requests
+    trouble_refused trouble_stopping trouble_app_down trouble_no_answer_yet trouble_no_answer
 }
 
 #[cfg(test)]

@@ -116,6 +116,9 @@ impl Broker for Broken {
             failures: 0,
             first_failure_ms: None,
             last_failure: None,
+            leased_since_ms: None,
+            handed_out: 0,
+            attempts: Vec::new(),
         };
         let place = FoundPlace {
             queue: QUEUE_ID.into(),

@@ -429,6 +429,8 @@ async fn a_message_shows_its_attempts_its_trace_and_commands() {
         .ack(&path, Stream::Messages, vec![Ack { receipt, status: AckStatus::Fail(Some(Arc::new(cause))) }])
         .await
         .unwrap();
+    let released = Ack { receipt: lease().await.receipt, status: AckStatus::Release };
+    broker.ack(&path, Stream::Messages, vec![released]).await.unwrap();
     lease().await;
     let id = broker.peek(&path, Stream::Messages, 0, 1).await.unwrap().remove(0).id;
     let read = async |cookie: String| {
@@ -437,12 +439,15 @@ async fn a_message_shows_its_attempts_its_trace_and_commands() {
     };
     let page = read(server.log_in(TOKEN).await).await;
     for expected in [
-        "handed out: 2",
-        "1 failures so far",
+        "handed out: 3",
+        "failures so far: 1",
         "failed for the first time <time",
         "last failure",
         "no &lt;i&gt;such&lt;/i&gt; account",
         "w-1",
+        ", failed <time",
+        "handed back without a failure: <time",
+        "leased since <time",
         "leased until <time",
         "href=\"https://jaeger.example/trace/4bf92f3577b34da6a3ce929d0e0e4736?span=00f067aa0ba902b7\"",
     ] {

@@ -47,15 +47,63 @@ async fn a_message_is_shown_with_its_state_for_each_group() {
         "first_failure": NOW, "last_failure": NOW });
     let expected = json!({ "id": id, "complete": true, "places": [
         { "place": "queue", "queue_id": queue, "queue": "orders", "sequence": 1, "entered": NOW, "message": message, "groups": [
-            { "group_id": ids[0], "group": "billing", "state": "settled", "failures": 0 },
-            { "group_id": ids[1], "group": "audit", "state": "available", "failures": 0 } ] },
+            { "group_id": ids[0], "group": "billing", "state": "settled", "failures": 0, "handed_out": 0 },
+            { "group_id": ids[1], "group": "audit", "state": "available", "failures": 0, "handed_out": 0 } ] },
         { "place": "dead_letters", "queue_id": queue, "queue": "orders", "sequence": 1, "entered": NOW, "message": message, "groups": [
-            { "group_id": ids[0], "group": "billing", "state": "available", "failures": 0, "dead_letter": info } ] } ] });
+            { "group_id": ids[0], "group": "billing", "state": "available", "failures": 0, "handed_out": 0, "dead_letter": info } ] } ] });
     assert_eq!(shown, expected);
     let unknown = api.get("/messages/m_RjkDiiQaIPJBFSAAAAAAAR").await.expect(200);
     assert_eq!(unknown["places"], json!([]));
     let said = api.get("/messages/order-7").await.refused(400, "DMS.10540010");
     assert!(said.contains("is no id of a message") && said.contains("an id has 24 characters"), "{said}");
+}
+
+/// When the lease of now began, and every lease before it that did not settle the message, with its times and its end.
+#[tokio::test(start_paused = true)]
+async fn the_attempts_of_a_message_are_shown_with_their_times() {
+    let api = Api::start().await;
+    let queue = api.queue(r#"{"name":"orders"}"#).await;
+    let group = api.group(&queue, "billing").await;
+    let sent =
+        api.post(&format!("{queue}/messages"), r#"{"messages":[{"body":1}],"return_id":true}"#).await.expect(201);
+    let id = sent["messages"][0]["id"].as_str().unwrap();
+    let state = async || api.get(&format!("/messages/{id}")).await.expect(200)["places"][0]["groups"][0].take();
+    let lease = async || api.consume(&group, "").await[0]["handler"].take();
+    let ack = async |handler: &Value, line: &str| {
+        let body = format!(r#"{{"message":[{{"handler":{handler},{line}}}]}}"#);
+        api.post(&format!("{group}/ack"), &body).await.expect(200);
+    };
+    let first = lease().await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    ack(&first, r#""status":"fail","reason":"timed_out","error":"no answer","worker":"w""#).await;
+    let second = lease().await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    ack(&second, r#""status":"release""#).await;
+    lease().await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let mut shown = state().await;
+    let (began, left) = (NOW + 5_000, 25_000);
+    assert_eq!((&shown["leased_since"], &shown["left_ms"]), (&json!(began), &json!(left)));
+    assert_eq!((&shown["failures"], &shown["handed_out"]), (&json!(1), &json!(3)));
+    let mut attempts = vec![
+        json!({ "began": NOW, "ended": NOW + 2_000, "end": "failed" }),
+        json!({ "began": NOW + 2_000, "ended": NOW + 5_000, "end": "released" }),
+    ];
+    assert_eq!(shown["attempts"].take(), json!(attempts));
+    let failed = |reason: &str, attempts: u32, at: u64| {
+        json!({ "reason": reason, "error": "no answer", "worker": "w", "attempts": attempts, "first_failure": NOW + 2_000,
+            "last_failure": at })
+    };
+    assert_eq!(shown["failure"], failed("timed_out", 1, NOW + 2_000));
+    tokio::time::sleep(Duration::from_secs(26)).await;
+    let mut shown = state().await;
+    attempts.push(json!({ "began": began, "ended": began + 30_000, "end": "lease_expired" }));
+    assert_eq!(shown["attempts"].take(), json!(attempts));
+    assert_eq!(shown["failure"], failed("lease_expired", 2, began + 30_000));
+    assert_eq!(
+        (&shown["state"], &shown["leased_since"], &shown["handed_out"]),
+        (&json!("available"), &Value::Null, &json!(3))
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -186,7 +186,8 @@ impl ConsumeCall {
                 let deadline = after(request.ack_wait);
                 // Messages below the old head were leased before.
                 state.redeliveries += entries.iter().filter(|entry| entry.message.seq < head).count() as u64;
-                let lease = state.lease((&path.project, self.cursor), &new_receipts, entries, skipped, deadline);
+                let term = (Some(self.core.clock.now_ms()), deadline);
+                let lease = state.lease((&path.project, self.cursor), &new_receipts, entries, skipped, term);
                 let messages = lease.map(answer).unwrap_or_default();
                 self.after_lease(state, deadline);
                 Ok(PollStep::Leased(messages))

@@ -179,18 +179,27 @@ impl BrokerState {
     fn standing(&self, group: &GroupRow, cursor: CursorId, message: &StoredMessage) -> Option<GroupStanding> {
         let cursor = self.cursors.get(&cursor)?;
         let now = Instant::now();
-        let of = |standing, failures, history: Option<&FailureHistory>| GroupStanding {
-            group: group.id.clone(),
-            name: group.name.clone(),
-            standing,
-            failures,
-            first_failure_ms: history.and_then(|history| history.first_failure_ms),
-            last_failure: history.and_then(|history| history.last.clone()),
+        let of = |standing, failures, history: Option<&FailureHistory>| {
+            let attempts = history.and_then(|history| history.attempts.as_deref());
+            GroupStanding {
+                group: group.id.clone(),
+                name: group.name.clone(),
+                standing,
+                failures,
+                first_failure_ms: history.and_then(|history| history.first_failure_ms),
+                last_failure: history.and_then(|history| history.last.clone()),
+                leased_since_ms: None,
+                // The failures are also known after a restart.
+                handed_out: attempts.map_or(0, |attempts| attempts.count).max(failures),
+                attempts: attempts.map(|attempts| attempts.recent.clone()).unwrap_or_default(),
+            }
         };
         for lease in cursor.leases.values() {
             if let Some(entry) = lease.entries.iter().find(|entry| entry.message.seq == message.seq) {
                 let left = lease.deadline.saturating_duration_since(now);
-                return Some(of(Standing::Leased(left), entry.failures, Some(&entry.history)));
+                let before = of(Standing::Leased(left), entry.failures, Some(&entry.history));
+                let handed_out = before.handed_out.saturating_add(1);
+                return Some(GroupStanding { leased_since_ms: lease.began_ms, handed_out, ..before });
             }
         }
         Some(match cursor.failures_of(message.seq) {

@@ -52,7 +52,7 @@ impl BrokerState {
         let taken = messages.into_iter().filter_map(|message| cursor.take_one(stream, message).ok());
         let (entries, skipped): (Vec<_>, Vec<_>) = taken.unzip();
         let skipped = skipped.into_iter().flatten().collect();
-        self.lease((&kept.project, kept.cursor), &receipts, entries, skipped, now + kept.left);
+        self.lease((&kept.project, kept.cursor), &receipts, entries, skipped, (None, now + kept.left));
         true
     }
 }

@@ -94,7 +94,7 @@ fn begin(
     }
     let lease = state.next_lease;
     let deadline = Instant::now() + LEASE;
-    state.lease((&path.project, number), &receipts, vec![entry], skipped, deadline);
+    state.lease((&path.project, number), &receipts, vec![entry], skipped, (Some(core.clock.now_ms()), deadline));
     if let Some(lease) = state.cursors.get_mut(&number).and_then(|cursor| cursor.leases.get_mut(&lease)) {
         // Under the same lock, so that the timer cannot end the lease before the command does.
         lease.is_ending = true;

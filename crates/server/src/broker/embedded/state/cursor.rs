@@ -9,7 +9,6 @@ use std::{collections::BTreeMap, ops::Range, sync::Arc};
 use tokio::sync::Notify;
 
 use crate::{
-    broker::BrokerError,
     broker::embedded::state::{
         label_filter::LabelFilter,
         lease::{Lease, LeasedEntry},
@@ -17,8 +16,10 @@ use crate::{
         set_aside::SetAside,
         stream::Stream,
     },
+    broker::{Attempt, BrokerError, FailureCause},
     store::{
-        CursorId, CursorSnapshot, FailureHistory, ReadBatch, ReadLimit, Settlement, StoreError, StoredMessage, StreamId,
+        Attempts, CursorId, CursorSnapshot, FailureHistory, ReadBatch, ReadLimit, Settlement, StoreError,
+        StoredMessage, StreamId,
     },
 };
 
@@ -113,7 +114,9 @@ impl Ready {
 /// The memory that a failure history takes, in bytes.
 fn memory_bytes(history: &FailureHistory) -> usize {
     let length = |text: &Option<String>| text.as_ref().map_or(0, String::len);
-    history.last.as_ref().map_or(0, |cause| 160 + length(&cause.error) + length(&cause.worker) + length(&cause.reason))
+    let cause = |cause: &Arc<FailureCause>| 160 + length(&cause.error) + length(&cause.worker) + length(&cause.reason);
+    let attempts = |attempts: &Arc<Attempts>| 48 + attempts.recent.len() * size_of::<Attempt>();
+    history.last.as_ref().map_or(0, cause) + history.attempts.as_ref().map_or(0, attempts)
 }
 
 /// How much a consume call wants.
@@ -416,7 +419,7 @@ impl Cursor {
         }
         // Settled messages are not ready, and these calls ignore them.
         for entry in ended.iter().flat_map(|lease| &lease.entries) {
-            if entry.failures > 0 {
+            if entry.failures > 0 || entry.history.attempts.is_some() {
                 self.remember(entry.message.seq, entry.history.clone());
             }
             // Kept in memory if there is room, because a failed message is usually delivered again soon.
@@ -591,12 +594,13 @@ impl Cursor {
         }
     }
 
-    /// Remembers why a message failed. The reported cause is left out if there is no memory for it.
+    /// Remembers why a message failed and when it was leased. The reported cause and the attempts are left out if there is no memory
+    /// for them.
     pub(crate) fn remember(&mut self, seq: u64, mut history: FailureHistory) {
         let Some(ready) = self.ready.get_mut(&seq) else { return };
         self.ready_bytes -= memory_bytes(&ready.history);
         if self.ready_bytes + memory_bytes(&history) > MAX_READY_BYTES {
-            history.last = None;
+            (history.last, history.attempts) = (None, None);
         }
         self.ready_bytes += memory_bytes(&history);
         ready.history = history;

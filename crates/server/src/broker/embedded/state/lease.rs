@@ -6,14 +6,14 @@ use tokio::time::Instant;
 
 use crate::{
     broker::{
-        AckCounts, FailureCause,
-        ack_status::{BATCH_FAILED, FAILED, LEASE_EXPIRED, REJECTED},
+        AckCounts, Attempt, AttemptEnd, FailureCause,
+        ack_status::REJECTED,
         embedded::{
             config::FailureCounting,
             state::receipt::{LeaseToken, Receipt, Seal},
         },
     },
-    store::{FailureHistory, Settlement, StoredMessage},
+    store::{Attempts, FailureHistory, Settlement, StoredMessage},
 };
 use dms_protocol::{message::DeadLetterInfo, queue::ProjectId};
 
@@ -41,6 +41,8 @@ pub(crate) struct Lease {
     pub(crate) entries: Vec<LeasedEntry>,
     /// Messages between them that the label filter skipped. They are settled with the batch, however it ends.
     pub(crate) skipped: Vec<Range<u64>>,
+    /// When the lease began, in Unix milliseconds. `None` if it began on another server of the cluster.
+    pub(crate) began_ms: Option<i64>,
     /// From this time on the batch cannot be acknowledged.
     pub(crate) deadline: Instant,
     /// Whether the end of the lease is being committed. Until then neither an acknowledgement nor the timer may end it again.
@@ -80,8 +82,8 @@ pub(crate) enum StopReason {
 enum MessageOutcome<'a> {
     Done,
     Rejected(Option<&'a Arc<FailureCause>>),
-    /// It failed, for this reason unless its consumer reported another one.
-    Failed(&'static str, Option<&'a Arc<FailureCause>>),
+    /// It failed. The end is the reason, unless its consumer reported another one.
+    Failed(AttemptEnd, Option<&'a Arc<FailureCause>>),
     /// It is available again, and no failure is counted.
     Spared,
 }
@@ -93,23 +95,31 @@ pub(crate) struct LeaseDecision {
     pub(crate) settlement: Settlement,
     /// The messages that become dead letters, by position in the batch.
     pub(crate) dead_letters: Vec<(usize, DeadLetterInfo)>,
-    /// The histories of messages that failed, by sequence number. They are kept in memory only.
+    /// The histories of messages that are available again, by sequence number. They are kept in memory only.
     pub(crate) histories: Vec<(u64, FailureHistory)>,
 }
 
 impl LeasedEntry {
     /// The history of the message after one more failure.
-    fn failed(&self, cause: Option<&Arc<FailureCause>>, now_ms: i64) -> FailureHistory {
-        let first_failure_ms = if self.failures == 0 { Some(now_ms) } else { self.history.first_failure_ms };
-        FailureHistory { first_failure_ms, last: cause.or(self.history.last.as_ref()).cloned() }
+    fn failed(&self, cause: Option<&Arc<FailureCause>>, attempt: Attempt) -> FailureHistory {
+        let first_failure_ms = if self.failures == 0 { Some(attempt.ended_ms) } else { self.history.first_failure_ms };
+        let last = cause.or(self.history.last.as_ref()).cloned();
+        FailureHistory { first_failure_ms, last, ..self.after(attempt) }
+    }
+
+    /// The history of the message after one more lease that did not settle it.
+    fn after(&self, attempt: Attempt) -> FailureHistory {
+        let attempts = Attempts::and(self.history.attempts.as_deref(), attempt);
+        FailureHistory { attempts: Some(Arc::new(attempts)), ..self.history.clone() }
     }
 
     /// The details kept with the dead letter.
     fn dies(&self, reason: &str, cause: Option<&Arc<FailureCause>>, now_ms: i64) -> DeadLetterInfo {
-        let FailureHistory { first_failure_ms, last } = self.failed(cause, now_ms);
+        let first_failure_ms = if self.failures == 0 { Some(now_ms) } else { self.history.first_failure_ms };
+        let last = cause.or(self.history.last.as_ref());
         // If this failure was reported without a cause, the cause that an earlier consumer reported is kept, but with the reason
         // and the time of this failure.
-        let said = last.as_deref();
+        let said = last.map(AsRef::as_ref);
         let cause = cause.map(AsRef::as_ref);
         let mut info = DeadLetterInfo::new(cause.and_then(|cause| cause.reason.as_deref()).unwrap_or(reason));
         info.error = said.and_then(|cause| cause.error.clone());
@@ -168,27 +178,31 @@ impl Lease {
         let settlement = &mut decision.settlement;
         // However the batch ends: skipped messages belong to nobody in this group, and the cursor has passed them.
         settlement.skipped.clone_from(&self.skipped);
+        let attempt = |end| Attempt { began_ms: self.began_ms, ended_ms: now_ms, end };
         for (position, entry) in self.entries.iter().enumerate() {
             let seq = entry.message.seq;
             match ending.outcome_of(position, counting) {
                 MessageOutcome::Done => settlement.done.push(seq),
-                MessageOutcome::Spared => settlement.failed.push((seq, entry.failures)),
+                MessageOutcome::Spared => {
+                    settlement.failed.push((seq, entry.failures));
+                    // No consumer had what an operator leased for a moment.
+                    if !self.is_operators {
+                        decision.histories.push((seq, entry.after(attempt(AttemptEnd::Released))));
+                    }
+                }
                 MessageOutcome::Rejected(cause) => {
                     settlement.dead.push(seq);
                     decision.dead_letters.push((position, entry.dies(REJECTED, cause, now_ms)));
                 }
-                MessageOutcome::Failed(reason, cause) => {
+                MessageOutcome::Failed(end, cause) => {
                     let failures = entry.failures.saturating_add(1);
                     if dead_after.is_some_and(|most| failures >= most) {
                         settlement.dead.push(seq);
-                        decision.dead_letters.push((position, entry.dies(reason, cause, now_ms)));
+                        decision.dead_letters.push((position, entry.dies(end.as_str(), cause, now_ms)));
                         continue;
                     }
                     settlement.failed.push((seq, failures));
-                    // Without dead letters the history is never shown.
-                    if dead_after.is_some() {
-                        decision.histories.push((seq, entry.failed(cause, now_ms)));
-                    }
+                    decision.histories.push((seq, entry.failed(cause, attempt(end))));
                 }
             }
         }
@@ -221,13 +235,13 @@ impl LeaseEnd {
             }
             Self::Acknowledged { stop: StopReason::Released, .. } | Self::Released => MessageOutcome::Spared,
             Self::Acknowledged { settled, stop: StopReason::Failed(cause), .. } if position == *settled => {
-                MessageOutcome::Failed(FAILED, cause.as_ref())
+                MessageOutcome::Failed(AttemptEnd::Failed, cause.as_ref())
             }
             Self::Acknowledged { .. } if counting == FailureCounting::Batch => {
-                MessageOutcome::Failed(BATCH_FAILED, None)
+                MessageOutcome::Failed(AttemptEnd::BatchFailed, None)
             }
             Self::Acknowledged { .. } => MessageOutcome::Spared,
-            Self::Lapsed => MessageOutcome::Failed(LEASE_EXPIRED, None),
+            Self::Lapsed => MessageOutcome::Failed(AttemptEnd::LeaseExpired, None),
         }
     }
 }
@@ -258,6 +272,7 @@ mod tests {
             seals: new_receipts.seals().collect(),
             entries: (1..).zip(failures).map(entry).collect(),
             skipped: Vec::new(),
+            began_ms: Some(400),
             deadline: Instant::now(),
             is_ending: false,
             is_operators: false,
@@ -302,6 +317,33 @@ mod tests {
     fn failures_do_not_overflow() {
         let decision = decide(&lease(&[u32::MAX]), &LeaseEnd::Lapsed, FailureCounting::Culprit, None);
         assert_eq!(decision.failed, [(1, u32::MAX)]);
+    }
+
+    /// Also the attempts that counted no failure are remembered, with their times, and no more than ten of them.
+    #[test]
+    fn attempts_are_remembered_with_their_times() {
+        let mut batch = lease(&[0, 0]);
+        let ends = [
+            (stops_at(0, StopReason::Failed(None)), [AttemptEnd::Failed, AttemptEnd::Released]),
+            (LeaseEnd::Lapsed, [AttemptEnd::LeaseExpired; 2]),
+            (LeaseEnd::Released, [AttemptEnd::Released; 2]),
+        ];
+        for (ending, expected) in ends {
+            let decision = batch.decide(&ending, FailureCounting::Culprit, Some(9), 1_000);
+            let last = |(_, history): &(u64, FailureHistory)| history.attempts.as_ref().unwrap().recent.last().copied();
+            let expected = expected.map(|end| Some(Attempt { began_ms: Some(400), ended_ms: 1_000, end }));
+            assert_eq!(decision.histories.iter().map(last).collect::<Vec<_>>(), expected, "{ending:?}");
+            batch.entries[0].history = decision.histories[0].1.clone();
+        }
+        for _ in 3..20 {
+            let decision = batch.decide(&LeaseEnd::Released, FailureCounting::Culprit, None, 2_000);
+            batch.entries[0].history = decision.histories[0].1.clone();
+        }
+        let attempts = batch.entries[0].history.attempts.as_ref().unwrap();
+        assert_eq!((attempts.count, attempts.recent.len()), (20, 10));
+        batch.is_operators = true;
+        let operators = batch.decide(&LeaseEnd::Released, FailureCounting::Culprit, None, 3_000);
+        assert!(operators.histories.is_empty(), "no consumer had the message");
     }
 
     /// A release counts no failure for anybody, whatever `failure_counting` says.

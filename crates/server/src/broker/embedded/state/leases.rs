@@ -24,14 +24,14 @@ const MIN_REMAINING: Duration = Duration::from_secs(1);
 const LONG_PAUSE: Duration = Duration::from_secs(2);
 
 impl BrokerState {
-    /// Leases a batch until `deadline`.
+    /// Leases a batch from `began_ms` (`None` if it is not known here) until `deadline`.
     pub(crate) fn lease(
         &mut self,
         (project, cursor): (&ProjectId, CursorId),
         new_receipts: &NewReceipts,
         entries: Vec<LeasedEntry>,
         skipped: Vec<std::ops::Range<u64>>,
-        deadline: Instant,
+        (began_ms, deadline): (Option<i64>, Instant),
     ) -> Option<&Lease> {
         let leases = &mut self.cursors.get_mut(&cursor)?.leases;
         let number = self.next_lease;
@@ -44,6 +44,7 @@ impl BrokerState {
             seals,
             entries,
             skipped,
+            began_ms,
             deadline,
             is_ending: false,
             is_operators: false,
