@@ -1,9 +1,18 @@
 //! [`Deduplicate`]: does the work of each key once.
 
-use std::{borrow::Cow, error::Error as StdError, fmt, sync::Arc, time::Duration};
+use std::{
+    borrow::Cow,
+    error::Error as StdError,
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use async_trait::async_trait;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tower::Layer;
 
 use super::around::{Around, AroundService};
@@ -14,6 +23,8 @@ use crate::{
 
 /// How often a key that is in progress elsewhere is checked.
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
+/// How long a message waits until a store that failed is asked again.
+const STORE_PAUSE: Duration = Duration::from_secs(1);
 /// The delay of a message whose key stays in progress.
 const DEFER_DELAY: Duration = Duration::from_secs(1);
 
@@ -67,14 +78,14 @@ pub trait KeyStore: Send + Sync + 'static {
     /// after `lease`, in case its owner dies.
     ///
     /// # Errors
-    /// An error fails the message.
+    /// If the store cannot be used now. The message waits and is then handed back, without a failure counted.
     async fn claim(&self, key: &str, lease: Duration) -> Result<Claim, Box<dyn StdError + Send + Sync>>;
 
     /// Records that the work is done, for `keep`. This holds even if the claim has expired and the key is claimed by
     /// another.
     ///
     /// # Errors
-    /// An error fails the message, whose work may then be done again.
+    /// If the store cannot be used now. It is asked again while the lease lasts; then the message fails, and its work is done again.
     async fn done(&self, token: &Token, keep: Duration) -> Result<(), Box<dyn StdError + Send + Sync>>;
 
     /// Frees the key after failed work, if this claim still has it. Compare the owner and delete atomically, so that an
@@ -109,6 +120,9 @@ type KeyFn = dyn Fn(&Delivery) -> Option<String> + Send + Sync;
 /// waits for at most half of its remaining lease and is then [deferred](HandlerError::defer). Messages without a key
 /// are always handled.
 ///
+/// While the store cannot be used, no message with a key is handled, and none uses up an attempt: each waits for at most half of its
+/// lease and is then [handed back](HandlerError::release).
+///
 /// ```
 /// # use std::time::Duration;
 /// # use dms_worker::layers::{Deduplicate, MemoryStore};
@@ -122,6 +136,45 @@ pub struct Deduplicate {
     attribute: Option<Arc<str>>,
     store: Arc<dyn KeyStore>,
     keep: Duration,
+    health: Arc<StoreHealth>,
+}
+
+/// Whether the store works, for the log and to find out whether an error is about one key alone. All clones of a layer share it.
+#[derive(Debug, Default)]
+struct StoreHealth {
+    /// The number of claims that the store has answered.
+    answers: AtomicU64,
+    is_down: AtomicBool,
+}
+
+/// The error of a store.
+#[derive(Debug, thiserror::Error)]
+#[error("the store of deduplication keys cannot be used: {0}")]
+struct StoreFailed(#[source] Box<dyn StdError + Send + Sync>);
+
+impl StoreHealth {
+    /// Notes the answer of a call. Of many messages that find the store down, and of those that find it back, one says so.
+    fn note<T>(&self, answer: Result<T, Box<dyn StdError + Send + Sync>>, queue: &str) -> Result<T, StoreFailed> {
+        match answer {
+            Ok(answer) => {
+                self.answers.fetch_add(1, Relaxed);
+                if self.is_down.load(Relaxed) && self.is_down.swap(false, Relaxed) {
+                    tracing::info!(queue, "the store of deduplication keys works again");
+                }
+                Ok(answer)
+            }
+            Err(error) => {
+                if !self.is_down.swap(true, Relaxed) {
+                    tracing::warn!(
+                        queue,
+                        error,
+                        "the store of deduplication keys cannot be used: messages wait for it, and no failure is counted"
+                    );
+                }
+                Err(StoreFailed(error))
+            }
+        }
+    }
 }
 
 impl Deduplicate {
@@ -131,7 +184,7 @@ impl Deduplicate {
         store: impl KeyStore,
         keep: Duration,
     ) -> Self {
-        Self { key: Arc::new(key), attribute: None, store: Arc::new(store), keep }
+        Self { key: Arc::new(key), attribute: None, store: Arc::new(store), keep, health: Arc::default() }
     }
 
     /// Deduplicates by the text of an attribute. Refused over ROMA Connect MQS, whose messages have no attributes.
@@ -152,14 +205,39 @@ impl Deduplicate {
     /// Claims the key; `None` if its work is done.
     async fn claim(&self, key: String, delivery: &Delivery) -> Result<Option<Claimed>, HandlerError> {
         let least_remaining = delivery.remaining() / 2;
+        let mut answers = None;
         loop {
-            match self.store.claim(&key, delivery.remaining()).await.map_err(HandlerError::retry)? {
-                Claim::New(token) => return Ok(Some(Claimed { store: self.store.clone(), token: Some(token) })),
-                Claim::Done => return Ok(None),
-                Claim::InProgress if delivery.remaining() > least_remaining => sleep(POLL_INTERVAL).await,
-                Claim::InProgress => return Err(HandlerError::defer(DEFER_DELAY)),
+            let is_early = delivery.remaining() > least_remaining;
+            match self.health.note(self.store.claim(&key, delivery.remaining()).await, delivery.queue()) {
+                Ok(Claim::New(token)) => return Ok(Some(Claimed { store: self.store.clone(), token: Some(token) })),
+                Ok(Claim::Done) => return Ok(None),
+                Ok(Claim::InProgress) if is_early => sleep(POLL_INTERVAL).await,
+                Ok(Claim::InProgress) => return Err(HandlerError::defer(DEFER_DELAY)),
+                Err(_) if is_early => {
+                    answers.get_or_insert_with(|| self.health.answers.load(Relaxed));
+                    sleep(STORE_PAUSE).await;
+                }
+                // The store answered other messages meanwhile: the error is about this one, which may be poison.
+                Err(error) if answers.is_some_and(|answers| answers != self.health.answers.load(Relaxed)) => {
+                    return Err(HandlerError::retry(error));
+                }
+                Err(error) => return Err(HandlerError::release(error)),
             }
         }
+    }
+
+    /// Records that the work is done. A store that fails is asked again until `until`, because without its answer the work is done
+    /// again.
+    async fn done(&self, mut claimed: Claimed, queue: &str, until: Instant) -> Result<(), HandlerError> {
+        let Some(token) = &claimed.token else { return Ok(()) };
+        while let Err(error) = self.health.note(self.store.done(token, self.keep).await, queue) {
+            if Instant::now() + STORE_PAUSE >= until {
+                return Err(HandlerError::retry(error));
+            }
+            sleep(STORE_PAUSE).await;
+        }
+        claimed.token = None;
+        Ok(())
     }
 }
 
@@ -173,15 +251,6 @@ impl fmt::Debug for Deduplicate {
 struct Claimed {
     store: Arc<dyn KeyStore>,
     token: Option<Token>,
-}
-
-impl Claimed {
-    async fn done(mut self, keep: Duration) -> Result<(), HandlerError> {
-        let Some(token) = &self.token else { return Ok(()) };
-        self.store.done(token, keep).await.map_err(HandlerError::retry)?;
-        self.token = None;
-        Ok(())
-    }
 }
 
 impl Drop for Claimed {
@@ -217,7 +286,9 @@ impl Around for Deduplicate {
             tracing::debug!(queue = delivery.queue(), "a duplicate: its work is done");
             return Ok(());
         };
+        let (queue, deadline) = (delivery.queue().to_owned(), delivery.deadline());
         inner.deliver(delivery).await?;
-        claimed.done(self.keep).await
+        let now = Instant::now();
+        self.done(claimed, &queue, now + deadline.saturating_duration_since(now) / 2).await
     }
 }

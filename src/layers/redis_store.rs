@@ -4,7 +4,7 @@ use std::{error::Error as StdError, fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use redis::{
-    Client, RedisError, Value,
+    Client, Cmd, FromRedisValue, RedisError, Value,
     aio::{ConnectionManager, ConnectionManagerConfig},
 };
 use tokio::sync::OnceCell;
@@ -87,8 +87,7 @@ impl RedisStore {
     /// # Errors
     /// If Redis cannot be reached, or refuses the credentials.
     pub async fn set_up(&self) -> Result<(), Box<dyn StdError + Send + Sync>> {
-        let mut connection = self.connection().await?;
-        let _: Value = redis::cmd("PING").query_async(&mut connection).await?;
+        let _: Value = self.query(&redis::cmd("PING")).await?;
         Ok(())
     }
 
@@ -103,6 +102,13 @@ impl RedisStore {
             ConnectionManager::new_with_config(self.client.clone(), config)
         };
         self.connection.get_or_try_init(connect).await.cloned()
+    }
+
+    /// Runs a command. The error names the address, which has no password in it.
+    async fn query<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, Box<dyn StdError + Send + Sync>> {
+        let answer = async { command.query_async(&mut self.connection().await?).await };
+        let said = |error| format!("Redis at {}: {error}", self.client.get_connection_info().addr());
+        answer.await.map_err(|error: RedisError| said(error).into())
     }
 
     fn name(&self, key: &str) -> String {
@@ -139,30 +145,27 @@ impl fmt::Debug for RedisStore {
 #[async_trait]
 impl KeyStore for RedisStore {
     async fn claim(&self, key: &str, lease: Duration) -> Result<Claim, Box<dyn StdError + Send + Sync>> {
-        let mut connection = self.connection().await?;
         let (name, token) = (self.name(key), Token::random(key));
         let mut set = redis::cmd("SET");
         set.arg(&name).arg(token.owner()).arg("NX").arg("PX").arg(milliseconds(lease));
-        if set.query_async::<Option<String>>(&mut connection).await?.is_some() {
+        if self.query::<Option<String>>(&set).await?.is_some() {
             return Ok(Claim::New(token));
         }
-        let value: Option<String> = redis::cmd("GET").arg(&name).query_async(&mut connection).await?;
+        let value: Option<String> = self.query(redis::cmd("GET").arg(&name)).await?;
         // A key that has expired since is claimed by the next call.
         Ok(if value.as_deref() == Some(DONE) { Claim::Done } else { Claim::InProgress })
     }
 
     async fn done(&self, token: &Token, keep: Duration) -> Result<(), Box<dyn StdError + Send + Sync>> {
-        let mut connection = self.connection().await?;
         let mut set = redis::cmd("SET");
         set.arg(self.name(token.key())).arg(DONE).arg("PX").arg(milliseconds(keep));
-        Ok(set.query_async(&mut connection).await?)
+        self.query(&set).await
     }
 
     async fn release(&self, token: &Token) -> Result<(), Box<dyn StdError + Send + Sync>> {
-        let mut connection = self.connection().await?;
         let mut script = redis::cmd("EVAL");
         script.arg(RELEASE).arg(1).arg(self.name(token.key())).arg(token.owner());
-        Ok(script.query_async(&mut connection).await?)
+        self.query(&script).await
     }
 }
 

@@ -221,14 +221,15 @@ async fn expired_keys_are_deleted_from_the_database() {
 }
 
 #[tokio::test]
-async fn a_database_that_is_down_fails_the_message_and_its_error_says_so() {
+async fn the_error_of_a_database_that_is_down_says_so() {
     let nowhere = tempfile::tempdir().unwrap();
     let socket = nowhere.path().display();
     let postgres = PostgresStore::new(Postgres::builder(format!("host={socket} user=shop")).build().unwrap());
     let error = postgres.claim("a", SECOND).await.unwrap_err().to_string();
     assert!(error.starts_with("PostgreSQL cannot be reached: "), "{error}");
     let redis = RedisStore::new(&format!("redis+unix://{socket}/redis.sock")).unwrap();
-    redis.claim("a", SECOND).await.unwrap_err();
+    let error = redis.claim("a", SECOND).await.unwrap_err().to_string();
+    assert!(error.starts_with(&format!("Redis at {socket}/redis.sock: ")), "{error}");
 }
 
 #[tokio::test]

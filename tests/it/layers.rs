@@ -10,7 +10,10 @@ use std::{
 };
 
 use dms_worker::{
-    layers::{Chaos, CircuitBreaker, CircuitState, Deduplicate, MemoryStore, RateLimit, Retry, Timeout},
+    layers::{
+        Chaos, CircuitBreaker, CircuitState, Claim, Deduplicate, KeyStore, MemoryStore, RateLimit, Retry, Timeout,
+        Token,
+    },
     message::Message,
     queue::NewQueue,
     retry::RetryPolicy,
@@ -206,6 +209,86 @@ async fn a_duplicate_is_acknowledged_without_a_call() {
         BTreeMap::from([("1".into(), 1), ("2".into(), 2), ("\"has no key\"".into(), 1)])
     );
     assert_eq!(report.deferred, 0, "those beside it waited for the first: {report:?}");
+}
+
+/// A store of keys that fails while it is down, and always for the key `poison`.
+struct Flaky(MemoryStore, Arc<AtomicBool>);
+
+impl Flaky {
+    fn check(&self, key: &str) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        if self.1.load(SeqCst) || key == "poison" { Err("no connection".into()) } else { Ok(()) }
+    }
+}
+
+#[async_trait::async_trait]
+impl KeyStore for Flaky {
+    async fn claim(&self, key: &str, lease: Duration) -> Result<Claim, Box<dyn std::error::Error + Send + Sync>> {
+        self.check(key)?;
+        self.0.claim(key, lease).await
+    }
+    async fn done(&self, token: &Token, keep: Duration) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        self.check(token.key())?;
+        self.0.done(token, keep).await
+    }
+    async fn release(&self, token: &Token) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        self.0.release(token).await
+    }
+}
+
+/// An outage of the store kills no message, and costs no attempt. A message that the store refuses while it takes others is poison.
+#[tokio::test(start_paused = true)]
+async fn messages_wait_for_a_store_of_keys_that_is_down() {
+    let server = TestServer::start().await;
+    let orders = orders(&server).await;
+    orders.send_messages((0..20).map(|n| Message::json(&n).unwrap().attribute("order_id", n))).await;
+    let down = Arc::new(AtomicBool::new(true));
+    let calls = Arc::new(AtomicU32::new(0));
+    let count = Arc::clone(&calls);
+    let handler = handler_fn(move || {
+        count.fetch_add(1, SeqCst);
+        async { Ok(()) }
+    });
+    let layer = Deduplicate::by_attribute("order_id", Flaky(MemoryStore::new(100), Arc::clone(&down)), SECOND * 3600);
+    let worker = orders.worker(handler).layer(layer).build().unwrap();
+    let handle = worker.handle();
+    let running = tokio::spawn(worker.run(std::future::pending()));
+    sleep(SECOND * 600).await;
+    let counts = handle.status().counts;
+    assert_eq!((calls.load(SeqCst), counts.failed, orders.counts().await.dead_lettered), (0, 0, 0), "{counts:?}");
+    assert!((1..1_500).contains(&counts.received), "they wait before they are handed back: {counts:?}");
+    orders.send_messages([Message::text("x").attribute("order_id", "poison")]).await;
+    down.store(false, SeqCst);
+    for n in 100..160 {
+        orders.send_messages([Message::json(&n).unwrap().attribute("order_id", n)]).await;
+        sleep(SECOND * 5).await;
+    }
+    handle.stop();
+    running.await.unwrap().unwrap();
+    assert_eq!((calls.load(SeqCst), orders.counts().await.dead_lettered), (80, 1));
+}
+
+/// The work is done, so its key is recorded as soon as the store is back, within the same lease.
+#[tokio::test(start_paused = true)]
+async fn finished_work_waits_for_a_store_of_keys_that_is_down() {
+    let server = TestServer::start().await;
+    let orders = orders(&server).await;
+    orders.send_messages([Message::text("a").attribute("order_id", 1)]).await;
+    let down = Arc::new(AtomicBool::new(false));
+    let (goes_down, calls) = (Arc::clone(&down), Arc::new(AtomicU32::new(0)));
+    let count = Arc::clone(&calls);
+    let handler = handler_fn(move || {
+        goes_down.store(true, SeqCst);
+        count.fetch_add(1, SeqCst);
+        let back = Arc::clone(&goes_down);
+        tokio::spawn(async move {
+            sleep(SECOND * 4).await;
+            back.store(false, SeqCst);
+        });
+        async { Ok(()) }
+    });
+    let layer = Deduplicate::by_attribute("order_id", Flaky(MemoryStore::new(100), down), SECOND * 3600);
+    let report = orders.run_worker(orders.worker(handler).layer(layer)).await;
+    assert_eq!((calls.load(SeqCst), report.done, report.failed), (1, 1, 0), "{report:?}");
 }
 
 /// A handler that panics releases its key.
