@@ -49,7 +49,7 @@ pub(crate) enum ErrorKind {
     /// Nothing was sent, because the key was refused a short time ago. Later requests will be sent.
     Paused(Error),
     /// There is no queue or group of that name.
-    Missing { what: &'static str, name: String, known: Vec<String> },
+    Missing { what: &'static str, name: String, known: Vec<String>, limited: bool },
     /// The caller's deadline passed before a useful answer.
     Deadline,
 }
@@ -329,12 +329,16 @@ impl fmt::Display for ErrorKind {
             Self::Credentials(error) => write!(f, "{error}"),
             Self::Stopped(error) => write!(f, "nothing is sent any more because the key was refused: {error}"),
             Self::Paused(error) => write!(f, "nothing was sent because the key was refused a short time ago: {error}"),
-            Self::Missing { what, name, known } if known.is_empty() => {
+            Self::Missing { what, name, known, limited: true } if known.is_empty() => {
+                write!(f, "there is no {what} {name:?} that the credentials may see, nor any other")
+            }
+            Self::Missing { what, name, known, .. } if known.is_empty() => {
                 write!(f, "there is no {what} {name:?}, nor any other; create it first")
             }
-            Self::Missing { what, name, known } => {
+            Self::Missing { what, name, known, limited } => {
                 let words: Vec<&str> = known.iter().map(String::as_str).collect();
-                write!(f, "there is no {what} {name:?}; ")?;
+                let seen = if *limited { " that the credentials may see" } else { "" };
+                write!(f, "there is no {what} {name:?}{seen}; ")?;
                 if let Some(meant) = nearest(name, &words) {
                     write!(f, "did you mean {meant:?}? ")?;
                 }
@@ -358,7 +362,9 @@ impl fmt::Display for Refusal {
             (None, None) => write!(f, "HTTP {}", self.status)?,
         }
         if !self.message.is_empty() {
-            write!(f, " {}", visible(self.message.trim_end_matches('.')))?;
+            // A status is not followed by its meaning, as a code is.
+            let gap = if self.code.is_none() && self.foreign_code.is_none() { ":" } else { "" };
+            write!(f, "{gap} {}", visible(self.message.trim_end_matches('.')))?;
         }
         if let Some(id) = self.request_id.as_ref().filter(|id| !id.is_empty()) {
             write!(f, " (request {})", visible(id))?;

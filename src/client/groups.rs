@@ -139,7 +139,8 @@ impl Client {
             Some(index) => Ok(groups.swap_remove(index)),
             None => {
                 let known = groups.into_iter().map(|group| group.name).collect();
-                let missing = ErrorKind::Missing { what: "consumer group", name: name_or_id.to_owned(), known };
+                let missing =
+                    ErrorKind::Missing { what: "consumer group", name: name_or_id.to_owned(), known, limited: false };
                 Err(Error::new("find group", missing))
             }
         }

@@ -93,7 +93,9 @@ impl Client {
             Some(index) => Ok(queues.swap_remove(index)),
             None => {
                 let known = queues.into_iter().map(|queue| queue.name).collect();
-                let missing = ErrorKind::Missing { what: "queue", name: name_or_id.to_owned(), known };
+                // A key with rights is shown its own queues only.
+                let limited = self.inner.has_credentials();
+                let missing = ErrorKind::Missing { what: "queue", name: name_or_id.to_owned(), known, limited };
                 Err(Error::new("find queue", missing))
             }
         }

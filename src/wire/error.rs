@@ -35,7 +35,7 @@ impl ErrorBody {
         let Ok(shapes) = serde_json::from_slice::<Shapes>(body) else {
             let body = String::from_utf8_lossy(body);
             let text: String = match title(&body) {
-                Some(title) => format!("a web page: {title}").chars().take(MAX_SHOWN).collect(),
+                Some(title) => format!("a web page with the title {title:?}").chars().take(MAX_SHOWN).collect(),
                 None => body.trim().chars().take(MAX_SHOWN).collect(),
             };
             return Self { message: Some(text).filter(|text| !text.is_empty()), ..Self::default() };
@@ -104,7 +104,7 @@ mod tests {
     fn anything_else_becomes_text() {
         check("<html>502</html>", None, Some("<html>502</html>"), None);
         let page = "<!DOCTYPE HTML>\n<html><head><Title> 502 Bad Gateway </TITLE></head><body>…</body></html>";
-        check(page, None, Some("a web page: 502 Bad Gateway"), None);
+        check(page, None, Some("a web page with the title \"502 Bad Gateway\""), None);
         check("<html><title></title></html>", None, Some("<html><title></title></html>"), None);
         check("", None, None, None);
         check("[1]", None, Some("[1]"), None);

@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::{
     cli::support::{
         confirm::counted,
-        context::Context,
+        context::{Context, adopt_project},
         failure::{ExitKind, Failure},
         logging,
     },
@@ -33,14 +33,20 @@ pub(crate) struct CheckArgs {
 
 /// Checks the configuration.
 pub(crate) async fn run(args: CheckArgs, context: &Context) -> Result<(), Failure> {
-    let config = context.load()?.config;
+    let mut loaded = context.load()?;
+    if args.online {
+        adopt_project(&mut loaded);
+    }
+    let config = loaded.config;
     certificates(&config)?;
     logging::check(&config.log)?;
-    let is_asked = args.online && !config.dms.is_embedded();
-    // Asking says the same warnings, beside the worker that they are about.
-    if is_asked { quietly(|| sidecar::check(&config)) } else { sidecar::check(&config) }?;
     if args.online {
-        online(&config, context).await?;
+        // Asking says the same warnings, beside the worker that they are about.
+        quietly(|| sidecar::check(&config))?;
+    }
+    let is_asked = args.online && online(&config, context).await?;
+    if !is_asked {
+        sidecar::check(&config)?;
     }
     // Over the other API, which lists nothing, a topic can only be found missing.
     let lists = config.dms.dialect == Dialect::Dms;
@@ -48,8 +54,8 @@ pub(crate) async fn run(args: CheckArgs, context: &Context) -> Result<(), Failur
         "ok: {}, {}, endpoint {}{}",
         counted(config.workers.len(), "worker"),
         counted(config.publishers.len(), "publisher"),
-        config.dms.endpoint,
-        if args.online && lists { ", all there" } else { "" }
+        if is_asked { connect::endpoint(&config) } else { config.dms.endpoint.to_string() },
+        if is_asked && lists { ", all there" } else { "" }
     );
     let json = json!({
         "ok": true,
@@ -88,16 +94,20 @@ fn certificates(config: &Config) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Finds every queue and group that is named. The embedded server has no other life than `run`, so there is nothing to ask.
-async fn online(config: &Config, context: &Context) -> Result<(), Failure> {
-    if config.dms.is_embedded() {
-        context.say("the server is embedded and starts with `run`: nothing to ask online");
-        return Ok(());
+/// Finds every queue and group that is named. A configuration with a server of its own is compared with the one that runs. Returns whether a service was asked: the configuration's own server may not run yet.
+async fn online(config: &Config, context: &Context) -> Result<bool, Failure> {
+    // By a client of its own, because one whose key was refused asks nothing more for a while.
+    if config.dms.is_embedded() && connect::to_service(config)?.quotas().await.is_err_and(|error| error.is_connect()) {
+        let endpoint = connect::endpoint(config);
+        context.say(&format!(
+            "nothing was asked: the configuration has a server of its own, and none runs at {endpoint} (`serve` and `run` start it; --endpoint names another service)"
+        ));
+        return Ok(false);
     }
     // Before anything else, because a clock that is far off gets every signed request refused.
     online::skew(config).await.iter().for_each(|skew| context.say(skew));
     if config.dms.dialect == Dialect::Mqs {
-        return mqs::online(config, context).await;
+        return mqs::online(config, context).await.map(|()| true);
     }
     let client = connect::to_service(config)?;
     let mut missing = Vec::new();
@@ -123,7 +133,7 @@ async fn online(config: &Config, context: &Context) -> Result<(), Failure> {
     let found = online::findings(&client, config).await?;
     found.remarks.iter().for_each(|remark| context.say(remark));
     missing.extend(found.mistakes);
-    if missing.is_empty() { Ok(()) } else { Err(Failure::new(missing.join("\n  "))) }
+    if missing.is_empty() { Ok(true) } else { Err(Failure::new(missing.join("\n  "))) }
 }
 
 /// Finds what a worker needs, and says what will happen with it that is likely not meant.

@@ -255,7 +255,7 @@ impl Context {
 
 /// The project of a client of the default endpoint that names none: from the vendor's variables, or else, with the configuration of
 /// a server, the first project that has a key where the server's own has none.
-fn adopt_project(loaded: &mut Loaded) {
+pub(crate) fn adopt_project(loaded: &mut Loaded) {
     if !loaded.config.dms.is_embedded() || loaded.is_set("dms.project_id") || loaded.is_set("server.project_id") {
         return;
     }

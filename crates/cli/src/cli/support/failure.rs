@@ -177,7 +177,7 @@ fn is_foreign(error: &client::Error) -> bool {
     match error.code() {
         // The server's own admin address answers so.
         Some(code) => code.to_string() == "DMS.10240406",
-        None => matches!(status, 200..=399 | 404 | 405),
+        None => matches!(status, 200..=399 | 404 | 405 | 501),
     }
 }
 

@@ -38,6 +38,28 @@ fn missing_rights_are_mistakes() {
     assert_eq!((&listed[0]["backlog"], &listed[1]["backlog"]), (&0.into(), &0.into()), "{listed}");
 }
 
+/// The configuration of `serve` names no other service: the server that runs with it is asked, as every other command asks it.
+#[test]
+fn the_server_of_the_configuration_is_asked_if_it_runs() {
+    let program = Program::new();
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let yaml = |secret: &str| {
+        format!(
+            "server:\n  listen: 127.0.0.1:{port}\n  project_id: shop\n  auth: {{access_keys: [{{access_key: OP, secret_key: {secret}}}]}}\n"
+        )
+    };
+    let config = program.file("server.yaml", &yaml("S1"));
+    let check = |config: &str| program.run(&["check", "--online", "-c", config]);
+    let nothing = check(&config);
+    assert!(nothing.stderr.contains(&format!("none runs at http://127.0.0.1:{port}")), "{}", nothing.stderr);
+    assert!(!nothing.ok().contains("all there"));
+    let _server = program.start(&["serve", "-c", &config]);
+    let asked = check(&config).ok();
+    assert!(asked.contains(&format!("endpoint http://127.0.0.1:{port}, all there")), "{asked}");
+    let other = check(&program.file("other.yaml", &yaml("S2"))).failed(77);
+    assert!(other.contains("APIGW.0301") && !other.contains("a short time ago"), "{other}");
+}
+
 #[test]
 fn dead_letters_and_parked_messages_that_nobody_consumes_are_told() {
     let program = Program::new();

@@ -291,15 +291,17 @@ impl UnsentLines {
     /// The failure that ended the run, with the lines that were not sent.
     fn tell(&self, failure: Failure) -> Failure {
         let Some((first, last)) = self.lines else { return failure };
-        let mut text = match self.count {
-            1 => format!("{failure}. Line {first} was read and is not stored"),
-            count => format!("{failure}. {count} of the lines {first} to {last} were read and are not stored"),
+        let lines = match self.count {
+            1 => format!("line {first}"),
+            count if count == last - first + 1 => format!("lines {first} to {last}"),
+            count => format!("{count} of the lines {first} to {last}"),
         };
-        match (self.count, self.unsure) {
-            (_, 0) => {}
-            (1, _) => text.push_str(", as far as is known"),
-            (_, unsure) => text.push_str(&format!(" ({unsure} of them may be stored all the same)")),
-        }
+        let are = if self.count == 1 { "is" } else { "are" };
+        let mut text = match self.unsure {
+            0 => format!("{failure}. Not stored: {lines}"),
+            unsure if unsure == self.count => format!("{failure}. It is not known whether {lines} {are} stored"),
+            unsure => format!("{failure}. Not stored, or not known to be: {lines} ({unsure} of them are not known)"),
+        };
         if let Some(kept) = &self.kept {
             text.push_str(&format!("; see {}", kept.display()));
         }

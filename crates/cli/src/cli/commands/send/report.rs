@@ -155,7 +155,7 @@ impl<'a> Report<'a> {
             text.push_str(&format!(" (the lines are in {})", rejected.display()));
         }
         if total.unsure > 0 {
-            text.push_str(&format!(" ({} of them may be stored all the same)", total.unsure));
+            text.push_str(&format!(" (of {} of them it is not known whether they are stored)", total.unsure));
         }
         if self.doubled > 0 {
             text.push_str(&format!(", at most {} of them twice", self.doubled));
