@@ -100,8 +100,8 @@ use super::{delivery::Delivery, error::HandlerError};
     label = "an argument of the handler has this type",
     note = "arguments are `Delivery`, `Json<T>`, `State<T>`, the other types in `dms_worker::worker::extract`, and types that \
             implement `FromDelivery`",
-    note = "a value that the calls share, such as a database pool, is passed as `State<{Self}>` and set with \
-            `handler_fn(…).with_state(…)`"
+    note = "the decoded body is taken as `Json<{Self}>`; a value that the calls share, such as a database pool, as `State<{Self}>`, \
+            and set with `handler_fn(…).with_state(…)`"
 )]
 pub trait FromDelivery<S>: Sized + Send {
     /// Takes the argument from the delivery and the handler's state.

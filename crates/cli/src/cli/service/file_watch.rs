@@ -77,8 +77,9 @@ impl Settling {
     }
 }
 
-/// The hash of a file's content.
+/// The hash of a file's content. A pipe (`-c <(...)`) has none, because it can be read once only, by its reader.
 pub(crate) fn content(file: &Path) -> Content {
+    std::fs::metadata(file).ok().filter(std::fs::Metadata::is_file)?;
     std::fs::read(file).ok().map(|bytes| Sha256::digest(bytes).into())
 }
 
@@ -126,6 +127,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap_or_else(|error| panic!("{error}"));
         let file = dir.path().join("config.yaml");
         assert_eq!(hexadecimal(content(&file)), None);
+        #[cfg(unix)]
+        assert_eq!(content(Path::new("/dev/null")), None, "nothing is read from what is no regular file");
         std::fs::write(&file, "abc").unwrap_or_else(|error| panic!("{error}"));
         let expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
         assert_eq!(hexadecimal(content(&file)).as_deref(), Some(expected));
