@@ -2,6 +2,8 @@
 
 use std::{collections::HashMap, time::Duration};
 
+use tokio::time::Instant;
+
 use crate::{
     broker::{Quotas, RetentionPolicy},
     clock::whole_ms,
@@ -50,6 +52,12 @@ impl EffectiveRetention {
     /// The time.
     pub(crate) fn retention(self) -> Duration {
         Duration::from_millis(u64::try_from(self.retention_ms).unwrap_or(0))
+    }
+
+    /// Whether a message that enters now expires before `at`. `None` stands for a time that is not over.
+    pub(crate) fn expires_before(self, at: Option<Instant>) -> bool {
+        let expires = Instant::now().checked_add(self.retention());
+        at.zip(expires).is_some_and(|(at, expires)| expires < at)
     }
 
     /// The time in minutes, rounded up.

@@ -752,3 +752,14 @@ async fn a_discard_that_cannot_be_stored_counts_no_failure() {
     let batch = scene.take(0).await.unwrap();
     assert_eq!(batch.iter().map(|message| message.failures).collect::<Vec<_>>(), [0]);
 }
+
+/// A look of the timer visits every stream, so a first message in each of thousands of queues must not cause one.
+#[tokio::test(start_paused = true)]
+async fn a_message_that_expires_after_the_next_look_of_the_timer_does_not_wake_it() {
+    let scene = Scene::on(Arc::new(FlakyStore::default())).await;
+    let soon = Instant::now() + Duration::from_secs(60);
+    scene.broker.core.lock().timer_target = Some(soon);
+    scene.send("1", Duration::ZERO).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(scene.broker.core.lock().timer_target, Some(soon));
+}

@@ -72,8 +72,11 @@ impl BrokerState {
                     self.log_dead_letter(*number, message, info);
                 }
                 if let Some(stream) = self.streams.get_mut(number) {
-                    // In an empty stream nothing could expire, so the timer does not know of this message.
-                    self.timer_is_stale |= stream.oldest.is_none();
+                    // In an empty stream nothing could expire, so the timer does not know of this message. It is not woken if it looks
+                    // earlier anyway, because a look visits every stream.
+                    if stream.oldest.is_none() {
+                        self.timer_is_stale |= stream.retention.expires_before(self.timer_target);
+                    }
                     stream.push(message.clone());
                     touched.streams.insert(*number);
                 }

@@ -61,9 +61,12 @@ impl BrokerState {
     pub(crate) fn schedule_settled_check(&mut self, stream: StreamId) -> bool {
         let stream = self.streams.get_mut(&stream).filter(|stream| stream.retention.when_settled);
         let Some(stream) = stream.filter(|stream| stream.next_settled_check.is_none()) else { return false };
-        stream.next_settled_check = Some(Instant::now() + EXPIRY_INTERVAL);
-        self.timer_is_stale = true;
-        true
+        let at = Instant::now() + EXPIRY_INTERVAL;
+        stream.next_settled_check = Some(at);
+        // A look visits every stream, so it is not asked for without need.
+        let is_early = self.timer_target.is_some_and(|target| at < target);
+        self.timer_is_stale |= is_early;
+        is_early
     }
 
     /// The streams to check now.
