@@ -1,9 +1,9 @@
 //! Sending, consuming and acknowledging: what a caller passes to the broker and gets from it.
 
-use std::{sync::Arc, time::Duration};
+use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::{
     broker::{AckStatus, KeyHash, MessageOrigin, Stream},
@@ -133,7 +133,7 @@ pub struct LeasedMessage {
     /// The labels, for the copy beside `message`.
     pub tags: Arc<[String]>,
     /// The token that acknowledges this message. It is opaque, cannot be forged, and is valid until the lease ends.
-    pub receipt: String,
+    pub receipt: ReceiptText,
     /// Its sequence number in the stream, which never changes.
     pub sequence: u64,
     /// The number of failures before this lease.
@@ -145,6 +145,60 @@ pub struct LeasedMessage {
     pub dead_letter: Option<Arc<DeadLetterInfo>>,
     /// Its first place, if that was another one.
     pub origin: Option<MessageOrigin>,
+}
+
+/// A receipt as text. One of the length that this server gives is kept in place, because memory of its own for each receipt costs
+/// more than reading it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ReceiptText(Letters);
+
+#[derive(Clone, PartialEq, Eq)]
+enum Letters {
+    Usual([u8; ReceiptText::USUAL]),
+    Other(Box<str>),
+}
+
+impl ReceiptText {
+    /// The length of the receipts of this server, in bytes.
+    pub(crate) const USUAL: usize = 32;
+}
+
+impl std::ops::Deref for ReceiptText {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        match &self.0 {
+            // It was made from a text.
+            Letters::Usual(letters) => std::str::from_utf8(letters).unwrap_or_default(),
+            Letters::Other(text) => text,
+        }
+    }
+}
+
+impl From<&str> for ReceiptText {
+    fn from(text: &str) -> Self {
+        let usual = text.as_bytes().try_into().map(Letters::Usual);
+        Self(usual.unwrap_or_else(|_| Letters::Other(text.into())))
+    }
+}
+
+// Receipts are the right to acknowledge, so they stay out of logs.
+impl fmt::Debug for ReceiptText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ReceiptText(…)")
+    }
+}
+
+impl Serialize for ReceiptText {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for ReceiptText {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(Self::from(&*Cow::<'de, str>::deserialize(deserializer)?))
+    }
 }
 
 impl LeasedMessage {
@@ -169,7 +223,7 @@ impl GroupPath {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ack {
     /// The receipt from the consume answer.
-    pub receipt: String,
+    pub receipt: ReceiptText,
     /// The status that the consumer reports.
     pub status: AckStatus,
 }

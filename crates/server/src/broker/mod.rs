@@ -33,7 +33,9 @@ pub use self::{
         BackedUp, DamagedIn, DamagedMessage, FoundIn, FoundMessage, FoundPlace, GroupStanding, PeekState, Peeked,
         Purged, Standing,
     },
-    messages::{Ack, AckCounts, Appended, Deduplication, GroupPath, LeaseRequest, LeasedMessage, NewMessage},
+    messages::{
+        Ack, AckCounts, Appended, Deduplication, GroupPath, LeaseRequest, LeasedMessage, NewMessage, ReceiptText,
+    },
     overview::{BrokerStats, GroupList, GroupOverview, OverviewPage, QueueOverview, Quotas, ScheduleStats, Usage},
     schedules::{NewSchedule, ScheduleOverview, ScheduledMessage},
     storage::{StoragePart, StorageTrouble},

@@ -149,7 +149,7 @@ fn ack(index: usize, count: usize, line: AckLine<'_>, form: AckForm) -> Result<A
             }));
         }
     };
-    Ok(Ack { receipt: line.handler.into_owned(), status })
+    Ok(Ack { receipt: (&*line.handler).into(), status })
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::{
     borrow::Cow,
-    ops::RangeInclusive,
+    ops::{Range, RangeInclusive},
     str::{FromStr, Utf8Error},
 };
 
@@ -19,7 +19,12 @@ const MAY_BE_EMPTY: &str = "description";
 
 /// The decoded pairs of a query string, in their order.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Query(Vec<(String, String)>);
+pub(crate) struct Query {
+    /// The decoded names and values, one after the other.
+    text: String,
+    /// Where the name and the value of each pair are.
+    pairs: Vec<(Range<usize>, Range<usize>)>,
+}
 
 impl Query {
     /// Decodes `raw`, including `%XX` and `+`. A `%` without two hex digits stands for itself.
@@ -27,15 +32,27 @@ impl Query {
     /// # Errors
     /// DMS.10540014 when a name or value is not UTF-8.
     pub(crate) fn parse(raw: &str) -> Result<Self, ApiError> {
-        let text = |text: &str| match decode(text) {
-            Ok(text) => Ok(text),
-            Err(_) => Err(codes::URL_PARAMETER.because(format!("{} is not UTF-8.", quoted(text)))),
-        };
-        let pair = |part: &str| {
+        let mut query = Self { text: String::with_capacity(raw.len()), pairs: Vec::with_capacity(4) };
+        for part in raw.split('&').filter(|part| !part.is_empty()) {
             let (name, value) = part.split_once('=').unwrap_or((part, ""));
-            Ok((text(name)?, text(value)?))
-        };
-        raw.split('&').filter(|part| !part.is_empty()).map(pair).collect::<Result<_, _>>().map(Self)
+            let pair = (query.add(name)?, query.add(value)?);
+            query.pairs.push(pair);
+        }
+        Ok(query)
+    }
+
+    /// Decodes a text and adds it. Returns where it is.
+    fn add(&mut self, text: &str) -> Result<Range<usize>, ApiError> {
+        let not_utf8 = |_| codes::URL_PARAMETER.because(format!("{} is not UTF-8.", quoted(text)));
+        let start = self.text.len();
+        decode_into(&mut self.text, text).map_err(not_utf8)?;
+        Ok(start..self.text.len())
+    }
+
+    /// The names and their values.
+    fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
+        let text = |place: &Range<usize>| self.text.get(place.clone()).unwrap_or_default();
+        self.pairs.iter().map(move |(name, value)| (text(name), text(value)))
     }
 
     /// Refuses parameters that are not in `names`, that have no value, or that are repeated. For requests in which a mistake
@@ -44,13 +61,13 @@ impl Query {
     /// # Errors
     /// DMS.10540014 with the parameter.
     pub(crate) fn only(&self, names: &[&str]) -> Result<(), ApiError> {
-        for (place, (name, value)) in self.0.iter().enumerate() {
+        for (place, (name, value)) in self.pairs().enumerate() {
             let shown = quoted(name);
-            let text = if !names.contains(&name.as_str()) {
+            let text = if !names.contains(&name) {
                 format!("{shown} is not a parameter of this request: {} are known.", names.join(", "))
             } else if value.is_empty() && name != MAY_BE_EMPTY {
                 format!("{shown} has no value: add one, or omit the parameter.")
-            } else if self.0.iter().take(place).any(|(before, _)| before == name) {
+            } else if self.pairs().take(place).any(|(before, _)| before == name) {
                 format!("{shown} is given twice.")
             } else {
                 continue;
@@ -62,7 +79,7 @@ impl Query {
 
     /// The first value of `name`, also an empty one.
     pub(crate) fn given(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+        self.pairs().find(|(key, _)| *key == name).map(|(_, value)| value)
     }
 
     /// The first value of `name`. An empty value counts as absent, as the reference says.
@@ -72,7 +89,7 @@ impl Query {
 
     /// All values of `name` that are not empty.
     pub(crate) fn all(&self, name: &str) -> impl Iterator<Item = &str> {
-        self.0.iter().filter(move |(key, value)| key == name && !value.is_empty()).map(|(_, value)| value.as_str())
+        self.pairs().filter(move |(key, value)| *key == name && !value.is_empty()).map(|(_, value)| value)
     }
 
     /// A number in `range`, or `default` when absent.
@@ -111,9 +128,10 @@ impl Query {
 ///
 /// # Errors
 /// When the bytes are not UTF-8.
-fn decode(text: &str) -> Result<String, Utf8Error> {
+fn decode_into(decoded: &mut String, text: &str) -> Result<(), Utf8Error> {
     let spaced = if text.contains('+') { Cow::Owned(text.replace('+', " ")) } else { Cow::Borrowed(text) };
-    percent_decode_str(&spaced).decode_utf8().map(Cow::into_owned)
+    decoded.push_str(&percent_decode_str(&spaced).decode_utf8()?);
+    Ok(())
 }
 
 #[cfg(test)]

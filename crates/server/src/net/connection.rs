@@ -70,9 +70,13 @@ pub(crate) async fn serve<I>(
     // Twice the time, so that a handler that limits the body itself can reply with its more specific error first.
     let body_timeout = limits.body_timeout * 2;
     let answers = service_fn(move |request: Request<Incoming>| {
-        progress.begin(!request.body().is_end_stream());
+        let has_body = !request.body().is_end_stream();
+        progress.begin(has_body);
         let progress = Arc::clone(&progress);
-        let request = request.map(|body| Body::new(Timed::new(body, body_timeout, Arc::clone(&progress))));
+        let request = request.map(|body| match has_body {
+            true => Body::new(Timed::new(body, body_timeout, Arc::clone(&progress))),
+            false => Body::empty(),
+        });
         let answer = service.clone().oneshot(request);
         let connection = Arc::clone(&connection);
         async move {

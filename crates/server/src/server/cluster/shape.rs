@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::broker::{
     Deduplication, FoundIn, FoundMessage, FoundPlace, GroupList, GroupOverview, GroupStanding, LeasedMessage,
-    MessageOrigin, NewMessage, PeekState, Peeked, QueueChange, QueueOverview, RetentionChange, RetentionPolicy, Stream,
+    MessageOrigin, NewMessage, PeekState, Peeked, QueueChange, QueueOverview, ReceiptText, RetentionChange,
+    RetentionPolicy, Stream,
 };
 use dms_protocol::{
     message::DeadLetterInfo,
@@ -180,7 +181,7 @@ pub(super) struct LeasedShape {
     #[serde(skip)]
     pub(super) json: Bytes,
     tags: Arc<[String]>,
-    receipt: String,
+    receipt: ReceiptText,
     sequence: u64,
     failures: u32,
     entered_ms: i64,

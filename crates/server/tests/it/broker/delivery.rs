@@ -98,7 +98,7 @@ async fn a_bad_receipt_settles_nothing() {
         let batch = s.take(1).await;
         for bad in ["", "nonsense", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"] {
             let mut list = all_done(&batch);
-            list.push(Ack { receipt: bad.to_owned(), status: AckStatus::Success });
+            list.push(Ack { receipt: bad.into(), status: AckStatus::Success });
             assert!(matches!(s.settle(list).await, Err(BrokerError::UnknownReceipt(_))));
         }
         assert_eq!(s.settle(all_done(&batch)).await.unwrap().success, 1);
