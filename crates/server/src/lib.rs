@@ -84,6 +84,7 @@ mod log_limit;
 mod metrics;
 mod net;
 mod server;
+mod shared_buffer;
 mod state;
 
 #[cfg(feature = "dashboard")]

@@ -5,12 +5,13 @@
 
 use std::{borrow::Cow, time::Duration};
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{BufMut, Bytes};
 
 use crate::{
     broker::{Deduplication, NewMessage},
     handlers::attributes::{self, NO_ATTRIBUTES},
     http::{codes, error::ApiError, json},
+    shared_buffer::SharedBuffer,
 };
 use dms_protocol::{
     internal::json::{Fault, Scan, excerpt},
@@ -65,8 +66,10 @@ impl SendRequest {
     pub(crate) fn read(body: &[u8], extensions: bool, longest: Duration) -> Result<Self, ApiError> {
         let ParsedSend { messages, return_id } = json::read_messages(body, request)?;
         check_sizes(&messages)?;
-        let messages =
-            messages.into_iter().enumerate().map(|(index, entry)| message(index, entry, extensions, longest));
+        let bytes = messages.iter().map(|entry| size(entry.body, &entry.attributes, &entry.tags)).sum();
+        let mut buffer = SharedBuffer::new(messages.len(), bytes);
+        let messages = messages.into_iter().enumerate();
+        let messages = messages.map(|(index, entry)| message(index, entry, extensions, longest, &mut buffer));
         Ok(Self { messages: messages.collect::<Result<_, _>>()?, return_id })
     }
 }
@@ -140,14 +143,20 @@ fn check_sizes(messages: &[Entry<'_>]) -> Result<(), ApiError> {
     Err(codes::MESSAGE_SIZE.saying(text))
 }
 
-fn message(index: usize, entry: Entry<'_>, extensions: bool, longest: Duration) -> Result<NewMessage, ApiError> {
+fn message(
+    index: usize,
+    entry: Entry<'_>,
+    extensions: bool,
+    longest: Duration,
+    buffer: &mut SharedBuffer,
+) -> Result<NewMessage, ApiError> {
     check_labels(index, &entry.tags)?;
     let delay = entry.delay.map_or(Ok(Duration::ZERO), |delay| delay.read(index, longest))?;
     let deduplication = entry.deduplication.filter(|_| extensions);
     Ok(NewMessage {
         deduplication: deduplication.map_or(Ok(None), |text| text.read(index))?,
         origin: attributes::origin(&entry.attributes),
-        json: encode(entry.body, &entry.attributes, &entry.tags),
+        json: encode(buffer, entry.body, &entry.attributes, &entry.tags),
         body_bytes: entry.body.len(),
         tags: entry.tags.into_iter().map(Cow::into_owned).collect(),
         delay,
@@ -206,25 +215,30 @@ fn member<T: serde::de::DeserializeOwned>(
     })
 }
 
+/// The maximum size of the text of [`encode`].
+pub(crate) fn size(body: &[u8], attributes: &[u8], tags: &[Cow<'_, str>]) -> usize {
+    body.len() + attributes.len() + 40 + tags.len() * 67
+}
+
 /// The `message` object of a consume answer, joined from the texts of the request.
-pub(crate) fn encode(body: &[u8], attributes: &[u8], tags: &[Cow<'_, str>]) -> Bytes {
-    let mut text = BytesMut::with_capacity(body.len() + attributes.len() + 40 + tags.len() * 67);
-    text.put_slice(br#"{"body":"#);
-    text.put_slice(body);
-    text.put_slice(br#","attributes":"#);
-    text.put_slice(attributes);
-    if !tags.is_empty() {
-        text.put_slice(br#","tags":["#);
-        for (at, tag) in tags.iter().enumerate() {
-            // Labels are words, so they need no escapes.
-            text.put_slice(if at == 0 { b"\"" } else { b",\"" });
-            text.put_slice(tag.as_bytes());
-            text.put_slice(b"\"");
+pub(crate) fn encode(buffer: &mut SharedBuffer, body: &[u8], attributes: &[u8], tags: &[Cow<'_, str>]) -> Bytes {
+    buffer.put(size(body, attributes, tags), |text| {
+        text.put_slice(br#"{"body":"#);
+        text.put_slice(body);
+        text.put_slice(br#","attributes":"#);
+        text.put_slice(attributes);
+        if !tags.is_empty() {
+            text.put_slice(br#","tags":["#);
+            for (at, tag) in tags.iter().enumerate() {
+                // Labels are words, so they need no escapes.
+                text.put_slice(if at == 0 { b"\"" } else { b",\"" });
+                text.put_slice(tag.as_bytes());
+                text.put_slice(b"\"");
+            }
+            text.put_slice(b"]");
         }
-        text.put_slice(b"]");
-    }
-    text.put_slice(b"}");
-    text.freeze()
+        text.put_slice(b"}");
+    })
 }
 
 #[cfg(test)]

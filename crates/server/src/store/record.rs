@@ -5,12 +5,15 @@ use std::{ops::Range, sync::Arc};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::store::{
-    ids::{CursorId, StreamId},
-    origin::MessageOrigin,
-    schedule::{ScheduleProgress, ScheduleRow},
-    sent_keys::SentKeys,
-    settings::{Attempt, FailureCause, RetentionPolicy},
+use crate::{
+    shared_buffer::BufferSize,
+    store::{
+        ids::{CursorId, StreamId},
+        origin::MessageOrigin,
+        schedule::{ScheduleProgress, ScheduleRow},
+        sent_keys::SentKeys,
+        settings::{Attempt, FailureCause, RetentionPolicy},
+    },
 };
 use dms_protocol::{
     message::DeadLetterInfo,
@@ -26,6 +29,8 @@ pub(crate) struct StoredMessage {
     pub(crate) entered_ms: i64,
     /// The `message` object of a consume answer.
     pub(crate) json: Bytes,
+    /// The size of the memory of `json`, if other messages may be in it.
+    pub(crate) buffer: BufferSize,
     /// The size of the body alone.
     pub(crate) body_bytes: usize,
     /// The labels.
@@ -39,9 +44,23 @@ pub(crate) struct StoredMessage {
 }
 
 impl StoredMessage {
-    /// An estimate of the memory that the message takes, in bytes.
+    /// An estimate of the memory that the message takes, in bytes, without other messages that share its buffer.
     pub(crate) fn memory_bytes(&self) -> usize {
-        self.json.len() + self.dead_letter.as_ref().map_or(160, |_| 1_536)
+        self.json.len() + self.bytes_beside_json()
+    }
+
+    /// An estimate of the memory beside the JSON, in bytes.
+    pub(crate) fn bytes_beside_json(&self) -> usize {
+        self.dead_letter.as_ref().map_or(160, |_| 1_536)
+    }
+
+    /// The same message in memory of its own, if it shares a buffer with others.
+    pub(crate) fn alone(self: Arc<Self>) -> Arc<Self> {
+        if self.buffer.is_shared() {
+            let json = Bytes::copy_from_slice(&self.json);
+            return Arc::new(Self { json, buffer: BufferSize::default(), ..Self::clone(&self) });
+        }
+        self
     }
 }
 

@@ -21,9 +21,12 @@ use std::sync::Arc;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-use crate::store::{
-    CursorId, MessageOrigin, StoredMessage, StreamId,
-    position::{Position, Run},
+use crate::{
+    shared_buffer::{BufferSize, SharedBuffer},
+    store::{
+        CursorId, MessageOrigin, StoredMessage, StreamId,
+        position::{Position, Run},
+    },
 };
 use dms_protocol::message::DeadLetterInfo;
 
@@ -126,7 +129,7 @@ pub(crate) fn moved_bytes(log: u32, run: &Run, content: &Bytes) -> Bytes {
         return content.clone();
     }
     // Messages without checksums must not be marked as having some.
-    let checked = if salvage(log, run, content).messages.is_empty() { 0 } else { HAS_CHECKSUMS };
+    let checked = if read(log, run, content).messages.is_empty() { 0 } else { HAS_CHECKSUMS };
     let mut bytes = BytesMut::from(&content[..]);
     put_head(&mut bytes, run.stream, run.first, run.count | checked);
     bytes.freeze()
@@ -159,30 +162,55 @@ fn is_whole(log: u32, run: &Run, content: &[u8]) -> bool {
 
 /// Reads the content of a run. Its messages do not keep `content` in memory, unless there is only one.
 pub(crate) fn read(log: u32, run: &Run, content: &Bytes) -> RunContent {
+    if run.count > 1 { read_copied(log, run, content) } else { read_with(log, run, content, Texts::Sliced(content)) }
+}
+
+/// Reads the content of a run. Its messages are copied.
+pub(crate) fn read_copied(log: u32, run: &Run, content: &[u8]) -> RunContent {
+    let count = run.count as usize;
+    let buffer = SharedBuffer::new(count, content.len().saturating_sub(RUN_HEADER + count * MESSAGE_HEADER));
+    read_with(log, run, content, Texts::Copied(buffer))
+}
+
+fn read_with(log: u32, run: &Run, content: &[u8], mut texts: Texts<'_>) -> RunContent {
     if is_whole(log, run, content)
-        && let Ok(messages) = read_whole(run, content)
+        && let Ok(messages) = read_whole(run, content, &mut texts)
     {
         return RunContent { messages, damaged: Vec::new() };
     }
-    salvage(log, run, content)
+    salvage(log, run, content, &mut texts)
 }
 
-fn read_whole(run: &Run, content: &Bytes) -> Result<Vec<Arc<StoredMessage>>, Corrupt> {
+fn read_whole(run: &Run, content: &[u8], texts: &mut Texts<'_>) -> Result<Vec<Arc<StoredMessage>>, Corrupt> {
     let head_bytes = if is_checked(content) { MESSAGE_HEADER } else { OLD_MESSAGE_HEADER };
     let mut messages = Vec::with_capacity(run.count as usize);
     let mut at = RUN_HEADER;
     for seq in run.first..run.end() {
-        let (message, end) = read_message(content, at, head_bytes, seq, is_shared(run))?;
+        let (message, end) = read_message(content, at, head_bytes, seq, texts)?;
         messages.push(Arc::new(message));
         at = end;
     }
     Ok(messages)
 }
 
-/// Whether messages have to be copied out of the bytes of their run: a leased message must not keep up to 48 KiB of others in memory,
-/// which the lease budget does not count.
-fn is_shared(run: &Run) -> bool {
-    run.count > 1
+/// Where the JSON of the messages of a run goes.
+enum Texts<'a> {
+    /// It stays in the bytes of the run, which hold nothing else.
+    Sliced(&'a Bytes),
+    /// Few messages at a time get memory of their own: a leased message must not keep up to 48 KiB of others.
+    Copied(SharedBuffer),
+}
+
+impl Texts<'_> {
+    fn put(&mut self, json: &[u8]) -> (Bytes, BufferSize) {
+        match self {
+            Self::Sliced(content) => (content.slice_ref(json), BufferSize::default()),
+            Self::Copied(buffer) => {
+                let json = buffer.put(json.len(), |room| room.put_slice(json));
+                (json, buffer.size())
+            }
+        }
+    }
 }
 
 /// Whether the header says that messages have checksums.
@@ -191,7 +219,7 @@ pub(crate) fn is_checked(content: &[u8]) -> bool {
 }
 
 /// The messages of a damaged run that are intact.
-fn salvage(log: u32, run: &Run, content: &Bytes) -> RunContent {
+fn salvage(log: u32, run: &Run, content: &[u8], texts: &mut Texts<'_>) -> RunContent {
     let mut found = RunContent::default();
     let mut at = RUN_HEADER;
     let mut seq = run.first;
@@ -207,7 +235,7 @@ fn salvage(log: u32, run: &Run, content: &Bytes) -> RunContent {
             continue;
         };
         let end = at + head.size();
-        match head.message(run, content, at, seq) {
+        match head.message(content, at, seq, texts) {
             Ok(message) => found.messages.push(Arc::new(message)),
             Err(Corrupt) => found.damaged.push(DamagedSlot { seq, offset: at, entered_ms: Some(head.entered_ms) }),
         }
@@ -263,11 +291,11 @@ impl MessageHeader {
     }
 
     /// The message at this offset of a run.
-    fn message(&self, run: &Run, content: &Bytes, at: usize, seq: u64) -> Result<StoredMessage, Corrupt> {
+    fn message(&self, content: &[u8], at: usize, seq: u64, texts: &mut Texts<'_>) -> Result<StoredMessage, Corrupt> {
         if crc32fast::hash(&content[at + MESSAGE_HEADER..at + self.size()]) != self.checksum {
             return Err(Corrupt);
         }
-        read_message(content, at, MESSAGE_HEADER, seq, is_shared(run)).map(|(message, _)| message)
+        read_message(content, at, MESSAGE_HEADER, seq, texts).map(|(message, _)| message)
     }
 }
 
@@ -319,15 +347,14 @@ fn put_message(
     Ok(())
 }
 
-/// Reads the message at `at`. Returns it and where the next one begins. Its JSON is a copy, or a slice of `content`.
+/// Reads the message at `at`. Returns it and where the next one begins.
 fn read_message(
-    content: &Bytes,
+    content: &[u8],
     at: usize,
     head_bytes: usize,
     seq: u64,
-    copied: bool,
+    texts: &mut Texts<'_>,
 ) -> Result<(StoredMessage, usize), Corrupt> {
-    // Slices, because each handle of `Bytes` would count references in memory that two cores share.
     let mut rest = content.get(at..).ok_or(Corrupt)?;
     let mut head = take(&mut rest, head_bytes)?;
     let (entered_ms, body_bytes) = (head.get_i64_le(), head.get_u32_le() as usize);
@@ -350,10 +377,10 @@ fn read_message(
         "" => Arc::default(),
         labels => labels.split(',').map(str::to_owned).collect(),
     };
-    let json = if copied { Bytes::copy_from_slice(json) } else { content.slice_ref(json) };
+    let (json, buffer) = texts.put(json);
     let dead_letter = dead_letter.map(Arc::new);
     let end = content.len() - rest.len();
-    Ok((StoredMessage { seq, entered_ms, json, body_bytes, tags, dead_letter, origin, only_for }, end))
+    Ok((StoredMessage { seq, entered_ms, json, buffer, body_bytes, tags, dead_letter, origin, only_for }, end))
 }
 
 fn take_origin(bytes: &mut &[u8]) -> Result<MessageOrigin, Corrupt> {

@@ -3,6 +3,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
+use crate::shared_buffer::BufferSize;
 use crate::store::{
     CursorId, FirstPlace, MessageOrigin, QueueRow, ReadLimit, Record, Snapshot, Store, StoredMessage, StreamId,
     memory::MemoryStore,
@@ -45,6 +46,7 @@ pub(crate) fn message(seq: u64, size: usize, entered_ms: i64) -> Arc<StoredMessa
         entered_ms,
         body_bytes: json.len(),
         json: json.into(),
+        buffer: BufferSize::default(),
         tags: tags.into(),
         dead_letter,
         origin,

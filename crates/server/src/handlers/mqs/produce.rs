@@ -13,6 +13,7 @@ use crate::{
         error::ApiError,
         json::{self, JsonText},
     },
+    shared_buffer::SharedBuffer,
 };
 use dms_protocol::{
     internal::json::{Fault, Scan, push_string, quoted},
@@ -30,7 +31,9 @@ struct Entry<'a> {
 pub(crate) async fn produce(request: &ApiRequest<'_>) -> Result<Response, ApiError> {
     let (app, path) = (request.app, request.queue()?);
     let entries = read(request.body)?;
-    let messages = entries.iter().map(message).collect();
+    let bytes = entries.iter().map(|entry| send_body::size(entry.content, NO_ATTRIBUTES, &[])).sum();
+    let mut buffer = SharedBuffer::new(entries.len(), bytes);
+    let messages = entries.iter().map(|entry| message(entry, &mut buffer)).collect();
     app.broker.append(&path.project, &path.queue, messages).await?;
     app.metrics.produced(entries.len(), 0);
     Ok(JsonText(answer(&entries)).into_response())
@@ -87,9 +90,9 @@ fn check(entries: &[Entry<'_>]) -> Result<(), ApiError> {
 }
 
 /// The message as the DMS API would have stored it, so that consumers of both dialects can read it.
-fn message(entry: &Entry<'_>) -> NewMessage {
+fn message(entry: &Entry<'_>, buffer: &mut SharedBuffer) -> NewMessage {
     NewMessage {
-        json: send_body::encode(entry.content, NO_ATTRIBUTES, &[]),
+        json: send_body::encode(buffer, entry.content, NO_ATTRIBUTES, &[]),
         body_bytes: entry.content.len(),
         tags: Vec::new(),
         delay: Duration::ZERO,

@@ -20,6 +20,7 @@ impl DiskStore {
     /// Messages of a stream from `from` on.
     pub(crate) fn read_range(&self, stream: StreamId, from: u64, limit: ReadLimit) -> Result<ReadBatch, StoreError> {
         let mut pile = ReadBuilder::new(limit);
+        let mut room = Vec::new();
         let mut next = from;
         loop {
             // Looked up for each round, because compaction and retention go on between them.
@@ -38,7 +39,7 @@ impl DiskStore {
                     pile.found.damaged.extend(self.missing_from_index(stream, next..run.first)?);
                 }
                 // A run that no longer exists has no messages.
-                if let Some((run, content)) = self.content(run)?
+                if let Some((run, content)) = self.content(run, &mut room)?
                     && let Err(place) = pile.add_run(&run, content, next, &self.files)
                 {
                     return Ok(pile.until(place));
@@ -55,6 +56,7 @@ impl DiskStore {
     pub(crate) fn read_places(&self, stream: StreamId, places: &[u64], bytes: usize) -> Result<ReadBatch, StoreError> {
         let mut pile = ReadBuilder::new(ReadLimit { messages: places.len(), bytes });
         let mut last: Option<(Run, RunContent)> = None;
+        let mut room = Vec::new();
         for &place in places {
             let run = self.runs(stream, place, 1)?.into_iter().find(|run| (run.first..run.end()).contains(&place));
             let Some(run) = run else {
@@ -64,7 +66,7 @@ impl DiskStore {
             // Places close to each other are usually in one run, which is read only once.
             last = match last.take_if(|(known, _)| *known == run) {
                 Some(known) => Some(known),
-                None => self.content(run)?,
+                None => self.content(run, &mut room)?,
             };
             let Some((run, content)) = &last else { continue };
             let found = content.messages.iter().find(|message| message.seq == place);
@@ -160,9 +162,9 @@ impl DiskStore {
         Ok(self.runs(stream, from, 1)?.into_iter().find(|run| run.end() > from))
     }
 
-    /// The messages of a run, wherever it is now. `None` if it no longer exists.
-    fn content(&self, run: Run) -> Result<Option<(Run, RunContent)>, StoreError> {
-        let read = |run: &Run| self.files.read(run);
+    /// The messages of a run, wherever it is now. `None` if it no longer exists. `room` is for the bytes of the run.
+    fn content(&self, run: Run, room: &mut Vec<u8>) -> Result<Option<(Run, RunContent)>, StoreError> {
+        let read = |run: &Run| self.files.read_with(run, room);
         match self.read_moved(run, read)? {
             RunRead::Done(run, content) => Ok(Some((run, content))),
             RunRead::Lost(run) => Ok(Some((run, RunContent::lost(&run)))),
@@ -174,7 +176,7 @@ impl DiskStore {
     pub(crate) fn read_moved<T>(
         &self,
         mut run: Run,
-        read: impl Fn(&Run) -> Result<T, ReadError>,
+        mut read: impl FnMut(&Run) -> Result<T, ReadError>,
     ) -> Result<RunRead<T>, StoreError> {
         // A move is in the index before the old file is deleted, so a second lookup finds the new place.
         for _ in 0..MAX_LOOKUPS {

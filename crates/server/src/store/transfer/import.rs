@@ -13,6 +13,7 @@ use std::{
 use bytes::Bytes;
 use dms_protocol::queue::QueueId;
 
+use crate::shared_buffer::BufferSize;
 use crate::store::{
     CursorId, GroupRow, GroupSnapshot, QueueRow, QueueSnapshot, Record, RetentionPolicy, SentKey, SentKeys, Settlement,
     Snapshot, Store, StoreError, StoredMessage, StreamId,
@@ -328,6 +329,7 @@ impl<'a, 'w> QueueImport<'a, 'w> {
             seq: head.place,
             entered_ms: head.entered_ms,
             json,
+            buffer: BufferSize::default(),
             body_bytes: head.body_bytes,
             tags: head.tags.clone(),
             dead_letter: head.dead_letter.clone(),

@@ -17,6 +17,7 @@ use crate::{
         },
     },
     clock::whole_ms,
+    shared_buffer::{BufferSize, follows, size_of_first},
     store::{
         CursorId, FirstPlace, GroupRow, KeyHash, MessageOrigin, QueueRow, Record, SentKey, SentKeys, StoredMessage,
         StreamId,
@@ -108,13 +109,19 @@ impl<'a> Preparer<'a> {
         let queue = &self.state.queues.get(queue).ok_or(BrokerError::QueueNotFound)?.row;
         self.check_keys(queue, messages)?;
         let mut records = Vec::with_capacity(messages.len());
+        let (mut buffer, mut last) = (BufferSize::default(), None);
         for (place, message) in messages.iter().enumerate() {
+            // The messages of a request were put into shared buffers when it was read.
+            if last.is_none_or(|last| !follows(&message.json, last)) {
+                buffer = size_of_first(messages.iter().skip(place).map(|message| &message.json));
+            }
+            last = Some(&message.json);
             match &message.deduplication {
-                None => records.push(self.append_one(queue, message)),
+                None => records.push(self.append_one(queue, message, buffer)),
                 Some(key) => match self.sent_with(queue, key.key) {
                     Some(id) => self.duplicates.push((place, id)),
                     None => {
-                        let record = self.append_one(queue, message);
+                        let record = self.append_one(queue, message, buffer);
                         self.keep_key(queue, key, &record);
                         records.push(record);
                     }
@@ -183,7 +190,7 @@ impl<'a> Preparer<'a> {
         appended
     }
 
-    fn append_one(&mut self, queue: &QueueRow, message: &NewMessage) -> Record {
+    fn append_one(&mut self, queue: &QueueRow, message: &NewMessage, buffer: BufferSize) -> Record {
         let delay = whole_ms(message.delay);
         let stream = if delay > 0 { queue.delay_queue() } else { queue.stream() };
         let (seq, entered_ms) = self.place(stream);
@@ -192,6 +199,7 @@ impl<'a> Preparer<'a> {
                 seq,
                 entered_ms,
                 json: message.json.clone(),
+                buffer,
                 body_bytes: message.body_bytes,
                 // The default slice is shared: no allocation.
                 tags: if message.tags.is_empty() { Arc::default() } else { message.tags.as_slice().into() },
@@ -222,7 +230,7 @@ impl<'a> Preparer<'a> {
     }
 
     fn end(&mut self, leases: &[(CursorId, u64, LeaseEnd)]) -> Prepared {
-        let mut records = Vec::new();
+        let mut records = Vec::with_capacity(leases.len());
         for (number, lease, ending) in leases {
             let cursor = self.state.cursors.get(number).ok_or(BrokerError::GroupNotFound)?;
             let ended = cursor
@@ -258,11 +266,21 @@ impl<'a> Preparer<'a> {
         info: DeadLetterInfo,
     ) -> Record {
         let (seq, entered_ms) = self.place(stream);
-        let json = without_labels(message);
+        let (json, buffer) = (without_labels(message), message.buffer);
         let (tags, body_bytes, dead_letter) = (Arc::default(), message.body_bytes, Some(Arc::new(info)));
         Record::Appended(
             stream,
-            Arc::new(StoredMessage { seq, entered_ms, json, body_bytes, tags, dead_letter, origin, only_for: None }),
+            Arc::new(StoredMessage {
+                seq,
+                entered_ms,
+                json,
+                buffer,
+                body_bytes,
+                tags,
+                dead_letter,
+                origin,
+                only_for: None,
+            }),
         )
     }
 
@@ -270,8 +288,8 @@ impl<'a> Preparer<'a> {
     fn retried(&mut self, stream: StreamId, group: CursorId, message: &StoredMessage, origin: MessageOrigin) -> Record {
         let (seq, entered_ms) = self.place(stream);
         let (json, tags, body_bytes) = (message.json.clone(), message.tags.clone(), message.body_bytes);
-        let (dead_letter, origin, only_for) = (None, Some(origin), Some(group));
-        let stored = StoredMessage { seq, entered_ms, json, body_bytes, tags, dead_letter, origin, only_for };
+        let (buffer, dead_letter, origin, only_for) = (message.buffer, None, Some(origin), Some(group));
+        let stored = StoredMessage { seq, entered_ms, json, buffer, body_bytes, tags, dead_letter, origin, only_for };
         Record::Appended(stream, Arc::new(stored))
     }
 
@@ -294,7 +312,7 @@ impl<'a> Preparer<'a> {
         // Messages that were purged while they were being read stay purged.
         for message in due.iter().filter(|message| message.seq >= queue.low) {
             let (seq, entered_ms) = self.place(stream);
-            let StoredMessage { body_bytes, only_for, .. } = **message;
+            let StoredMessage { buffer, body_bytes, only_for, .. } = **message;
             let (json, tags) = (message.json.clone(), message.tags.clone());
             // Directly before the message. The log recognizes by this order a message that was stored before, and which a full
             // disk does not refuse.
@@ -303,7 +321,9 @@ impl<'a> Preparer<'a> {
                 MessageOrigin::new(queue.as_str(), FirstPlace::DelayQueue, message.seq, message.entered_ms)
             };
             let origin = message.origin.or_else(|| owner.map(first));
-            let stored = StoredMessage { seq, entered_ms, json, body_bytes, tags, dead_letter: None, origin, only_for };
+            let dead_letter = None;
+            let stored =
+                StoredMessage { seq, entered_ms, json, buffer, body_bytes, tags, dead_letter, origin, only_for };
             records.push(Record::Appended(stream, Arc::new(stored)));
         }
         records
@@ -519,9 +539,7 @@ mod tests {
                 json: json.into(),
                 body_bytes: 1,
                 tags,
-                dead_letter: None,
-                origin: None,
-                only_for: None,
+                ..StoredMessage::default()
             })
         };
         assert_eq!(

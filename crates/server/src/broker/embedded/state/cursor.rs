@@ -22,6 +22,7 @@ use crate::{
         StoredMessage, StreamId,
     },
 };
+use dms_protocol::limits;
 
 /// How much a cursor reads at once, and keeps ready ahead of its consumers.
 pub(crate) const PREFETCH: ReadLimit = ReadLimit { messages: 256, bytes: 256 * 1024 };
@@ -165,6 +166,9 @@ impl BatchBuilder {
             return false;
         }
         self.bytes = bytes;
+        if self.entries.is_empty() {
+            self.entries.reserve_exact(self.want.messages.min(limits::MAX_MESSAGES));
+        }
         self.entries.push(LeasedEntry { message: message.clone(), failures, history: history.clone() });
         true
     }
@@ -590,7 +594,8 @@ impl Cursor {
     fn keep(&mut self, message: Arc<StoredMessage>) {
         if let Some(ready) = self.ready.get_mut(&message.seq).filter(|ready| ready.message.is_none()) {
             self.ready_bytes += message.memory_bytes();
-            ready.message = Some(message);
+            // Failed messages stay when their neighbours are gone.
+            ready.message = Some(message.alone());
         }
     }
 

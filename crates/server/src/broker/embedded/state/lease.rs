@@ -13,6 +13,7 @@ use crate::{
             state::receipt::{LeaseToken, Receipt, Seal},
         },
     },
+    shared_buffer::kept_bytes,
     store::{Attempts, FailureHistory, Settlement, StoredMessage},
 };
 use dms_protocol::{message::DeadLetterInfo, queue::ProjectId};
@@ -141,9 +142,11 @@ impl Lease {
         (0..).zip(&self.seals).map(move |(position, seal)| Receipt { batch, position, seal: *seal })
     }
 
-    /// An estimate of the memory that the messages take, in bytes.
+    /// An estimate of the memory that the messages take, in bytes, with other messages that they keep in memory.
     pub(crate) fn memory_bytes(&self) -> usize {
-        self.entries.iter().map(|entry| entry.message.memory_bytes()).sum()
+        let texts = self.entries.iter().map(|entry| (&entry.message.json, entry.message.buffer));
+        let beside: usize = self.entries.iter().map(|entry| entry.message.bytes_beside_json()).sum();
+        kept_bytes(texts) + beside
     }
 
     /// Whether a receipt belongs to this lease.
@@ -178,6 +181,9 @@ impl Lease {
         let settlement = &mut decision.settlement;
         // However the batch ends: skipped messages belong to nobody in this group, and the cursor has passed them.
         settlement.skipped.clone_from(&self.skipped);
+        if let LeaseEnd::Acknowledged { settled, .. } = ending {
+            settlement.done.reserve_exact(*settled);
+        }
         let attempt = |end| Attempt { began_ms: self.began_ms, ended_ms: now_ms, end };
         for (position, entry) in self.entries.iter().enumerate() {
             let seq = entry.message.seq;

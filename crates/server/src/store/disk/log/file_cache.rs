@@ -210,10 +210,23 @@ impl FileCache {
 
     /// Reads a run: its messages, and which of them are damaged. If the disk returns nothing, all of them are.
     pub(crate) fn read(&self, run: &Run) -> Result<RunContent, ReadError> {
-        match self.bytes(run) {
-            Ok(bytes) => Ok(run::read(self.directory.log, run, &bytes)),
+        self.read_with(run, &mut Vec::new())
+    }
+
+    /// The same. The bytes of a run of several messages go into `room`, which serves for many runs.
+    pub(crate) fn read_with(&self, run: &Run, room: &mut Vec<u8>) -> Result<RunContent, ReadError> {
+        let log = self.directory.log;
+        let read = if run.count > 1 {
+            let length = run.bytes as usize;
+            room.resize(room.len().max(length), 0);
+            let bytes = &mut room[..length];
+            self.read_part(run, bytes, run.at.offset).map(|()| run::read_copied(log, run, bytes))
+        } else {
+            self.bytes(run).map(|bytes| run::read(log, run, &bytes))
+        };
+        match read {
             Err(ReadError::Damaged(_)) => Ok(RunContent::lost(run)),
-            Err(error) => Err(error),
+            read => read,
         }
     }
 
