@@ -9,7 +9,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use futures_util::FutureExt;
-use http::{StatusCode, request::Parts};
+use http::{Method, StatusCode, request::Parts};
 use tokio::time::{Duration, Instant, sleep};
 
 use crate::{
@@ -23,6 +23,7 @@ use crate::{
     http::{
         codes::{self, Code},
         error::ApiError,
+        head,
         host_check::HostRefusal,
         operation::Operation,
         request_id::{REQUEST_ID, request_id},
@@ -43,7 +44,11 @@ pub(crate) async fn wrap(
     request: Request,
 ) -> Response {
     let started = Instant::now();
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
+    // Thousands of consume calls may wait, each with a connection that has a read buffer.
+    if parts.method == Method::GET && connection.is_some_and(ConnectionState::is_waiting) {
+        head::copy_out(&mut parts);
+    }
     let id = request_id(&parts.headers);
     let target = Target::find(dialect, &parts.method, parts.uri.path(), app.extensions);
     let operation = target.map_or(Operation::Unknown, Target::operation).as_str();

@@ -46,7 +46,7 @@ macro_rules! routes {
         }),*];
 
         /// Calls the handler of a row.
-        async fn call(endpoint: Endpoint, request: &ApiRequest<'_>) -> Result<Response, ApiError> {
+        async fn call_any(endpoint: Endpoint, request: &ApiRequest<'_>) -> Result<Response, ApiError> {
             match endpoint {
                 $(Endpoint::$endpoint => $handler(request).await.map(IntoResponse::into_response),)*
             }
@@ -213,6 +213,17 @@ pub(crate) async fn answer(route: &Route, request: ApiRequest<'_>, body: Bytes) 
         change.log(&result);
     }
     result.unwrap_or_else(IntoResponse::into_response)
+}
+
+/// Calls the handler of a row. All but the three of every message are in a box, so that the futures of thousands of waiting calls do not
+/// have the size of the largest handler.
+async fn call(endpoint: Endpoint, request: &ApiRequest<'_>) -> Result<Response, ApiError> {
+    match endpoint {
+        Endpoint::SendMessages => send::send(request).await,
+        Endpoint::ConsumeMessages => consume::messages(request).await,
+        Endpoint::AckMessages => ack::messages(request).await.map(IntoResponse::into_response),
+        rare => Box::pin(call_any(rare, request)).await,
+    }
 }
 
 async fn handle(route: &Route, request: &ApiRequest<'_>) -> Result<Response, ApiError> {

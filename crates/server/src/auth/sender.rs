@@ -38,6 +38,13 @@ impl<'a> Sender<'a> {
         }
     }
 
+    /// Notes on the connection whether a consume call had to wait for messages.
+    pub(crate) fn has_consumed(self, waited: bool) {
+        if let Some(connection) = self.connection {
+            connection.has_consumed(waited);
+        }
+    }
+
     /// Notes that a consume call of this group begins to wait on the connection; `None` for callers in the same process.
     pub(crate) fn begin_poll(self, path: &GroupPath) -> Option<PollGuard<'a>> {
         let hash = |id: &str| BuildHasherDefault::<DefaultHasher>::default().hash_one(id);

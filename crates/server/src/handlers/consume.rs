@@ -1,6 +1,6 @@
 //! Consuming messages and dead letters (API reference 5.3.2, 5.3.4).
 
-use std::time::Duration;
+use std::{future::poll_fn, pin::pin, task::Poll, time::Duration};
 
 use axum::response::{IntoResponse, Response};
 use http::{HeaderName, HeaderValue, header};
@@ -23,6 +23,8 @@ use dms_protocol::{
 
 const DELIVERIES: HeaderName = HeaderName::from_static("x-dms-deliveries");
 const WAITED: HeaderName = HeaderName::from_static("x-dms-waited-ms");
+/// A call that took this long had to wait for messages.
+const LONG_WAIT: Duration = Duration::from_millis(100);
 
 /// `GET …/messages` (5.3.2).
 pub(crate) async fn messages(request: &ApiRequest<'_>) -> Result<Response, ApiError> {
@@ -60,17 +62,25 @@ pub(crate) async fn take(
     if app.stopping.is_cancelled() {
         return Err(codes::STOPPING.plain());
     }
-    let waiting = request.sender.begin_poll(path);
-    let lease = lease(request, path, stream, lease_request);
+    let began = Instant::now();
+    let mut lease = pin!(lease(request, path, stream, lease_request));
     let mut must_close = false;
-    let leased = tokio::select! {
-        // A lease call that is dropped hands out nothing, so a message that arrives now goes to another call.
-        () = ended(waiting.as_ref()) => {
-            must_close = true;
-            Vec::new()
+    let leased = match poll_fn(|cx| Poll::Ready(lease.as_mut().poll(cx))).await {
+        // Most calls find messages at once, and nobody has to know of them.
+        Poll::Ready(leased) => leased?,
+        Poll::Pending => {
+            let waiting = request.sender.begin_poll(path);
+            tokio::select! {
+                // A lease call that is dropped hands out nothing, so a message that arrives now goes to another call.
+                () = ended(waiting.as_ref()) => {
+                    must_close = true;
+                    Vec::new()
+                }
+                leased = lease => leased?,
+            }
         }
-        leased = lease => leased?,
     };
+    request.sender.has_consumed(began.elapsed() >= LONG_WAIT);
     app.metrics.consumed(leased.len());
     let mut response = answer(&leased);
     if must_close {
@@ -95,7 +105,16 @@ async fn lease(
     lease_request: LeaseRequest,
 ) -> Result<Vec<LeasedMessage>, ApiError> {
     let app = request.app;
-    let named = match extensions::poll_id(app, &request.head().headers)? {
+    let id = extensions::poll_id(app, &request.head().headers)?;
+    if id.is_some_and(|id| app.polls.is_ended(&path.project, id)) {
+        return Ok(Vec::new());
+    }
+    let mut lease = app.broker.lease(path, stream, lease_request);
+    if let Poll::Ready(leased) = poll_fn(|cx| Poll::Ready(lease.as_mut().poll(cx))).await {
+        return Ok(leased?);
+    }
+    // It has to wait, so it can be ended from now on.
+    let named = match id {
         None => None,
         Some(id) => match app.polls.begin(&path.project, id) {
             Some(poll) => Some(poll),
@@ -112,7 +131,7 @@ async fn lease(
         // A lease call that is dropped hands out nothing, so its answer is an empty list.
         () = app.stopping.cancelled() => Ok(Vec::new()),
         () = ended => Ok(Vec::new()),
-        leased = app.broker.lease(path, stream, lease_request) => Ok(leased?),
+        leased = lease => Ok(leased?),
     }
 }
 
@@ -170,8 +189,11 @@ fn answer(leased: &[LeasedMessage], waited: Duration, place: (&GroupPath, Stream
         text.push(b'}');
     }
     text.push(b']');
-    let headers = [(DELIVERIES, deliveries(leased)), (WAITED, waited.as_millis().to_string())];
-    (headers, JsonText(text.into())).into_response()
+    let waited = match waited.as_millis() {
+        0 => HeaderValue::from_static("0"),
+        millis => HeaderValue::from(u64::try_from(millis).unwrap_or(u64::MAX)),
+    };
+    ([(WAITED, waited)], [(DELIVERIES, deliveries(leased))], JsonText(text.into())).into_response()
 }
 
 /// The position, the attempt and the time of entry of each message, as in `17.1.1795550351698`. They distinguish a redelivery

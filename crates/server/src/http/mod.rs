@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `body` | reading a body within its limits |
 //! | `query`, `path`, `json` | parameters, ids and JSON bodies |
+//! | `head` | the memory of a request that waits |
 //! | `error`, `codes` | refusals with their documented codes |
 //! | `operation` | the names of the operations |
 //! | `request_id` | the id of a request |
@@ -13,6 +14,7 @@ pub mod bearer;
 pub mod body;
 pub(crate) mod codes;
 pub(crate) mod error;
+pub(crate) mod head;
 pub mod host_check;
 pub(crate) mod json;
 pub(crate) mod operation;

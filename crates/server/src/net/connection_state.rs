@@ -28,6 +28,8 @@ pub struct ConnectionState {
     known: AtomicBool,
     /// Whether the answer in progress is only being delayed.
     delayed: AtomicBool,
+    /// Whether its last consume call had to wait for messages, so that the next one probably has to wait, too.
+    waits: AtomicBool,
     began: Instant,
     /// When its last request was answered, in milliseconds after `began`.
     answered: AtomicU64,
@@ -49,6 +51,7 @@ impl ConnectionState {
             network: network(peer),
             known: AtomicBool::new(false),
             delayed: AtomicBool::new(false),
+            waits: AtomicBool::new(true),
             began: Instant::now(),
             answered: AtomicU64::new(0),
             progress: Arc::default(),
@@ -85,6 +88,16 @@ impl ConnectionState {
         let after = millis(self.began.elapsed());
         self.answered.store(after, Ordering::Relaxed);
         self.idle.notify_one();
+    }
+
+    /// Notes whether a consume call on it had to wait for messages.
+    pub(crate) fn has_consumed(&self, waited: bool) {
+        self.waits.store(waited, Ordering::Relaxed);
+    }
+
+    /// Whether its next consume call probably has to wait for messages.
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.waits.load(Ordering::Relaxed)
     }
 
     /// Notes that the answer is ready and is being delayed.

@@ -38,20 +38,28 @@ impl ProjectPolls {
         }
     }
 
+    /// Whether the call with this name was ended before it arrived.
+    fn is_ended_early(&mut self, id: &str) -> bool {
+        self.forget_old(Instant::now());
+        self.early.iter().any(|(_, early)| early == id)
+    }
+
     fn is_empty(&self) -> bool {
         self.waiting.is_empty() && self.early.is_empty()
     }
 }
 
 impl EndablePolls {
+    /// Whether the consume call with this name was ended before it arrived.
+    pub(crate) fn is_ended(&self, project: &ProjectId, id: &str) -> bool {
+        self.lock().get_mut(project).is_some_and(|named| named.is_ended_early(id))
+    }
+
     /// Registers a consume call under a name until the result is dropped. `None` if the call was ended before it arrived.
     pub(crate) fn begin<'a>(&'a self, project: &'a ProjectId, id: &'a str) -> Option<EndablePoll<'a>> {
         let mut projects = self.lock();
-        if let Some(named) = projects.get_mut(project) {
-            named.forget_old(Instant::now());
-            if named.early.iter().any(|(_, early)| early == id) {
-                return None;
-            }
+        if projects.get_mut(project).is_some_and(|named| named.is_ended_early(id)) {
+            return None;
         }
         let named = projects.entry(project.clone()).or_default();
         let (calls, ended) = named.waiting.entry(id.to_owned()).or_default();
