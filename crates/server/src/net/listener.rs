@@ -19,6 +19,7 @@ use crate::{
         connection_limit::{Audience, ConnectionLimit, ConnectionMetrics},
         connection_state::ConnectionState,
         limits::HttpLimits,
+        read_ahead::ReadAhead,
         tls::Tls,
     },
 };
@@ -202,7 +203,7 @@ async fn serve_encrypted<S: HttpService>(
     stopping: CancellationToken,
 ) {
     // In a separate box, whose memory is free after the handshake.
-    let handshake = Box::pin(timeout(limits.head_timeout, tls.acceptor().accept(stream)));
+    let handshake = Box::pin(timeout(limits.head_timeout, tls.acceptor().accept(ReadAhead::new(stream))));
     let handshake = stopping.run_until_cancelled(connection.displaced.run_until_cancelled(handshake));
     match handshake.await.flatten() {
         Some(Ok(Ok(stream))) => connection::serve(stream, service, limits, connection, stopping).await,

@@ -10,6 +10,7 @@ pub mod listener;
 pub(crate) mod peer;
 #[cfg(feature = "postgres")]
 pub(crate) mod peer_tls;
+mod read_ahead;
 pub(crate) mod tls;
 pub(crate) mod tls_files;
 pub(crate) mod waiting_poll;
