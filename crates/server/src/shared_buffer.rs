@@ -65,15 +65,15 @@ impl SharedBuffer {
 /// The size of the memory of the first of these texts, which were put into buffers one after the other.
 pub(crate) fn size_of_first<'a>(texts: impl Iterator<Item = &'a Bytes>) -> BufferSize {
     let mut texts = texts.peekable();
-    let mut size = 0;
+    let (mut size, mut is_shared) = (0, false);
     while let Some(text) = texts.next() {
         size += text.len();
         match texts.peek() {
-            Some(next) if follows(next, text) => {}
+            Some(next) if follows(next, text) => is_shared = true,
             _ => break,
         }
     }
-    BufferSize(size)
+    BufferSize(if is_shared { size } else { 0 })
 }
 
 /// The memory that texts keep, in bytes. Each text comes with the size of its memory. Memory that several texts share is counted once,

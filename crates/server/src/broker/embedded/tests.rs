@@ -757,6 +757,8 @@ async fn a_discard_that_cannot_be_stored_counts_no_failure() {
 #[tokio::test(start_paused = true)]
 async fn a_message_that_expires_after_the_next_look_of_the_timer_does_not_wake_it() {
     let scene = Scene::on(Arc::new(FlakyStore::default())).await;
+    // The timer has looked after the queue was created.
+    tokio::time::sleep(Duration::from_secs(1)).await;
     let soon = Instant::now() + Duration::from_secs(60);
     scene.broker.core.lock().timer_target = Some(soon);
     scene.send("1", Duration::ZERO).await.unwrap();
