@@ -87,7 +87,7 @@ pub(crate) async fn acknowledge(
 ) -> Result<Json<AckOutcome>, ApiError> {
     let app = request.app;
     let path = request.group().await?;
-    let acks = checked(json::read_messages(request.body, |scan| lines(scan, form.member))?, form)?;
+    let acks = checked(&json::read_messages(request.body, |scan| lines(scan, form.member))?, form)?;
     let AckCounts { success, fail } = app.broker.ack(&path, stream, acks).await.map_err(|error| form.named(error))?;
     app.metrics.settled(success, fail);
     Ok(Json(AckOutcome { success, fail }))
@@ -122,15 +122,15 @@ fn any_status<'a>(scan: &mut Scan<'a>) -> Result<Cow<'a, str>, Fault> {
     }
 }
 
-fn checked(lines: Vec<AckLine<'_>>, form: AckForm) -> Result<Vec<Ack>, ApiError> {
+fn checked(lines: &[AckLine<'_>], form: AckForm) -> Result<Vec<Ack>, ApiError> {
     let (count, AckForm { member, most, .. }) = (lines.len(), form);
     if !(1..=most).contains(&count) {
         return Err(codes::REQUEST_FORMAT.at(format!("{member} has {count} entries: 1 to {most} are allowed.")));
     }
-    lines.into_iter().enumerate().map(|(index, line)| ack(index, count, line, form)).collect()
+    lines.iter().enumerate().map(|(index, line)| ack(index, count, line, form)).collect()
 }
 
-fn ack(index: usize, count: usize, line: AckLine<'_>, form: AckForm) -> Result<Ack, ApiError> {
+fn ack(index: usize, count: usize, line: &AckLine<'_>, form: AckForm) -> Result<Ack, ApiError> {
     let extensions = form.extensions;
     let cause = || match &line.cause {
         Some(text) if extensions => read_cause(index, text).map(|cause| Some(Arc::new(cause))),
