@@ -57,6 +57,10 @@ impl SharedBuffer {
     }
 
     /// The size of the memory of the last text.
+    #[cfg_attr(
+        not(any(feature = "disk", feature = "postgres")),
+        expect(dead_code, reason = "only stores read runs of messages")
+    )]
     pub(crate) fn size(&self) -> BufferSize {
         self.size
     }
