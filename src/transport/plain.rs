@@ -36,18 +36,17 @@ impl PlainHttp {
     ) -> Result<http::Response<Bytes>, TransportError> {
         request.headers_mut().entry(USER_AGENT).or_insert(HeaderValue::from_static(NAME));
         let exchanged = pin!(self.0.exchange(request, within, |answer| whole(answer, TransportError::unsure))).await;
-        exchanged.map_err(TransportError::from).flatten()
+        exchanged.map_err(transport_error).flatten()
     }
 }
 
-impl From<NoExchange> for TransportError {
-    fn from(failure: NoExchange) -> Self {
-        match failure {
-            NoExchange::Connect(error) => Self::not_sent(error),
-            NoExchange::Broken { error, sent: false } => Self::not_sent(error),
-            NoExchange::Broken { error, sent: true } => Self::unsure(error),
-            NoExchange::TimedOut { error, sent: false } => Self::not_sent(error),
-            NoExchange::TimedOut { error, sent: true } => Self::timed_out(error),
-        }
+/// The error of a request without an answer.
+fn transport_error(failure: NoExchange) -> TransportError {
+    match failure {
+        NoExchange::Connect(error) => TransportError::not_sent(error),
+        NoExchange::Broken { error, sent: false } => TransportError::not_sent(error),
+        NoExchange::Broken { error, sent: true } => TransportError::unsure(error),
+        NoExchange::TimedOut { error, sent: false } => TransportError::not_sent(error),
+        NoExchange::TimedOut { error, sent: true } => TransportError::timed_out(error),
     }
 }
