@@ -70,8 +70,9 @@ class Server:
 
     def __init__(self, command, url, port, log, env=None, **identity):
         self.url, self.log = url, open(log, "w")
+        # In the session of the script: Linux divides the processors among sessions first, and the ratios would depend on it.
         self.process = subprocess.Popen([str(word) for word in command], stdin=subprocess.DEVNULL, stdout=self.log,
-                                        stderr=self.log, env={**os.environ, **(env or {})}, start_new_session=True, **identity)
+                                        stderr=self.log, env={**os.environ, **(env or {})}, process_group=0, **identity)
         self.pids = [self.process.pid]
         self.wait_for(port)
 
