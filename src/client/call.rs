@@ -287,12 +287,12 @@ impl Inner {
         Err((Error::new(call.operation, ErrorKind::Service(refusal)), Some(generation)))
     }
 
-    /// Uses the credentials of `other` from now on.
     /// Whether requests carry credentials.
     pub(super) fn has_credentials(&self) -> bool {
         !matches!(self.credentials.get().authenticator, Authenticator::Anonymous)
     }
 
+    /// Uses the credentials of `other` from now on.
     pub(super) fn authorize_as(&self, other: &Self) {
         let authenticator = other.credentials.get().authenticator.clone();
         self.credentials.update(|credentials| credentials.followed_by(authenticator));

@@ -94,7 +94,8 @@ fn certificates(config: &Config) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Finds every queue and group that is named. A configuration with a server of its own is compared with the one that runs. Returns whether a service was asked: the configuration's own server may not run yet.
+/// Finds every queue and group that is named. A configuration with its own server is compared with the one that runs. Returns
+/// whether a service was asked: the configuration's own server may not run yet.
 async fn online(config: &Config, context: &Context) -> Result<bool, Failure> {
     // By a client of its own, because one whose key was refused asks nothing more for a while.
     if config.dms.is_embedded() && connect::to_service(config)?.quotas().await.is_err_and(|error| error.is_connect()) {

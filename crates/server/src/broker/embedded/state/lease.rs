@@ -103,9 +103,18 @@ pub(crate) struct LeaseDecision {
 impl LeasedEntry {
     /// The history of the message after one more failure.
     fn failed(&self, cause: Option<&Arc<FailureCause>>, attempt: Attempt) -> FailureHistory {
-        let first_failure_ms = if self.failures == 0 { Some(attempt.ended_ms) } else { self.history.first_failure_ms };
-        let last = cause.or(self.history.last.as_ref()).cloned();
-        FailureHistory { first_failure_ms, last, ..self.after(attempt) }
+        let (first_failure_ms, last) = self.first_and_last(cause, attempt.ended_ms);
+        FailureHistory { first_failure_ms, last: last.cloned(), ..self.after(attempt) }
+    }
+
+    /// When the message failed first, and the cause that was reported last, after a failure now.
+    fn first_and_last<'a>(
+        &'a self,
+        cause: Option<&'a Arc<FailureCause>>,
+        now_ms: i64,
+    ) -> (Option<i64>, Option<&'a Arc<FailureCause>>) {
+        let first_failure_ms = if self.failures == 0 { Some(now_ms) } else { self.history.first_failure_ms };
+        (first_failure_ms, cause.or(self.history.last.as_ref()))
     }
 
     /// The history of the message after one more lease that did not settle it.
@@ -116,8 +125,7 @@ impl LeasedEntry {
 
     /// The details kept with the dead letter.
     fn dies(&self, reason: &str, cause: Option<&Arc<FailureCause>>, now_ms: i64) -> DeadLetterInfo {
-        let first_failure_ms = if self.failures == 0 { Some(now_ms) } else { self.history.first_failure_ms };
-        let last = cause.or(self.history.last.as_ref());
+        let (first_failure_ms, last) = self.first_and_last(cause, now_ms);
         // If this failure was reported without a cause, the cause that an earlier consumer reported is kept, but with the reason
         // and the time of this failure.
         let said = last.map(AsRef::as_ref);
