@@ -14,7 +14,6 @@ import json
 import os
 import pathlib
 import pty
-import pwd
 import re
 import shutil
 import signal
@@ -33,6 +32,8 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
 HERE = pathlib.Path(__file__).parent
+sys.path.insert(0, str(HERE.parent / "vendor"))
+import postgres  # noqa: E402
 TOKEN, READ_TOKEN = "a token for the test", "another token to read"
 WAIT = 20
 BIDI, BIG = "\u202e", 12345678901234567890
@@ -730,31 +731,6 @@ admin: {{listen: "127.0.0.1:0"}}
         application.shutdown()
 
 
-@contextlib.contextmanager
-def postgres():
-    """A PostgreSQL of its own, behind a socket; gives its URL."""
-    found = sorted(pathlib.Path("/usr/lib/postgresql").glob("*/bin/postgres"))
-    tools = found[-1].parent if found else pathlib.Path(shutil.which("postgres")).parent
-    directory = pathlib.Path(tempfile.mkdtemp(prefix="dms-pg-"))
-    # PostgreSQL refuses to run as root.
-    account = pwd.getpwnam("postgres") if os.getuid() == 0 else None
-    who = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []} if account else {}
-    if account:
-        os.chown(directory, account.pw_uid, account.pw_gid)
-    subprocess.run([tools / "initdb", "--no-sync", "--auth=trust", "--encoding=UTF8", "--locale=C", "--username=postgres", "-D", directory / "data"], cwd=directory, check=True, stdout=subprocess.DEVNULL, **who)
-    options = ["-c", "listen_addresses=", "-c", f"unix_socket_directories={directory}", "-D", directory / "data"]
-    process = subprocess.Popen([tools / "postgres", *options], cwd=directory, stderr=subprocess.DEVNULL, **who)
-    try:
-        while not (directory / ".s.PGSQL.5432").exists():
-            assert process.poll() is None, "PostgreSQL ended"
-            time.sleep(0.05)
-        yield f"host={directory} user=postgres dbname=postgres"
-    finally:
-        process.send_signal(signal.SIGINT)
-        process.wait(20)
-        shutil.rmtree(directory)
-
-
 def cluster_server(server, database, name):
     """A server of a cluster, on ports of its own, without a token."""
     config = server.directory / f"{name}.yaml"
@@ -778,7 +754,7 @@ server:
 def test_cluster(server, browser):
     """The pages of a cluster, and a redrive whose server dies: another one goes on with it."""
     own = browser.server
-    with postgres() as database, contextlib.ExitStack() as stack:
+    with postgres.running() as database, contextlib.ExitStack() as stack:
         servers = [cluster_server(server, database, name) for name in ("north", "south")]
         first, second = servers
         stack.callback(second.stop)

@@ -5,6 +5,7 @@ import glob
 import os
 import pathlib
 import pwd
+import signal
 import subprocess
 import sys
 import tempfile
@@ -38,5 +39,6 @@ def running():
                 time.sleep(0.05)
             yield f"host={folder} user=postgres dbname=postgres"
         finally:
-            process.terminate()
+            # At once, and not after the last client.
+            process.send_signal(signal.SIGINT)
             process.wait(60)
