@@ -17,9 +17,12 @@ import tempfile
 import threading
 import time
 import unittest
+import uuid
 
 BINARY = os.environ.get("DMS_WORKER", str(pathlib.Path(__file__).parents[2] / "target/debug/dms-worker"))
 PATIENCE = 30
+# Where PostgreSQL is, if the servers of the tests keep their messages there: DMS_STORE=postgres run.py starts one.
+POSTGRES = os.environ.get("DMS_SIDECAR_POSTGRES")
 
 
 def until(condition, what):
@@ -293,9 +296,14 @@ class Case(unittest.TestCase):
         directory.mkdir(exist_ok=True)
         return directory
 
+    def kept(self):
+        """The lines of a server whose messages outlive its process: in a data directory, or in PostgreSQL."""
+        return on_postgres() if POSTGRES else f"  data_dir: {self.directory}/data"
+
     def serve(self, queue):
         """A server in a separate process, with this queue."""
-        process = Process(self.directory_of("server"), f"server: {{listen: '127.0.0.1:0', queues: [{queue}]}}", "serve")
+        config = f"server:\n  listen: 127.0.0.1:0\n  queues: [{queue}]\n{unless_kept()}"
+        process = Process(self.directory_of("server"), config, "serve")
         self.addCleanup(process.close)
         return process
 
@@ -330,7 +338,7 @@ dms: {{endpoint: embedded}}
 server:
   listen: 127.0.0.1:0
   queues: [{{name: orders, max_consume_count: {failures}, groups: [billing]}}]
-{server}
+{server or unless_kept()}
 workers:
   - queue: orders
     group: billing
@@ -340,3 +348,14 @@ workers:
 admin: {{listen: '127.0.0.1:0'}}
 {more}
 """
+
+
+def on_postgres():
+    """The lines of a server whose messages are in PostgreSQL, in tables of their own. Requests wait until it has opened them."""
+    schema = f"dms_{uuid.uuid4().hex}"
+    return f"  postgres: {{url: '{POSTGRES}', schema: {schema}}}\n  cluster: {{listen: '127.0.0.1:0', shards: 2}}"
+
+
+def unless_kept():
+    """The lines of a server whose messages go with its process; in PostgreSQL they are kept, and nobody opens them again."""
+    return on_postgres() if POSTGRES else ""

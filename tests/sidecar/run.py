@@ -1,10 +1,12 @@
-"""Runs every test of this folder against a binary: run.py path/to/dms-worker
+"""Runs every test of this folder against a binary: run.py path/to/dms-worker [MODULE ...]
 
+With DMS_STORE=postgres the servers keep their messages in PostgreSQL instead of memory and data directories.
 Needs the packages of requirements.txt, and promtool (Debian package prometheus). One module alone, or one test:
 DMS_WORKER=path/to/dms-worker python -m unittest test_delivery.Outage (in this folder).
 """
 
 import concurrent.futures
+import contextlib
 import os
 import pathlib
 import re
@@ -12,7 +14,9 @@ import subprocess
 import sys
 import time
 
-FOLDER = pathlib.Path(__file__).parent
+FOLDER = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(FOLDER.parent / "vendor"))
+import postgres  # noqa: E402
 
 
 def run(module):
@@ -24,13 +28,16 @@ def run(module):
 
 
 def main():
-    if len(sys.argv) != 2:
+    if len(sys.argv) < 2:
         sys.exit(__doc__)
     os.environ["DMS_WORKER"] = str(pathlib.Path(sys.argv[1]).resolve())
     started = time.monotonic()
-    modules = sorted(path.stem for path in FOLDER.glob("test_*.py"))
-    # They wait more than they work.
-    with concurrent.futures.ThreadPoolExecutor(3) as pool:
+    modules = sys.argv[2:] or sorted(path.stem for path in FOLDER.glob("test_*.py"))
+    with contextlib.ExitStack() as stack:
+        if os.environ.get("DMS_STORE") == "postgres":
+            os.environ["DMS_SIDECAR_POSTGRES"] = stack.enter_context(postgres.running())
+        # They wait more than they work.
+        pool = stack.enter_context(concurrent.futures.ThreadPoolExecutor(3))
         results = list(pool.map(run, modules))
     failures = [output for _, output in results if output]
     print("\n".join(failures), file=sys.stderr, end="")

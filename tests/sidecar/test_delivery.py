@@ -200,7 +200,7 @@ class Outage(Case):
         self.assertEqual(group["produced_deadletters"], 0)
 
     def test_a_process_that_ends_meanwhile_keeps_what_waits(self):
-        data = f"  data_dir: {self.directory}/data"
+        data = self.kept()
         app = self.app()
         process = self.deliver(app, failures=1, server=data)
         process.send("before")

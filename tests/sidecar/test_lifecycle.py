@@ -15,8 +15,8 @@ from harness import Case, call, configuration, until
 
 class Ending(Case):
     def test_sigterm_in_the_middle_loses_nothing_and_repeats_nothing(self):
-        # On disk, so that the second process goes on where the first one ended.
-        data = f"  data_dir: {self.directory}/data"
+        # Kept, so that the second process goes on where the first one ended.
+        data = self.kept()
         answering = threading.Event()
         app = self.app(lambda request: answering.wait(0.02) or 200)
         process = self.deliver(app, server=data, worker="    concurrency: 4")
@@ -244,10 +244,10 @@ class Metrics(Case):
                       self.check(process.address("admin")))
 
     def test_promtool_finds_nothing_wrong_with_the_servers(self):
-        # On disk, because only there commits take time.
+        # Kept, because commits take no time in memory.
         config = f"""
 server:
-  data_dir: {self.directory}/data
+{self.kept()}
   listen: 127.0.0.1:0
   admin: 127.0.0.1:0
   queues: [{{name: orders, max_consume_count: 3, groups: [billing]}}]

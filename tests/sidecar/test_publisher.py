@@ -58,7 +58,7 @@ class Messages(Publishing):
         self.assertEqual(answer.headers["Retry-After"], "1")
 
     def test_a_request_that_has_begun_is_answered_before_the_end(self):
-        data = f"  data_dir: {self.directory}/data"
+        data = self.kept()
         app = self.app()
         process = self.publisher(app, ", linger: 500ms", server=data)
         host, port = process.address("publisher").split(":")

@@ -21,6 +21,8 @@ from harness import Checks
 CONFIG = f"""
 server:
   listen: 127.0.0.1:%(port)d
+  admin: 127.0.0.1:%(admin)d
+  %(store)s
   mqs: {{listen: 127.0.0.1:%(mqs)d}}
   auth:
     access_keys:
@@ -87,13 +89,14 @@ def server():
     if target.startswith("http"):
         yield target.rstrip("/")
         return
-    with tempfile.TemporaryDirectory() as directory:
-        ports = {"port": harness.free_port(), "mqs": harness.free_port()}
+    with tempfile.TemporaryDirectory() as directory, harness.store_in(pathlib.Path(directory, "data")) as store:
+        ports = {"port": harness.free_port(), "admin": harness.free_port(), "mqs": harness.free_port()}
         config = pathlib.Path(directory, "config.yaml")
-        config.write_text(CONFIG % ports)
+        config.write_text(CONFIG % {**ports, "store": store})
         process = subprocess.Popen([target, "serve", "-c", str(config)])
         try:
             harness.wait_for(ports["mqs"], process)
+            harness.wait_until_ready(ports["admin"], process)
             yield f"http://127.0.0.1:{ports['mqs']}"
         finally:
             process.terminate()
