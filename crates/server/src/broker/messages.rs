@@ -161,6 +161,14 @@ enum Letters {
 impl ReceiptText {
     /// The length of the receipts of this server, in bytes.
     pub(crate) const USUAL: usize = 32;
+
+    /// The text as bytes. Cheaper than as a text, which is checked whenever it is read.
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        match &self.0 {
+            Letters::Usual(letters) => letters,
+            Letters::Other(text) => text.as_bytes(),
+        }
+    }
 }
 
 impl std::ops::Deref for ReceiptText {

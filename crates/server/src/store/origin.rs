@@ -101,9 +101,14 @@ impl MessageOrigin {
 /// The first six bytes of the UUID in an id such as `g-5b0cb7a8-…`.
 fn digits(id: &str) -> [u8; 6] {
     let mut bytes = [0; 6];
-    let digits = id.bytes().filter_map(|digit| char::from(digit).to_digit(16));
+    let digits = id.bytes().filter_map(|byte| match byte {
+        b'0'..=b'9' => Some(byte - b'0'),
+        b'a'..=b'f' => Some(byte - b'a' + 10),
+        b'A'..=b'F' => Some(byte - b'A' + 10),
+        _ => None,
+    });
     for (at, digit) in digits.take(12).enumerate() {
-        bytes[at / 2] = bytes[at / 2] << 4 | u8::try_from(digit).unwrap_or(0);
+        bytes[at / 2] = bytes[at / 2] << 4 | digit;
     }
     bytes
 }

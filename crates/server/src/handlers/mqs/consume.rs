@@ -61,7 +61,7 @@ fn lease_request(query: &Query) -> Result<LeaseRequest, ApiError> {
 
 /// A bare array of receipts and contents. The content is the JSON text of the body in Base64.
 fn answer(leased: &[LeasedMessage]) -> Response {
-    let size = |message: &LeasedMessage| message.json.len().div_ceil(3) * 4 + message.receipt.len() + 48;
+    let size = |message: &LeasedMessage| message.json.len().div_ceil(3) * 4 + message.receipt.as_bytes().len() + 48;
     let mut text = Vec::with_capacity(leased.iter().map(size).sum::<usize>() + 2);
     let mut content = String::new();
     text.push(b'[');

@@ -307,7 +307,8 @@ fn prepare(core: &Core, group: Vec<Request>) -> (Vec<Request>, Vec<Record>) {
     let mut preparer = Preparer::new(&state, &state.config, core.clock.now_ms());
     let mut accepted = Vec::with_capacity(group.len());
     let mut refused = Vec::new();
-    let mut records = Vec::new();
+    // Most commands make one record, and records are large.
+    let mut records = Vec::with_capacity(group.len());
     for mut request in group {
         match preparer.prepare(&request.command) {
             Ok(more) => {

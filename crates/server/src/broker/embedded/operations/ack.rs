@@ -60,7 +60,7 @@ impl BrokerState {
         let mut last = None;
         for (line, ack) in acks.into_iter().enumerate() {
             let unknown = |reason| BrokerError::UnknownReceipt(about(line, &ack.receipt, reason));
-            let receipt = Receipt::decode(&ack.receipt).ok_or_else(|| unknown("cannot be read"))?;
+            let receipt = Receipt::decode(ack.receipt.as_bytes()).ok_or_else(|| unknown("cannot be read"))?;
             let named = last.filter(|(.., batch): &NamedLease<'_>| batch.token == receipt.batch);
             let named = named.or_else(|| self.named(&receipt));
             let (cursor, lease, batch) = named.ok_or_else(|| unknown("names no open lease"))?;

@@ -15,14 +15,14 @@ use crate::{
             core::Core,
             state::{
                 BrokerState,
-                cursor::{BatchLimit, Cursor, PREFETCH, ReadRequest, Take},
+                cursor::{BatchLimit, Cursor, PREFETCH, ReadRequest, Take, prefetch_among},
                 label_filter::LabelFilter,
                 lease::Lease,
                 receipt::NewReceipts,
             },
         },
     },
-    store::{CursorId, StoreError, StreamId},
+    store::{CursorId, ReadLimit, StoreError, StreamId},
 };
 
 /// The maximum number of messages in a batch: the position in the batch is one byte of a receipt.
@@ -173,7 +173,7 @@ impl ConsumeCall {
             Take::Missing(read) => {
                 // One read at a time: all calls of the group wait for the same one.
                 if let Some(cursor) = state.cursors.get_mut(&self.cursor).filter(|cursor| !cursor.reading) {
-                    self.fetch(cursor, read);
+                    self.fetch(cursor, read, PREFETCH);
                 }
                 Ok(PollStep::Reading)
             }
@@ -196,21 +196,22 @@ impl ConsumeCall {
     }
 
     /// Starts a read of the store.
-    fn fetch(&self, cursor: &mut Cursor, read: ReadRequest) {
+    fn fetch(&self, cursor: &mut Cursor, read: ReadRequest, most: ReadLimit) {
         cursor.reading = true;
-        tokio::spawn(fetch(self.core.clone(), self.cursor, cursor.stream, read));
+        tokio::spawn(fetch(self.core.clone(), self.cursor, cursor.stream, (read, most)));
     }
 
     /// Wakes the next waiting call if there is more, drops messages from memory that every cursor has passed, and tells the timer
     /// about an earlier deadline.
     fn after_lease(&self, state: &mut BrokerState, deadline: Instant) {
+        let most = prefetch_among(state.cursors.len());
         let Some(cursor) = state.cursors.get_mut(&self.cursor) else { return };
         let Some(stream) = state.streams.get_mut(&cursor.stream) else { return };
         if cursor.has_available(stream) {
             cursor.wake.notify_one();
         }
-        if let Some(read) = cursor.prefetch(stream) {
-            self.fetch(cursor, read);
+        if let Some(read) = cursor.prefetch(stream, most) {
+            self.fetch(cursor, read, most);
         }
         let heads = stream.cursors.iter().filter_map(|cursor| state.cursors.get(cursor)).map(|cursor| cursor.head());
         stream.forget_below(heads.min().unwrap_or(stream.next));
@@ -229,12 +230,12 @@ impl Drop for ConsumeCall {
 }
 
 /// Reads messages from the store for a cursor. Runs as a separate task, because the call that needed them may be dropped meanwhile.
-async fn fetch(core: Arc<Core>, number: CursorId, stream: StreamId, read: ReadRequest) {
+async fn fetch(core: Arc<Core>, number: CursorId, stream: StreamId, (read, most): (ReadRequest, ReadLimit)) {
     let asked = read.clone();
     let found = core
         .read_store(move |store| match &asked {
-            ReadRequest::From { place, .. } => store.read(stream, *place, PREFETCH),
-            ReadRequest::Sequences(seqs) => store.read_these(stream, seqs, PREFETCH.bytes),
+            ReadRequest::From { place, .. } => store.read(stream, *place, most),
+            ReadRequest::Sequences(seqs) => store.read_these(stream, seqs, most.bytes),
         })
         .await;
     let mut state = core.lock();

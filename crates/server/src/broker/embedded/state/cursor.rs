@@ -24,10 +24,14 @@ use crate::{
 };
 use dms_protocol::limits;
 
-/// How much a cursor reads at once, and keeps ready ahead of its consumers.
+/// How much a cursor reads at once, and keeps ready ahead of its consumers. In bytes, too: 64 large messages for each of many groups
+/// would take the memory of the server.
 pub(crate) const PREFETCH: ReadLimit = ReadLimit { messages: 256, bytes: 256 * 1024 };
-/// Below this a cursor reads ahead again. In bytes, too: 64 large messages for each of many groups would take the memory of the server.
-const LOW_PREFETCH: ReadLimit = ReadLimit { messages: PREFETCH.messages / 2, bytes: PREFETCH.bytes / 2 };
+/// How many times as much a cursor reads ahead where there are few of them. A read costs two changes of thread, and reads the run at
+/// its end once more.
+const FEW_CURSORS_FACTOR: usize = 4;
+/// The most bytes that all cursors together read ahead, as long as each has at least [`PREFETCH`].
+const ALL_PREFETCH_BYTES: usize = 64 * 1024 * 1024;
 /// With this many messages in memory, a batch that is being put together does not wait for more.
 const ENOUGH_PREFETCHED: ReadLimit = ReadLimit { messages: MAX_SKIPPED, bytes: 4 * PREFETCH.bytes };
 /// The maximum number of failed messages that one read looks up.
@@ -149,6 +153,12 @@ pub(crate) enum ReadRequest {
     From { place: u64, end: u64 },
     /// Messages with these sequence numbers.
     Sequences(Vec<u64>),
+}
+
+/// How much a cursor reads ahead where there are so many of them.
+pub(crate) fn prefetch_among(cursors: usize) -> ReadLimit {
+    let factor = (ALL_PREFETCH_BYTES / PREFETCH.bytes / cursors.max(1)).clamp(1, FEW_CURSORS_FACTOR);
+    ReadLimit { messages: PREFETCH.messages * factor, bytes: PREFETCH.bytes * factor }
 }
 
 /// A batch that is being put together.
@@ -356,10 +366,11 @@ impl Cursor {
         Ok(at)
     }
 
-    /// The next read ahead, so that consuming a backlog does not wait for every read.
-    pub(crate) fn prefetch(&self, stream: &Stream) -> Option<ReadRequest> {
+    /// The next read ahead, so that consuming a backlog does not wait for every read. `most` is what the cursor keeps ready.
+    pub(crate) fn prefetch(&self, stream: &Stream, most: ReadLimit) -> Option<ReadRequest> {
         let place = self.set_aside.first_not_in(self.prefetched.last()? + 1);
-        let is_low = self.prefetched.is_below(LOW_PREFETCH) && !self.reading;
+        let low = ReadLimit { messages: most.messages / 2, bytes: most.bytes / 2 };
+        let is_low = self.prefetched.is_below(low) && !self.reading;
         let there = place < stream.next && stream.cached(place).is_none();
         (is_low && there).then_some(ReadRequest::From { place, end: stream.next })
     }

@@ -78,9 +78,9 @@ fn what_is_not_in_memory_is_asked_for_and_then_there() {
 #[test]
 fn messages_are_read_before_they_are_asked_for() {
     let (stream, mut cursor) = (cold(20), cursor(1, &[]));
-    assert_eq!(cursor.prefetch(&stream), None, "nothing was read yet");
+    assert_eq!(cursor.prefetch(&stream, PREFETCH), None, "nothing was read yet");
     cursor.fill(&ReadRequest::From { place: 1, end: 21 }, found((1..=5).map(|seq| message(seq, "")).collect()));
-    assert_eq!(cursor.prefetch(&stream), Some(ReadRequest::From { place: 6, end: 21 }));
+    assert_eq!(cursor.prefetch(&stream, PREFETCH), Some(ReadRequest::From { place: 6, end: 21 }));
     assert_eq!(batch(cursor.take(&stream, want(5))).0, [1, 2, 3, 4, 5]);
     cursor.fill(&ReadRequest::From { place: 6, end: 21 }, found((6..=9).map(|seq| message(seq, "")).collect()));
     assert_eq!(batch(cursor.take(&stream, want(3))).0, [6, 7, 8]);
@@ -250,4 +250,16 @@ fn messages_that_are_passed_are_bounded_over_all_calls() {
     // Without passing others, any message can be taken.
     assert!(take(&mut cursor, 10_002) && take(&mut cursor, 1));
     assert!(take(&mut cursor, 10_004), "one message was taken, so another one can be passed");
+}
+
+/// The memory of what is read ahead stays within bounds, however many groups there are.
+#[test]
+fn many_cursors_read_ahead_less_each() {
+    let bytes = |cursors| prefetch_among(cursors).bytes;
+    assert_eq!([0, 1, 64].map(bytes), [4 * PREFETCH.bytes; 3]);
+    assert_eq!([129, 256, 100_000].map(bytes), [PREFETCH.bytes; 3]);
+    for cursors in 1..=256 {
+        assert!(cursors * bytes(cursors) <= ALL_PREFETCH_BYTES, "{cursors} cursors");
+        assert_eq!(prefetch_among(cursors).messages / PREFETCH.messages, bytes(cursors) / PREFETCH.bytes);
+    }
 }
