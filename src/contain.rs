@@ -3,14 +3,12 @@
 use std::{
     any::Any,
     fmt::{self, Write},
-    future::poll_fn,
     mem,
     panic::{AssertUnwindSafe, catch_unwind},
-    pin::Pin,
-    task::Poll,
 };
 
 use crate::text::cut;
+pub(crate) use dms_protocol::internal::panics::until_panic;
 
 /// The longest text of a value, in bytes.
 const MAX_TEXT: usize = 4_096;
@@ -20,16 +18,6 @@ const CUT: &str = "…";
 /// Runs a user's code. Returns the text of a panic as the error.
 pub(crate) fn contained<T>(run: impl FnOnce() -> T) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(run)).map_err(panic_text)
-}
-
-/// Runs a future of a user's code to its end, or until it panics. The future stays where it is pinned: `catch_unwind` of
-/// `futures-util` moves it, which costs more than many a handler.
-pub(crate) async fn until_panic<F: Future + ?Sized>(mut future: Pin<&mut F>) -> Result<F::Output, Box<dyn Any + Send>> {
-    poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
-        Ok(polled) => polled.map(Ok),
-        Err(panic) => Poll::Ready(Err(panic)),
-    })
-    .await
 }
 
 /// The text of a panic. Drops the payload.

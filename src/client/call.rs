@@ -24,6 +24,7 @@ use super::{
     credentials::Credentials,
     error::{Error, ErrorKind, Refusal},
     key_guard::{Blocked, KeyGuard, RefusalEffect, SendPermit},
+    last_uri::LastUri,
     tries::{CREATION_TIMEOUT, Repeat, Tries},
 };
 use crate::{
@@ -96,12 +97,24 @@ pub(super) struct Call<'a> {
     /// Added to the usual timeout.
     wait: Duration,
     deadline: Option<Instant>,
+    /// The last URI of this path, if the caller sends to it often.
+    last_uri: Option<&'a LastUri>,
 }
 
 impl<'a> Call<'a> {
     pub(super) fn new(operation: &'static str, method: Method, path: &'a [&'a str], repeat: Repeat) -> Self {
-        let (query, body) = (String::new(), Bytes::new());
-        Self { operation, method, path, query, body, headers: Vec::new(), repeat, wait: Duration::ZERO, deadline: None }
+        Self {
+            operation,
+            method,
+            path,
+            query: String::new(),
+            body: Bytes::new(),
+            headers: Vec::new(),
+            repeat,
+            wait: Duration::ZERO,
+            deadline: None,
+            last_uri: None,
+        }
     }
 
     pub(super) fn query(mut self, query: impl Into<String>) -> Self {
@@ -127,6 +140,11 @@ impl<'a> Call<'a> {
 
     pub(super) fn deadline(mut self, deadline: Option<Instant>) -> Self {
         self.deadline = deadline;
+        self
+    }
+
+    pub(super) fn last_uri(mut self, last_uri: Option<&'a LastUri>) -> Self {
+        self.last_uri = last_uri;
         self
     }
 }
@@ -358,6 +376,22 @@ impl Inner {
     }
 
     fn request(&self, call: &Call<'_>, project: &ProjectId) -> Result<Request<Bytes>, Error> {
+        let uri = match call.last_uri.and_then(|last| last.with_query(&call.query)) {
+            Some(uri) => uri,
+            None => self.uri(call, project)?,
+        };
+        let mut request = Request::new(call.body.clone());
+        (*request.method_mut(), *request.uri_mut()) = (call.method.clone(), uri);
+        let headers = request.headers_mut();
+        headers.insert(header::HOST, self.host.clone());
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        for (name, value) in &call.headers {
+            headers.insert(name.clone(), value.clone());
+        }
+        Ok(request)
+    }
+
+    fn uri(&self, call: &Call<'_>, project: &ProjectId) -> Result<Uri, Error> {
         let mut uri = String::with_capacity(256);
         uri.push_str(&self.base);
         uri.push_str(self.wording.prefix);
@@ -380,15 +414,10 @@ impl Inner {
         }
         let uri =
             Uri::try_from(uri).map_err(|error| Error::new(call.operation, ErrorKind::Setup(error.to_string())))?;
-        let mut request = Request::new(call.body.clone());
-        (*request.method_mut(), *request.uri_mut()) = (call.method.clone(), uri);
-        let headers = request.headers_mut();
-        headers.insert(header::HOST, self.host.clone());
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        for (name, value) in &call.headers {
-            headers.insert(name.clone(), value.clone());
+        if let Some(last) = call.last_uri {
+            last.remember(&call.query, &uri);
         }
-        Ok(request)
+        Ok(uri)
     }
 
     /// Logs that the service asks for a longer wait than the client obeys; once until a call works.

@@ -11,6 +11,7 @@ use super::{
     code::{Class, ErrorCode, classify},
     error::{Error, ErrorKind, Refusal},
     extensions::PollId,
+    last_uri::LastUri,
     mqs,
     options::{ConsumeOptions, SendOptions},
     sent::{SendOutcome, SentMessage},
@@ -170,7 +171,7 @@ impl Client {
     ///
     /// Dropping the future may leave messages leased until their `ack_wait` has passed.
     pub async fn consume(&self, source: &SourcePath, options: &ConsumeOptions) -> Result<Vec<ReceivedMessage>, Error> {
-        self.consume_batch(source, options, None).await.map(|batch| batch.messages)
+        self.consume_batch(source, options, None, None).await.map(|batch| batch.messages)
     }
 
     /// As [`consume`](Self::consume), with an id by which [`end_polls`](Self::end_polls) can end the call while it
@@ -187,15 +188,16 @@ impl Client {
         options: &ConsumeOptions,
         poll: &PollId,
     ) -> Result<Vec<ReceivedMessage>, Error> {
-        self.consume_batch(source, options, Some(poll)).await.map(|batch| batch.messages)
+        self.consume_batch(source, options, Some(poll), None).await.map(|batch| batch.messages)
     }
 
-    /// As [`consume`](Self::consume), with bounds for the start of the lease.
+    /// As [`consume`](Self::consume), with bounds for the start of the lease. `last_uri` is for calls of this source alone.
     pub(crate) async fn consume_batch(
         &self,
         source: &SourcePath,
         options: &ConsumeOptions,
         poll: Option<&PollId>,
+        last_uri: Option<&LastUri>,
     ) -> Result<Consumed, Error> {
         let (name, last) = match source.stream {
             Stream::Messages => ("consume", "messages"),
@@ -212,7 +214,8 @@ impl Client {
             .query(options.query())
             .header(id.map(|id| (POLL, id)))
             .header(self.asks_for(source.stream).map(|names| (EXTENSIONS, HeaderValue::from_static(names))))
-            .wait(options.poll_wait);
+            .wait(options.poll_wait)
+            .last_uri(last_uri);
         let fetched = self.fetch_answer(call, |TimedAnswer { response, sent }| {
             let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
             let read = match self.dialect() {
@@ -254,7 +257,7 @@ impl Client {
     /// The service may settle the messages although the future was dropped.
     pub async fn acknowledge(&self, source: &SourcePath, acks: &[(AckHandle, AckStatus)]) -> Result<AckOutcome, Error> {
         let lines = acks.iter().map(|(handle, status)| AckLine::new(handle, *status));
-        self.settle(source, lines, None).await.map(|acked| acked.outcome)
+        self.settle(source, lines, None, None).await.map(|acked| acked.outcome)
     }
 
     /// As [`acknowledge`](Self::acknowledge), with lines that can give the reason of a failure.
@@ -265,7 +268,7 @@ impl Client {
     /// # Cancel safety
     /// As [`acknowledge`](Self::acknowledge).
     pub async fn acknowledge_lines(&self, source: &SourcePath, lines: &[AckLine<'_>]) -> Result<AckOutcome, Error> {
-        self.settle(source, lines.iter().copied(), None).await.map(|acked| acked.outcome)
+        self.settle(source, lines.iter().copied(), None, None).await.map(|acked| acked.outcome)
     }
 
     /// As [`acknowledge`](Self::acknowledge), with tries until `deadline`, which is usually the end of the lease.
@@ -282,18 +285,19 @@ impl Client {
         deadline: Instant,
     ) -> Result<AckOutcome, Error> {
         let lines = acks.iter().map(|(handle, status)| AckLine::new(handle, *status));
-        self.settle(source, lines, Some(deadline)).await.map(|acked| acked.outcome)
+        self.settle(source, lines, Some(deadline), None).await.map(|acked| acked.outcome)
     }
 
     /// As [`acknowledge_lines`](Self::acknowledge_lines), with tries until `deadline`. Returns also how long the call
-    /// took.
+    /// took. `last_uri` is for acknowledgements of this source alone.
     pub(crate) async fn acknowledge_timed(
         &self,
         source: &SourcePath,
         lines: &[AckLine<'_>],
         deadline: Instant,
+        last_uri: &LastUri,
     ) -> Result<Acked, Error> {
-        self.settle(source, lines.iter().copied(), Some(deadline)).await
+        self.settle(source, lines.iter().copied(), Some(deadline), Some(last_uri)).await
     }
 
     async fn settle(
@@ -301,6 +305,7 @@ impl Client {
         source: &SourcePath,
         lines: impl ExactSizeIterator<Item = AckLine<'_>> + Clone,
         deadline: Option<Instant>,
+        last_uri: Option<&LastUri>,
     ) -> Result<Acked, Error> {
         let (queue, group) = (source.queue.as_str(), source.group.as_str());
         let (name, path): (_, &[&str]) = match source.stream {
@@ -312,7 +317,8 @@ impl Client {
         };
         check_lines(lines.clone()).map_err(|error| Error::limit(name, error))?;
         let body = wire::messages::encode_ack(self.dialect(), lines, self.extensions());
-        let call = Call::new(name, Method::POST, path, Repeat::Allowed).body(Ok(body))?.deadline(deadline);
+        let call =
+            Call::new(name, Method::POST, path, Repeat::Allowed).body(Ok(body))?.deadline(deadline).last_uri(last_uri);
         let fetched = self.fetch_answer(call, |TimedAnswer { response, sent }| {
             let (success, fail) = wire::messages::decode_acked(response.body())?;
             Ok(Acked { outcome: AckOutcome { success, fail }, took: sent.elapsed() })

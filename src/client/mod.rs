@@ -14,6 +14,7 @@ mod error;
 mod extensions;
 mod groups;
 mod key_guard;
+mod last_uri;
 mod messages;
 mod messages_by_id;
 mod mqs;
@@ -34,6 +35,7 @@ pub use code::ErrorCode;
 pub use error::Error;
 pub use extensions::PollId;
 pub use groups::GroupsOptions;
+pub(crate) use last_uri::LastUri;
 pub use messages::AckOutcome;
 #[cfg(feature = "postgres")]
 pub(crate) use messages::check_message;

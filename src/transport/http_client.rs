@@ -8,8 +8,8 @@ use std::{
     time::Duration,
 };
 
-use async_trait::async_trait;
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use http::{Uri, uri::Scheme};
 use reqwest::{Certificate, Client, Url, redirect::Policy, retry};
 
@@ -232,17 +232,31 @@ pub fn certificates(file: &Path) -> Result<Vec<Certificate>, UnusableAuthorities
     Ok(found)
 }
 
-#[async_trait]
 impl Transport for HttpTransport {
-    async fn send(
+    // Not an `async fn`, whose future would have room for both ways, and be moved into its box.
+    fn send<'a, 'b>(
+        &'a self,
+        request: http::Request<Bytes>,
+        timeout: Duration,
+    ) -> BoxFuture<'b, Result<http::Response<Bytes>, TransportError>>
+    where
+        'a: 'b,
+        Self: 'b,
+    {
+        let is_plain = request.uri().scheme() == Some(&Scheme::HTTP);
+        match self.plain.as_ref().filter(|_| is_plain) {
+            Some(plain) => Box::pin(plain.send(request, timeout)),
+            None => Box::pin(self.send_through_reqwest(request, timeout)),
+        }
+    }
+}
+
+impl HttpTransport {
+    async fn send_through_reqwest(
         &self,
         request: http::Request<Bytes>,
         timeout: Duration,
     ) -> Result<http::Response<Bytes>, TransportError> {
-        let is_plain = request.uri().scheme() == Some(&Scheme::HTTP);
-        if let Some(plain) = self.plain.as_ref().filter(|_| is_plain) {
-            return plain.send(request, timeout).await;
-        }
         let (parts, body) = request.into_parts();
         let mut request = reqwest::Request::new(parts.method, self.urls.read(parts.uri)?);
         *request.headers_mut() = parts.headers;

@@ -236,13 +236,13 @@ struct IdleConnections {
 impl IdleConnections {
     /// Takes the connection that was used last, so that the others can be closed when they are not needed.
     fn take(&mut self, host: &Authority) -> Option<PooledConnection> {
-        let (_, idle) = self.hosts.iter_mut().find(|(name, _)| name == host)?;
+        let (_, idle) = self.hosts.iter_mut().find(|(name, _)| is_same(name, host))?;
         idle.pop_back().map(|(_, connection)| connection)
     }
 
     fn add(&mut self, host: Authority, connection: PooledConnection, most: usize) {
         let entry = (Instant::now(), connection);
-        match self.hosts.iter_mut().find(|(name, _)| *name == host) {
+        match self.hosts.iter_mut().find(|(name, _)| is_same(name, &host)) {
             Some((_, idle)) if idle.len() >= most => {}
             Some((_, idle)) => idle.push_back(entry),
             None => self.hosts.push((host, VecDeque::from([entry]))),
@@ -264,6 +264,12 @@ impl IdleConnections {
     fn oldest(&self) -> Option<Instant> {
         self.hosts.iter().filter_map(|(_, idle)| idle.front()).map(|(since, _)| *since).min()
     }
+}
+
+/// Whether two hosts are the same. Compared as texts first, because upper and lower case are the same to `==`, which looks at each
+/// letter for that.
+fn is_same(one: &Authority, other: &Authority) -> bool {
+    one.as_str() == other.as_str() || one == other
 }
 
 /// Closes connections that were idle for too long, until none is idle or the pool is gone.

@@ -93,8 +93,12 @@ impl Setup {
         if fifo && settings.ordering.is_none() {
             settings.ordering = Ordering::Batch;
         }
-        let source: Arc<dyn Source> =
-            Arc::new(ClientSource { client, path: targets.path, filter: settings.filter.clone() });
+        let source: Arc<dyn Source> = Arc::new(ClientSource {
+            client,
+            path: targets.path,
+            filter: settings.filter.clone(),
+            last_uris: Arc::default(),
+        });
         let is_mqs = settings.dialect == Dialect::Mqs;
         let failure = FailurePolicy {
             on_failure: settings.on_failure.clone(),

@@ -30,7 +30,7 @@ pub async fn consume_leased(
     source: &SourcePath,
     options: &ConsumeOptions,
 ) -> Result<LeasedBatch, Error> {
-    let Consumed { messages, sent, waited } = client.consume_batch(source, options, None).await?;
+    let Consumed { messages, sent, waited } = client.consume_batch(source, options, None, None).await?;
     // No acknowledgement was measured yet. Half of this margin is for retries of one that fails.
     let lease = Lease::new(LeaseBegin { sent, waited }, Instant::now(), options.ack_wait, MIN_MARGIN);
     Ok(LeasedBatch { messages, due: lease.stop_at(), ends: lease.ends_at() })

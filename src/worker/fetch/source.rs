@@ -1,12 +1,12 @@
 //! [`Source`]: where messages come from and where acknowledgements go. A trait, so that tests can script it.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use tokio::time::Instant;
 
 use crate::{
-    client::{Acked, Client, ConsumeOptions, Consumed, Error, Extensions, PollId},
+    client::{Acked, Client, ConsumeOptions, Consumed, Error, Extensions, LastUri, PollId},
     message::{AckLine, Message},
     queue::{QueueId, SourcePath, TagFilter},
 };
@@ -36,13 +36,22 @@ pub(crate) struct ClientSource {
     pub(crate) client: Client,
     pub(crate) path: SourcePath,
     pub(crate) filter: TagFilter,
+    /// The last URIs of its requests.
+    pub(crate) last_uris: Arc<LastUris>,
+}
+
+/// The URIs of the last requests of a source.
+#[derive(Debug, Default)]
+pub(crate) struct LastUris {
+    receive: LastUri,
+    acknowledge: LastUri,
 }
 
 #[async_trait]
 impl Source for ClientSource {
     async fn receive(&self, want: usize, wait: Duration, ack_wait: Duration, poll: &PollId) -> Result<Consumed, Error> {
         let options = ConsumeOptions { max_messages: want, poll_wait: wait, ack_wait, filter: self.filter.clone() };
-        self.client.consume_batch(&self.path, &options, Some(poll)).await
+        self.client.consume_batch(&self.path, &options, Some(poll), Some(&self.last_uris.receive)).await
     }
 
     async fn end_polls(&self, polls: &[PollId]) -> Result<(), Error> {
@@ -54,7 +63,7 @@ impl Source for ClientSource {
     }
 
     async fn acknowledge(&self, lines: &[AckLine<'_>], until: Instant) -> Result<Acked, Error> {
-        self.client.acknowledge_timed(&self.path, lines, until).await
+        self.client.acknowledge_timed(&self.path, lines, until, &self.last_uris.acknowledge).await
     }
 
     async fn forward(&self, queue: Option<&QueueId>, message: Message) -> Result<(), Error> {

@@ -4,16 +4,15 @@ use std::{
     any::Any,
     collections::HashSet,
     convert::Infallible,
-    panic::AssertUnwindSafe,
+    pin::{Pin, pin},
     sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
-use futures_util::FutureExt;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::{
-    contain::panic_text,
+    contain::{panic_text, until_panic},
     message::ReceivedMessage,
     text::brief,
     worker::{
@@ -61,7 +60,7 @@ pub(crate) async fn run(context: Arc<Context>, batch: ConsumedBatch) {
     work.remember_reasons(settlement);
     let settling = ack::settle(&context, &work.deliveries, &work.ledger, settlement, lease);
     // A panic of the user's transport must not end the task, because handlers still run and hold capacity.
-    let settled = work.watched(AssertUnwindSafe(settling).catch_unwind(), lease).await;
+    let settled = work.watched(pin!(until_panic(pin!(settling))), lease).await;
     let gone = settled.unwrap_or_else(|panic| unsettled(&context, panic));
     work.settled(gone, settlement);
     work.reopen_key_queues();
@@ -257,9 +256,8 @@ impl BatchRun {
 
     /// Enforces the deadline on running handlers while the acknowledgement is in progress, which may wait for polls or
     /// be retried.
-    async fn watched<T>(&self, settling: impl Future<Output = T>, lease: Lease) -> T {
-        let lease_end = self.enforce_deadline(lease);
-        tokio::pin!(settling, lease_end);
+    async fn watched<T>(&self, settling: Pin<&mut impl Future<Output = T>>, lease: Lease) -> T {
+        let lease_end = pin!(self.enforce_deadline(lease));
         tokio::select! {
             biased;
             settled = settling => settled,

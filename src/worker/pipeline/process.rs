@@ -115,12 +115,14 @@ async fn verdict(context: &Arc<Context>, job: &mut Job) -> Verdict {
     if context.failure.attempts.is_stuck(job.delivery.message()) {
         return Box::pin(never_returned(context, &job.delivery)).await;
     }
-    let Some(called) = call(context, job).await else {
+    // Pinned here, as all the way of a message: awaiting a future where it is made moves it, which costs more than a quick handler.
+    let called = pin!(call(context, job)).await;
+    let Some(called) = called else {
         context.skipped(&job.delivery);
         return Verdict::NotStarted;
     };
     let handled = called.ended.is_success();
-    let verdict = settle(context, &job.delivery, called).await;
+    let verdict = pin!(settle(context, &job.delivery, called)).await;
     if verdict.settles() {
         context.failure.attempts.forget(job.delivery.message());
     }
@@ -174,7 +176,7 @@ async fn call(context: &Arc<Context>, job: &mut Job) -> Option<CallOutcome> {
         }
         (HandlerKind::Batch(_), None) => None,
         (HandlerKind::Single(handler), _) => {
-            Some(call::single(context, &**handler, delivery, now, &signals.stop).await)
+            Some(pin!(call::single(context, &**handler, delivery, now, &signals.stop)).await)
         }
     }
 }

@@ -14,6 +14,7 @@
 //! | `postgres_tls` | TLS for connections to PostgreSQL, with the feature `postgres-tls` |
 //! | [`current`] | a value that is replaced while others read it |
 //! | [`clock`] | the wall clock |
+//! | [`panics`] | panics of code that must not end the task around it |
 //! | [`duration`] | durations as a person writes them |
 
 pub mod clock;
@@ -21,6 +22,7 @@ pub mod current;
 pub mod duration;
 pub mod file_lock;
 pub mod json;
+pub mod panics;
 #[cfg(feature = "postgres-tls")]
 pub mod postgres_settings;
 #[cfg(feature = "postgres-tls")]

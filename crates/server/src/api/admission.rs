@@ -3,6 +3,8 @@
 //! The head is checked first, so that the bodies of strangers cost nothing. Then the body is read within its limits, because a
 //! signature covers it.
 
+use std::pin::pin;
+
 use axum::{
     body::Body,
     response::{IntoResponse, Response},
@@ -47,7 +49,8 @@ pub(crate) async fn admit(
         Err(error) => return refuse(error, head, body),
     };
     // The memory for the body is reserved until the handler has finished.
-    let body = match read(app, dialect, sender, target, body).await {
+    let body = pin!(read(app, dialect, sender, target, body)).await;
+    let body = match body {
         Ok(body) => body,
         Err(error) => return error.into_response(),
     };
@@ -67,7 +70,7 @@ pub(crate) async fn admit(
     };
     let request = ApiRequest { app, sender, caller: &caller, project, params: target.params, body: &[] };
     let decision = app.faults.decide(route.operation);
-    inject(decision, body.bytes.clone(), |body| router::answer(route, request, body)).await
+    pin!(inject(decision, body.bytes.clone(), |body| router::answer(route, request, body))).await
 }
 
 /// Refuses a request without reading its body.
@@ -113,7 +116,8 @@ async fn read(
     if dialect == Dialect::Mqs {
         bounds.max_bytes = bounds.max_bytes.max(MQS_BODY_BYTES);
     }
-    body::read(body, &app.body_memory, sender.peer, bounds).await.map_err(|error| refused(error, bounds.max_bytes))
+    let read = pin!(body::read(body, &app.body_memory, sender.peer, bounds)).await;
+    read.map_err(|error| refused(error, bounds.max_bytes))
 }
 
 fn bounds(limits: &HttpLimits, strangers: bool) -> BodyLimits {

@@ -1,14 +1,13 @@
 //! Steps that apply to every request and every answer: request id, panics, error bodies, one debug line without bodies or
 //! secrets, and metrics.
 
-use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 
 use axum::{
     body::Body,
     extract::Request,
     response::{IntoResponse, Response},
 };
-use futures_util::FutureExt;
 use http::{Method, StatusCode, request::Parts};
 use tokio::time::{Duration, Instant, sleep};
 
@@ -31,7 +30,7 @@ use crate::{
     net::connection_state::ConnectionState,
     state::AppState,
 };
-use dms_protocol::internal::text::brief;
+use dms_protocol::internal::{panics::until_panic, text::brief};
 
 /// The longest URI, and the longest value of a header, in bytes.
 const MAX_LINE: usize = 32 << 10;
@@ -57,17 +56,15 @@ pub(crate) async fn wrap(
         (Err(error), _) => refuse(error, &parts, body),
         (Ok(()), None) => refuse(codes::URL_NOT_FOUND.plain(), &parts, body),
         (Ok(()), Some(target)) => {
-            AssertUnwindSafe(admission::admit(app, dialect, Sender::new(&parts, connection), target, body))
-                .catch_unwind()
-                .await
-                .unwrap_or_else(|_| {
-                    tracing::error!(
-                        operation,
-                        request_id = id.to_str().unwrap_or_default(),
-                        "a request handler panicked; the request was answered with 500"
-                    );
-                    codes::INTERNAL.plain().into_response()
-                })
+            let admitted = pin!(admission::admit(app, dialect, Sender::new(&parts, connection), target, body));
+            pin!(until_panic(admitted)).await.unwrap_or_else(|_| {
+                tracing::error!(
+                    operation,
+                    request_id = id.to_str().unwrap_or_default(),
+                    "a request handler panicked; the request was answered with 500"
+                );
+                codes::INTERNAL.plain().into_response()
+            })
         }
     };
 

@@ -16,7 +16,7 @@ mod topics;
 
 use std::{
     convert::Infallible,
-    pin::Pin,
+    pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll},
 };
@@ -67,6 +67,7 @@ impl Service<Request> for Api {
 
     fn call(&mut self, request: Request) -> Self::Future {
         let (app, dialect, connection) = (Arc::clone(&self.app), self.dialect, self.connection.clone());
-        Box::pin(async move { Ok(middleware::wrap(&app, dialect, connection.as_deref(), request).await) })
+        // Pinned first, here and down to the handlers: awaiting a future where it is made moves it, and these are large.
+        Box::pin(async move { Ok(pin!(middleware::wrap(&app, dialect, connection.as_deref(), request)).await) })
     }
 }

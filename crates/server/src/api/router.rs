@@ -2,6 +2,8 @@
 //!
 //! [`Target::find`] selects the route before the request is authenticated, and [`answer`] calls its handler afterwards.
 
+use std::pin::pin;
+
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::{HeaderValue, Method, header};
@@ -208,7 +210,7 @@ fn is_param(segment: &str) -> bool {
 pub(crate) async fn answer(route: &Route, request: ApiRequest<'_>, body: Bytes) -> Response {
     let request = ApiRequest { body: &body, ..request };
     let change = ChangeRecord::of(&request, route.operation).await;
-    let result = handle(route, &request).await;
+    let result = pin!(handle(route, &request)).await;
     if let Some(change) = change {
         change.log(&result);
     }
@@ -219,9 +221,9 @@ pub(crate) async fn answer(route: &Route, request: ApiRequest<'_>, body: Bytes) 
 /// have the size of the largest handler.
 async fn call(endpoint: Endpoint, request: &ApiRequest<'_>) -> Result<Response, ApiError> {
     match endpoint {
-        Endpoint::SendMessages => send::send(request).await,
-        Endpoint::ConsumeMessages => consume::messages(request).await,
-        Endpoint::AckMessages => ack::messages(request).await.map(IntoResponse::into_response),
+        Endpoint::SendMessages => pin!(send::send(request)).await,
+        Endpoint::ConsumeMessages => pin!(consume::messages(request)).await,
+        Endpoint::AckMessages => pin!(ack::messages(request)).await.map(IntoResponse::into_response),
         rare => Box::pin(call_any(rare, request)).await,
     }
 }
@@ -233,7 +235,7 @@ async fn handle(route: &Route, request: &ApiRequest<'_>) -> Result<Response, Api
         return Box::pin(handle_topic(route, request, right)).await;
     }
     authorize(&*app.broker, caller, project, route.access, queue).await?;
-    call(route.endpoint, request).await
+    pin!(call(route.endpoint, request)).await
 }
 
 /// Handles a request that names its queue and its group. If they were deleted since their ids were looked up, they are looked up

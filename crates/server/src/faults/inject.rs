@@ -1,6 +1,6 @@
 //! Applies faults to requests, after authentication, because some of them change the body that a signature covers.
 
-use std::io;
+use std::{io, pin::pin};
 
 use axum::{
     body::Body,
@@ -32,12 +32,12 @@ pub(crate) async fn inject<A: Future<Output = Response>>(
         Some(Fault::Throttled) => return refuse(codes::TOO_FREQUENT),
         Some(Fault::ExpiredLease) => return refuse(codes::UNKNOWN_HANDLER),
         Some(Fault::Reset) => return aborted(),
-        Some(Fault::Duplicate) => drop(answer(body.clone()).await),
+        Some(Fault::Duplicate) => drop(Box::pin(answer(body.clone())).await),
         Some(Fault::PartialAck) => body = first_half(&body),
         // The delay above was the latency, and the answer is dropped below.
         Some(Fault::Latency(_) | Fault::LostAnswer) | None => {}
     }
-    let response = answer(body).await;
+    let response = pin!(answer(body)).await;
     if decision.fault == Some(Fault::LostAnswer) { aborted() } else { response }
 }
 

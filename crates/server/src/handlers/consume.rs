@@ -44,10 +44,10 @@ async fn consume(request: &ApiRequest<'_>, stream: Stream) -> Result<Response, A
         Stream::Messages => LeaseRequest { filter: filter(&query)?, ..lease_request(&query)? },
         Stream::DeadLetters => lease_request(&query)?,
     };
-    take(request, &path, stream, lease_request, |leased| {
+    let taken = take(request, &path, stream, lease_request, |leased| {
         answer(leased, arrived.elapsed(), (&path, stream), Asked::read(app, headers))
-    })
-    .await
+    });
+    pin!(taken).await
 }
 
 /// Leases the next messages and builds the answer from them. The answer closes the connection when the listener needs it.
@@ -166,8 +166,12 @@ fn filter(query: &Query) -> Result<TagFilter, ApiError> {
 /// call then knows that the lease began no earlier than this much later.
 fn answer(leased: &[LeasedMessage], waited: Duration, place: (&GroupPath, Stream), asked: Asked) -> Response {
     let labels_size = |message: &LeasedMessage| message.tags.iter().map(|tag| tag.len() + 12).sum::<usize>();
-    let size = |message| {
-        labels_size(message) + message.json.len() + message.receipt.len() + 28 + if asked.ids { 32 } else { 0 }
+    let size = |message: &LeasedMessage| {
+        labels_size(message)
+            + message.json.len()
+            + message.receipt.as_bytes().len()
+            + 28
+            + if asked.ids { 32 } else { 0 }
     };
     let mut text = Vec::with_capacity(leased.iter().map(size).sum::<usize>() + 2);
     text.push(b'[');
