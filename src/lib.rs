@@ -115,8 +115,9 @@ pub mod internal {
         retry_after::RetryAfter,
         transport::{
             certificate_error::in_words as certificate_in_words,
-            http_client::{UnusableAuthorities, certificates},
+            http_client::certificates,
             pool::{NoExchange, Pool, PoolLimits},
+            tls::UnusableAuthorities,
         },
         ttl_map::TtlMap,
         worker::internal::{

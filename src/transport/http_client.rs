@@ -10,18 +10,17 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use http::{Uri, uri::Scheme};
+use http::Uri;
 use reqwest::{Certificate, Client, Url, redirect::Policy, retry};
 
 use super::{
     Transport, TransportError,
     answer::whole,
+    direct::{DirectHttp, IDLE, NAME},
     outgoing::{Departure, Outgoing},
-    plain::{IDLE, NAME, PlainHttp},
     pool::{KEEPALIVE, UNACKNOWLEDGED},
+    tls::{UnusableAuthorities, authorities, client_config},
 };
-
-use crate::text;
 
 /// The environment variables that name proxies.
 const PROXY_VARIABLES: [&str; 6] = ["http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"];
@@ -121,8 +120,8 @@ impl HttpOptions {
 pub struct HttpTransport {
     client: Client,
     urls: Arc<Urls>,
-    /// The faster path for `http://` without a proxy.
-    plain: Option<PlainHttp>,
+    /// The faster path without a proxy.
+    direct: Option<DirectHttp>,
 }
 
 impl HttpTransport {
@@ -131,6 +130,7 @@ impl HttpTransport {
     /// # Errors
     /// When the certificate authorities cannot be read, or TLS is needed and the system has none.
     pub fn new(options: &HttpOptions) -> Result<Self, TransportError> {
+        let tls = client_config(options)?;
         let mut builder = Client::builder()
             .user_agent(NAME)
             .http1_only()
@@ -143,25 +143,18 @@ impl HttpTransport {
             .retry(retry::never().max_retries_per_request(0))
             .referer(false)
             .tcp_nodelay(true)
-            .tcp_keepalive(KEEPALIVE);
+            .tcp_keepalive(KEEPALIVE)
+            .tls_backend_preconfigured(tls.clone());
         #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
         {
             builder = builder.tcp_user_timeout(UNACKNOWLEDGED);
-        }
-        if let Some(file) = &options.ca_file {
-            builder = builder.tls_certs_only(certificates(file).map_err(TransportError::not_sent)?);
-        } else if !options.tls {
-            builder = builder.tls_certs_only([]);
-        }
-        if options.insecure_skip_verify {
-            builder = builder.tls_danger_accept_invalid_certs(true);
         }
         if !options.proxies {
             builder = builder.no_proxy();
         }
         let mut transport = builder.build().map(Self::over).map_err(TransportError::not_sent)?;
-        transport.plain =
-            (!options.proxies || !has_proxies()).then(|| PlainHttp::new(options.pool_size, options.connect_timeout));
+        transport.direct = (!options.proxies || !has_proxies())
+            .then(|| DirectHttp::new(options.pool_size, options.connect_timeout, Arc::new(tls)));
         Ok(transport)
     }
 }
@@ -174,7 +167,7 @@ fn has_proxies() -> bool {
 impl HttpTransport {
     /// A transport that sends all requests through `client`.
     pub(super) fn over(client: Client) -> Self {
-        Self { client, urls: Arc::default(), plain: None }
+        Self { client, urls: Arc::default(), direct: None }
     }
 }
 
@@ -209,27 +202,17 @@ impl fmt::Debug for Urls {
     }
 }
 
-/// A file of certificate authorities that cannot be used.
-#[derive(Debug, thiserror::Error)]
-#[error("CA file {}: {problem}", file.display())]
-pub struct UnusableAuthorities {
-    file: PathBuf,
-    problem: String,
-}
-
-/// Reads the certificate authorities of a PEM file.
+/// The certificate authorities of a PEM file, for another client of reqwest.
 ///
 /// # Errors
 /// When the file cannot be read, or has no certificate; the error names the file.
 pub fn certificates(file: &Path) -> Result<Vec<Certificate>, UnusableAuthorities> {
-    let unusable = |problem| UnusableAuthorities { file: file.to_owned(), problem };
-    let pem = std::fs::read(file).map_err(|error| unusable(error.to_string()))?;
-    let pem = text::without_mark(&pem).map_err(|error| unusable(error.to_string()))?;
-    let found = Certificate::from_pem_bundle(pem).map_err(|error| unusable(format!("it is not PEM: {error}")))?;
-    if found.is_empty() {
-        return Err(unusable("it has no certificate".to_owned()));
-    }
-    Ok(found)
+    let certificate = |der: &[u8]| {
+        let unusable =
+            |error: reqwest::Error| UnusableAuthorities { file: file.to_owned(), problem: error.to_string() };
+        Certificate::from_der(der).map_err(unusable)
+    };
+    authorities(file)?.iter().map(|der| certificate(der)).collect()
 }
 
 impl Transport for HttpTransport {
@@ -243,9 +226,8 @@ impl Transport for HttpTransport {
         'a: 'b,
         Self: 'b,
     {
-        let is_plain = request.uri().scheme() == Some(&Scheme::HTTP);
-        match self.plain.as_ref().filter(|_| is_plain) {
-            Some(plain) => Box::pin(plain.send(request, timeout)),
+        match &self.direct {
+            Some(direct) => Box::pin(direct.send(request, timeout)),
             None => Box::pin(self.send_through_reqwest(request, timeout)),
         }
     }

@@ -12,13 +12,14 @@ use crate::contain::{contained, text_of};
 
 mod answer;
 pub(crate) mod certificate_error;
+mod direct;
 pub(crate) mod http_client;
 mod in_process;
 mod outgoing;
-mod plain;
 pub(crate) mod pool;
 #[cfg(test)]
 mod tests;
+pub(crate) mod tls;
 
 pub use http_client::{HttpOptions, HttpTransport};
 pub use in_process::{InProcess, InProcessBody};

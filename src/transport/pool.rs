@@ -1,4 +1,4 @@
-//! [`Pool`]: kept HTTP/1.1 connections without TLS. A request drives the connection that it uses.
+//! [`Pool`]: kept HTTP/1.1 connections, with or without TLS. A request drives the connection that it uses.
 //!
 //! hyper's own pool runs each connection in a task: a request wakes that task, the answer wakes the caller, and another task
 //! puts the connection back. Here the caller takes a connection, polls it together with its request, and puts it back. So an
@@ -29,14 +29,19 @@ use hyper::{
     body::Incoming,
     client::conn::{
         TrySendError,
-        http1::{self, Connection, SendRequest},
+        http1::{self, SendRequest},
     },
+    rt::{Read, Write},
 };
 use hyper_util::{client::legacy::connect::HttpConnector, rt::TokioIo};
 use tokio::{
-    net::TcpStream,
+    io::BufReader,
     task::unconstrained,
     time::{Instant, error::Elapsed, sleep_until, timeout},
+};
+use tokio_rustls::{
+    TlsConnector,
+    rustls::{ClientConfig, pki_types::ServerName},
 };
 use tower::{BoxError, ServiceExt};
 
@@ -49,6 +54,10 @@ pub(super) const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
 /// The number of unanswered keepalive probes before the connection is closed.
 const KEEPALIVE_RETRIES: u32 = 3;
 
+/// How many bytes are read at once from an encrypted connection: a bit more than the largest record of TLS. rustls asks for 4 KiB, and
+/// an answer with ten messages would take three system calls.
+const ENCRYPTED_READ: usize = 20 * 1024;
+
 /// Bounds of a [`Pool`].
 #[derive(Clone, Copy, Debug)]
 pub struct PoolLimits {
@@ -60,12 +69,13 @@ pub struct PoolLimits {
     pub connect_timeout: Duration,
 }
 
-/// A pool of connections without TLS. Cloning is cheap: clones share the connections.
+/// A pool of connections. Cloning is cheap: clones share the connections.
 #[derive(Clone)]
 pub struct Pool(Arc<Shared>);
 
 struct Shared {
     connector: HttpConnector,
+    tls: Option<TlsConnector>,
     limits: PoolLimits,
     idle: Mutex<IdleConnections>,
 }
@@ -92,16 +102,26 @@ pub enum NoExchange {
 }
 
 impl Pool {
-    /// An empty pool.
+    /// An empty pool without TLS.
     pub fn new(limits: PoolLimits) -> Self {
+        Self::of(limits, None)
+    }
+
+    /// An empty pool with this TLS for `https` URIs.
+    pub(super) fn with_tls(limits: PoolLimits, tls: Arc<ClientConfig>) -> Self {
+        Self::of(limits, Some(tls.into()))
+    }
+
+    fn of(limits: PoolLimits, tls: Option<TlsConnector>) -> Self {
         let mut connector = HttpConnector::new();
+        connector.enforce_http(false);
         connector.set_nodelay(true);
         connector.set_keepalive(Some(KEEPALIVE));
         connector.set_keepalive_interval(Some(KEEPALIVE));
         connector.set_keepalive_retries(Some(KEEPALIVE_RETRIES));
         #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
         connector.set_tcp_user_timeout(Some(UNACKNOWLEDGED));
-        Self(Arc::new(Shared { connector, limits, idle: Mutex::default() }))
+        Self(Arc::new(Shared { connector, tls, limits, idle: Mutex::default() }))
     }
 
     /// Sends a request, whose URI is absolute, and reads at most about `most` bytes of the answer's body. The head is the answer: a
@@ -149,19 +169,19 @@ impl Pool {
         departure: &Departure,
         read: impl Fn(Response<Incoming>) -> F,
     ) -> Result<T, NoExchange> {
-        let host = to_origin_form(&mut request)?;
+        let origin = to_origin_form(&mut request)?;
         loop {
-            let idle = self.0.lock().take(&host);
+            let idle = self.0.lock().take(&origin);
             let (mut connection, is_new) = match idle {
                 Some(connection) => (connection, false),
                 // Boxed, because few requests connect.
-                None => (Box::pin(self.0.connect(&host)).await?, true),
+                None => (Box::pin(self.0.connect(&origin)).await?, true),
             };
             let exchanged = pin!(connection.exchange(request, &read)).await;
             match exchanged {
                 Ok(exchanged) => {
                     if connection.is_reusable() {
-                        self.0.keep(host, connection);
+                        self.0.keep(origin, connection);
                     }
                     return Ok(exchanged);
                 }
@@ -182,21 +202,31 @@ impl fmt::Debug for Pool {
 }
 
 impl Shared {
-    async fn connect(&self, host: &Authority) -> Result<PooledConnection, NoExchange> {
-        let to = Uri::builder().scheme(Scheme::HTTP).authority(host.clone()).path_and_query("/").build();
+    async fn connect(&self, origin: &Origin) -> Result<PooledConnection, NoExchange> {
+        let Origin { is_encrypted, host } = origin;
+        let scheme = if *is_encrypted { Scheme::HTTPS } else { Scheme::HTTP };
+        let to = Uri::builder().scheme(scheme).authority(host.clone()).path_and_query("/").build();
         let connecting = async {
             let stream = self.connector.clone().oneshot(to?).await?;
-            let (sender, driver) = http1::handshake(stream).await?;
-            Ok::<_, BoxError>(PooledConnection { sender, driver: Some(Box::pin(driver)) })
+            let connection = match &self.tls {
+                _ if !is_encrypted => PooledConnection::over(stream).await?,
+                Some(tls) => {
+                    let name = ServerName::try_from(host.host().trim_matches(['[', ']']).to_owned())?;
+                    let stream = BufReader::with_capacity(ENCRYPTED_READ, stream.into_inner());
+                    PooledConnection::over(TokioIo::new(tls.connect(name, stream).await?)).await?
+                }
+                None => return Err("this pool has no TLS".into()),
+            };
+            Ok::<_, BoxError>(connection)
         };
         let connected = timeout(self.limits.connect_timeout, connecting).await;
         connected.map_err(BoxError::from).flatten().map_err(NoExchange::Connect)
     }
 
     /// Keeps a connection for later requests.
-    fn keep(self: &Arc<Self>, host: Authority, connection: PooledConnection) {
+    fn keep(self: &Arc<Self>, origin: Origin, connection: PooledConnection) {
         let mut idle = self.lock();
-        idle.add(host, connection, self.limits.idle_per_host);
+        idle.add(origin, connection, self.limits.idle_per_host);
         if !mem::replace(&mut idle.is_watched, true) {
             tokio::spawn(close_idle(Arc::downgrade(self), self.limits.idle_timeout));
         }
@@ -228,24 +258,24 @@ async fn read_leniently(incoming: Response<Incoming>, answer: &Mutex<Option<Resp
 struct IdleConnections {
     /// By host, the one that was used last at the end. A list, because a client has few hosts, and comparing a name costs less
     /// than hashing it.
-    hosts: Vec<(Authority, VecDeque<(Instant, PooledConnection)>)>,
+    hosts: Vec<(Origin, VecDeque<(Instant, PooledConnection)>)>,
     /// Whether a task closes the connections that were idle for too long.
     is_watched: bool,
 }
 
 impl IdleConnections {
     /// Takes the connection that was used last, so that the others can be closed when they are not needed.
-    fn take(&mut self, host: &Authority) -> Option<PooledConnection> {
-        let (_, idle) = self.hosts.iter_mut().find(|(name, _)| is_same(name, host))?;
+    fn take(&mut self, origin: &Origin) -> Option<PooledConnection> {
+        let (_, idle) = self.hosts.iter_mut().find(|(known, _)| known.is_same(origin))?;
         idle.pop_back().map(|(_, connection)| connection)
     }
 
-    fn add(&mut self, host: Authority, connection: PooledConnection, most: usize) {
+    fn add(&mut self, origin: Origin, connection: PooledConnection, most: usize) {
         let entry = (Instant::now(), connection);
-        match self.hosts.iter_mut().find(|(name, _)| is_same(name, &host)) {
+        match self.hosts.iter_mut().find(|(known, _)| known.is_same(&origin)) {
             Some((_, idle)) if idle.len() >= most => {}
             Some((_, idle)) => idle.push_back(entry),
-            None => self.hosts.push((host, VecDeque::from([entry]))),
+            None => self.hosts.push((origin, VecDeque::from([entry]))),
         }
     }
 
@@ -266,10 +296,20 @@ impl IdleConnections {
     }
 }
 
-/// Whether two hosts are the same. Compared as texts first, because upper and lower case are the same to `==`, which looks at each
-/// letter for that.
-fn is_same(one: &Authority, other: &Authority) -> bool {
-    one.as_str() == other.as_str() || one == other
+/// What a connection leads to.
+#[derive(Clone, Debug)]
+struct Origin {
+    is_encrypted: bool,
+    host: Authority,
+}
+
+impl Origin {
+    /// Whether a connection to `other` will do. The hosts are compared as texts first, because upper and lower case are the same to
+    /// `==`, which looks at each letter for that.
+    fn is_same(&self, other: &Self) -> bool {
+        let same_host = self.host.as_str() == other.host.as_str() || self.host == other.host;
+        self.is_encrypted == other.is_encrypted && same_host
+    }
 }
 
 /// Closes connections that were idle for too long, until none is idle or the pool is gone.
@@ -309,9 +349,15 @@ struct PooledConnection {
 }
 
 /// What reads and writes a connection.
-type Driver = Pin<Box<Connection<TokioIo<TcpStream>, Outgoing>>>;
+type Driver = Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>;
 
 impl PooledConnection {
+    /// Speaks HTTP over a stream.
+    async fn over(stream: impl Read + Write + Send + Unpin + 'static) -> hyper::Result<Self> {
+        let (sender, driver) = http1::handshake(stream).await?;
+        Ok(Self { sender, driver: Some(Box::pin(driver)) })
+    }
+
     /// Sends a request and reads its answer. The error has the request if nothing of it was written.
     async fn exchange<T, F: Future<Output = T>>(
         &mut self,
@@ -343,8 +389,8 @@ impl PooledConnection {
     }
 }
 
-/// Makes the URI of a request one for the host itself, and returns the host.
-fn to_origin_form(request: &mut Request<Outgoing>) -> Result<Authority, NoExchange> {
+/// Makes the URI of a request one for the host itself, and returns where it leads.
+fn to_origin_form(request: &mut Request<Outgoing>) -> Result<Origin, NoExchange> {
     let uri = mem::take(request.uri_mut()).into_parts();
     let host = uri.authority.ok_or_else(|| NoExchange::Connect("the URL has no host".into()))?;
     *request.uri_mut() = uri.path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/")).into();
@@ -352,5 +398,5 @@ fn to_origin_form(request: &mut Request<Outgoing>) -> Result<Authority, NoExchan
         let value = HeaderValue::from_str(host.as_str()).map_err(|error| NoExchange::Connect(error.into()))?;
         request.headers_mut().insert(HOST, value);
     }
-    Ok(host)
+    Ok(Origin { is_encrypted: uri.scheme == Some(Scheme::HTTPS), host })
 }

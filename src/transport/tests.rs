@@ -2,16 +2,25 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::Request;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpSocket, TcpStream},
     sync::mpsc,
     task::{JoinHandle, yield_now},
     time::{advance, pause, resume},
+};
+use tokio_rustls::{
+    TlsAcceptor,
+    rustls::{ServerConfig, crypto::aws_lc_rs, pki_types::PrivatePkcs8KeyDer},
 };
 
 use super::{
@@ -47,7 +56,7 @@ async fn peer(answers: &'static [Answer]) -> (String, mpsc::UnboundedReceiver<(u
 }
 
 /// Reads a request whose body, if any, is announced by `Content-Length`.
-async fn read_request(stream: &mut TcpStream) -> Option<String> {
+async fn read_request(stream: &mut (impl AsyncRead + Unpin)) -> Option<String> {
     let (mut text, mut chunk) = (Vec::new(), [0; 4096]);
     loop {
         match stream.read(&mut chunk).await {
@@ -309,13 +318,105 @@ async fn what_waits_for_tls_or_a_tunnel_was_surely_not_sent() {
     for connect_timeout in [Duration::from_secs(1), Duration::from_secs(60)] {
         let builder = || reqwest::Client::builder().connect_timeout(connect_timeout).tls_certs_only([]);
         let proxy = reqwest::Proxy::all(format!("http://{silent}")).unwrap();
+        let own = HttpTransport::new(&HttpOptions::new().tls(false).connect_timeout(connect_timeout)).unwrap();
         let direct = HttpTransport::over(builder().no_proxy().build().unwrap());
         let tunnelled = HttpTransport::over(builder().proxy(proxy).build().unwrap());
-        for (transport, address) in
-            [(direct, format!("https://{silent}")), (tunnelled, "https://dms.example.com".to_owned())]
-        {
+        for (transport, address) in [
+            (own, format!("https://{silent}")),
+            (direct, format!("https://{silent}")),
+            (tunnelled, "https://dms.example.com".to_owned()),
+        ] {
             let error = get(&address, &transport).await.unwrap_err();
             assert!(error.is_not_sent(), "{address} {connect_timeout:?}: {error}");
         }
+    }
+}
+
+/// A peer with a certificate for `localhost`, and for no address, from an authority of its own. Gives its port, the authority's file,
+/// and the number of the connection of each request.
+async fn encrypted_peer(folder: &Path) -> (u16, PathBuf, mpsc::UnboundedReceiver<usize>) {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut parameters = rcgen::CertificateParams::new([]).unwrap();
+    parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let authority = rcgen::CertifiedIssuer::self_signed(parameters, key).unwrap();
+    let file = folder.join("ca.pem");
+    std::fs::write(&file, authority.pem()).unwrap();
+    let own_key = rcgen::KeyPair::generate().unwrap();
+    let own = rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap().signed_by(&own_key, &authority).unwrap();
+    let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![own.der().clone()], PrivatePkcs8KeyDer::from(own_key.serialize_der()).into())
+        .unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (report, requests) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        for connection in 0.. {
+            let (stream, _) = listener.accept().await.unwrap();
+            let Ok(mut stream) = TlsAcceptor::from(Arc::new(config.clone())).accept(stream).await else { continue };
+            let report = report.clone();
+            tokio::spawn(async move {
+                // Larger than one record of TLS, and than one read.
+                let body = "x".repeat(100_000);
+                let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+                while read_request(&mut stream).await.is_some() {
+                    report.send(connection).unwrap();
+                    stream.write_all(answer.as_bytes()).await.unwrap();
+                }
+            });
+        }
+    });
+    (port, file, requests)
+}
+
+#[tokio::test]
+async fn encrypted_requests_share_a_connection() {
+    let folder = tempfile::tempdir().unwrap();
+    let (port, authority, mut requests) = encrypted_peer(folder.path()).await;
+    let transport = HttpTransport::new(&HttpOptions::new().proxies(false).ca_file(authority)).unwrap();
+    for connection in [0, 0, 0] {
+        let answer = get(&format!("https://localhost:{port}/"), &transport).await.unwrap();
+        assert_eq!((answer.status().as_u16(), answer.body().len()), (200, 100_000));
+        assert_eq!(requests.recv().await.unwrap(), connection);
+    }
+    // The same host without TLS is another connection.
+    let error = get(&format!("http://localhost:{port}/"), &transport).await.unwrap_err();
+    assert!(!error.is_not_sent(), "{error}");
+}
+
+#[tokio::test]
+async fn a_certificate_is_accepted_only_if_it_is_trusted_and_has_the_name() {
+    let (folder, foreign) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (port, authority, _requests) = encrypted_peer(folder.path()).await;
+    let (_, other, _others) = encrypted_peer(foreign.path()).await;
+    let options = HttpOptions::new().proxies(false);
+    let refused = [
+        (options.clone().ca_file(other), "localhost", "certificate is not accepted"),
+        (options.clone().tls(false), "localhost", "no trusted authority signed it"),
+        (options.clone().ca_file(authority), "127.0.0.1", "use one of its names"),
+    ];
+    for (options, host, expected) in refused {
+        let error = get(&format!("https://{host}:{port}/"), &HttpTransport::new(&options).unwrap()).await.unwrap_err();
+        assert!(error.is_not_sent() && error.to_string().contains(expected), "{error}");
+    }
+    let any = HttpTransport::new(&options.insecure_skip_verify(true)).unwrap();
+    assert_eq!(get(&format!("https://127.0.0.1:{port}/"), &any).await.unwrap().status(), 200);
+}
+
+#[tokio::test]
+async fn a_file_without_usable_authorities_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("ca.pem");
+    let empty = "-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n";
+    let broken = "-----BEGIN CERTIFICATE-----\n%%%\n-----END CERTIFICATE-----\n";
+    for (content, expected) in
+        [("", "it has no certificate"), (broken, "it is not PEM"), (empty, "certificate number 1")]
+    {
+        std::fs::write(&file, content).unwrap();
+        let error = HttpTransport::new(&HttpOptions::new().ca_file(file.clone())).unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains("ca.pem") && text.contains(expected), "{text}");
     }
 }

@@ -1,10 +1,11 @@
-//! [`PlainHttp`]: the fast path for `http://` without a proxy, over a [`Pool`]. reqwest's layers for TLS and proxies read each
-//! URL twice more and double the cost of a request.
+//! [`DirectHttp`]: requests without a proxy, over a [`Pool`]. reqwest's layers for proxies read each URL twice more and double the
+//! cost of a request.
 
-use std::{pin::pin, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderValue, header::USER_AGENT};
+use tokio_rustls::rustls::ClientConfig;
 
 use super::{
     TransportError,
@@ -18,14 +19,15 @@ pub(super) const NAME: &str = concat!("dms-worker/", env!("CARGO_PKG_VERSION"));
 /// close first.
 pub(super) const IDLE: Duration = Duration::from_secs(20);
 
-/// A pool of connections without TLS.
+/// A pool of connections to services themselves.
 #[derive(Clone, Debug)]
-pub(super) struct PlainHttp(Pool);
+pub(super) struct DirectHttp(Pool);
 
-impl PlainHttp {
+impl DirectHttp {
     /// A pool of at most `pool_size` idle connections. `connect_timeout` bounds connecting.
-    pub(super) fn new(pool_size: usize, connect_timeout: Duration) -> Self {
-        Self(Pool::new(PoolLimits { idle_per_host: pool_size, idle_timeout: IDLE, connect_timeout }))
+    pub(super) fn new(pool_size: usize, connect_timeout: Duration, tls: Arc<ClientConfig>) -> Self {
+        let limits = PoolLimits { idle_per_host: pool_size, idle_timeout: IDLE, connect_timeout };
+        Self(Pool::with_tls(limits, tls))
     }
 
     /// As [`Transport::send`](super::Transport::send).
