@@ -135,6 +135,13 @@ pub(crate) trait Store: fmt::Debug + Send + Sync + 'static {
     /// time of the next readable one, so that it never expires early.
     fn entered(&self, stream: StreamId, from: u64, count: usize, until_ms: i64) -> Result<Vec<(u64, i64)>, StoreError>;
 
+    /// Reads when each of these messages entered, of as many streams as there are. `None` for a message that is not there.
+    fn entered_each(&self, messages: &[(StreamId, u64)]) -> Result<Vec<Option<i64>>, StoreError> {
+        let entered =
+            |(stream, seq): &(StreamId, u64)| Ok(self.entered(*stream, *seq, 1, i64::MAX)?.first().map(|(_, at)| *at));
+        messages.iter().map(entered).collect()
+    }
+
     /// Copies everything that was committed before this call into a new directory.
     ///
     /// # Errors

@@ -1,6 +1,7 @@
 //! [`History`]: the latest minutes and hours of each group, sampled once a second, and the latest overview.
 //!
-//! One sample reads counters only, in time proportional to the number of groups. All of it is lost when the process ends.
+//! One sample reads counters only, in time proportional to the number of groups. Where there are so many that this would take more
+//! than a twentieth of the time, samples are rarer. All of it is lost when the process ends.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -10,7 +11,7 @@ use std::{
 
 use tokio::{
     sync::watch,
-    time::{Instant, MissedTickBehavior, interval, timeout},
+    time::{Instant, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -23,8 +24,12 @@ use dms_protocol::queue::GroupId;
 
 /// The time between two samples.
 const STEP: Duration = Duration::from_secs(1);
-/// How long other servers of a cluster have to answer.
-const PATIENCE: Duration = Duration::from_millis(900);
+/// How much longer than a sample takes the time until the next one is, at least, and the most steps that it may be.
+const RARER: (u32, u32) = (20, 60);
+/// The most steps that a sample takes for which other servers of a cluster did not answer in time.
+const PARTIAL: u32 = 4;
+/// How long before the next sample other servers have to answer.
+const MARGIN: Duration = Duration::from_millis(100);
 /// The number of samples between two looks at the oldest messages, which may read a message for each group.
 const OLDEST_EVERY: u64 = 5;
 /// The maximum number of groups with charts, the oldest first. With the state of 1,000 groups they take 18 MB.
@@ -113,22 +118,26 @@ impl Default for History {
 }
 
 impl History {
-    /// Takes a sample every second until the server ends.
+    /// Takes samples until the server ends.
     pub(crate) async fn run(&self, app: &AppState, ended: &CancellationToken) {
         let sample = async {
-            let mut ticks = interval(STEP);
-            ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+            let mut steps = 1;
             for number in 0_u64.. {
-                ticks.tick().await;
-                let mut snapshot = self.look(app).await;
+                let began = Instant::now();
+                let patience = STEP * steps - MARGIN;
+                let mut snapshot = self.look_within(app, patience).await;
                 if number % OLDEST_EVERY == 0 {
                     let queues: Vec<_> = snapshot.queues.iter().map(|queue| queue.queue.id.clone()).collect();
                     // Otherwise the ages that were seen last.
-                    if let Ok(Ok(oldest)) = timeout(PATIENCE, app.broker.oldest_in(&queues)).await {
+                    if let Ok(Ok(oldest)) = timeout(patience, app.broker.oldest_in(&queues)).await {
                         snapshot.oldest = Arc::new(oldest);
                     }
                 }
-                self.add(snapshot);
+                let is_partial = snapshot.is_partial;
+                self.add(snapshot, steps);
+                // Other servers that answer nothing cost only time here, or they have so many queues that they need more of it.
+                steps = if is_partial { (steps * 2).min(PARTIAL) } else { steps_after(began.elapsed()) };
+                sleep_until(began + STEP * steps).await;
             }
         };
         ended.run_until_cancelled(sample).await;
@@ -136,7 +145,11 @@ impl History {
 
     /// The overview now, of all servers of a cluster. If some of them do not answer, their queues are as they were seen last.
     pub(crate) async fn look(&self, app: &AppState) -> Snapshot {
-        let found = timeout(PATIENCE, app.broker.overview_of_all()).await;
+        self.look_within(app, STEP - MARGIN).await
+    }
+
+    async fn look_within(&self, app: &AppState, patience: Duration) -> Snapshot {
+        let found = timeout(patience, app.broker.overview_of_all()).await;
         let before = Arc::clone(&self.latest.borrow());
         let (queues, is_partial) = match found {
             Ok(Ok(queues)) => (queues, false),
@@ -151,9 +164,9 @@ impl History {
         Snapshot { at_ms, queues, oldest: Arc::clone(&before.oldest), is_partial }
     }
 
-    /// Adds a sample.
-    fn add(&self, snapshot: Snapshot) {
-        self.rings.lock().unwrap_or_else(PoisonError::into_inner).add(&snapshot);
+    /// Adds the sample of so many steps.
+    fn add(&self, snapshot: Snapshot, steps: u32) {
+        self.rings.lock().unwrap_or_else(PoisonError::into_inner).add(&snapshot, steps);
         self.latest.send_replace(Arc::new(snapshot));
     }
 
@@ -214,8 +227,17 @@ impl History {
     }
 }
 
+/// How many steps after its beginning the next sample follows one that took this long.
+fn steps_after(took: Duration) -> u32 {
+    let steps = (took * RARER.0).div_duration_f64(STEP).ceil().clamp(1.0, f64::from(RARER.1));
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is between the bounds")]
+    let steps = steps as u32;
+    steps
+}
+
 impl Rings {
-    fn add(&mut self, snapshot: &Snapshot) {
+    /// Charts have a value for each step, so a sample of several is in them as often.
+    fn add(&mut self, snapshot: &Snapshot, steps: u32) {
         if self.samples == 0 {
             self.began_ms = snapshot.at_ms;
         }
@@ -225,12 +247,12 @@ impl Rings {
         let groups = snapshot.queues.iter().flat_map(|queue| queue.groups.iter().map(move |group| (queue, group)));
         for (queue, group) in groups {
             let history = self.groups.entry(group.group.id.clone()).or_default();
-            let sample = history.sample(queue, group, snapshot);
+            let sample = history.sample(queue, group, snapshot, steps);
             if !history.is_charted && charted < MAX_GROUPS {
                 (history.is_charted, charted) = (true, charted + 1);
             }
             if history.is_charted {
-                history.series.push(sample);
+                (0..steps).for_each(|_| history.series.push(sample));
             }
             history.seen_in = samples;
             sums.iter_mut().zip(sample).for_each(|(sum, value)| *sum += u64::from(value));
@@ -238,14 +260,15 @@ impl Rings {
         // A message enters a queue once, however many groups it has.
         let entered = snapshot.queues.iter().map(|queue| queue.entered).sum();
         let before = self.totals.before.replace((entered, 0));
-        sums[Column::In as usize] = before.map_or(0, |(before, _)| entered.saturating_sub(before));
-        self.totals.series.push(sums.map(|sum| u32::try_from(sum).unwrap_or(u32::MAX)));
+        sums[Column::In as usize] = before.map_or(0, |(before, _)| entered.saturating_sub(before) / u64::from(steps));
+        let sums = sums.map(|sum| u32::try_from(sum).unwrap_or(u32::MAX));
+        (0..steps).for_each(|_| self.totals.series.push(sums));
         self.groups.retain(|_, history| history.seen_in == samples);
     }
 }
 
 impl GroupHistory {
-    fn sample(&mut self, queue: &QueueOverview, group: &GroupOverview, snapshot: &Snapshot) -> Sample {
+    fn sample(&mut self, queue: &QueueOverview, group: &GroupOverview, snapshot: &Snapshot, steps: u32) -> Sample {
         let of = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
         let (entered, consumed) = (queue.entered, group.group.consumed_messages);
         let before = self.before.replace((entered, consumed)).unwrap_or((entered, consumed));
@@ -259,8 +282,8 @@ impl GroupHistory {
             of(group.in_flight),
             of(queue.delayed),
             of(group.group.available_dead_letters.unwrap_or(0)),
-            of(incoming),
-            of(outgoing),
+            of(incoming / u64::from(steps)),
+            of(outgoing / u64::from(steps)),
             of(u64::try_from(age).unwrap_or(0) / 1_000),
             of(group.polls),
         ]
@@ -310,7 +333,7 @@ mod tests {
     async fn rates_and_forecasts_follow_from_the_samples() {
         let (history, group) = (History::default(), GroupId::from("g0"));
         for second in 0..30 {
-            history.add(snapshot(1, 1_000 + 10 * second, 30 * second));
+            history.add(snapshot(1, 1_000 + 10 * second, 30 * second), 1);
         }
         assert_eq!(history.column(Some(&group), Column::In, Range::Minutes, 2), [10, 10]);
         assert_eq!(history.column(Some(&group), Column::Out, Range::Minutes, 2), [30, 30]);
@@ -318,17 +341,29 @@ mod tests {
         assert_eq!(history.column(Some(&group), Column::Out, Range::Hours, 9).len(), 3);
         assert_eq!(history.forecast(&group, 400), (Forecast::Drains(Duration::from_secs(20)), -20));
         assert_eq!(history.forecast(&group, 0).0, Forecast::Empty);
-        history.add(snapshot(1, 2_000, 0));
+        history.add(snapshot(1, 2_000, 0), 1);
         assert_eq!(history.forecast(&group, 2_000).0, Forecast::Never);
-        history.add(snapshot(0, 2_000, 0));
+        history.add(snapshot(0, 2_000, 0), 1);
         assert!(history.column(Some(&group), Column::In, Range::Minutes, 2).is_empty(), "the group was deleted");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_rare_sample_stands_for_all_of_its_seconds() {
+        assert_eq!([1, 50, 51, 200, 60_000].map(|ms| steps_after(Duration::from_millis(ms))), [1, 1, 2, 4, 60]);
+        let (history, group) = (History::default(), GroupId::from("g0"));
+        history.add(snapshot(1, 1_000, 0), 1);
+        history.add(snapshot(1, 1_400, 80), 4);
+        for column in [(Column::In, [0, 100, 100, 100, 100]), (Column::Out, [0, 20, 20, 20, 20])] {
+            assert_eq!(history.column(Some(&group), column.0, Range::Minutes, 9), column.1);
+        }
+        assert_eq!(history.column(None, Column::In, Range::Minutes, 9), [0, 100, 100, 100, 100]);
     }
 
     #[tokio::test(start_paused = true)]
     async fn totals_count_every_group_and_charts_are_bounded() {
         let history = History::default();
         for second in 0..4 {
-            history.add(snapshot(1_000, 1_000 + 10 * second, 3 * second));
+            history.add(snapshot(1_000, 1_000 + 10 * second, 3 * second), 1);
         }
         assert_eq!(history.column(None, Column::Out, Range::Minutes, 1), [3_000]);
         assert_eq!(history.column(None, Column::Ready, Range::Minutes, 1), [1_000 * (1_030 - 9)]);
@@ -338,8 +373,8 @@ mod tests {
         };
         assert!(charted(0) && charted(MAX_GROUPS - 1) && !charted(MAX_GROUPS));
         // A group that is deleted makes room for another one.
-        history.add(snapshot(MAX_GROUPS - 1, 2_000, 0));
-        history.add(snapshot(1_000, 2_000, 0));
+        history.add(snapshot(MAX_GROUPS - 1, 2_000, 0), 1);
+        history.add(snapshot(1_000, 2_000, 0), 1);
         assert!(charted(MAX_GROUPS - 1) && !charted(MAX_GROUPS));
     }
 
@@ -349,7 +384,7 @@ mod tests {
     async fn the_samples_of_1000_groups_take_18_megabytes_at_most() {
         let history = History::default();
         for _ in 0..3 {
-            history.add(snapshot(1_000, 1_000, 0));
+            history.add(snapshot(1_000, 1_000, 0), 1);
         }
         let mut full = Series::<8>::default();
         (0..86_400).for_each(|second| full.push([second; 8]));
@@ -401,7 +436,7 @@ mod tests {
             if number % OLDEST_EVERY == 0 {
                 snapshot.oldest = Arc::new(broker.oldest_in(&[]).await.unwrap());
             }
-            history.add(snapshot);
+            history.add(snapshot, 1);
         }
         let each = began.elapsed() / SAMPLES;
         for second in 0..90_000 {

@@ -40,9 +40,11 @@ pub(super) const OVERTAKEN: &str = "PostgreSQL did not answer, and another serve
 const OLDEST_VERSION: i32 = 140_000;
 
 /// The settings of every session. `synchronous_commit = on` waits for the synchronous standby. Warnings must arrive, because one of them
-/// says that a commit may not have reached the standby. A transaction that its client forgot ends, because it holds locks.
+/// says that a commit may not have reached the standby. A transaction that its client forgot ends, because it holds locks. Rows are read in
+/// the order of an index: of a new table, which has no statistics yet, a bitmap scan would read a whole backlog to sort it.
 const SETTINGS: &str = "SET synchronous_commit = on; SET client_min_messages = warning; SET statement_timeout = 0; \
-                        SET lock_timeout = 0; SET idle_in_transaction_session_timeout = '10s'; SET standard_conforming_strings = on";
+                        SET lock_timeout = 0; SET idle_in_transaction_session_timeout = '10s'; SET standard_conforming_strings = on; \
+                        SET enable_bitmapscan = off";
 
 /// Ends statements whose client closed its connection. A commit that waits for the standby is repeated on a new connection; without
 /// this, each of these tries would keep its place among `max_connections` until the standby is back.

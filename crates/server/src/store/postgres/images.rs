@@ -1,7 +1,7 @@
 //! The state of a shard without its messages: queues, groups, cursors and settled places. A new owner loads the last image and
 //! replays the journal into it. Maintenance writes changed rows to the image, so that the journal stays short. Pure.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::store::{
     CursorId, CursorSnapshot, GroupRow, QueueRow, Record, RetentionPolicy, ScheduleProgress, ScheduleRow,
@@ -62,6 +62,8 @@ pub(crate) struct Images {
     pub(crate) groups: BTreeMap<u32, GroupRow>,
     pub(crate) streams: BTreeMap<StreamId, StreamImage>,
     pub(crate) cursors: BTreeMap<CursorId, CursorImage>,
+    /// The numbers of the queues by their ids.
+    numbers: HashMap<QueueId, u32>,
     /// Which cursors read a stream.
     readers: BTreeMap<StreamId, Vec<CursorId>>,
     /// Pages that are not settled whole.
@@ -117,8 +119,9 @@ impl Images {
             Record::QueueCreated(row) => self.create_queue(row),
             Record::QueueDeleted(queue) => self.delete_queue(queue),
             Record::GroupCreated(row) => self.create_group(row),
-            Record::GroupDeleted(_, group) => {
-                let number = self.groups.values().find(|row| row.id == *group).map(|row| row.number);
+            Record::GroupDeleted(queue, group) => {
+                let is_it = |number: &u32| self.groups.get(number).is_some_and(|row| row.id == *group);
+                let number = self.groups_of(queue).into_iter().find(is_it);
                 number.into_iter().for_each(|number| self.delete_group(number));
             }
             Record::TagsSet(queue, tags) => self.change_queue(queue, |queue| queue.tags.clone_from(tags)),
@@ -182,12 +185,18 @@ impl Images {
 
     fn create_queue(&mut self, row: &QueueRow) {
         let (tags, retention) = (Vec::new(), RetentionPolicy::default());
-        self.queues.insert(row.number, QueueImage { row: row.clone(), tags, retention });
+        self.add_queue(row.number, QueueImage { row: row.clone(), tags, retention });
         self.dirty.queues.insert(row.number);
         self.create_stream(row.stream());
         self.create_stream(row.delay_queue());
         // Two numbers, because the delay queue has the one behind the queue's.
         self.next_number = self.next_number.max(row.number + 2);
+    }
+
+    /// Adds a queue as it is.
+    pub(crate) fn add_queue(&mut self, number: u32, image: QueueImage) {
+        self.numbers.insert(image.row.id.clone(), number);
+        self.queues.insert(number, image);
     }
 
     fn create_group(&mut self, row: &GroupRow) {
@@ -220,14 +229,14 @@ impl Images {
 
     fn delete_queue(&mut self, queue: &QueueId) {
         let Some(number) = self.number_of(queue) else { return };
-        let groups: Vec<u32> = self.groups.values().filter(|row| row.queue == *queue).map(|row| row.number).collect();
-        groups.into_iter().for_each(|number| self.delete_group(number));
+        self.groups_of(queue).into_iter().for_each(|number| self.delete_group(number));
         let schedules: Vec<_> = self.schedules_of(number).map(|(key, _)| key.clone()).collect();
         for key in schedules {
             self.schedules.remove(&key);
             self.dirty.schedules.insert(key);
         }
         self.queues.remove(&number);
+        self.numbers.remove(queue);
         self.dirty.queues.insert(number);
         self.remove_pair(number);
     }
@@ -265,7 +274,22 @@ impl Images {
     }
 
     pub(crate) fn number_of(&self, queue: &QueueId) -> Option<u32> {
-        self.queues.values().find(|image| image.row.id == *queue).map(|image| image.row.number)
+        self.numbers.get(queue).copied()
+    }
+
+    /// The streams that have messages. Delayed messages are in no stream.
+    pub(crate) fn streams_with_messages(&self) -> impl Iterator<Item = (StreamId, StreamImage)> {
+        let is_delay_queue = |stream: &StreamId| self.queues.contains_key(&stream.0.wrapping_sub(1));
+        let found =
+            self.streams.iter().filter(move |(stream, image)| image.low < image.next && !is_delay_queue(stream));
+        found.map(|(stream, image)| (*stream, *image))
+    }
+
+    /// The numbers of a queue's groups.
+    fn groups_of(&self, queue: &QueueId) -> Vec<u32> {
+        let readers = self.number_of(queue).and_then(|number| self.readers.get(&StreamId(number)));
+        // A group has the number of its cursor on the queue's stream.
+        readers.into_iter().flatten().map(|cursor| cursor.0).collect()
     }
 
     fn change_queue(&mut self, queue: &QueueId, change: impl FnOnce(&mut QueueImage)) {

@@ -120,7 +120,7 @@ impl PgStore {
     /// When another server has taken them meanwhile, they are damaged, or PostgreSQL fails.
     pub(crate) async fn open(member: &Arc<Member>, duty: &Arc<Duty>) -> Result<(Self, Snapshot), PostgresError> {
         let (asked, taken) = (Arc::clone(member), Arc::clone(duty));
-        let opened = member.runtime.run(async move {
+        let opened = member.runtime.run_apart(async move {
             // A separate connection, because closing it ends the transaction after an error.
             let session = asked.connector.connect().await?;
             open::open(&session, asked.tables.log, &taken, &asked.connector.schema).await
@@ -299,6 +299,10 @@ impl Store for PgStore {
 
     fn entered(&self, stream: StreamId, from: u64, count: usize, until_ms: i64) -> Result<Vec<(u64, i64)>, StoreError> {
         self.entry_times(stream, from, count, until_ms)
+    }
+
+    fn entered_each(&self, messages: &[(StreamId, u64)]) -> Result<Vec<Option<i64>>, StoreError> {
+        self.entry_times_of_each(messages)
     }
 
     fn syncs(&self) -> Histogram {

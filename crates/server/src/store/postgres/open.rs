@@ -105,7 +105,7 @@ impl Loader<'_> {
         for row in &self.rows("SELECT number, facts, tags, retention FROM queue WHERE shard = $1").await? {
             let (facts, tags, retention) =
                 (self.json(Self::get(row, 1)?)?, self.json(Self::get(row, 2)?)?, self.json(Self::get(row, 3)?)?);
-            images.queues.insert(self.number(row, 0)?, QueueImage { row: facts, tags, retention });
+            images.add_queue(self.number(row, 0)?, QueueImage { row: facts, tags, retention });
         }
         for row in &self.rows("SELECT number, facts FROM consumer_group WHERE shard = $1").await? {
             images.groups.insert(self.number(row, 0)?, self.json(Self::get(row, 1)?)?);
@@ -177,28 +177,30 @@ impl Loader<'_> {
         for row in &self.query(sql, &[&self.schema]).await? {
             found.tables.extend(slots::slot_of_table(self.shard, Self::get(row, 0)?));
         }
+        // Only these are looked for. Of many queues, most streams are of dead letters or delayed messages, and empty.
+        let streams: Vec<_> = images.streams_with_messages().collect();
+        let numbers: Vec<i64> = streams.iter().map(|(stream, _)| i64::from(stream.0)).collect();
         let mut ends: BTreeMap<StreamId, u64> = BTreeMap::new();
         for slot in found.tables.clone() {
-            for (stream, (first, end)) in self.extents(images, slot).await? {
+            for (stream, (first, end)) in self.extents(&numbers, slot).await? {
                 found.note(stream, first, slot);
                 ends.insert(stream, end);
             }
         }
-        for (stream, image) in &images.streams {
-            let end = ends.get(stream).copied();
-            // Delayed messages are in a table of another kind.
-            let is_delay_queue = images.queues.contains_key(&stream.0.wrapping_sub(1));
-            if !is_delay_queue && image.low < image.next && end != Some(image.next) {
+        for (stream, image) in streams {
+            if ends.get(&stream) != Some(&image.next) {
                 let last = image.next - 1;
                 return Err(self.damaged(format!("message {last} of stream {} is in no chunk table", stream.0)));
             }
-            found.expire(*stream, image.low, image.next);
+            found.expire(stream, image.low, image.next);
         }
+        // Slots never go back, also behind messages that have expired since.
+        found.reached(images.streams.values().map(|image| image.newest_ms).max());
         Ok(found)
     }
 
-    /// Where the streams begin in a table, and where they end.
-    async fn extents(&self, images: &Images, slot: Slot) -> Result<Vec<(StreamId, Extent)>, PostgresError> {
+    /// Where these streams begin in a table, and where they end.
+    async fn extents(&self, streams: &[i64], slot: Slot) -> Result<Vec<(StreamId, Extent)>, PostgresError> {
         // Two look-ups in the index for each stream. Grouping the rows of a table by stream would read all of them,
         // and there may be millions.
         let table = slots::table(self.shard, slot);
@@ -207,8 +209,7 @@ impl Loader<'_> {
              CROSS JOIN LATERAL (SELECT first FROM {table} WHERE shard = $1 AND stream = t.number ORDER BY first LIMIT 1) a \
              CROSS JOIN LATERAL (SELECT first, n FROM {table} WHERE shard = $1 AND stream = t.number ORDER BY first DESC LIMIT 1) z"
         );
-        let numbers: Vec<i64> = images.streams.keys().map(|stream| i64::from(stream.0)).collect();
-        let rows = self.query(&sql, &[&self.shard, &numbers]).await?;
+        let rows = self.query(&sql, &[&self.shard, &streams]).await?;
         rows.iter()
             .map(|row| Ok((StreamId(self.number(row, 0)?), (self.number(row, 1)?, self.number(row, 2)?))))
             .collect()

@@ -1,6 +1,10 @@
 //! Finds messages. The newest are usually in memory: these reads are for a backlog, for messages that failed, and after a take-over.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use tokio_postgres::Row;
@@ -65,13 +69,21 @@ impl PgStore {
         let mut gathered = Gathered::new(limit);
         let Some((slots, from, end)) = self.where_is(stream, from) else { return Ok(gathered.end(u64::MAX)) };
         let mut next = from;
-        for slot in slots {
-            loop {
+        'slots: for slot in slots {
+            while next < end {
                 let rows = limit.messages.saturating_sub(gathered.found.messages.len()).clamp(1, MAX_ROWS);
-                let chunks = self.chunks_from(slot, stream, next, (rows, limit.bytes.min(MAX_BYTES)), proof)?;
+                let most = (rows, limit.bytes.min(MAX_BYTES));
+                // Places are dense, so this many messages are in the rows that begin before this place.
+                let wanted = next.saturating_add(rows as u64).min(end);
+                let mut chunks = self.chunks_from(slot, stream, next..wanted, most, proof)?;
+                let is_passed = |chunks: &[Chunk], next| chunks.last().is_none_or(|last| last.run.end() <= next);
+                if is_passed(&chunks, next) && wanted < end {
+                    // Unless rows are missing. Then the first row is one that ends before, so there has to be room for another.
+                    chunks = self.chunks_from(slot, stream, next..end, (rows + 1, MAX_BYTES), proof)?;
+                }
                 // This table has nothing later. The next one continues.
-                if chunks.last().is_none_or(|last| last.run.end() <= next) {
-                    break;
+                if is_passed(&chunks, next) {
+                    continue 'slots;
                 }
                 for chunk in chunks {
                     gathered.add_missing(self, stream, next..chunk.run.first);
@@ -100,11 +112,12 @@ impl PgStore {
         (from < image.next).then(|| (state.slots.from(stream, from), from, image.next))
     }
 
+    /// The rows with messages of these places, up to a limit of rows and bytes.
     fn chunks_from(
         &self,
         slot: Slot,
         stream: StreamId,
-        from: u64,
+        places: Range<u64>,
         (rows, bytes): (usize, usize),
         proof: Proof,
     ) -> Result<Vec<Chunk>, StoreError> {
@@ -114,11 +127,11 @@ impl PgStore {
             "SELECT first, n, newest_ms, payload FROM (SELECT *, sum(octet_length(payload)) OVER (ORDER BY first) \
              - octet_length(payload) AS before FROM (SELECT * FROM {table} WHERE shard = $1 AND stream = $2 AND first >= \
              coalesce((SELECT first FROM {table} WHERE shard = $1 AND stream = $2 AND first <= $3 ORDER BY first DESC LIMIT 1), $3) \
-             ORDER BY first LIMIT $4) rows) weighed WHERE before < $5 ORDER BY first"
+             AND first < $6 ORDER BY first LIMIT $4) rows) weighed WHERE before < $5 ORDER BY first"
         );
-        let (stream_no, from, rows, bytes) =
-            (i64::from(stream.0), big(from), big(rows as u64), big(bytes.max(1) as u64));
-        let found = self.query(proof, &sql, &[&self.duty.shard, &stream_no, &from, &rows, &bytes])?;
+        let (stream_no, from, end) = (i64::from(stream.0), big(places.start), big(places.end));
+        let (rows, bytes) = (big(rows as u64), big(bytes.max(1) as u64));
+        let found = self.query(proof, &sql, &[&self.duty.shard, &stream_no, &from, &rows, &bytes, &end])?;
         found.iter().map(|row| chunk(stream, row)).collect()
     }
 
@@ -241,6 +254,62 @@ impl PgStore {
         );
         let found = self.query(Proof::Connection, &sql, &[&self.duty.shard, &i64::from(stream.0), &big(from)])?;
         found.iter().map(|row| chunk(stream, row)).collect()
+    }
+
+    /// See [`Store::entered_each`](crate::store::Store::entered_each). With many queues, a query for each message would take seconds.
+    pub(crate) fn entry_times_of_each(&self, messages: &[(StreamId, u64)]) -> Result<Vec<Option<i64>>, StoreError> {
+        let mut times = vec![None; messages.len()];
+        for (slot, asked) in self.slots_of_each(messages) {
+            for asked in asked.chunks(MAX_PLACES) {
+                self.add_times(slot, messages, asked, &mut times)?;
+            }
+        }
+        Ok(times)
+    }
+
+    /// Which of these messages are in which slot.
+    fn slots_of_each(&self, messages: &[(StreamId, u64)]) -> BTreeMap<Slot, Vec<usize>> {
+        let state = self.lock();
+        let mut found: BTreeMap<Slot, Vec<usize>> = BTreeMap::new();
+        for (number, (stream, seq)) in messages.iter().enumerate() {
+            if let Some(slot) = state.slots.of(*stream, *seq) {
+                found.entry(slot).or_default().push(number);
+            }
+        }
+        found
+    }
+
+    /// Adds the times of the messages with these numbers.
+    fn add_times(
+        &self,
+        slot: Slot,
+        messages: &[(StreamId, u64)],
+        asked: &[usize],
+        times: &mut [Option<i64>],
+    ) -> Result<(), StoreError> {
+        let table = slots::table(self.shard(), slot);
+        // The times of the first message of a row and of the last one are columns.
+        let sql = format!(
+            "SELECT c.first, c.n, CASE WHEN c.first = t.place THEN c.oldest_ms ELSE c.newest_ms END, \
+             CASE WHEN c.first = t.place OR c.first + c.n <= t.place + 1 THEN ''::bytea ELSE c.payload END, t.number \
+             FROM unnest($2::bigint[], $3::bigint[], $4::bigint[]) t(stream, place, number) CROSS JOIN LATERAL \
+             (SELECT * FROM {table} WHERE shard = $1 AND stream = t.stream AND first <= t.place ORDER BY first DESC LIMIT 1) c"
+        );
+        let asked: Vec<_> = asked.iter().filter_map(|number| Some((number, messages.get(*number)?))).collect();
+        let streams: Vec<i64> = asked.iter().map(|(_, (stream, _))| i64::from(stream.0)).collect();
+        let places: Vec<i64> = asked.iter().map(|(_, (_, seq))| big(*seq)).collect();
+        let numbers: Vec<i64> = asked.iter().map(|(number, _)| big(**number as u64)).collect();
+        for row in self.query(Proof::Connection, &sql, &[&self.duty.shard, &streams, &places, &numbers])? {
+            let number = usize::try_from(place(&row, 4)?).unwrap_or(usize::MAX);
+            let (Some((stream, seq)), Some(time)) = (messages.get(number), times.get_mut(number)) else { continue };
+            let chunk = chunk(*stream, &row)?;
+            let is_there = (chunk.run.first..chunk.run.end()).contains(seq);
+            *time = match chunk.payload.is_empty() {
+                true => is_there.then_some(chunk.newest_ms),
+                false => self.times_of(&chunk).into_iter().find(|(place, _)| place == seq).map(|(_, time)| time),
+            };
+        }
+        Ok(())
     }
 
     /// The times of a row. A damaged message gets the latest time of the row, so that it never expires early.
@@ -375,7 +444,7 @@ impl Gathered {
     }
 
     /// Adds messages that should exist and are missing, as damaged ones.
-    fn add_missing(&mut self, store: &PgStore, stream: StreamId, places: std::ops::Range<u64>) {
+    fn add_missing(&mut self, store: &PgStore, stream: StreamId, places: Range<u64>) {
         if places.is_empty() {
             return;
         }
@@ -397,7 +466,7 @@ impl Gathered {
     }
 
     /// Adds the messages of a row whose places are in `places`. The first message for which there is no room is the error.
-    fn add_chunk(&mut self, content: &Content, places: std::ops::Range<u64>) -> Result<(), u64> {
+    fn add_chunk(&mut self, content: &Content, places: Range<u64>) -> Result<(), u64> {
         let mut full = Ok(());
         for message in content.messages.iter().filter(|message| places.contains(&message.seq)) {
             if !self.add(message.clone()) {

@@ -3,7 +3,10 @@
 
 use std::{fmt, io, thread};
 
-use tokio::runtime::{Builder, Handle};
+use tokio::{
+    runtime::{Builder, Handle},
+    sync::oneshot,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::store::postgres::error::PostgresError;
@@ -61,6 +64,28 @@ impl Runtime {
     {
         self.spawn(future).await.unwrap_or_else(|error| Err(PostgresError::Failed(error.to_string())))
     }
+
+    /// The same on a thread of its own, for a future that also takes the processor for long: on the shared thread, it would hold up the beats, and
+    /// others would take this server for dead.
+    ///
+    /// # Errors
+    /// The errors of the future, when it panicked, and when the system gives no thread.
+    ///
+    /// # Cancel safety
+    /// Dropping the wait does not stop the future.
+    pub(crate) async fn run_apart<F, T>(&self, future: F) -> Result<T, PostgresError>
+    where
+        F: Future<Output = Result<T, PostgresError>> + Send + 'static,
+        T: Send + 'static,
+    {
+        let (handle, (sender, result)) = (self.handle.clone(), oneshot::channel());
+        thread::Builder::new()
+            .name("dms-open".to_owned())
+            // Nobody may wait for the result any more.
+            .spawn(move || drop(sender.send(handle.block_on(future))))
+            .map_err(|error| PostgresError::Failed(error.to_string()))?;
+        result.await.unwrap_or_else(|_| Err(PostgresError::Failed("the thread panicked".to_owned())))
+    }
 }
 
 impl Drop for Runtime {
@@ -72,5 +97,31 @@ impl Drop for Runtime {
 impl fmt::Debug for Runtime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Runtime")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn work_on_a_thread_of_its_own_holds_up_no_beat() {
+        let runtime = Runtime::start().unwrap();
+        let ((begins, begun), (beaten, beat)) = (oneshot::channel(), std::sync::mpsc::channel());
+        let work = runtime.run_apart(async move {
+            begins.send(()).unwrap();
+            let waited = beat.recv_timeout(Duration::from_secs(20));
+            waited.map_err(|error| PostgresError::Failed(error.to_string()))
+        });
+        let beats = runtime.spawn(async move {
+            begun.await.unwrap();
+            beaten.send(7).unwrap();
+        });
+        let (worked, beaten) = runtime.block_on(async { tokio::join!(work, beats) });
+        beaten.unwrap();
+        assert_eq!(worked.unwrap(), 7);
     }
 }

@@ -44,6 +44,11 @@ impl Slots {
         time_ms.map_or(self.current, |time_ms| self.current.max(slot_of(time_ms)))
     }
 
+    /// Notes that a message has entered at a time, if any has.
+    pub(crate) fn reached(&mut self, time_ms: Option<i64>) {
+        self.current = self.for_time(time_ms);
+    }
+
     /// Notes that a stream has messages in a slot, from `first` on.
     pub(crate) fn note(&mut self, stream: StreamId, first: u64, slot: Slot) {
         self.current = self.current.max(slot);

@@ -164,17 +164,33 @@ async fn deleted_messages_are_swept_in_the_background() {
     .await;
 }
 
-/// Closing twice at once: both return when it is done, and the directory is free.
+/// Closing twice at once: both return when it is done, and the directory or the shard is free.
 #[tokio::test(start_paused = true)]
 async fn closing_twice_waits_for_the_same_end() {
-    on_disk(NewQueue::new("q"), async |s: Stage, dir: DataDir| {
+    on_each_durable_store(NewQueue::new("q"), async |s: Stage, reopen: Reopen| {
         s.send(&["1"]).await;
         let second = async {
             s.broker.close().await;
-            dir.open().await.map(drop)
+            reopen.open().await;
         };
-        let ((), opened) = tokio::join!(s.broker.close(), second);
-        opened.unwrap();
+        tokio::join!(s.broker.close(), second);
+    })
+    .await;
+}
+
+/// The age of a group's backlog is that of its first message, which a new broker has to read.
+#[tokio::test(start_paused = true)]
+async fn the_age_of_each_backlog_survives() {
+    on_each_durable_store(NewQueue::new("q"), async |s: Stage, reopen: Reopen| {
+        s.send(&["1"]).await;
+        tokio::time::advance(Duration::from_secs(10)).await;
+        s.send(&["2", "3"]).await;
+        let first = s.take(1).await;
+        s.settle(all_done(&first)).await.unwrap();
+        let before = s.broker.oldest().await;
+        assert_eq!(before[&s.groups[0]], before[&s.groups[1]] + 10_000);
+        let s = reopen.crash(s).await;
+        assert_eq!(s.broker.oldest().await, before);
     })
     .await;
 }
@@ -182,12 +198,12 @@ async fn closing_twice_waits_for_the_same_end() {
 /// Delays run on through a restart; what became due meanwhile comes at once.
 #[tokio::test(start_paused = true)]
 async fn delayed_messages_survive() {
-    on_disk(NewQueue::new("q"), async |s: Stage, dir: DataDir| {
+    on_each_durable_store(NewQueue::new("q"), async |s: Stage, reopen: Reopen| {
         let delayed = |text, seconds| message(text, &["x"], Duration::from_secs(seconds));
         s.send_all(vec![delayed("late", 100), delayed("soon", 10)]).await;
         s.broker.close().await;
         tokio::time::advance(Duration::from_secs(50)).await;
-        let s = Stage { broker: dir.open().await.unwrap(), ..s };
+        let s = Stage { broker: reopen.open().await, ..s };
         assert_eq!(s.counters(0).await.produced_messages, 2);
         let soon = s.lease(0, Stream::Messages, wait(10, 5)).await.unwrap();
         assert_eq!(texts(&soon), ["soon"]);

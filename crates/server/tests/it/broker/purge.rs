@@ -5,7 +5,7 @@ use std::time::Duration;
 use dms_protocol::queue::{NewQueue, QueueMode};
 use dms_server::broker::{AckCounts, AckStatus, Broker, BrokerError, GroupPath, Purged, Stream};
 
-use super::stage::{Stage, acks, all_done, message, on_disk, on_each_store, say, take, texts};
+use super::stage::{Stage, acks, all_done, message, on_each_durable_store, on_each_store, say, take, texts};
 
 const NOTHING: [&str; 0] = [];
 
@@ -126,7 +126,7 @@ async fn dead_letters_survive_a_purge() {
 #[tokio::test(start_paused = true)]
 async fn a_purge_survives_a_crash() {
     for group in [None, Some(0)] {
-        on_disk(NewQueue::new("q"), async |s: Stage, dir| {
+        on_each_durable_store(NewQueue::new("q"), async |s: Stage, reopen| {
             for _ in 0..500 {
                 s.send(&["1", "2", "3", "4", "5"]).await;
             }
@@ -136,10 +136,10 @@ async fn a_purge_survives_a_crash() {
             assert_eq!(s.purge(group).await.messages, 2_500);
             s.settle(acks(&leased, &[true, false])).await.unwrap();
             s.send(&["new"]).await;
-            let s = dir.crash(s).await;
+            let s = reopen.crash(s).await;
             let left = s.counters(1).await.available_messages;
             assert_eq!(left, if group.is_some() { 2_501 } else { 1 });
-            let s = dir.restart(s).await;
+            let s = reopen.restart(s).await;
             assert_eq!(texts(&s.take(10).await), ["new"]);
             assert_eq!(s.broker.overview()[0].delayed, u64::from(group.is_some()));
         })

@@ -8,12 +8,12 @@ use crate::{
         operations::admin_ops::LOCK_STEP,
         state::{BrokerState, cursor::Cursor, stream::Stream},
     },
-    store::{CursorId, Store, StoreError, StreamId},
+    store::{CursorId, StreamId},
 };
 use dms_protocol::queue::{GroupId, QueueId};
 
 /// A first message whose entry time has to be read from the store.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Unread {
     group: GroupId,
     cursor: CursorId,
@@ -39,9 +39,8 @@ pub(crate) async fn oldest(core: &Core, queues: &[QueueId]) -> HashMap<GroupId, 
         return known;
     }
     // One call for all of them, because each call of a blocking store takes a thread.
-    let asked = unread.clone();
-    let read = core.read_store(move |store| asked.iter().map(|first| entry_time(store, first)).collect()).await;
-    let Ok(times): Result<Vec<Option<i64>>, StoreError> = read else { return known };
+    let asked: Vec<_> = unread.iter().map(|first| (first.stream, first.seq)).collect();
+    let Ok(times) = core.read_store(move |store| store.entered_each(&asked)).await else { return known };
     let mut state = core.lock();
     for (first, time) in unread.into_iter().zip(times) {
         let Some(entered_ms) = time else { continue };
@@ -51,11 +50,6 @@ pub(crate) async fn oldest(core: &Core, queues: &[QueueId]) -> HashMap<GroupId, 
         known.insert(first.group, entered_ms);
     }
     known
-}
-
-fn entry_time(store: &dyn Store, first: &Unread) -> Result<Option<i64>, StoreError> {
-    let entries = store.entered(first.stream, first.seq, 1, i64::MAX)?;
-    Ok(entries.first().map(|(_, entered_ms)| *entered_ms))
 }
 
 impl BrokerState {

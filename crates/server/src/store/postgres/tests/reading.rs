@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, thread};
 
 use super::{super::slots::SLOT_MS, *};
-use crate::store::{ReadBatch, Store, StoreError};
+use crate::store::{ReadBatch, ReadLimit, Store, StoreError};
 
 #[test]
 fn a_damaged_message_is_reported_and_its_neighbours_are_read() {
@@ -47,6 +47,30 @@ fn messages_that_are_missing_are_reported_and_not_passed_over() {
     let duty = next.runtime.block_on(next.member.take(&view)).unwrap().unwrap();
     let refused = next.runtime.block_on(PgStore::open(&next.member, &duty)).unwrap_err().to_string();
     assert!(refused.contains("message 4 of stream 1"), "{refused}");
+}
+
+#[test]
+fn a_short_read_passes_over_messages_that_are_missing() {
+    let Some(server) = PgServer::shared() else { return };
+    let (config, owning) = owning(server);
+    (1..=5).for_each(|seq| owning.store.commit(&[appended(seq)]).unwrap());
+    server.psql("postgres", &format!("DELETE FROM {}.chunk_0_0 WHERE first IN (2, 3)", config.schema)).unwrap();
+    let found = owning.store.read(STREAM, 2, ReadLimit { messages: 1, ..ALL }).unwrap();
+    assert_eq!(found.messages.iter().map(|message| message.seq).collect::<Vec<_>>(), [4]);
+    assert_eq!(found.damaged.iter().map(|damaged| damaged.seq).collect::<Vec<_>>(), [2, 3]);
+}
+
+#[test]
+fn when_messages_of_many_streams_entered_is_read_at_once() {
+    let Some(server) = PgServer::shared() else { return };
+    let (_config, owning) = owning(server);
+    // Two rows in the tables of two slots: three messages that share a row, and one that is alone.
+    let at = |seq: u64, entered_ms: i64| Record::Appended(STREAM, message(seq, 10, entered_ms));
+    owning.store.commit(&[at(1, 10), at(2, 20), at(3, 30)]).unwrap();
+    owning.store.commit(&[at(4, SLOT_MS + 5)]).unwrap();
+    let asked = [(STREAM, 4), (STREAM, 2), (STREAM, 5), (STREAM, 1), (STREAM, 3), (StreamId(77), 1)];
+    let found = owning.store.entered_each(&asked).unwrap();
+    assert_eq!(found, [Some(SLOT_MS + 5), Some(20), None, Some(10), Some(30), None]);
 }
 
 /// A primary that was paused while another one took its place: it lacks the latest commits, and answers reads but no writes.
