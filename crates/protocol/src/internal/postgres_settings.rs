@@ -28,7 +28,7 @@ fn reason_of(error: &tokio_postgres::Error) -> String {
     let cause = std::error::Error::source(error).map(ToString::to_string);
     match cause.filter(|cause| cause.starts_with("invalid value for option")) {
         Some(cause) => format!("it is no connection string of PostgreSQL ({cause})"),
-        None => "it is no connection string of PostgreSQL".to_owned(),
+        None => "it is no connection string of PostgreSQL, as postgres://dms@db1,db2/dms or host=db1,db2 user=dms dbname=dms".to_owned(),
     }
 }
 

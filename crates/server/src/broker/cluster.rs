@@ -30,6 +30,8 @@ pub struct ClusterCounters {
     pub takeovers: u64,
     /// Whether PostgreSQL waits for a synchronous standby before it answers a commit.
     pub is_replicated: bool,
+    /// The shards that no living server owns.
+    pub unowned_shards: u64,
 }
 
 /// A server that is registered in the cluster.

@@ -103,6 +103,11 @@ fn cluster(encoder: &mut DescriptorEncoder<'_>, counters: &ClusterCounters) -> f
         ),
         ("dms_server_cluster_shards", "Shards that this server serves", counters.shards),
         (
+            "dms_server_cluster_unowned_shards",
+            "Shards that no living server owns, as this one sees them",
+            counters.unowned_shards,
+        ),
+        (
             "dms_server_cluster_synchronous_standby",
             "Whether PostgreSQL waits for a synchronous standby before it answers a commit (1 or 0)",
             u64::from(counters.is_replicated),

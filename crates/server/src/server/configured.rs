@@ -1,6 +1,6 @@
 //! The queues, groups and schedules of the configuration: created where they are missing, and set in force.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use tokio::time::sleep;
 
@@ -28,10 +28,16 @@ pub(crate) async fn create_missing(
             queue: start.queue.name.clone(),
             source,
         };
+        let Some(first) = project.queues.first() else { continue };
+        let known = ids(broker, &project.id).await.map_err(|error| failed(first, error))?;
         // All queues first, so that `create_delay` is waited for once.
         let mut queues = Vec::with_capacity(project.queues.len());
         for start in &project.queues {
-            queues.push(create(broker, &project.id, start).await.map_err(|error| failed(start, error))?);
+            let queue = match known.get(&start.queue.name) {
+                Some(queue) => queue.clone(),
+                None => create(broker, &project.id, start).await.map_err(|error| failed(start, error))?,
+            };
+            queues.push(queue);
         }
         for (start, queue) in project.queues.iter().zip(&queues) {
             create_groups(broker, &project.id, queue, start).await.map_err(|error| failed(start, error))?;
@@ -146,17 +152,37 @@ async fn set_each(
     Ok(waiting)
 }
 
-/// Creates a queue unless it is there, and returns its id.
+/// The ids of a project's queues, by their names.
+async fn ids(broker: &dyn Broker, project: &ProjectId) -> Result<HashMap<String, QueueId>, BrokerError> {
+    Ok(broker.queues(project).await?.into_iter().map(|queue| (queue.name, queue.id)).collect())
+}
+
+/// Creates a queue, and returns its id. Another server may have done so since the queues were listed.
 async fn create(broker: &dyn Broker, project: &ProjectId, start: &StartQueue) -> Result<QueueId, BrokerError> {
-    let known = broker.queues(project).await?.into_iter().find(|queue| queue.name == start.queue.name);
-    Ok(match known {
-        Some(queue) => queue.id,
-        None => broker.create_queue(project, start.queue.clone()).await?.id,
-    })
+    match broker.create_queue(project, start.queue.clone()).await {
+        Err(BrokerError::QueueExists(name)) => {
+            let found = ids(broker, project).await?.remove(&name);
+            found.ok_or(BrokerError::QueueExists(name))
+        }
+        created => created.map(|created| created.id),
+    }
 }
 
 /// Creates the groups of a queue that are not there.
 async fn create_groups(
+    broker: &dyn Broker,
+    project: &ProjectId,
+    queue: &QueueId,
+    start: &StartQueue,
+) -> Result<(), BrokerError> {
+    match create_missing_groups(broker, project, queue, start).await {
+        // Another server has created some of them since they were listed.
+        Err(BrokerError::GroupExists(_)) => create_missing_groups(broker, project, queue, start).await,
+        created => created,
+    }
+}
+
+async fn create_missing_groups(
     broker: &dyn Broker,
     project: &ProjectId,
     queue: &QueueId,

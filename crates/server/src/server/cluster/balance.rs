@@ -27,7 +27,7 @@ pub(super) fn decide(me: &str, cluster: &ClusterView, held: &BTreeSet<i32>, wait
     let mut acts = Vec::new();
     for view in cluster.shards.iter().filter(|view| is_orphan(view, me, held)) {
         let Some(taker) = plan.taker(view) else { continue };
-        let is_mine = taker == me || (own.takes_shards() && waited(view.shard) > MAX_ORPHAN_BEATS);
+        let is_mine = taker == me || (plan.has(me) && waited(view.shard) > MAX_ORPHAN_BEATS);
         plan.add(&taker);
         if is_mine && !held.contains(&view.shard) {
             acts.push(Act::Take(view.clone()));
@@ -47,6 +47,8 @@ struct Plan<'a> {
     loads: Vec<(&'a Peer, usize)>,
     /// Whether one server has to own everything, because another one cannot be reached by requests.
     is_solo: bool,
+    /// Whether all servers that are left give their shards away: they take them, because nobody else would serve them.
+    is_last_resort: bool,
 }
 
 impl<'a> Plan<'a> {
@@ -55,15 +57,20 @@ impl<'a> Plan<'a> {
             let owns = |view: &&ShardView| view.is_of(&peer.id) && !is_orphan(view, me, held);
             cluster.shards.iter().filter(owns).count()
         };
-        let live = cluster.members.iter().filter(|peer| peer.takes_shards());
+        let is_last_resort = !cluster.members.iter().any(Peer::takes_shards);
+        let live = cluster.members.iter().filter(|peer| peer.takes_shards() || (is_last_resort && !peer.is_silent));
         let loads: Vec<_> = live.map(|peer| (peer, load(peer))).collect();
         let is_solo = cluster.members.iter().any(|peer| !peer.is_silent && peer.url.is_empty());
-        Self { loads, is_solo }
+        Self { loads, is_solo, is_last_resort }
+    }
+
+    fn has(&self, id: &str) -> bool {
+        self.loads.iter().any(|(peer, _)| peer.id == id)
     }
 
     /// The server that takes a shard without an owner.
     fn taker(&self, view: &ShardView) -> Option<String> {
-        let wanted = view.wanted.as_ref().filter(|wanted| self.loads.iter().any(|(peer, _)| peer.id == **wanted));
+        let wanted = view.wanted.as_ref().filter(|wanted| self.has(wanted));
         wanted.cloned().or_else(|| if self.is_solo { self.most() } else { self.least() })
     }
 
@@ -86,7 +93,10 @@ impl<'a> Plan<'a> {
     fn gift(&self, own: &Peer, cluster: &ClusterView, held: &BTreeSet<i32>) -> Option<Act> {
         let owned: Vec<&ShardView> =
             cluster.shards.iter().filter(|view| view.is_of(&own.id) && held.contains(&view.shard)).collect();
-        let is_there = |id: &&String| **id != own.id && self.loads.iter().any(|(peer, _)| peer.id == **id);
+        if self.is_last_resort {
+            return None;
+        }
+        let is_there = |id: &&String| **id != own.id && self.has(id);
         for view in &owned {
             if let Some(to) = view.wanted.as_ref().filter(is_there) {
                 return Some(Act::Give { shard: view.shard, to: to.clone() });
@@ -210,6 +220,17 @@ mod tests {
         let draining = Peer { is_draining: true, ..peer("a") };
         assert_eq!(loads(&settled(cluster(&[draining.clone(), peer("b")], &[Some("a"); 4]))), [0, 4]);
         assert_eq!(loads(&settled(cluster(&[draining], &[Some("a"); 4]))), [4]);
+    }
+
+    #[test]
+    fn draining_servers_take_shards_only_while_no_other_server_is_left() {
+        let draining = ["a", "b"].map(|id| Peer { is_draining: true, ..peer(id) });
+        let alone = settled(cluster(&draining, &[None; 4]));
+        assert_eq!(loads(&alone), [2, 2]);
+        let dead = Peer { is_silent: true, ..peer("c") };
+        assert_eq!(loads(&settled(cluster(&[&draining[..], &[dead]].concat(), &[None; 4]))), [2, 2, 0]);
+        let joined = ClusterView { members: [&draining[..], &[peer("c")]].concat().into(), ..alone };
+        assert_eq!(loads(&settled(joined)), [0, 0, 4]);
     }
 
     #[test]

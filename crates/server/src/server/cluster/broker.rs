@@ -25,7 +25,7 @@ use crate::{
         ScheduleSource, StorageTrouble, Stream, Usage,
     },
     net::tls::Tls,
-    store::postgres::{PeerUrl, guard::Guard, jobs::JobRow, member::QueueElsewhere, shards},
+    store::postgres::{PeerUrl, duty::OwnerStatus, guard::Guard, jobs::JobRow, member::QueueElsewhere, shards},
 };
 use dms_protocol::{
     queue::{CreatedQueue, GroupId, NewQueue, ProjectId, ProjectTag, Queue, QueueId, QueueTag},
@@ -478,6 +478,7 @@ impl Broker for ClusterBroker {
             unsure_commits: counts.unsure_commits.load(Ordering::Relaxed),
             takeovers: counts.takeovers.load(Ordering::Relaxed),
             is_replicated: cluster.is_replicated,
+            unowned_shards: cluster.shards.iter().filter(|view| view.status != OwnerStatus::Alive).count() as u64,
         })
     }
 

@@ -83,7 +83,8 @@ impl ClusterView {
 pub(crate) struct Watches {
     dead_after: Duration,
     shards: HashMap<i32, Watch>,
-    members: HashMap<String, (i64, Moment)>,
+    /// The last beat of each server and when it was first seen, and whether the server has beaten since it was seen first.
+    members: HashMap<String, (i64, Moment, bool)>,
 }
 
 /// The rows of a beat, before they are judged.
@@ -117,9 +118,9 @@ impl Watches {
         for peer in &mut rows.members {
             // The time begins when this server sees the other for the first time, because it cannot know how long ago
             // the beat was.
-            let (beat, since) = self.members.entry(peer.id.clone()).or_insert((peer.beat, now));
+            let (beat, since, has_beaten) = self.members.entry(peer.id.clone()).or_insert((peer.beat, now, false));
             if *beat != peer.beat {
-                (*beat, *since) = (peer.beat, now);
+                (*beat, *since, *has_beaten) = (peer.beat, now, true);
             }
             // Never this server itself: that it reads the rows shows that it is alive.
             peer.is_silent = peer.id != me && now.since(*since) >= self.dead_after;
@@ -127,10 +128,17 @@ impl Watches {
         ClusterView { members: rows.members.into(), shards: rows.shards.into(), is_replicated: rows.is_replicated }
     }
 
+    /// A living server with the same address as this one. Not the registration that this one had before it was restarted: that one beats no more.
+    pub(crate) fn twin<'a>(&self, me: &str, cluster: &'a ClusterView) -> Option<&'a Peer> {
+        let own = cluster.member(me).filter(|own| !own.url.is_empty())?;
+        let beats = |peer: &Peer| self.members.get(&peer.id).is_some_and(|(.., has_beaten)| *has_beaten);
+        cluster.members.iter().find(|peer| peer.id != me && peer.url == own.url && !peer.is_silent && beats(peer))
+    }
+
     /// The servers whose rows can be deleted, because they have been silent for much longer than a take-over takes.
     pub(crate) fn crashed<'a>(&self, cluster: &'a ClusterView, now: Moment) -> Vec<&'a Peer> {
         let is_long = |peer: &&Peer| {
-            self.members.get(&peer.id).is_some_and(|(_, since)| now.since(*since) >= self.dead_after * 3)
+            self.members.get(&peer.id).is_some_and(|(_, since, _)| now.since(*since) >= self.dead_after * 3)
         };
         cluster.members.iter().filter(|peer| peer.is_silent).filter(is_long).collect()
     }
@@ -183,4 +191,36 @@ pub(crate) async fn read(session: &Session) -> Result<Rows, PostgresError> {
         });
     }
     Ok(Rows { members, shards, is_replicated })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rows(peers: &[(&str, &str, i64)]) -> Rows {
+        let peer = |(id, url, beat): &(&str, &str, i64)| Peer {
+            id: (*id).to_owned(),
+            name: (*id).to_owned(),
+            url: (*url).to_owned(),
+            beat: *beat,
+            is_draining: false,
+            is_silent: false,
+        };
+        Rows { members: peers.iter().map(peer).collect(), shards: Vec::new(), is_replicated: true }
+    }
+
+    #[test]
+    fn another_server_with_the_same_address_is_noticed_and_an_earlier_registration_is_not() {
+        let mut watches = Watches::new(Duration::from_secs(6));
+        let mut twin = |peers: &[(&str, &str, i64)]| {
+            let cluster = watches.look("me", rows(peers), Moment::now());
+            watches.twin("me", &cluster).map(|peer| peer.id.clone())
+        };
+        let (here, there) = ("http://here:1", "http://there:1");
+        assert_eq!(twin(&[("me", here, 1), ("before", here, 7), ("other", there, 1)]), None);
+        assert_eq!(twin(&[("me", here, 2), ("before", here, 7), ("other", there, 2)]), None);
+        assert_eq!(twin(&[("me", here, 3), ("copy", here, 1), ("other", there, 3)]), None, "it may be an earlier one");
+        assert_eq!(twin(&[("me", here, 4), ("copy", here, 2), ("other", there, 4)]).as_deref(), Some("copy"));
+        assert_eq!(twin(&[("me", "", 5), ("copy", "", 3)]), None, "without an address nobody is called");
+    }
 }

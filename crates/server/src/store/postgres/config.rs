@@ -176,6 +176,14 @@ impl PostgresConfig {
             return Err(bad("it has hostaddr, which is not supported; give the addresses as host".to_owned()));
         }
         let ports = given.get_ports();
+        // As libpq does. Otherwise some host would be looked for at a port that nobody named.
+        if ports.len() > 1 && ports.len() != given.get_hosts().len() {
+            return Err(bad(format!(
+                "it has {} hosts and {} ports: give one port for each, or one for all",
+                given.get_hosts().len(),
+                ports.len()
+            )));
+        }
         let hosts = given.get_hosts().iter().enumerate();
         Ok(hosts.map(|(number, host)| self.one_host(&given, host, port(ports, number))).collect())
     }
@@ -291,6 +299,14 @@ mod tests {
         assert_eq!(of("host=pg1 user=dms").hosts().unwrap().iter().map(address).collect::<Vec<_>>(), ["pg1:5432"]);
         let both = of("host=pg1,pg2 port=6000 user=dms").hosts().unwrap();
         assert_eq!(both.iter().map(address).collect::<Vec<_>>(), ["pg1:6000", "pg2:6000"]);
+    }
+
+    #[test]
+    fn each_host_has_its_port_or_all_have_one() {
+        for url in ["host=pg1,pg2,pg3 port=5432,6000 user=dms", "host=pg1,pg2 port=1,2,3 user=dms"] {
+            let refused = of(url).check().unwrap_err().to_string();
+            assert!(refused.contains("one port for each, or one for all"), "{refused}");
+        }
     }
 
     #[test]

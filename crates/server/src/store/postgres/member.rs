@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -70,6 +70,8 @@ pub(crate) struct Member {
     takeover_after: Duration,
     /// The export that this program imports.
     importing: Option<String>,
+    /// Whether another server with the same address was seen.
+    has_twin: AtomicBool,
     state: Mutex<MemberState>,
     cluster: watch::Sender<ClusterView>,
     task: Mutex<Option<AbortHandle>>,
@@ -157,6 +159,7 @@ impl Member {
             counts,
             takeover_after,
             importing,
+            has_twin: AtomicBool::new(false),
             state,
             cluster,
             task,
@@ -200,6 +203,7 @@ impl Member {
                 }
                 let now = Moment::now();
                 let cluster = watches.look(&self.id, rows, now);
+                self.warn_of_twin(watches, &cluster);
                 self.sweep(watches, &cluster, now).await;
                 self.cluster.send_replace(cluster);
             }
@@ -214,6 +218,20 @@ impl Member {
                 // A server that takes writes and never answers them may be an old primary: look for another one.
                 self.beats.abandon().await;
             }
+        }
+    }
+
+    /// Reports once that another server has the same address: calls for one of the two reach the other.
+    fn warn_of_twin(&self, watches: &Watches, cluster: &ClusterView) {
+        if let Some(twin) = watches.twin(&self.id, cluster)
+            && !self.has_twin.swap(true, Ordering::Relaxed)
+        {
+            tracing::error!(
+                address = twin.url,
+                member = twin.id,
+                "another server of the cluster has the same address, so requests for the queues of one of them fail with 503; give each its own \
+                 server.cluster.advertise"
+            );
         }
     }
 

@@ -1,7 +1,8 @@
 //! The tables, and how an older schema is brought up to date.
 //!
 //! `cluster.version` counts the [`MIGRATIONS`]. Each runs once. A change of the tables is a new migration at the end; a released
-//! migration is never edited.
+//! migration is never edited. A migration runs while servers of the version before serve: it only adds tables, and columns that may be left
+//! out.
 //!
 //! | table | a row for | notes |
 //! |---|---|---|

@@ -202,6 +202,26 @@ async fn servers_that_create_queues_together_keep_to_the_quota() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn servers_whose_configurations_change_together_create_a_queue_once() {
+    let Some(server) = PgServer::shared() else { return };
+    let servers = three(server, MANY).await;
+    let mut project = Project::new(PROJECT);
+    for number in 0..8 {
+        let mut start = StartQueue::new(NewQueue::new(format!("queue-{number}")));
+        start.groups = vec!["a".to_owned(), "b".to_owned()];
+        project = project.queue(start);
+    }
+    let projects = [project];
+    let handles: Vec<_> = servers.iter().map(|api| api.server.handle()).collect();
+    for created in join_all(handles.iter().map(|handle| handle.create_missing_queues(&projects))).await {
+        created.unwrap();
+    }
+    let found = servers[0].get("/queues").await.expect(200);
+    assert_eq!(found["total"], 8);
+    assert!(found["queues"].as_array().unwrap().iter().all(|queue| queue["group_count"] == 2), "{found}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn requests_go_on_while_a_server_stops_in_order_and_after_another_one_crashed() {
     let Some(server) = PgServer::shared() else { return };
     let mut servers = three(server, MANY).await;

@@ -59,6 +59,30 @@ fn a_standby_takes_nothing_over_once_a_later_version_migrated_the_tables() {
     assert_eq!(count(server, &config, "epoch FROM shard WHERE id = 0"), u64::try_from(view.owner.epoch).unwrap());
 }
 
+/// Servers are upgraded one after the other: one of the version before goes on with what it owns, and hands it over. The columns stand for a
+/// later migration, which adds to the tables and changes nothing that is there.
+#[test]
+fn an_owner_goes_on_and_hands_over_once_a_later_version_migrated_the_tables() {
+    let Some(server) = PgServer::shared() else { return };
+    let (config, owning) = owning(server);
+    owning.store.commit(&[appended(1)]).unwrap();
+    let tables = ["cluster", "member", "shard", "journal", "image", "queue", "stream", "reader", "leased", "chunk_0_0"];
+    let migration: String = tables.iter().map(|table| format!("ALTER TABLE {table} ADD later text; ")).collect();
+    let version = |sql: &str, number| {
+        let all = format!("SET search_path = {}; {sql} UPDATE cluster SET version = {number}", config.schema);
+        server.psql("postgres", &all).unwrap();
+    };
+    version(&migration, 8);
+    owning.store.commit(&[appended(2)]).unwrap();
+    assert_eq!(owning.store.read(STREAM, 1, ALL).unwrap().messages.len(), 2);
+    owning.store.write_image().unwrap();
+    owning.store.commit(&[appended(3)]).unwrap();
+    owning.store.release(true).unwrap();
+    // This program stands for the later version.
+    version("", 7);
+    assert_eq!(Node::join(&config).take().store.read(STREAM, 1, ALL).unwrap().messages.len(), 3);
+}
+
 /// The tables of the first version served one server at a time.
 #[test]
 fn tables_of_the_first_version_are_migrated() {
