@@ -123,6 +123,44 @@ def cluster(kept):
                      "on PostgreSQL against it"], rows)
 
 
+def queues(kept):
+    """With many queues, beside a server with one; and what a million messages a second need, computed from the costs."""
+    few, many, opened, move = (kept[name] for name in ("few", "many", "open", "move"))
+    ms = lambda one, name: f"{one[name]['ms']:,.1f} ms"
+    kb = lambda one, name: f"{one[name]['bytes'] / 1e3:,.0f} KB"
+    rows = [
+        ["CPU of the server, idle", f"{few['idle_percent']:.1f} %", f"{many['idle_percent']:.1f} %"],
+        ["CPU of PostgreSQL, idle", f"{few['idle_postgres_percent']:.1f} %", f"{many['idle_postgres_percent']:.1f} %"],
+        ["memory of the server", f"{few['resident_mb']:,.0f} MB", f"{many['resident_mb']:,.0f} MB"],
+        ["list the queues of a project", ms(few, "list"), f"{ms(many, 'list')}, {kb(many, 'list')}"],
+        ["a page of the overview of a project", ms(few, "page"), f"{ms(many, 'page')}, {kb(many, 'page')}"],
+        ["a scrape of the metrics", ms(few, "scrape"), f"{ms(many, 'scrape')}, {kb(many, 'scrape')}"],
+        ["create a queue and a group", ms(few, "create"), ms(many, "create")],
+        ["messages sent and acknowledged", f"{few['both']['rate']:,.0f}/s", f"{many['both']['rate']:,.0f}/s"],
+        ["CPU of the server for one", f"{few['both']['server_cpu_us']:.1f} us", f"{many['both']['server_cpu_us']:.1f} us"],
+        ["CPU of PostgreSQL and its standby for one", f"{few['both']['postgres_cpu_us']:.1f} us", f"{many['both']['postgres_cpu_us']:.1f} us"],
+        ["restart to the first answer of all shards", "", f"{opened['seconds']:.1f} s"],
+        ["a shard is handed over to another server", "", f"{move['handed_over_seconds']:.1f} s"],
+        [f"a server with {move['shards']} shards is killed, takeover_after 5 s", "", f"{move['killed_seconds']:.1f} s"],
+    ]
+    heads = ["what", "no queues", f"{kept['queues']:,} queues in {kept['shards']} shards"]
+    return markdown(heads, rows) + "\n\n" + million(many["both"])
+
+
+def million(both, rate=1_000_000, log=250e6):
+    """What that many messages a second need, sent and acknowledged: arithmetic, not a measurement."""
+    cores = lambda us: f"{us * rate / 1e6:.1f} cores"
+    bytes_a_second = both["wal_bytes"] * rate
+    rows = [
+        ["servers", cores(both["server_cpu_us"])],
+        ["primaries of PostgreSQL", cores(both["postgres_cpu_us"] - both["standby_cpu_us"])],
+        ["standbys", cores(both["standby_cpu_us"])],
+        ["log of PostgreSQL", f"{bytes_a_second / 1e9:.2f} GB/s"],
+        [f"clusters of PostgreSQL, if the disk of a log takes {log / 1e6:.0f} MB/s", f"{-(-bytes_a_second // log):.0f}"],
+    ]
+    return markdown([f"for {rate:,} messages of 1 KiB a second, sent and acknowledged", "computed"], rows)
+
+
 def markdown(heads, rows):
     numbers = {"messages/s [all repeats]", "client us/msg", "server us/msg", "PostgreSQL us/msg", "p50 / p99 ms"}
     rules = ["---:" if head in numbers else "---" for head in heads]

@@ -3,7 +3,7 @@
 
     benches/peers/run.py                  about half an hour, plus the builds
     benches/peers/run.py --cold-build     also the two commands of the README, in a fresh clone
-    benches/peers/run.py --only peers     one part: peers, ends (sidecar, HTTPS, producer), alone, or cluster (PostgreSQL)
+    benches/peers/run.py --only peers     one part: peers, ends (sidecar, HTTPS, producer), alone, cluster (PostgreSQL), or queues
     benches/peers/run.py --repeats 1 --seconds 1    a quick test, without reliable figures
 
 Redis, NATS, RabbitMQ and PostgreSQL come from Debian's packages (installed if they are missing), the vendor's SDK from PyPI into a virtual
@@ -16,6 +16,7 @@ import argparse
 import contextlib
 import json
 import pathlib
+import signal
 import statistics
 import sys
 import tempfile
@@ -26,6 +27,7 @@ import ends
 import figures
 import goals
 import plot
+import queues
 from servers import TARGET, Place, install, start_servers
 from turns import SYSTEMS, fdatasync, sdk, turn
 
@@ -47,13 +49,16 @@ def compare(data, count, seconds):
 
 
 def show(kept, drawing):
-    tables = [figures.markdown(*goals.table(kept))]
+    heads, lines = goals.table(kept)
+    tables = [figures.markdown(heads, lines)] if lines else []
     if "peers" in kept:
         tables.append(figures.peers(kept["peers"]))
         if drawing:
             drawing.write_text(plot.svg(kept["peers"]))
     if "cluster" in kept:
         tables.append(figures.cluster(kept["cluster"]))
+    if "queues" in kept:
+        tables.append(figures.queues(kept["queues"]))
     print("\n\n".join(tables))
 
 
@@ -61,7 +66,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2.0, help="how long each phase lasts")
-    parser.add_argument("--only", choices=["peers", "ends", "alone", "cluster"], help="one part")
+    parser.add_argument("--only", choices=["peers", "ends", "alone", "cluster", "queues"], help="one part")
+    parser.add_argument("--queues", type=int, default=100_000, help="how many queues there are in PostgreSQL in the part queues")
     parser.add_argument("--backlog", type=int, default=5_000_000, help="how many messages wait in PostgreSQL in the part cluster")
     parser.add_argument("--cold-build", action="store_true", help="run the commands of the README in a fresh clone, too")
     parser.add_argument("--data", type=pathlib.Path, default=TARGET, help="a directory on the disk to measure; not tmpfs")
@@ -71,6 +77,8 @@ def main():
     args = parser.parse_args()
     if args.from_json:
         return show(json.loads(args.from_json.read_text()), args.svg)
+    # As an exception, so that the servers end, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     install()
     kept = {}
     with tempfile.TemporaryDirectory(prefix="peers-", dir=args.data) as data:
@@ -79,7 +87,8 @@ def main():
             kept["peers"] = compare(data, args.repeats, args.seconds)
         for name, measure in (("ends", lambda place: ends.measure(place, args.repeats, args.seconds)),
                               ("alone", lambda place: alone.measure(place, args.seconds, args.cold_build)),
-                              ("cluster", lambda place: cluster.measure(place, args.repeats, args.seconds, args.backlog))):
+                              ("cluster", lambda place: cluster.measure(place, args.repeats, args.seconds, args.backlog)),
+                              ("queues", lambda place: queues.measure(place, args.seconds, args.queues))):
             if args.only in (None, name):
                 print(name, file=sys.stderr)
                 with contextlib.ExitStack() as stack:
