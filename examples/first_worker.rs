@@ -1,7 +1,7 @@
 //! The first worker of the README. It needs a server with the queue `orders` and the group `billing`:
 //!
 //! ```text
-//! dms-worker serve & dms-worker queue create orders --group billing --max-consume-count 3 --endpoint http://127.0.0.1:9400
+//! dms-worker serve & dms-worker queue create orders --group billing --max-consume-count 3
 //! cargo run --example first_worker
 //! ```
 

@@ -7,6 +7,8 @@ pub(super) enum RefusalCause {
     Locked,
     /// The time of the signature is too far from the service's clock.
     Clock,
+    /// The request had neither a signature nor a token.
+    Missing,
     /// Any other cause, such as a wrong key, secret, token or project.
     Other,
 }
@@ -21,6 +23,10 @@ impl RefusalCause {
         if has(&["reach the limit", "locked"]) {
             return Self::Locked;
         }
+        // "Missing token. X-Auth-Token or a signature is required"
+        if has(&["missing token"]) {
+            return Self::Missing;
+        }
         // "signature expired", "the request time is too skewed". An expired token is not meant.
         let about_time = has(&["expire", "skew"]);
         if about_time && !text.contains("token") { Self::Clock } else { Self::Other }
@@ -28,7 +34,7 @@ impl RefusalCause {
 
     /// Returns whether the service may accept the same key later, even if it never has.
     pub(super) fn is_passing(self) -> bool {
-        self != Self::Other
+        matches!(self, Self::Locked | Self::Clock)
     }
 
     /// The remedy, for an error.
@@ -38,6 +44,9 @@ impl RefusalCause {
                 "the lock ends by itself; find out who uses this key with a wrong secret, and give its owner a new key"
             }
             Self::Clock => "set the clock of this machine, by NTP best",
+            Self::Missing => {
+                "this client has no access key: configure one, or name the configuration or the context that has one"
+            }
             Self::Other => "check the access key or the token, and the clock",
         }
     }
@@ -66,6 +75,7 @@ mod tests {
             ("verify aksk signature fail: SignedHeaders does not have x-sdk-date", RefusalCause::Other),
             ("verify aksk signature fail, canonical request: \"GET\\nexpired=locked\"", RefusalCause::Other),
             ("Get secretKey failed,ak:AK,err:ak not exist", RefusalCause::Other),
+            ("Missing token. X-Auth-Token or a signature is required", RefusalCause::Missing),
             ("", RefusalCause::Other),
         ] {
             assert_eq!(RefusalCause::of(text), cause, "{text}");

@@ -4,6 +4,7 @@ mod codes;
 mod commands;
 mod keys;
 mod languages;
+mod limits;
 mod links;
 mod names;
 mod programs;

@@ -177,7 +177,7 @@ fn a_file_is_sent_and_received_over_mqs() {
         (&["peek", "orders", "billing"], "cannot show messages without leasing them"),
         (&["message", "show", "some-id"], "has no such call"),
         (&["tag", "list", "orders"], "has no such call"),
-        (&["dlq", "list", "orders", "billing"], "--parked"),
+        (&["dlq", "list", "orders", "billing"], "`dlq list orders billing --parked`"),
         (&["stats", "orders", "billing"], "has no such call"),
         (&["quota"], "has no such call"),
         (&["dlq", "show", "orders", "billing"], "park messages"),

@@ -30,6 +30,12 @@ fn every_error_code_of_the_guide_is_in_the_table_of_codes() {
                 let code = code.trim_end_matches('.');
                 if code.ends_with(|c: char| c.is_ascii_digit()) {
                     assert!(table.contains(&format!("| {code} |")), "{}: {code}", page.path);
+                    // `503 DMS.10250003`: with its status.
+                    let before = page.text[..at].trim_end_matches('`');
+                    let status = before.strip_suffix(' ').and_then(|before| before.get(before.len().checked_sub(3)?..));
+                    if let Some(status) = status.filter(|status| status.chars().all(|c| c.is_ascii_digit())) {
+                        assert!(table.contains(&format!("| {status} | {code} |")), "{}: {status} {code}", page.path);
+                    }
                     seen += 1;
                 }
             }
@@ -87,6 +93,12 @@ fn every_figure_is_that_of_the_measurements() {
         ("README.zh-CN.md", "Redis Streams 的 1.60 倍", "| 1.60 x |"),
         ("README.zh-CN.md", "RabbitMQ quorum queue 的 7.11 倍", "| 7.11 x |"),
         ("docs/choosing.md", "285,546 sends per second", "| dms-worker, on disk | 285,546 "),
+        ("docs/capacity.md", "12.6 µs of CPU for a message", "| 12.6 us |"),
+        (
+            "docs/choosing.md",
+            "102,676 messages per second while it delivered as many",
+            "| dms-worker, on disk | 102,676 + 102,510 ",
+        ),
         (
             "docs/capacity.md",
             "1.13 bytes for each byte",

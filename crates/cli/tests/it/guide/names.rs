@@ -1,19 +1,22 @@
-//! Names in the guide are those of the code: items of the libraries, requests, headers, variables, exit codes, limits, and the files of the repository.
+//! Names in the guide are those of the code: items of the libraries, requests, headers, variables, exit codes, messages, and the files of the repository.
 
 use std::{collections::BTreeSet, fs};
-
-use dms_protocol::limits;
 
 use super::{Page, page, pages, root};
 
 /// The text of all files below a folder that end in `.rs`.
 fn code(folder: &str) -> String {
+    text_of(folder, &["rs"])
+}
+
+/// The text of all files below a folder with these endings.
+fn text_of(folder: &str, endings: &[&str]) -> String {
     let mut open = vec![root().join(folder)];
     let mut text = String::new();
     while let Some(path) = open.pop() {
         if path.is_dir() {
             open.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
+        } else if path.extension().is_some_and(|extension| endings.iter().any(|ending| extension == *ending)) {
             text += &fs::read_to_string(&path).unwrap();
         }
     }
@@ -189,37 +192,46 @@ fn every_exit_code_of_the_guide_is_in_the_table() {
     assert!(seen >= 4, "{seen}");
 }
 
-/// The limits among the promises of the READMEs.
+/// `last_error`, `ack_wait`: names with an underscore are in the code, in its tests, or belong to another program.
 #[test]
-fn the_limits_of_the_readmes_are_those_of_the_code() {
-    let days = |duration: std::time::Duration| duration.as_secs() / 86_400;
-    let (messages, bytes, labels) = (limits::MAX_MESSAGES, limits::MAX_BYTES / 1024, limits::MAX_LABELS);
-    let (delay, long, retention) =
-        (days(limits::MAX_DELAY), days(limits::MAX_LONG_DELAY), limits::RETENTION_HOURS.end());
-    let lease = limits::ACK_WAIT_SECS.end();
-    let english = page("README.md").text;
-    let chinese = page("README.zh-CN.md").text;
-    for (text, promised) in [
-        (
-            &english,
-            format!(
-                "{messages} messages and {bytes} KiB per request, {labels} labels, {delay} days of delay ({long} on this project's server), {retention} hours of retention"
-            ),
-        ),
-        (&english, format!("`ack_wait` (at most {lease} s)")),
-        (&english, format!("messages for longer than {retention} hours")),
-        (&english, format!("messages above {bytes} KiB")),
-        (
-            &chinese,
-            format!(
-                "每个请求最多 {messages} 条消息、{bytes} KiB，最多 {labels} 个标签，延时最长 {delay} 天（本项目的服务端 {long} 天），消息最多保留 {retention} 小时"
-            ),
-        ),
-        (&chinese, format!("`ack_wait`（最长 {lease} 秒）")),
-        (&chinese, format!("消息要保存 {retention} 小时以上")),
-        (&chinese, format!("单条消息超过 {bytes} KiB")),
-    ] {
-        assert!(text.contains(&promised), "a README does not say {promised:?}");
+fn every_name_in_the_code_font_is_in_the_code() {
+    let sources = ["src", "crates", "tests", "examples", "benches"].map(|folder| text_of(folder, &["rs", "py", "js"]));
+    let files = ["config.yaml", "docs/openapi.yaml", ".ci/run", "deploy/systemd/dms-server.service"]
+        .map(|path| page(path).text);
+    let all = sources.concat() + &files.concat();
+    let known: BTreeSet<&str> = all.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').collect();
+    let of_others = [
+        "confirm_consumption_messages",
+        "max_slot_wal_keep_size",
+        "parentbased_traceidratio",
+        "processing_error",
+        "timeout_error",
+    ];
+    let mut seen = BTreeSet::new();
+    for page in pages() {
+        for text in page.inline() {
+            let is_name =
+                text.contains('_') && text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+            // Another test has the metrics, whose names are put together. A name that ends so stands for several.
+            if is_name && !text.starts_with("dms_") && !text.ends_with('_') && !of_others.contains(&text.as_str()) {
+                assert!(known.contains(text.as_str()), "{}: nothing is called {text}", page.path);
+                seen.insert(text);
+            }
+        }
+    }
+    assert!(seen.len() > 150, "{}", seen.len());
+}
+
+/// *the application cannot be reached*: an operator looks for what a log or an answer says.
+#[test]
+fn every_message_in_the_runbook_is_one_of_the_program() {
+    let code = all_code().replace("\\\n", " ");
+    let code = code.split_whitespace().collect::<Vec<_>>().join(" ");
+    let runbook = page("docs/runbook.md").prose().replace("**", "");
+    let messages: Vec<_> = runbook.lines().flat_map(|line| line.split('*').skip(1).step_by(2)).collect();
+    assert!(messages.len() > 5, "{messages:?}");
+    for message in messages {
+        assert!(code.contains(message), "the program does not say {message:?}");
     }
 }
 
@@ -253,7 +265,12 @@ fn files(page: &Page) -> Vec<(String, Vec<String>)> {
 #[test]
 fn every_file_and_every_option_of_a_script_in_the_guide_exists() {
     // What commands of the guide make, or a user has.
-    let made = ["deploy/compose/secret_key", "deploy/compose/admin_token", "examples/sidecar/spring/target/orders.jar"];
+    let made = [
+        "deploy/compose/secret_key",
+        "deploy/compose/admin_token",
+        "examples/sidecar/spring/target/orders.jar",
+        "src/main.rs",
+    ];
     let others = ["CONTRIBUTING.md", "ARCHITECTURE.md", "SECURITY.md"].map(page);
     let (mut seen, mut options) = (BTreeSet::new(), 0);
     for page in pages().iter().chain(&others) {
@@ -273,6 +290,13 @@ fn every_file_and_every_option_of_a_script_in_the_guide_exists() {
             }
             seen.insert(path);
         }
+    }
+    // The table of the folder `deploy` names its files without the folder.
+    let deployment = page("deploy/README.md").text;
+    let table = deployment.split_once("| file | contents |").unwrap().1.split_once("\n\n").unwrap().0;
+    let listed = table.lines().filter_map(|row| row.split('|').nth(1));
+    for path in listed.flat_map(|cell| cell.split('`').skip(1).step_by(2)) {
+        assert!(root().join("deploy").join(path).exists(), "deploy/README.md: {path}");
     }
     assert!(seen.len() > 80 && options > 3, "{} {options}", seen.len());
 }

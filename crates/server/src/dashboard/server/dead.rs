@@ -235,7 +235,7 @@ fn confirmation(ui: &Ui<'_>, found: &Found, filter: &Filter, survey: &Survey, ki
         p.lead { (text) }
         @if count < survey.count { p { (fill(t.edited_stay, &[&number(survey.spared)])) } }
         @if survey.leased > 0 { p { (fill(t.held_by_consumers, &[&number(survey.leased)])) } }
-        p.muted { (t.filter) ": " code { (foreign(&filter.describe())) } }
+        p.muted { (t.filter) ": " code { (foreign(&filter.shown(t.all))) } }
         p { @if kind == Kind::Redrive { (t.redrive_explained) } @else { (t.discard_explained) } }
         @if kind == Kind::Discard && ui.visitor.sees_bodies() {
             p { a.button href=(format!("{url}/export?{}", filter.query())) { (t.export_first) } }

@@ -112,6 +112,11 @@ impl Filter {
         if words.is_empty() { "all".to_owned() } else { words.join(" ") }
     }
 
+    /// In words, for a page.
+    pub(super) fn shown(&self, all: &str) -> String {
+        if self.fields().next().is_none() { all.to_owned() } else { self.describe() }
+    }
+
     /// The times between which a message entered.
     pub(super) fn window(&self) -> EntryWindow {
         if self.bad_time().is_some() {
@@ -316,5 +321,6 @@ mod tests {
             (filter.describe(), Filter::default().describe()),
             ("reason=failed text=a&b=c 你".to_owned(), "all".to_owned())
         );
+        assert_eq!([filter.shown("全部"), Filter::default().shown("全部")], [filter.describe(), "全部".to_owned()]);
     }
 }

@@ -87,7 +87,7 @@ fn progress(ui: &Ui<'_>, job: &Job) -> Markup {
         }
         @if job.is_open() { noscript { p { a href=(ui.url(&format!("/jobs/{}", order.id))) { (t.reload) } } } }
         dl.facts {
-            div { dt { (t.filter) } dd { code { (foreign(&order.filter.describe())) } } }
+            div { dt { (t.filter) } dd { code { (foreign(&order.filter.shown(t.all))) } } }
             div { dt { (t.rates) } dd { @if order.rate == 0 { (t.none) } @else { (order.rate) "/s" } } }
             div { dt { (t.began) } dd { (time(order.began_ms)) } }
             div { dt { (t.who) } dd { (order.who) } }

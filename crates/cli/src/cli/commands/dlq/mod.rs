@@ -79,8 +79,9 @@ pub(crate) async fn run(args: DlqArgs, context: &Context) -> Result<ExitCode, Fa
     match args.command {
         DlqCommand::List(args) if client.dialect() == Dialect::Mqs && !args.parked => {
             let text = format!(
-                "ROMA Connect MQS has no dead letters: `dlq list {} GROUP --parked` counts the messages of a parking topic",
-                args.queue
+                "ROMA Connect MQS has no dead letters: `dlq list {} {} --parked` counts the messages of a parking topic",
+                args.queue,
+                args.group.as_deref().unwrap_or("GROUP")
             );
             return Err(Failure::of(ExitKind::Usage, text));
         }
