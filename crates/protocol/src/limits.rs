@@ -13,8 +13,6 @@
 
 use std::{ops::RangeInclusive, time::Duration};
 
-use crate::internal::duration;
-
 /// The largest sum of message bodies in one send or consume, in bytes (API reference 5.3.1, 5.3.2).
 pub const MAX_BYTES: usize = 524_288;
 /// Messages in one send, consume or acknowledgement (5.3.1, 5.3.2).
@@ -250,7 +248,17 @@ pub fn delay(delay: Duration) -> Result<(), LimitError> {
         return Ok(());
     }
     let allowed = "0 to 604800000 ms (7 days) are allowed, and 366 days by the server of this project";
-    Err(LimitError::new("delay", duration::text(delay), allowed))
+    Err(LimitError::new("delay", in_days(delay), allowed))
+}
+
+/// A duration as it was probably given: `900 d`, and everything but whole days in seconds.
+fn in_days(duration: Duration) -> String {
+    let days = duration.as_secs() / 86_400;
+    if days > 0 && Duration::from_secs(days * 86_400) == duration {
+        format!("{days} d")
+    } else {
+        format!("{duration:?}")
+    }
 }
 
 /// Checks a message's deduplication key, and how long it counts.
@@ -260,7 +268,7 @@ pub fn delay(delay: Duration) -> Result<(), LimitError> {
 pub fn deduplication(key: Option<&str>, window: Option<Duration>) -> Result<(), LimitError> {
     let Some(key) = key else {
         let Some(window) = window else { return Ok(()) };
-        return Err(LimitError::new("deduplication window", duration::text(window), "a deduplication key is needed"));
+        return Err(LimitError::new("deduplication window", in_days(window), "a deduplication key is needed"));
     };
     if !(1..=MAX_DEDUPLICATION_KEY).contains(&key.len()) {
         let allowed = format!("1 to {MAX_DEDUPLICATION_KEY} bytes are allowed");
@@ -270,7 +278,7 @@ pub fn deduplication(key: Option<&str>, window: Option<Duration>) -> Result<(), 
     if (MIN_DEDUPLICATION_WINDOW..=MAX_DEDUPLICATION_WINDOW).contains(&window) {
         return Ok(());
     }
-    Err(LimitError::new("deduplication window", duration::text(window), "1 s to 7 days are allowed"))
+    Err(LimitError::new("deduplication window", in_days(window), "1 s to 7 days are allowed"))
 }
 
 /// Checks that a delay is not above another.
@@ -281,7 +289,7 @@ pub fn delay_up_to(what: &'static str, delay: Duration, most: Duration) -> Resul
     if delay <= most {
         return Ok(());
     }
-    Err(LimitError::new(what, duration::text(delay), format!("up to {} are allowed", duration::text(most))))
+    Err(LimitError::new(what, format!("{delay:?}"), format!("up to {most:?} are allowed")))
 }
 
 /// Checks the number of messages of one request (5.3.1).
@@ -397,7 +405,9 @@ mod tests {
         let error = seconds("ack_wait", Duration::from_millis(300_900), &ACK_WAIT_SECS).unwrap_err();
         assert_eq!(error.to_string(), "ack_wait is 300.9s: 15 to 300 s are allowed");
         let long = deduplication(Some("key"), Some(Duration::from_secs(900 * 86_400))).unwrap_err();
-        assert_eq!(long.to_string(), "deduplication window is 900d: 1 s to 7 days are allowed");
+        assert_eq!(long.to_string(), "deduplication window is 900 d: 1 s to 7 days are allowed");
+        let short = deduplication(Some("key"), Some(Duration::from_millis(5))).unwrap_err();
+        assert_eq!(short.to_string(), "deduplication window is 5ms: 1 s to 7 days are allowed");
         assert_eq!([0, 1, 1_000, 1_001].map(|millis| whole_seconds(Duration::from_millis(millis))), [0, 1, 1, 2]);
     }
 

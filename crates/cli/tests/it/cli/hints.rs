@@ -173,10 +173,20 @@ impl Known {
             let mut words_left = words.split_whitespace();
             let first = words_left.next().unwrap_or_default();
             let second = words_left.next().map(|second| format!("{first} {second}"));
-            let help = second.and_then(|second| self.helps.get(&second)).or_else(|| self.helps.get(first));
+            let is_command = text.contains(&format!("`dms-worker {first}"));
+            let of_second = second.as_ref().and_then(|second| self.helps.get(second));
+            let help = of_second.or_else(|| self.helps.get(first));
+            // `dlq` is followed by one of its commands.
+            let needs_second =
+                help.is_some_and(|help| help.contains(&format!("Usage: dms-worker {first} [OPTIONS] <COMMAND>")));
+            let has_word =
+                words.split_whitespace().nth(1).is_some_and(|word| word.chars().all(|c| c.is_ascii_lowercase()));
             let mistake = match help {
-                None if !text.contains(&format!("`dms-worker {first}")) => continue,
+                None if !is_command => continue,
                 None => Some("no command".to_owned()),
+                Some(_) if needs_second && of_second.is_none() && has_word && is_command => {
+                    Some("no command".to_owned())
+                }
                 Some(help) => options(&words)
                     .find(|option| !options(help).any(|known| known == *option))
                     .map(|option| format!("no option --{option}")),

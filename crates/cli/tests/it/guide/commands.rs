@@ -19,7 +19,8 @@ fn every_command_option_and_key_of_the_guide_exists() {
         for (place, text) in texts.chain(inline) {
             // What follows belongs to another program.
             for text in text.split(['|', '&']) {
-                for (words, mistake) in known.commands(text) {
+                let command = format!("`{}", text.trim().trim_start_matches('`'));
+                for (words, mistake) in known.commands(&command) {
                     seen[0] += 1;
                     wrong.extend(mistake.map(|mistake| format!("{place}: {mistake}: dms-worker {words}")));
                 }

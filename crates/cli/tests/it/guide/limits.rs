@@ -46,6 +46,7 @@ fn every_limit_and_default_of_the_guide_is_that_of_the_code() {
     let (leased, requests) = (mib(&server["leased_bytes"]), mib(&server["request_bytes"]));
     let (connections, polls) = (grouped(number(&server["connections"])), grouped(number(&server["polls_per_group"])));
 
+    let token = dms_server::ServerConfig::default().token_lifetime;
     let manifest = page("Cargo.toml").text;
     let rust = manifest.split_once("rust-version = \"").unwrap().1.split('"').next().unwrap();
     let spelled = ["no", "one", "two", "three", "four"][labels];
@@ -116,10 +117,22 @@ fn every_limit_and_default_of_the_guide_is_that_of_the_code() {
         ("docs/runbook.md", format!("more than {polls} waiting calls, or {leased} MiB of leased messages")),
         ("docs/runbook.md", format!("off by more than {} minutes", MAX_SKEW.as_secs() / 60)),
         ("docs/security.md", format!("{} minutes of validity", MAX_SKEW.as_secs() / 60)),
+        ("docs/security.md", format!("a token of 256 random bits ({} hours)", token.as_secs() / 3600)),
     ];
     for (path, promised) in said {
         assert!(page(path).text.contains(&promised), "{path} does not say {promised:?}");
     }
+}
+
+/// Defaults adapt to the values that are set.
+#[test]
+fn the_adapted_timeout_of_the_guide_is_that_of_the_program() {
+    let program = crate::cli::Program::new();
+    let config = "dms: {endpoint: embedded}\nserver: {queues: [{name: q, groups: [g]}]}\nworkers: [{queue: q, group: g, ack_wait: 15s, handler: {http: {url: 'http://127.0.0.1:1/'}}}]\n";
+    let shown = program.run(&["config", "show", "-c", &program.file("config.yaml", config)]).ok();
+    let line = shown.lines().find_map(|line| line.strip_prefix("workers[0].handler.http.timeout")).unwrap();
+    let promised = format!("`ack_wait: 15s` alone makes the handler's `timeout` {}", line.trim().replace('s', " s"));
+    assert!(page("docs/configuration.md").text.contains(&promised), "docs/configuration.md does not say {promised:?}");
 }
 
 /// The answers of applications and programs are read in private code.
