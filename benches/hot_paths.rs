@@ -1,4 +1,4 @@
-//! The hot paths, each alone, on one thread and without sockets.
+//! The hot paths, each alone and on one thread; all but the last ones without sockets.
 //!
 //! ```text
 //! cargo bench                        times, with criterion
@@ -14,6 +14,8 @@
 mod canned;
 #[path = "hot_paths/paths.rs"]
 mod paths;
+#[path = "hot_paths/sockets.rs"]
+mod sockets;
 
 use std::time::Instant;
 

@@ -14,17 +14,24 @@ few=200       # the difference of two runs removes the cost of the set-up
 many=1200
 
 command -v valgrind >/dev/null || { echo "valgrind is missing: apt-get install valgrind" >&2; exit 2; }
-program=$(cargo bench --locked --bench hot_paths --no-run --message-format=json 2>/dev/null |
-    sed -n 's/.*"name":"hot_paths".*"executable":"\([^"]*\)".*/\1/p' | tail -1)
-[ -x "$program" ] || { echo "cargo bench --bench hot_paths --no-run failed" >&2; exit 2; }
+# program PACKAGE BENCH: the compiled program of a benchmark.
+program() {
+    cargo bench --locked --package "$1" --bench "$2" --no-run --message-format=json 2>/dev/null |
+        sed -n "s/.*\"name\":\"$2\".*\"executable\":\"\([^\"]*\)\".*/\1/p" | tail -1
+}
+hot_paths=$(program dms-worker hot_paths)
+sidecar=$(program dms-worker-cli sidecar)
+[ -x "$hot_paths" ] && [ -x "$sidecar" ] || { echo "cargo bench --no-run failed" >&2; exit 2; }
 
 # count NAME TIMES: the instructions of TIMES runs.
 count() {
+    local program=$hot_paths
+    [[ $1 == sidecar_* ]] && program=$sidecar
     HOT_PATH="$1:$2" valgrind --tool=callgrind --callgrind-out-file=/dev/null "$program" 2>&1 |
         sed -n 's/.*Collected : \([0-9]*\).*/\1/p'
 }
 
-names=$(sed -n 's/^    ("\([a-z_]*\)", .*/\1/p' benches/hot_paths/paths.rs)
+names="$(sed -n 's/^    ("\([a-z_]*\)", .*/\1/p' benches/hot_paths/paths.rs) sidecar_batch"
 filter=${1:-}
 update=
 [ "$filter" = --update ] && { update=1; filter=; }

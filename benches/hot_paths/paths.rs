@@ -37,7 +37,10 @@ use http_body_util::BodyExt;
 use tokio::{runtime::Runtime, sync::Notify};
 use tower::ServiceExt;
 
-use crate::canned::{BATCH, Canned, GROUP, PROJECT, QUEUE, SIZE, body};
+use crate::{
+    canned::{BATCH, Canned, GROUP, PROJECT, QUEUE, SIZE, body},
+    sockets,
+};
 
 /// Runs a path the given number of times.
 pub(crate) type Run = Box<dyn FnMut(u64)>;
@@ -58,9 +61,12 @@ pub(crate) const PATHS: &[Path] = &[
     ("broker_disk", || broker(true)),
     ("server_cycle", server_cycle),
     ("server_send", server_send),
+    ("http_cycle", sockets::http_cycle),
+    ("https_cycle", sockets::https_cycle),
+    ("postgres_cycle", sockets::postgres_cycle),
 ];
 
-fn runtime() -> Runtime {
+pub(crate) fn runtime() -> Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
 }
 
@@ -70,7 +76,7 @@ fn client(signed: bool) -> Client {
     builder.build().expect("a client")
 }
 
-fn messages() -> Vec<Message> {
+pub(crate) fn messages() -> Vec<Message> {
     vec![Message::new(Body::raw(body()).expect("JSON")); BATCH]
 }
 
