@@ -10,6 +10,7 @@ use tokio_rustls::rustls::ClientConfig;
 use super::{
     TransportError,
     answer::whole,
+    outgoing::{failed, timed_out},
     pool::{NoExchange, Pool, PoolLimits},
 };
 
@@ -45,10 +46,8 @@ impl DirectHttp {
 /// The error of a request without an answer.
 fn transport_error(failure: NoExchange) -> TransportError {
     match failure {
-        NoExchange::Connect(error) => TransportError::not_sent(error),
-        NoExchange::Broken { error, sent: false } => TransportError::not_sent(error),
-        NoExchange::Broken { error, sent: true } => TransportError::unsure(error),
-        NoExchange::TimedOut { error, sent: false } => TransportError::not_sent(error),
-        NoExchange::TimedOut { error, sent: true } => TransportError::timed_out(error),
+        NoExchange::Connect(error) => failed(false, error),
+        NoExchange::Broken { error, sent } => failed(sent, error),
+        NoExchange::TimedOut { error, sent } => timed_out(sent, error),
     }
 }

@@ -37,14 +37,14 @@ impl Outgoing {
 }
 
 impl Departure {
-    /// The error of a failed exchange. If no connection had taken the request, it was not sent, whatever failed.
+    /// The error of an exchange that failed.
     pub(super) fn failed(&self, error: impl Into<Box<dyn StdError + Send + Sync>>) -> TransportError {
-        if self.has_left() { TransportError::unsure(error) } else { TransportError::not_sent(error) }
+        failed(self.has_left(), error)
     }
 
     /// The error of an exchange whose timeout passed.
     pub(super) fn timed_out(&self, error: impl Into<Box<dyn StdError + Send + Sync>>) -> TransportError {
-        if self.has_left() { TransportError::timed_out(error) } else { TransportError::not_sent(error) }
+        timed_out(self.has_left(), error)
     }
 
     /// Whether a connection has taken the request.
@@ -55,6 +55,17 @@ impl Departure {
     fn leave(&self) {
         self.0.store(true, Relaxed);
     }
+}
+
+/// The error of an exchange that failed. If no connection had taken the request (`sent`), the service has not seen it, whatever
+/// failed.
+pub(super) fn failed(sent: bool, error: impl Into<Box<dyn StdError + Send + Sync>>) -> TransportError {
+    if sent { TransportError::unsure(error) } else { TransportError::not_sent(error) }
+}
+
+/// The error of an exchange whose timeout passed, by the same rule.
+pub(super) fn timed_out(sent: bool, error: impl Into<Box<dyn StdError + Send + Sync>>) -> TransportError {
+    if sent { TransportError::timed_out(error) } else { TransportError::not_sent(error) }
 }
 
 impl Body for Outgoing {
