@@ -1,7 +1,7 @@
 //! [`Sender`]: the visitor that sends copies.
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{HashMap, HashSet},
     io,
     time::Duration,
 };
@@ -20,6 +20,7 @@ use crate::{
     message::{DeadLetterInfo, Message, ReceivedMessage},
     queue::QueueId,
     retry::RetryPolicy,
+    ttl_map::TtlMap,
     wire::Dialect,
     worker::attributes::{LAST_FAILURE, ORIGIN},
 };
@@ -55,10 +56,10 @@ pub(super) struct Sender {
 }
 
 /// The messages that have copies already, by position.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Memory {
-    copied: HashSet<u64>,
-    oldest: VecDeque<u64>,
+    /// Copies that this run stored. Only their number is bounded, because a redelivery may come at any time of the run.
+    copied: TtlMap<u64, ()>,
     /// Copies that a killed run stored.
     before: HashSet<u64>,
     /// Copies that a killed run may have stored.
@@ -69,29 +70,31 @@ pub(super) struct Memory {
 
 impl Memory {
     pub(super) fn new(legacy: &Legacy) -> Self {
-        Self { before: legacy.stored.clone(), perhaps: legacy.perhaps.clone(), ..Self::default() }
+        Self {
+            copied: TtlMap::new(MAX_REMEMBERED),
+            before: legacy.stored.clone(),
+            perhaps: legacy.perhaps.clone(),
+            recognised: 0,
+        }
     }
 
     fn remember(&mut self, place: u64) {
-        if self.copied.insert(place) {
-            self.oldest.push_back(place);
-        }
-        if self.oldest.len() > MAX_REMEMBERED
-            && let Some(oldest) = self.oldest.pop_front()
-        {
-            self.copied.remove(&oldest);
-        }
+        self.copied.insert(place, (), Duration::MAX);
     }
 
     fn has(&self, message: &ReceivedMessage) -> bool {
-        message.sequence.is_some_and(|place| self.copied.contains(&place) || self.before.contains(&place))
+        message.sequence.is_some_and(|place| self.is_copied(place) || self.before.contains(&place))
+    }
+
+    fn is_copied(&self, place: u64) -> bool {
+        self.copied.get(&place).is_some()
     }
 
     /// Counts the messages, from the front, that have copies already. Returns their number.
     fn recognise(&mut self, messages: &[ReceivedMessage]) -> usize {
         let known = messages.iter().take_while(|message| self.has(message)).count();
         let of_this_run = messages[..known].iter().filter_map(|message| message.sequence);
-        self.recognised += of_this_run.filter(|place| self.copied.contains(place)).count() as u64;
+        self.recognised += of_this_run.filter(|place| self.is_copied(*place)).count() as u64;
         known
     }
 
