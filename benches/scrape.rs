@@ -32,7 +32,7 @@ const SCRAPES: usize = 21;
 async fn main() {
     let queues = std::env::var("SCRAPE_QUEUES").ok().map_or(5_000, |text| text.parse().expect("a number of queues"));
     let mut config = ServerConfig::default().admin(SocketAddr::from(([127, 0, 0, 1], 0)));
-    config.broker.quotas = Quotas { queues, ..Quotas::default() };
+    config.broker.quotas = Quotas::default().queues(queues);
     config.metrics_max_groups = queues;
     let server = Server::bind(config).await.expect("a free port");
     let admin = server.admin_addr().expect("the admin address");

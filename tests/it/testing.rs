@@ -133,8 +133,8 @@ async fn a_group_that_stays_busy_is_reported() {
 /// Other settings: quotas, and faults from the first request on.
 #[tokio::test(start_paused = true)]
 async fn a_test_server_can_have_other_settings() {
-    let quotas = Quotas { queues: 1, ..Quotas::default() };
-    let broker = EmbeddedConfig { quotas, ..EmbeddedConfig::default() };
+    let quotas = Quotas::default().queues(1);
+    let broker = EmbeddedConfig::default().quotas(quotas);
     let server = TestServer::with(ServerConfig::default().broker(broker)).await.unwrap();
     server.group(NewQueue::new("orders"), "billing").await;
     let refused = server.client().create_queue(NewQueue::new("more")).await.unwrap_err();

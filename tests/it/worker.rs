@@ -48,7 +48,7 @@ impl World {
     /// As `new`, with or without the server's extensions.
     async fn with(queue: NewQueue, counting: FailureCounting, extensions: bool) -> Self {
         let clock = Clock::following_tokio(SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000));
-        let config = EmbeddedConfig { failure_counting: counting, ..EmbeddedConfig::default() };
+        let config = EmbeddedConfig::default().failure_counting(counting);
         let broker = Arc::new(EmbeddedBroker::in_memory(config, clock).await);
         let config = ServerConfig::default().clock(clock).extensions(extensions);
         let server = Server::with_broker(config, broker).await.unwrap();

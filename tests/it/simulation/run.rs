@@ -89,7 +89,7 @@ struct Inner {
 impl World {
     async fn new(scenario: Scenario, sabotage: Option<Sabotage>) -> Self {
         let clock = Clock::following_tokio(SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000));
-        let config = EmbeddedConfig { failure_counting: scenario.counting, ..EmbeddedConfig::default() };
+        let config = EmbeddedConfig::default().failure_counting(scenario.counting);
         let broker = Arc::new(EmbeddedBroker::in_memory(config, clock).await);
         let mqs = scenario.mqs.then(MqsConfig::new);
         let config = ServerConfig::default().clock(clock).extensions(scenario.extensions).mqs(mqs);

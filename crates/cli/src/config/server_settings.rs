@@ -43,28 +43,32 @@ pub(crate) fn settings(server: &config::Server) -> ServerConfig {
         .projects(own.into_iter().chain(further).collect())
         .region(server.region.clone())
         .token_lifetime(server.token_lifetime.get())
-        .broker(EmbeddedConfig {
-            failure_counting: match server.failure_counting {
-                config::FailureCounting::Culprit => FailureCounting::Culprit,
-                config::FailureCounting::Batch => FailureCounting::Batch,
-            },
-            fifo_blocks: server.fifo_blocks,
-            new_group_starts: match server.new_group_starts {
-                config::GroupStart::Beginning => StartPosition::Beginning,
-                config::GroupStart::End => StartPosition::End,
-            },
-            create_delay: server.create_delay.get(),
-            retention: server.retention.get(),
-            queue_retention: retentions(server),
-            quotas: quotas(server.quotas),
-            max_polls_per_group: server.limits.polls_per_group,
-            max_leased_bytes: server.limits.leased_bytes,
-            ..EmbeddedConfig::default()
-        })
+        .broker(broker(server))
         .metrics_max_groups(server.limits.metrics_groups)
         .limits(
             HttpLimits::default().connections(server.limits.connections).total_body_bytes(server.limits.request_bytes),
         )
+}
+
+/// The settings of the broker.
+fn broker(server: &config::Server) -> EmbeddedConfig {
+    let mut broker = EmbeddedConfig::default()
+        .failure_counting(match server.failure_counting {
+            config::FailureCounting::Culprit => FailureCounting::Culprit,
+            config::FailureCounting::Batch => FailureCounting::Batch,
+        })
+        .fifo_blocks(server.fifo_blocks)
+        .new_group_starts(match server.new_group_starts {
+            config::GroupStart::Beginning => StartPosition::Beginning,
+            config::GroupStart::End => StartPosition::End,
+        })
+        .create_delay(server.create_delay.get())
+        .retention(server.retention.get())
+        .quotas(quotas(server.quotas))
+        .max_polls_per_group(server.limits.polls_per_group)
+        .max_leased_bytes(server.limits.leased_bytes);
+    broker.queue_retention = retentions(server);
+    broker
 }
 
 /// Whether the keys of the server itself describe a project, the first. Where `projects` are listed, they do so only with keys,
@@ -201,7 +205,7 @@ fn secret(secret: Option<&config::Secret>) -> secret::Secret {
 }
 
 fn quotas(quotas: config::Quotas) -> Quotas {
-    Quotas { queues: quotas.queues, groups_per_queue: quotas.groups_per_queue, ..Quotas::default() }
+    Quotas::default().queues(quotas.queues).groups_per_queue(quotas.groups_per_queue)
 }
 
 /// The retention policies of single queues.

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// The servers on the same PostgreSQL, as one of them sees them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct ClusterStatus {
     /// The id of the server that answers.
     pub this: String,
@@ -17,6 +18,7 @@ pub struct ClusterStatus {
 
 /// The counters of one server, since it started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ClusterCounters {
     /// The servers that are registered and not silent.
     pub members: u64,
@@ -36,6 +38,7 @@ pub struct ClusterCounters {
 
 /// A server that is registered in the cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct ClusterMember {
     /// Its id, given at its start and never used again.
     pub id: String,
@@ -51,6 +54,7 @@ pub struct ClusterMember {
 
 /// A shard: a part of the queues, which one server at a time owns.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct ClusterShard {
     /// Its number.
     pub shard: u32,
@@ -68,6 +72,7 @@ pub struct ClusterShard {
 
 /// A standby of PostgreSQL.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct ClusterStandby {
     /// Its name.
     pub name: String,

@@ -13,6 +13,7 @@ use dms_protocol::{
 
 /// A message as it is shown without being leased.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Peeked {
     /// Its sequence number in the stream. A delayed message has none yet; its number among the delayed messages is shown, counted from 2^40.
     pub sequence: u64,
@@ -116,6 +117,7 @@ pub enum Standing {
 
 /// A damaged message. It is set aside, and later messages are delivered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct DamagedMessage {
     /// The project.
     pub project: ProjectId,
@@ -141,6 +143,7 @@ pub struct DamagedMessage {
 
 /// A backup of a data directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct BackedUp {
     /// The number of the last commit in it.
     pub commit: u64,

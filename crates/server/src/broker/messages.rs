@@ -127,6 +127,7 @@ pub struct LeaseRequest {
 
 /// A message of a leased batch.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct LeasedMessage {
     /// As [`NewMessage::json`].
     pub json: Bytes,

@@ -12,6 +12,7 @@ use dms_protocol::queue::{ConsumerGroup, ProjectId, Queue, QueueId};
 
 /// A queue's groups with their counters (API reference 5.2.2).
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct GroupList {
     /// The queue's name.
     pub queue_name: String,
@@ -32,6 +33,7 @@ pub struct Usage {
 
 /// The limits of a project.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Quotas {
     /// Queues of one project; Kafka queues are counted separately. Default: 30.
     pub queues: usize,
@@ -47,8 +49,29 @@ impl Default for Quotas {
     }
 }
 
+impl Quotas {
+    /// Sets the number of queues of one project; Kafka queues are counted separately. Default: 30.
+    pub fn queues(mut self, queues: usize) -> Self {
+        self.queues = queues;
+        self
+    }
+
+    /// Sets the number of groups of one queue. Default: 3.
+    pub fn groups_per_queue(mut self, groups: usize) -> Self {
+        self.groups_per_queue = groups;
+        self
+    }
+
+    /// Sets the number of resource tags of one queue. Default: 10.
+    pub fn tags_per_queue(mut self, tags: usize) -> Self {
+        self.tags_per_queue = tags;
+        self
+    }
+}
+
 /// A queue and its groups, for metrics and the admin address.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct QueueOverview {
     /// The project.
     pub project: ProjectId,
@@ -114,6 +137,7 @@ impl fmt::Debug for OverviewPage<'_> {
 
 /// A group of a [`QueueOverview`].
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct GroupOverview {
     /// The group with its counters.
     pub group: ConsumerGroup,
@@ -137,6 +161,7 @@ pub struct GroupOverview {
 
 /// Counters since the broker was opened, for metrics.
 #[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
 pub struct BrokerStats {
     /// Messages and dead letters that were leased again, after a failure, the end of a lease or a restart.
     pub redeliveries: u64,
@@ -152,6 +177,7 @@ pub struct BrokerStats {
 
 /// The schedules that a broker has now, and their ticks since it was opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ScheduleStats {
     /// Schedules that send their messages.
     pub active: u64,

@@ -25,6 +25,7 @@ impl StoragePart {
 
 /// A failure of the store that lasts.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct StorageTrouble {
     /// The part that fails.
     pub part: StoragePart,

@@ -74,15 +74,13 @@ impl EffectiveRetention {
 ///
 /// use dms_server::{ServerConfig, broker::embedded::{EmbeddedConfig, StartPosition}};
 ///
-/// let broker = EmbeddedConfig {
-///     new_group_starts: StartPosition::End,
-///     retention: Duration::from_secs(3600),
-///     ..EmbeddedConfig::default()
-/// };
+/// let broker =
+///     EmbeddedConfig::default().new_group_starts(StartPosition::End).retention(Duration::from_secs(3600));
 /// let config = ServerConfig::default().broker(broker);
 /// assert!(config.broker.fifo_blocks);
 /// ```
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct EmbeddedConfig {
     /// Which messages count as failed when an acknowledgement stops at a failure. Default: the failed message only.
     pub failure_counting: FailureCounting,
@@ -131,6 +129,60 @@ impl Default for EmbeddedConfig {
 }
 
 impl EmbeddedConfig {
+    /// Sets which messages count as failed when an acknowledgement stops at a failure. Default: the failed message only.
+    pub fn failure_counting(mut self, counting: FailureCounting) -> Self {
+        self.failure_counting = counting;
+        self
+    }
+
+    /// Sets whether a group of a FIFO queue gets nothing while a batch of it is leased. Default: true.
+    pub fn fifo_blocks(mut self, on: bool) -> Self {
+        self.fifo_blocks = on;
+        self
+    }
+
+    /// Sets where new groups start. Default: at the oldest message.
+    pub fn new_group_starts(mut self, position: StartPosition) -> Self {
+        self.new_group_starts = position;
+        self
+    }
+
+    /// Sets how long a new queue or group reports that it is being created. Default: zero.
+    pub fn create_delay(mut self, delay: Duration) -> Self {
+        self.create_delay = delay;
+        self
+    }
+
+    /// Sets the quotas of each project. Default: 30 queues of each kind, 3 groups and 10 tags for each queue.
+    pub fn quotas(mut self, quotas: Quotas) -> Self {
+        self.quotas = quotas;
+        self
+    }
+
+    /// Sets how long NORMAL and FIFO queues keep messages. Default: 72 hours.
+    pub fn retention(mut self, retention: Duration) -> Self {
+        self.retention = retention;
+        self
+    }
+
+    /// Sets how long dead letters are kept. Default: 72 hours.
+    pub fn dead_letter_retention(mut self, retention: Duration) -> Self {
+        self.dead_letter_retention = retention;
+        self
+    }
+
+    /// Sets the maximum number of waiting consume calls of one group. Default: 1,000.
+    pub fn max_polls_per_group(mut self, calls: usize) -> Self {
+        self.max_polls_per_group = calls;
+        self
+    }
+
+    /// Sets the maximum number of bytes of leased messages, of all groups together. Default: 256 MiB.
+    pub fn max_leased_bytes(mut self, bytes: usize) -> Self {
+        self.max_leased_bytes = bytes;
+        self
+    }
+
     /// These settings for a broker that runs with others, which keeps what it has built its state on.
     pub(crate) fn for_running(self, running: &Self) -> Self {
         Self { fifo_blocks: running.fifo_blocks, dead_letter_retention: running.dead_letter_retention, ..self }

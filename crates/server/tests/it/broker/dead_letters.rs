@@ -58,7 +58,7 @@ async fn neighbours_of_a_poison_message_are_not_dead_lettered() {
 /// The strict reading of 5.1.1 and 5.3.3: everything behind the failure is counted too.
 #[tokio::test(start_paused = true)]
 async fn with_batch_counting_neighbours_are_dead_lettered_too() {
-    let config = EmbeddedConfig { failure_counting: FailureCounting::Batch, ..EmbeddedConfig::default() };
+    let config = EmbeddedConfig::default().failure_counting(FailureCounting::Batch);
     on_each_store_with(config, NewQueue::new("q").dead_letters_after(2), async |s: Stage| {
         s.send(&["poison", "1", "2"]).await;
         s.fail_first(3).await;

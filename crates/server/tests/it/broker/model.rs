@@ -203,12 +203,10 @@ struct Play {
 
 impl Play {
     async fn begin(setting: Setting, home: Home) -> Self {
-        let config = EmbeddedConfig {
-            failure_counting: setting.counting,
-            retention: RETENTION,
-            dead_letter_retention: DEAD_LETTER_RETENTION,
-            ..EmbeddedConfig::default()
-        };
+        let config = EmbeddedConfig::default()
+            .failure_counting(setting.counting)
+            .retention(RETENTION)
+            .dead_letter_retention(DEAD_LETTER_RETENTION);
         let clock = Clock::following_tokio(epoch());
         let broker = home.open(&config, clock).await;
         let mut queue = NewQueue::new("q").mode(setting.mode);

@@ -51,7 +51,7 @@ async fn another_project_does_not_see_a_queue() {
 async fn quotas_count_kafka_queues_separately() {
     let mut config = EmbeddedConfig::default();
     config.quotas.queues = 2;
-    config.project_quotas.insert("rich".into(), dms_server::broker::Quotas { queues: 3, ..config.quotas });
+    config.project_quotas.insert("rich".into(), config.quotas.queues(3));
     on_each_store_with(config, NewQueue::new("q"), async |s: Stage| {
         let create = |project: &'static str, name: &'static str, mode| async move { (project, name, mode) };
         for (project, name, mode, fits) in [
@@ -104,7 +104,7 @@ async fn groups_are_created_all_or_none() {
 #[tokio::test(start_paused = true)]
 async fn new_group_starts_decides_where_a_later_group_starts() {
     for (starts, expected) in [(StartPosition::Beginning, vec!["1", "2", "3"]), (StartPosition::End, vec!["3"])] {
-        let config = EmbeddedConfig { new_group_starts: starts, ..EmbeddedConfig::default() };
+        let config = EmbeddedConfig::default().new_group_starts(starts);
         on_each_store_with(config, NewQueue::new("q"), async |mut s: Stage| {
             s.send(&["1", "2"]).await;
             s.groups = s.broker.create_groups(&s.project, &s.queue, &["late".into()]).await.unwrap();

@@ -96,7 +96,7 @@ async fn a_set_retention_overrides_the_retention_hours_of_a_kafka_queue() {
 /// Settings of a queue in the configuration take precedence, and cannot be changed elsewhere.
 #[tokio::test(start_paused = true)]
 async fn the_configuration_overrides_a_set_retention() {
-    let mut config = EmbeddedConfig { retention: 9 * HOUR, ..EmbeddedConfig::default() };
+    let mut config = EmbeddedConfig::default().retention(9 * HOUR);
     let configured = RetentionPolicy { retention: Some(HOUR), delete_when_settled: None };
     config.queue_retention.insert(("p".into(), "q".to_owned()), configured);
     on_each_store_with(config, NewQueue::new("q"), async |s: Stage| {
@@ -209,7 +209,7 @@ async fn messages_skipped_by_a_label_rule_are_settled() {
 /// A new group that starts at the end keeps no earlier messages.
 #[tokio::test(start_paused = true)]
 async fn a_group_that_starts_at_the_end_keeps_no_earlier_messages() {
-    let config = EmbeddedConfig { new_group_starts: StartPosition::End, ..EmbeddedConfig::default() };
+    let config = EmbeddedConfig::default().new_group_starts(StartPosition::End);
     on_each_store_with(config, NewQueue::new("q"), async |s: Stage| {
         s.keep(WHEN_SETTLED).await;
         s.send(&["1"]).await;

@@ -132,7 +132,7 @@ async fn dead_letters_have_a_separate_retention() {
 /// DMS.10240032: a new queue or group is being created for a while; lists show it at once.
 #[tokio::test(start_paused = true)]
 async fn a_new_queue_is_not_ready_during_create_delay() {
-    let config = EmbeddedConfig { create_delay: Duration::from_secs(2), ..EmbeddedConfig::default() };
+    let config = EmbeddedConfig::default().create_delay(Duration::from_secs(2));
     let clock = dms_server::clock::Clock::following_tokio(super::stage::epoch());
     let broker = dms_server::broker::embedded::EmbeddedBroker::in_memory(config, clock).await;
     let project = "p".into();
@@ -151,7 +151,7 @@ async fn a_new_queue_is_not_ready_during_create_delay() {
 /// The number of waiting calls of a group is limited.
 #[tokio::test(start_paused = true)]
 async fn too_many_waiting_calls_are_refused() {
-    let config = EmbeddedConfig { max_polls_per_group: 2, ..EmbeddedConfig::default() };
+    let config = EmbeddedConfig::default().max_polls_per_group(2);
     on_each_store_with(config, NewQueue::new("q"), async |s: Stage| {
         s.take(1).await;
         let poll = || s.lease(0, Stream::Messages, wait(1, 5));
@@ -166,7 +166,7 @@ async fn too_many_waiting_calls_are_refused() {
 /// The memory of leased messages is limited; settled messages free it.
 #[tokio::test(start_paused = true)]
 async fn a_consume_beyond_the_memory_of_leased_messages_is_refused() {
-    let config = EmbeddedConfig { max_leased_bytes: 1, ..EmbeddedConfig::default() };
+    let config = EmbeddedConfig::default().max_leased_bytes(1);
     on_each_store_with(config, NewQueue::new("q"), async |s: Stage| {
         assert!(s.take(1).await.is_empty());
         s.send(&["1", "2"]).await;
@@ -188,7 +188,7 @@ async fn a_consume_beyond_the_memory_of_leased_messages_is_refused() {
 /// A group that takes all it can get and acknowledges nothing leaves something for others.
 #[tokio::test(start_paused = true)]
 async fn a_group_that_holds_all_it_can_get_does_not_stop_others() {
-    let config = EmbeddedConfig { max_leased_bytes: 30_000, ..EmbeddedConfig::default() };
+    let config = EmbeddedConfig::default().max_leased_bytes(30_000);
     on_each_store_with(config, NewQueue::new("q"), async |s: Stage| {
         for number in 0..100 {
             s.send(&[&format!("{number:02}{}", "x".repeat(998))]).await;

@@ -81,7 +81,9 @@ async fn await_owners(server: &PgServer, schema: &str, count: &str) {
     }
 }
 
-pub(super) const MANY: Quotas = Quotas { queues: 100, groups_per_queue: 3, tags_per_queue: 20 };
+pub(super) fn many() -> Quotas {
+    Quotas::default().queues(100).tags_per_queue(20)
+}
 
 async fn make(api: &Api, name: &str) -> (String, String) {
     let created = api.post("/queues", &json!({ "name": name }).to_string()).await.expect(201);
@@ -109,7 +111,7 @@ async fn ack(api: &Api, group: &str, leased: &Value) -> Value {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_server_answers_for_every_queue() {
     let Some(server) = PgServer::shared() else { return };
-    let servers = three(server, MANY).await;
+    let servers = three(server, many()).await;
     let mut made = Vec::new();
     for number in 0..8 {
         made.push(make(&servers[number % 3], &format!("queue-{number}")).await);
@@ -145,7 +147,7 @@ async fn servers_with_certificates_pass_calls_on_encrypted() {
     let Some(server) = PgServer::shared() else { return };
     let (pki, schema) = (Pki::new(), schema());
     let encrypted = || {
-        let mut settings = settings(server, &schema, MANY);
+        let mut settings = settings(server, &schema, many());
         let postgres = settings.postgres.as_mut().unwrap();
         postgres.tls = Some(PeerTlsFiles::new(pki.files(), pki.path("ca.pem")));
         settings
@@ -168,7 +170,7 @@ async fn servers_with_certificates_pass_calls_on_encrypted() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_poll_waits_at_the_owner_and_leases_nothing_when_its_caller_leaves() {
     let Some(server) = PgServer::shared() else { return };
-    let servers = three(server, MANY).await;
+    let servers = three(server, many()).await;
     for number in 0..4 {
         let (queue, group) = make(&servers[0], &format!("queue-{number}")).await;
         for poller in servers.iter() {
@@ -191,7 +193,7 @@ async fn a_poll_waits_at_the_owner_and_leases_nothing_when_its_caller_leaves() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn servers_that_create_queues_together_keep_to_the_quota() {
     let Some(server) = PgServer::shared() else { return };
-    let servers = three(server, Quotas { queues: 5, ..MANY }).await;
+    let servers = three(server, many().queues(5)).await;
     let create = |number: usize| {
         let (api, body) = (&servers[number % 3], json!({ "name": format!("queue-{number}") }).to_string());
         async move { api.post("/queues", &body).await.status.as_u16() }
@@ -204,7 +206,7 @@ async fn servers_that_create_queues_together_keep_to_the_quota() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn servers_whose_configurations_change_together_create_a_queue_once() {
     let Some(server) = PgServer::shared() else { return };
-    let servers = three(server, MANY).await;
+    let servers = three(server, many()).await;
     let mut project = Project::new(PROJECT);
     for number in 0..8 {
         let mut start = StartQueue::new(NewQueue::new(format!("queue-{number}")));
@@ -224,7 +226,7 @@ async fn servers_whose_configurations_change_together_create_a_queue_once() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn requests_go_on_while_a_server_stops_in_order_and_after_another_one_crashed() {
     let Some(server) = PgServer::shared() else { return };
-    let mut servers = three(server, MANY).await;
+    let mut servers = three(server, many()).await;
     let mut made = Vec::new();
     for number in 0..8 {
         made.push(make(&servers[0], &format!("queue-{number}")).await);
@@ -259,7 +261,7 @@ async fn a_send_that_did_not_reach_the_owner_is_made_by_the_next_one() {
     let Some(server) = PgServer::shared() else { return };
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let schema = schema();
-    let mut config = settings(server, &schema, MANY);
+    let mut config = settings(server, &schema, many());
     config.postgres.as_mut().unwrap().shards = Some(1);
     let api = Api::with(config).await;
     let (queue, group) = make(&api, "orders").await;
@@ -285,7 +287,7 @@ async fn a_send_that_did_not_reach_the_owner_is_made_by_the_next_one() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_deduplication_key_counts_at_every_server_and_after_one_crashed() {
     let Some(server) = PgServer::shared() else { return };
-    let mut servers = three(server, MANY).await;
+    let mut servers = three(server, many()).await;
     let mut made = Vec::new();
     for number in 0..8 {
         made.push(make(&servers[0], &format!("queue-{number}")).await);
@@ -317,7 +319,7 @@ async fn another_number_of_shards_is_refused() {
     let Some(server) = PgServer::shared() else { return };
     let schema = schema();
     let with = |shards: Option<u32>| {
-        let mut config = settings(server, &schema, MANY);
+        let mut config = settings(server, &schema, many());
         config.postgres.as_mut().unwrap().shards = shards;
         async move { dms_server::Server::bind(config).await }
     };
@@ -334,7 +336,7 @@ async fn the_token_of_one_server_is_accepted_by_the_others() {
     let Some(server) = PgServer::shared() else { return };
     let schema = schema();
     let with = |password: &str| {
-        let mut config = settings(server, &schema, MANY);
+        let mut config = settings(server, &schema, many());
         config.projects[0] = Project::new(PROJECT).user("u", password, "d");
         Api::with(config)
     };
@@ -361,7 +363,7 @@ async fn the_token_of_one_server_is_accepted_by_the_others() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_message_is_found_retried_and_discarded_through_every_server() {
     let Some(server) = PgServer::shared() else { return };
-    let servers = three(server, MANY).await;
+    let servers = three(server, many()).await;
     for number in 0..4 {
         let [one, two, three] = [0, 1, 2].map(|turn| &servers[(number + turn) % 3]);
         let deadly = json!({ "name": format!("queue-{number}"), "redrive_policy": "enable", "max_consume_count": 1 });
@@ -386,7 +388,7 @@ async fn a_message_is_found_retried_and_discarded_through_every_server() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn polls_end_at_whichever_server_they_wait() {
     let Some(server) = PgServer::shared() else { return };
-    let servers = three(server, MANY).await;
+    let servers = three(server, many()).await;
     let (_, group) = make(&servers[0], "orders").await;
     for (number, poller) in servers.iter().enumerate() {
         let other = &servers[(number + 1) % 3];
@@ -408,7 +410,7 @@ async fn polls_end_at_whichever_server_they_wait() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn leases_pass_to_the_next_owner_when_a_server_stops_in_order() {
     let Some(server) = PgServer::shared() else { return };
-    let mut servers = three(server, MANY).await;
+    let mut servers = three(server, many()).await;
     let mut leases = Vec::new();
     for number in 0..8 {
         // One failure would make a dead letter, and a lease of a FIFO queue blocks its group.
@@ -450,7 +452,7 @@ async fn schedules_are_reached_through_every_server_and_driven_by_one() {
     let schema = schema();
     let settings = || {
         let message = ScheduledMessage::parse("\"tick\"").unwrap();
-        let mut settings = settings(server, &schema, MANY).admin(Some(([127, 0, 0, 1], 0).into()));
+        let mut settings = settings(server, &schema, many()).admin(Some(([127, 0, 0, 1], 0).into()));
         for number in 0..6 {
             let name = format!("queue-{number}");
             let queue = StartQueue::new(NewQueue::new(&name)).group("g");
@@ -513,7 +515,7 @@ async fn a_schedule_without_its_queue_waits_at_every_server_and_starts_when_the_
     let schema = schema();
     let start = async || {
         let message = ScheduledMessage::parse("\"tick\"").unwrap();
-        let mut settings = settings(server, &schema, MANY).admin(Some(([127, 0, 0, 1], 0).into()));
+        let mut settings = settings(server, &schema, many()).admin(Some(([127, 0, 0, 1], 0).into()));
         let nightly = NewSchedule::new("nightly", "@daily", message);
         settings.projects[0] = settings.projects[0].clone().schedule("reports", nightly);
         let server = Server::bind(settings).await.unwrap();

@@ -597,7 +597,7 @@ async fn each_server_of_a_cluster_shows_the_queues_of_all() {
     let mut servers = Vec::new();
     for _ in 0..2 {
         let config =
-            cluster::settings(pg, &schema, cluster::MANY).admin(std::net::SocketAddr::from(([127, 0, 0, 1], 0)));
+            cluster::settings(pg, &schema, cluster::many()).admin(std::net::SocketAddr::from(([127, 0, 0, 1], 0)));
         let config = config.dashboard(DashboardOptions::default().actions(true));
         let server = Server::bind(config).await.unwrap();
         let (broker, url) = (Arc::clone(server.broker()), server.admin_url().unwrap());
@@ -656,7 +656,7 @@ async fn another_server_of_a_cluster_goes_on_with_a_redrive() {
     let schema = cluster::schema();
     let start = async || {
         let config =
-            cluster::settings(pg, &schema, cluster::MANY).admin(std::net::SocketAddr::from(([127, 0, 0, 1], 0)));
+            cluster::settings(pg, &schema, cluster::many()).admin(std::net::SocketAddr::from(([127, 0, 0, 1], 0)));
         let server = Server::bind(config.dashboard(DashboardOptions::default().actions(true))).await.unwrap();
         let (broker, url) = (Arc::clone(server.broker()), server.admin_url().unwrap());
         let (stop, stopped) = oneshot::channel::<()>();
@@ -706,7 +706,7 @@ async fn another_server_of_a_cluster_reports_a_discard_whose_server_died() {
     let schema = cluster::schema();
     let config = || {
         let admin = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
-        let config = cluster::settings(pg, &schema, cluster::MANY).admin(admin);
+        let config = cluster::settings(pg, &schema, cluster::many()).admin(admin);
         config.dashboard(DashboardOptions::default().actions(true))
     };
     let client = || Client::builder().no_proxy().redirect(Policy::none()).build().unwrap();

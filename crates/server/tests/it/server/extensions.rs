@@ -211,7 +211,7 @@ const REJECT: &str = r#""status":"reject""#;
 async fn released_messages_are_available_at_once_and_uncounted() {
     for counting in [FailureCounting::Culprit, FailureCounting::Batch] {
         for mode in ["NORMAL", "FIFO"] {
-            let broker = EmbeddedConfig { failure_counting: counting, ..EmbeddedConfig::default() };
+            let broker = EmbeddedConfig::default().failure_counting(counting);
             let api = Api::with(ServerConfig::default().broker(broker)).await;
             let created = r#""redrive_policy":"enable","max_consume_count":1"#;
             let queue = api.queue(&format!(r#"{{"name":"q","queue_mode":"{mode}",{created}}}"#)).await;
@@ -308,7 +308,7 @@ async fn a_dead_letter_keeps_its_reason() {
     let info = &s.infos().await[0];
     assert_eq!((&info["reason"], &info["error"]), (&json!("lease_expired"), &json!("no answer")));
 
-    let broker = EmbeddedConfig { failure_counting: FailureCounting::Batch, ..EmbeddedConfig::default() };
+    let broker = EmbeddedConfig::default().failure_counting(FailureCounting::Batch);
     let s = Scene::with(ServerConfig::default().broker(broker), 1, 2).await;
     s.say(&s.take().await, &[FAIL]).await.expect(200);
     let reasons: Vec<Value> = s.infos().await.iter().map(|info| info["reason"].clone()).collect();
