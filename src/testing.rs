@@ -78,6 +78,21 @@ const POLL_INTERVAL: Duration = Duration::from_millis(100);
 const MAX_PEEKED: usize = 1000;
 
 /// A server for tests: in memory, in this process, without authentication, on tokio's clock.
+///
+/// ```
+/// use dms_worker::{Message, queue::NewQueue, testing::TestServer};
+///
+/// #[tokio::main(flavor = "current_thread")]
+/// async fn main() -> Result<(), Box<dyn std::error::Error>> {
+///     let server = TestServer::start().await;
+///     let billing = server.group(NewQueue::new("orders"), "billing").await;
+///     let mailing = server.further_group(billing.queue_id(), "mailing").await;
+///     // The client of the code under test.
+///     server.client().send(billing.queue_id(), &[Message::json(&7)?]).await?;
+///     assert_eq!((billing.counts().await.available, mailing.counts().await.available), (1, 1));
+///     Ok(())
+/// }
+/// ```
 #[derive(Debug)]
 pub struct TestServer {
     server: Server,
@@ -153,6 +168,35 @@ impl TestServer {
 }
 
 /// A consumer group of a [`TestServer`]: sends messages, runs workers, and checks the results.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use dms_worker::{
+///     Delivery, HandlerError, handler_fn,
+///     queue::NewQueue,
+///     testing::TestServer,
+///     worker::{OnFailure, Republish},
+/// };
+///
+/// #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// async fn main() {
+///     let server = TestServer::start().await;
+///     let orders = server.group(NewQueue::new("orders").dead_letters_after(3), "billing").await;
+///     orders.send(["order"]).await;
+///
+///     // Fails once, and is sent again with a delay of a minute, which the paused clock skips.
+///     let charge = handler_fn(|delivery: Delivery| async move {
+///         if delivery.attempt() == 1 { Err(HandlerError::retry("the bank is closed")) } else { Ok(()) }
+///     });
+///     let republish = Republish::new().first_delay(Duration::from_secs(60));
+///     let worker = orders.worker(charge).on_failure(OnFailure::Republish(republish));
+///     let report = orders.run_worker(worker).await;
+///
+///     assert_eq!((report.done, report.failed), (1, 1));
+///     orders.assert_acked(["order"]).await;
+/// }
+/// ```
 #[derive(Clone)]
 pub struct TestGroup {
     broker: Arc<dyn Broker>,

@@ -15,6 +15,21 @@ use crate::{
 };
 
 /// Options of [`Client::groups_with`].
+///
+/// ```
+/// use dms_worker::{client::GroupsOptions, queue::NewQueue, testing::TestServer};
+///
+/// #[tokio::main(flavor = "current_thread")]
+/// async fn main() -> Result<(), Box<dyn std::error::Error>> {
+///     let server = TestServer::start().await;
+///     let group = server.group(NewQueue::new("orders"), "billing").await;
+///     // Only the names: a service that counts no messages answers faster.
+///     let options = GroupsOptions::new().messages(false).dead_letters(false).page(1, 50);
+///     let groups = server.client().groups_with(group.queue_id(), options).await?;
+///     assert_eq!(groups[0].name, "billing");
+///     Ok(())
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct GroupsOptions {

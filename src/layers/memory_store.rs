@@ -14,6 +14,22 @@ use crate::ttl_map::TtlMap;
 /// A bounded store of keys in memory. Clones share it; it ends with the process.
 ///
 /// When it is full, it forgets the oldest key.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use dms_worker::layers::{Claim, KeyStore, MemoryStore};
+///
+/// #[tokio::main(flavor = "current_thread")]
+/// async fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+///     let (store, minute) = (MemoryStore::new(10_000), Duration::from_secs(60));
+///     let Claim::New(token) = store.claim("order-7", minute).await? else { panic!("the store is empty") };
+///     assert_eq!(store.claim("order-7", minute).await?, Claim::InProgress);
+///     store.done(&token, minute).await?;
+///     assert_eq!(store.claim("order-7", minute).await?, Claim::Done);
+///     Ok(())
+/// }
+/// ```
 #[derive(Clone, Debug)]
 pub struct MemoryStore(Arc<Mutex<TtlMap<String, Known>>>);
 

@@ -24,6 +24,20 @@ pub(super) const PROBES: (Duration, u32) = (Duration::from_secs(5), 3);
 const UNANSWERED: Duration = Duration::from_secs(25);
 
 /// Sets up a [`Postgres`]; made by [`Postgres::builder`].
+///
+/// ```
+/// use dms_worker::postgres::{Postgres, PostgresError};
+///
+/// fn database(url: &str) -> Result<Postgres, PostgresError> {
+///     Postgres::builder(url)
+///         .ca_file("/etc/ssl/db-ca.pem") // encrypts every connection, and checks the name of the server
+///         .schema("shop_messages") // instead of dms_worker
+///         .build() // reads the file, and connects to nothing yet
+/// }
+///
+/// let error = database("postgres://shop:secret@db1,db2/shop").unwrap_err();
+/// assert!(error.to_string().contains("/etc/ssl/db-ca.pem"), "this machine has no such file");
+/// ```
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct PostgresBuilder {

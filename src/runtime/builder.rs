@@ -16,6 +16,37 @@ use crate::{
 };
 
 /// Builds a [`Runtime`]. Made by [`Runtime::builder`].
+///
+/// Two workers with a common limit of 200 messages in flight. When it is scarce, the first one gets three quarters of it.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use dms_worker::{
+///     Runtime, handler_fn,
+///     queue::NewQueue,
+///     runtime::{OnWorkerFailure, Sharing},
+///     testing::TestServer,
+/// };
+///
+/// #[tokio::main(flavor = "current_thread")]
+/// async fn main() -> Result<(), Box<dyn std::error::Error>> {
+///     let server = TestServer::start().await;
+///     let orders = server.group(NewQueue::new("orders"), "billing").await;
+///     let mails = server.group(NewQueue::new("mails"), "sender").await;
+///
+///     let runtime = Runtime::builder()
+///         .worker(orders.worker(handler_fn(|| async { Ok(()) })).name("billing").weight(3).build()?)
+///         .worker(mails.worker(handler_fn(|| async { Ok(()) })).name("mails").build()?)
+///         .max_in_flight(200)
+///         .sharing(Sharing::Weighted)
+///         .on_worker_failure(OnWorkerFailure::Continue) // the other one works on
+///         .shutdown_grace(Duration::from_secs(10))
+///         .build()?;
+///     assert_eq!(runtime.handle().workers().len(), 2);
+///     Ok(())
+/// }
+/// ```
 #[derive(Debug, Default)]
 #[must_use]
 pub struct RuntimeBuilder {

@@ -74,6 +74,24 @@ use crate::{
 };
 
 /// Workers, producers and tasks with one shutdown.
+///
+/// ```
+/// use dms_worker::{Runtime, handler_fn, queue::NewQueue, testing::TestServer};
+///
+/// #[tokio::main(flavor = "current_thread")]
+/// async fn main() -> Result<(), Box<dyn std::error::Error>> {
+///     let server = TestServer::start().await;
+///     let orders = server.group(NewQueue::new("orders"), "billing").await;
+///     let report = Runtime::builder()
+///         .worker(orders.worker(handler_fn(|| async { Ok(()) })).build()?)
+///         .task("ticker", |runtime| async move { runtime.stopped().await }) // a task ends when it is told to
+///         .build()?
+///         .run(async {}) // a program waits for its stop signal here
+///         .await;
+///     assert!(report.drained);
+///     Ok(())
+/// }
+/// ```
 #[derive(Debug)]
 pub struct Runtime {
     workers: Vec<Worker>,

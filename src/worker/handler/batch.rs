@@ -110,6 +110,31 @@ pub enum Batching {
 ///
 /// It also starts while the lease still leaves the handler its time: the handler timeout if it is set, otherwise twice
 /// the p99 of recent calls, and half of the lease before any call.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use dms_worker::{
+///     batch_handler_fn,
+///     queue::NewQueue,
+///     testing::TestServer,
+///     worker::{Batching, Collect, Delivery},
+/// };
+///
+/// #[tokio::main(flavor = "current_thread")]
+/// async fn main() -> Result<(), Box<dyn std::error::Error>> {
+///     let server = TestServer::start().await;
+///     let orders = server.group(NewQueue::new("orders"), "warehouse").await;
+///     orders.send(1..=40).await;
+///
+///     // One INSERT for up to 500 rows: a row waits at most 200 ms for others.
+///     let insert = |rows: Vec<Delivery>| async move { Ok(rows.iter().map(|_row| Ok(())).collect()) };
+///     let collect = Collect::new().max_messages(500).linger(Duration::from_millis(200));
+///     let worker = orders.batch_worker(batch_handler_fn(insert)).batching(Batching::Collected(collect));
+///     assert_eq!(orders.run_worker(worker).await.done, 40);
+///     Ok(())
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Collect {

@@ -13,6 +13,32 @@ use crate::{
 /// implement [`std::error::Error`] itself, because this conversion could not exist then. Clones share the reason. The
 /// error shows the text of the reason, cut after 4,096 bytes. A reason that panics when it is formatted or dropped
 /// does no harm.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use dms_worker::{Delivery, HandlerError};
+///
+/// async fn charge(delivery: Delivery) -> Result<(), HandlerError> {
+///     let cents: i64 = delivery.json()?; // a body that is no number is rejected
+///     if cents < 0 {
+///         return Err(HandlerError::reject("a negative amount")); // it can never succeed
+///     }
+///     if !bank_is_open() {
+///         return Err(HandlerError::defer(Duration::from_secs(600))); // not now: no failure is counted
+///     }
+///     transfer(cents)?; // after any other error the message is redelivered
+///     Ok(())
+/// }
+///
+/// fn bank_is_open() -> bool {
+///     true
+/// }
+///
+/// fn transfer(_cents: i64) -> std::io::Result<()> {
+///     Ok(())
+/// }
+/// ```
 #[derive(Clone)]
 pub struct HandlerError {
     kind: FailureKind,

@@ -195,6 +195,45 @@ impl MessageAck {
 
 /// Receives every event of a worker, on the task that caused it. So it should be quick and must not block. A panic of
 /// an observer is logged and otherwise ignored.
+///
+/// ```
+/// use std::sync::{
+///     Arc,
+///     atomic::{AtomicUsize, Ordering::Relaxed},
+/// };
+///
+/// use dms_worker::{
+///     HandlerError, handler_fn,
+///     queue::NewQueue,
+///     testing::TestServer,
+///     worker::{Event, Observer, Origin},
+/// };
+///
+/// /// Counts the messages that were delivered before.
+/// #[derive(Default)]
+/// struct Redelivered(AtomicUsize);
+///
+/// impl Observer for Redelivered {
+///     fn observe(&self, origin: &Origin, event: &Event<'_>) {
+///         if let Event::Redelivered { reason, .. } = event {
+///             println!("{}: {reason}", origin.queue());
+///             self.0.fetch_add(1, Relaxed);
+///         }
+///     }
+/// }
+///
+/// #[tokio::main(flavor = "current_thread")]
+/// async fn main() {
+///     let server = TestServer::start().await;
+///     let orders = server.group(NewQueue::new("orders").dead_letters_after(3), "billing").await;
+///     orders.send(["bad"]).await;
+///
+///     let redelivered = Arc::new(Redelivered::default());
+///     let fails = handler_fn(|| async { Err(HandlerError::retry("no such account")) });
+///     orders.run_worker(orders.worker(fails).observer(redelivered.clone())).await;
+///     assert_eq!(redelivered.0.load(Relaxed), 2); // of three attempts
+/// }
+/// ```
 pub trait Observer: Send + Sync + 'static {
     /// Receives one event of this worker.
     fn observe(&self, origin: &Origin, event: &Event<'_>);

@@ -103,6 +103,15 @@ pub struct StartSchedule {
 }
 
 /// Requirements for signatures beyond the documented scheme. For a key of several projects the stricter rules apply.
+///
+/// # Examples
+/// ```
+/// use dms_server::{Project, SignatureRules};
+///
+/// let mut project = Project::new("shop").access_key("AK", "secret key");
+/// project.signatures = SignatureRules::default().reject_replays(true);
+/// assert!(project.signatures.require_host);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SignatureRules {

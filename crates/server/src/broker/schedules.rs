@@ -111,6 +111,21 @@ fn has_body(json: &str) -> bool {
 }
 
 /// A schedule to be added.
+///
+/// # Examples
+/// ```
+/// use dms_server::{
+///     Project,
+///     broker::{NewSchedule, ScheduledMessage},
+/// };
+///
+/// let message = ScheduledMessage::parse(r#"{"body": "close the books", "attributes": {"kind": "daily"}}"#)?;
+/// let nightly = NewSchedule::new("close-books", "0 2 * * *", message).timezone("Europe/Berlin");
+/// nightly.check()?;
+/// let project = Project::new("shop").schedule("reports", nightly);
+/// assert_eq!(project.schedules[0].queue, "reports");
+/// # Ok::<(), dms_server::broker::ScheduleError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct NewSchedule {

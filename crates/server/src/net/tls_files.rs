@@ -13,6 +13,15 @@ use tokio_rustls::rustls::pki_types::{
 use dms_protocol::internal::text;
 
 /// The files of a certificate.
+///
+/// # Examples
+/// ```
+/// use dms_server::{ServerConfig, TlsFiles};
+///
+/// let files = TlsFiles { certificate: "/etc/dms/server.pem".into(), key: "/etc/dms/server.key".into() };
+/// let config = ServerConfig::default().tls(files);
+/// assert!(config.tls.is_some());
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsFiles {
     /// The certificate in PEM, followed by the intermediate certificates.

@@ -12,6 +12,20 @@ use dms_protocol::queue::ProjectId;
 
 /// Changes a running server: its keys and users, settings, queues and schedules. Clones refer to the same server, and do not keep
 /// it alive.
+///
+/// # Examples
+/// ```
+/// use dms_server::{Project, Server, ServerConfig};
+///
+/// #[tokio::main(flavor = "current_thread")]
+/// async fn main() -> Result<(), Box<dyn std::error::Error>> {
+///     let shop = |secret_key: &str| vec![Project::new("shop").access_key("AK", secret_key)];
+///     let server = Server::bind(ServerConfig::default().projects(shop("old secret"))).await?;
+///     // From now on, the old secret is refused.
+///     assert_eq!(server.handle().replace_callers(&shop("new secret"))?, 1);
+///     Ok(())
+/// }
+/// ```
 #[derive(Clone, Debug)]
 pub struct ServerHandle(Weak<AppState>);
 

@@ -66,6 +66,23 @@ const BODY_MEMORY_PARTS: usize = 4;
 /// [`Server::run`] serves the sockets. A server without sockets is used through [`Server::service`] and ended by
 /// [`Server::close`]. Dropping a server stops it like a crash: answered changes are kept, and its data directory is free a
 /// moment later.
+///
+/// # Examples
+/// A server without sockets, for callers in the same process:
+///
+/// ```
+/// use dms_server::{Project, Server, ServerConfig, StartQueue, broker::Broker, queue::NewQueue};
+///
+/// #[tokio::main(flavor = "current_thread")]
+/// async fn main() -> Result<(), Box<dyn std::error::Error>> {
+///     let orders = StartQueue::new(NewQueue::new("orders")).group("billing");
+///     let server = Server::bind(ServerConfig::default().projects(vec![Project::new("shop").queue(orders)])).await?;
+///     let _api = server.service(); // a tower service, which answers requests of the API
+///     assert_eq!(server.broker().overview()[0].groups[0].group.name, "billing");
+///     server.close().await;
+///     Ok(())
+/// }
+/// ```
 #[derive(Debug)]
 pub struct Server {
     app: Arc<AppState>,
