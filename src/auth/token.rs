@@ -176,6 +176,7 @@ impl Iam {
         }
     }
 
+    /// Requests a token from IAM, without retries.
     async fn fetch(&self) -> Result<Token, AuthError> {
         let endpoint = base(&self.credentials.endpoint);
         let asked_at = Instant::now();

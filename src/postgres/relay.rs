@@ -48,6 +48,25 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
 /// This project's server stores each message once, whatever is killed in between, because they are sent with their
 /// deduplication keys. A message that the service refuses for good stays in the table with the reason in its column `refused`; everything else
 /// is sent again until it succeeds.
+///
+/// ```no_run
+/// use std::time::Duration;
+///
+/// use dms_worker::{
+///     Client,
+///     postgres::{Outbox, Postgres},
+/// };
+///
+/// async fn relay(client: Client, postgres: Postgres) {
+///     let report = Outbox::new(postgres)
+///         .relay(client)
+///         .poll_interval(Duration::from_millis(50)) // a message waits at most this long for its send
+///         .deduplication_window(Duration::from_secs(24 * 3600)) // a relay may be down for a day
+///         .run(async { drop(tokio::signal::ctrl_c().await) })
+///         .await;
+///     println!("{} messages sent, {} refused", report.sent, report.refused);
+/// }
+/// ```
 #[derive(Debug)]
 #[must_use = "a relay sends nothing before `run` is called"]
 pub struct Relay {
@@ -262,6 +281,7 @@ impl Relay {
         results
     }
 
+    /// Sends messages to one queue, in order, up to the first failure.
     async fn send_to(&mut self, queue: &str, messages: &[Pending], results: &mut Results) -> Result<(), Error> {
         let id = match self.queues.get(queue) {
             Some(id) => id.clone(),

@@ -51,6 +51,7 @@ impl Members {
         (Self { state, changes }, receiver)
     }
 
+    /// The limit that all workers share, if there is one.
     pub(super) fn ceiling(&self) -> Option<Arc<SharedLimit>> {
         self.lock().ceiling.clone()
     }

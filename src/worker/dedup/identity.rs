@@ -26,7 +26,8 @@ pub(crate) enum Identity {
 }
 
 /// Makes hashers of [`Identity`]s for tables in which each message is looked up several times. A place takes two multiplications;
-/// the hash of `std` takes as long as a whole look-up. Texts, which senders choose, are hashed as `std` does it.
+/// the hash of `std` takes as long as a whole look-up. Texts are hashed as `std` does it, because senders choose them, and a quicker
+/// hash such as `foldhash` gives no protection from texts whose hashes are equal.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct IdentityHash(RandomState);
 

@@ -167,6 +167,7 @@ impl RunRegistry {
 }
 
 impl Table {
+    /// Starts a run, unless one is in progress or has succeeded.
     fn begin(&mut self, identity: &Identity, batch: u64) -> Lookup {
         if self.succeeded.get(identity).is_some() {
             return Lookup::Succeeded;
@@ -190,6 +191,7 @@ impl Table {
         }
     }
 
+    /// A run has ended, before or after the acknowledgement of its batch.
     fn ended(&mut self, identity: &Identity, run: u64, succeeded: bool) {
         let Some(entry) = self.runs.get_mut(identity) else { return };
         let RunState::Running { number, batch, success_use, .. } = entry.state else { return };
@@ -203,6 +205,7 @@ impl Table {
         }
     }
 
+    /// The batch `of` is acknowledged. A run that is still in progress learns what its success will be good for.
     fn settled(&mut self, of: u64, identity: &Identity, next: AfterAck) {
         let Some(entry) = self.runs.get_mut(identity) else { return };
         match &mut entry.state {
@@ -221,6 +224,7 @@ impl Table {
         }
     }
 
+    /// Keeps a success for the redelivery of its message.
     fn remember(&mut self, identity: &Identity) {
         self.forget(identity);
         self.succeeded.insert(identity.clone(), (), self.keep);

@@ -93,6 +93,7 @@ impl AttemptCounts {
         stuck && self.is_limit(count)
     }
 
+    /// Counts a failure, and returns how many there are. `stuck` if the handler did not return.
     fn count_failure(&self, message: &ReceivedMessage, stuck: bool) -> u32 {
         let (identity, mut counts) = (self.identity(message), self.lock());
         let before = counts.get(&identity).copied().unwrap_or_default();
@@ -140,6 +141,7 @@ impl AttemptCounts {
         self.max.is_some_and(|max| failed >= max)
     }
 
+    /// Without a place or a unique key, equal bodies share a count: better too few attempts than attempts without end.
     fn identity(&self, message: &ReceivedMessage) -> Identity {
         Identity::of(message, self.unique_key.as_ref()).unwrap_or_else(|| Identity::of_body(message))
     }

@@ -211,6 +211,7 @@ impl FailurePolicy {
         self.source.forward(Some(&queue), copy).await
     }
 
+    /// What the policies say about a message after a call. Counts the failure if it is one.
     fn decide(&self, message: &ReceivedMessage, outcome: &HandlerOutcome<'_>) -> Decision<'_> {
         let kind = match outcome {
             HandlerOutcome::Done => return Decision::Acknowledge,
@@ -232,6 +233,7 @@ impl FailurePolicy {
         }
     }
 
+    /// The decision about a message that should come later and did not fail.
     fn deferred_copy(&self, delay: Duration) -> Decision<'_> {
         match self.delays {
             true => Decision::Defer { delay: delay.min(MAX_DELAY) },
@@ -311,6 +313,7 @@ fn attempts(message: &ReceivedMessage) -> u32 {
     failed_attempts(&message.attributes).saturating_add(message.attempt.unwrap_or(1))
 }
 
+/// A message with the same content, which keeps the id of the original among its attributes.
 fn copy_of(message: &ReceivedMessage) -> Message {
     // A body that cannot be read cannot be sent as it is; its text can.
     let body = if message.undecodable().is_some() { message.body.quoted() } else { message.body.clone() };
@@ -329,6 +332,7 @@ pub(crate) fn reason(outcome: &HandlerOutcome<'_>) -> &'static str {
     }
 }
 
+/// The decision about a message that is not tried again. `exhausted` if its attempts are used up.
 fn given_up(policy: &OnReject, exhausted: bool) -> Decision<'_> {
     match policy {
         OnReject::Fail => Decision::GiveUp { exhausted },

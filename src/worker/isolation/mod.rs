@@ -75,6 +75,7 @@ pub(crate) struct IsolationPermit<'a> {
     want: usize,
 }
 
+/// How many messages a poll may receive, and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Width {
     /// A batch, or a single message that may be turned away.
@@ -157,6 +158,7 @@ impl Isolation {
         self.update(|state| state.quarantine.add(failed, leases));
     }
 
+    /// Waits until `decide` has a result. It is called after every change, under the lock.
     async fn when<T>(&self, mut decide: impl FnMut(&mut IsolationState) -> Option<T>) -> T {
         loop {
             let changed = self.changed.notified();
@@ -170,6 +172,7 @@ impl Isolation {
         }
     }
 
+    /// Makes a change, shows its result to operators, and wakes everything that waits.
     fn update(&self, change: impl FnOnce(&mut IsolationState)) {
         {
             let mut state = self.lock();

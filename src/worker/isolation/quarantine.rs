@@ -65,6 +65,7 @@ pub(crate) struct Quarantine {
     spared: bool,
 }
 
+/// A quarantined message whose place is known.
 #[derive(Clone, Copy, Debug)]
 struct Suspect {
     /// The attempt in which the message stood behind a failure; `None` for the failed message itself.
@@ -135,6 +136,7 @@ impl Quarantine {
         self.keep(|leases| now < leases.others);
     }
 
+    /// A message was received alone, so it needs no quarantine any more.
     fn seen(&mut self, sequence: u64, attempt: Option<u32>, now: Instant) {
         match self.named.remove(&sequence) {
             Some(Suspect { innocent_at: Some(before), .. }) => self.spared = attempt == Some(before),
@@ -154,6 +156,7 @@ impl Quarantine {
         }
     }
 
+    /// The same for a message without a place, which stands for any one whose lease here has ended.
     fn seen_unnamed(&mut self, now: Instant) {
         if let Some(free) = self.unnamed.iter().position(|leases| leases.own <= now) {
             self.unnamed.remove(free);

@@ -163,6 +163,7 @@ impl Counters {
         }
     }
 
+    /// Counts an acknowledgement of `all` messages, `released` of which were handed back.
     fn settled(&self, result: AckResult<'_>, all: usize, released: usize) {
         match result {
             AckResult::Answered { success, fail } => {

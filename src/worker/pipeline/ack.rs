@@ -99,6 +99,7 @@ async fn isolated<'a>(context: &'a Context, batch: &Deliveries, reported: Settle
     closed
 }
 
+/// How long other replicas may hold messages of the batch after their lease here has ended.
 fn others_leases(context: &Context) -> Duration {
     context.ack_wait() * MAX_OTHER_LEASES
 }
@@ -196,6 +197,7 @@ fn unrecorded(context: &Context, verdict: Option<Verdict>) -> Option<HandlerOutc
     }
 }
 
+/// The status of one message in the acknowledgement. Those after the settled prefix fail or are handed back together.
 fn status(ledger: &Ledger, reported: Settlement, position: usize) -> AckStatus {
     match (position < reported.done, ledger.verdict(position), reported.stop) {
         (true, Some(Verdict::Rejected), _) => AckStatus::Reject,
@@ -240,6 +242,7 @@ fn redelivery_reason(result: &AckResult<'_>, ack: MessageAck) -> Option<Redelive
     }
 }
 
+/// What is known of an acknowledgement. It is unknown only if it may have taken effect.
 fn classify(answer: &Result<Acked, Error>) -> AckResult<'_> {
     match answer {
         Ok(Acked { outcome: AckOutcome { success, fail, .. }, .. }) => {

@@ -108,6 +108,7 @@ struct BatchRun {
 }
 
 impl BatchRun {
+    /// Registers the messages and starts those that may run at once.
     fn begin(context: Arc<Context>, batch: ConsumedBatch) -> Self {
         let signals = Signals::new(context.control.stopping.clone(), context.control.interrupt.child_token());
         let mut stop_guards = Vec::new();

@@ -121,6 +121,7 @@ pub(crate) fn begin(context: &Arc<Context>, complete: ReadyCall) {
     tokio::spawn(async move { call_together(&context, &*handler, members, &stop).await });
 }
 
+/// Calls a batch handler, and sends each message its part of the result.
 async fn call_together(
     context: &Context,
     handler: &dyn BatchHandler,
@@ -184,6 +185,7 @@ async fn timed<'a, T>(
     (ended, took)
 }
 
+/// Waits for a call, and stops it at its deadline.
 async fn until_ended<T>(
     context: &Context,
     mut call: Pin<&mut impl Future<Output = Result<T, Box<dyn Any + Send>>>>,

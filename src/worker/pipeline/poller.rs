@@ -57,6 +57,7 @@ pub(crate) async fn supervise(context: &Arc<Context>) -> (Result<(), Error>, Joi
     (ended, pollers)
 }
 
+/// Ends the waiting polls at each pause, because a message that one of them received would only be handed back.
 async fn end_polls_while_suspended(context: &Context) -> Infallible {
     loop {
         context.control.until_suspended(true).await;
@@ -65,6 +66,7 @@ async fn end_polls_while_suspended(context: &Context) -> Infallible {
     }
 }
 
+/// Starts pollers as they are needed, and restarts those that panic. Returns when the worker stops, or cannot continue.
 async fn keep_polling(context: &Arc<Context>, pollers: &mut JoinSet<Result<(), Error>>) -> Result<(), Error> {
     let mut poll_concurrency = context.polling.concurrency.subscribe();
     // The poller whose polls wait long when the queue is empty.
@@ -114,6 +116,7 @@ impl RestartPauses {
     }
 }
 
+/// Growing pauses without an end.
 fn endless() -> Schedule {
     RetryPolicy::default().max_attempts(None).schedule()
 }
@@ -169,6 +172,7 @@ impl Poller {
         Ok(())
     }
 
+    /// The number of messages that the next poll asks for, if there is capacity for them.
     fn want(&self) -> usize {
         // While anything is in flight, a poll that waits on an empty queue asks for one message only: a failing
         // acknowledgement waits for polls that ask for more. With a shared limit, other workers may need the capacity.
@@ -197,6 +201,7 @@ impl Poller {
         self.first && is_ready && !self.access_refused && (!permit.is_waited_for() || (lone && can_be_ended))
     }
 
+    /// Sends one poll, and starts a batch with the messages that it receives.
     async fn poll(&mut self, permit: PollPermit<'_>, poll: InFlightPoll<'_>) -> Result<(), Error> {
         let context = self.context.clone();
         let asked = permit.messages();

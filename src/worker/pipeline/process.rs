@@ -74,6 +74,7 @@ fn panicked(context: &Context, delivery: &Delivery, panic: Box<dyn Any + Send>) 
     Verdict::Failed
 }
 
+/// Waits for the turn of the message and for earlier runs of it, then calls its handler and applies the failure policy.
 async fn verdict(context: &Arc<Context>, job: &mut Job) -> Verdict {
     let key_guard = match job.ticket.take() {
         None => None,
@@ -233,6 +234,7 @@ fn unless_passed_on<'a>(context: &Context, delivery: &Delivery, run: Option<Acti
     run.map_or(RunStart::Succeeded, RunStart::Known)
 }
 
+/// Reports how a call ended, and returns what becomes of its message.
 async fn settle(context: &Context, delivery: &Delivery, CallOutcome { ended, took, span }: CallOutcome) -> Verdict {
     let outcome = ended.outcome(|| context.control.interrupt.is_cancelled());
     spans::processed(&span, &outcome);

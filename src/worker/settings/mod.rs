@@ -30,7 +30,7 @@ use crate::{
     },
 };
 
-/// The settings of a worker.
+/// The settings of a worker. The setters of [`WorkerBuilder`](crate::worker::WorkerBuilder) describe them.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     /// The API that the client speaks.

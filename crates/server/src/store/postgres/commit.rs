@@ -80,6 +80,7 @@ impl Delayed {
         self.rows.is_empty() && self.ended.is_empty() && self.purged.is_empty()
     }
 
+    /// The delay of a message has ended, so its row goes.
     fn end(&mut self, queue: StreamId, seq: u64) {
         // A statement does not see the rows that it inserts itself.
         if self.rows.remove(&(queue, seq)).is_none() {
@@ -87,6 +88,7 @@ impl Delayed {
         }
     }
 
+    /// The rows of a delay queue below a place go.
     fn purge(&mut self, queue: StreamId, below: u64) {
         // As in `end`: rows of this same commit cannot be deleted by its statement, so they are not inserted.
         self.rows.retain(|(of, seq), _| *of != queue || *seq >= below);
@@ -158,6 +160,8 @@ impl<'a> Batch<'a> {
         Ok(Self { commit_no, changes, journal, chunks, delayed, newest_ms })
     }
 
+    /// The statement of the commit. The rows are arrays, one for each column, so that the text depends only on the tables and
+    /// PostgreSQL plans it once for each of its few forms.
     fn sql(&self, shard: i32, slot: Slot) -> String {
         // `FOR SHARE` makes a take-over, which updates the row, wait for this commit. If the commit is in the journal already, nothing
         // is inserted there, and then nothing anywhere else.
@@ -221,6 +225,7 @@ impl<'a> Batch<'a> {
 }
 
 impl Chunks {
+    /// The messages of each stream, in rows of about [`RUN_BYTES`].
     fn of(log: u32, streams: &BTreeMap<StreamId, Vec<&Arc<StoredMessage>>>) -> Result<Self, serde_json::Error> {
         let mut chunks = Self::default();
         for (stream, messages) in streams {
@@ -429,6 +434,7 @@ impl PgStore {
         self.standing(session, commit_no - 1).await
     }
 
+    /// Sends a commit once, and says what is known of it afterwards.
     async fn try_once(&self, session: &Session, batch: &Batch<'_>, sql: &str) -> CommitAttempt {
         let warnings = session.warnings();
         let sent = tokio::select! {
@@ -489,6 +495,7 @@ fn judge(error: &tokio_postgres::Error) -> CommitAttempt {
     }
 }
 
+/// Whether an error of PostgreSQL means that the statement changed nothing, and will not.
 fn is_definite(said: &DbError) -> bool {
     // A session that is ended while it waits for the standby has committed already. Class 57 is the operator's doing, 40 and 55 are
     // worth another try.

@@ -280,6 +280,7 @@ impl Session {
         self.client.execute(&statement, values).await
     }
 
+    /// The statement of this text. Its preparation is a round trip of its own, so it is kept for as long as the connection.
     async fn prepared(&self, sql: &str) -> Result<Statement, tokio_postgres::Error> {
         // The lock is not held while PostgreSQL prepares: two callers may prepare the same statement, which is harmless.
         let known = self.statements.lock().unwrap_or_else(PoisonError::into_inner).get(sql).cloned();

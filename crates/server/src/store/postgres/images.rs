@@ -351,6 +351,7 @@ impl Images {
         self.dirty.pages.insert((cursor, page));
     }
 
+    /// Moves a cursor past its first pages that are settled whole, so that they need no rows.
     fn pass_full_pages(&mut self, cursor: CursorId) {
         let Some(image) = self.cursors.get_mut(&cursor) else { return };
         let mut passed = false;
@@ -365,6 +366,7 @@ impl Images {
         }
     }
 
+    /// The messages of a stream below `low` are gone, for all of its cursors.
     fn expire(&mut self, stream: StreamId, low: u64) {
         self.change_stream(stream, |stream| stream.low = stream.low.max(low));
         // Nobody settles expired messages any more, so their pages would stay forever.
@@ -383,6 +385,7 @@ impl Images {
         }
     }
 
+    /// The messages of one cursor below a place are settled, without being counted as consumed.
     fn purge(&mut self, cursor: CursorId, below: u64) {
         self.move_cursor(cursor, below);
         let (page, place) = locate(below);

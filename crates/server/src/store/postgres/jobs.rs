@@ -60,6 +60,7 @@ impl Member {
     }
 }
 
+/// Reads all jobs, and takes over those whose server is gone.
 async fn read(session: &Session, me: &str) -> Result<Vec<JobRow>, PostgresError> {
     let all = "SELECT job.id, job.facts, job.member, member.name FROM job LEFT JOIN member ON member.id = job.member";
     let mut jobs = Vec::new();

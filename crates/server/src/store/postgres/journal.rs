@@ -116,6 +116,7 @@ pub(crate) fn decode(key: RowKey, bytes: &[u8]) -> Result<Vec<Change<'static>>, 
     Ok(changes)
 }
 
+/// Takes the first item off; `None` if it cannot be read.
 fn take(bytes: &mut &[u8]) -> Option<Change<'static>> {
     let kind = bytes.try_get_u8().ok()?;
     let length = bytes.try_get_u32_le().ok()? as usize;
@@ -132,10 +133,12 @@ fn take(bytes: &mut &[u8]) -> Option<Change<'static>> {
         DELAYED if length == 12 => {
             Some(Change::Delayed { queue: StreamId(content.get_u32_le()), seq: content.get_u64_le() })
         }
+        // Perhaps a kind of a later version. To skip it would be to lose a change.
         _ => None,
     }
 }
 
+/// Begun with the key of the row, so that a row in the place of another one does not pass.
 fn checksum((log, commit): RowKey, items: &[u8]) -> u32 {
     let mut sum = crc32fast::Hasher::new_with_initial(log);
     sum.update(&commit.to_le_bytes());

@@ -64,6 +64,7 @@ struct Rows {
     gone: Gone,
 }
 
+/// The keys of the rows to delete, by table.
 #[derive(Default)]
 struct Gone {
     queues: Vec<i64>,
@@ -76,6 +77,7 @@ struct Gone {
 }
 
 impl Rows {
+    /// Copies the rows that differ from the last image. A key without a value is one that goes.
     fn of(images: &Images, dirty: &Dirty) -> Result<Self, serde_json::Error> {
         let mut rows = Self {
             commit_no: images.commit_no,
@@ -202,6 +204,7 @@ impl Rows {
         Ok(true)
     }
 
+    /// Inserts or updates the rows, with one statement for each table, however many rows there are.
     async fn upsert(&self, session: &Session, shard: i32) -> Result<(), tokio_postgres::Error> {
         let (numbers, [facts, tags, retention]) = &self.queues;
         upsert(
@@ -305,6 +308,7 @@ impl PgStore {
             || self.has_unused.load(Ordering::Relaxed)
     }
 
+    /// Whether a take-over would have to replay many commits, or old ones.
     fn image_is_due(&self, images: &Images, written: &Written) -> bool {
         let commits = images.commit_no - written.commit_no;
         commits >= MAX_COMMITS || (commits > 0 && written.at.elapsed() >= MAX_AGE)
@@ -333,6 +337,7 @@ impl PgStore {
         self.image_is_due(&state.images, &state.written)
     }
 
+    /// Makes a chunk table before the first commit needs it.
     fn make_slot(&self, slot: Slot) -> Result<(), StoreError> {
         self.on_maintenance(async |session| make_chunk_table(session, &slots::table(self.shard(), slot)).await)?;
         self.lock().slots.tables.insert(slot);

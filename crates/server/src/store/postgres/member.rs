@@ -185,10 +185,12 @@ impl Member {
         sent.after(self.takeover_after - self.beat_interval())
     }
 
+    /// The time between two beats: several may be lost before another server takes over.
     fn beat_interval(&self) -> Duration {
         self.takeover_after / FIFTHS
     }
 
+    /// Beats once, and judges the other servers by what PostgreSQL answers.
     async fn beat(&self, watches: &mut Watches) {
         let sent = Moment::now();
         // A later answer would be worth nothing: a beat lets this server serve for this long after it was sent.
@@ -288,6 +290,7 @@ impl Member {
         }
     }
 
+    /// A beat that was sent at `sent` was answered: all shards of this server may be served for longer.
     fn answered(&self, sent: Moment) {
         let mut state = self.state();
         if std::mem::take(&mut state.is_unanswered) {
@@ -297,6 +300,7 @@ impl Member {
         state.duties.values().for_each(|duty| duty.extend(self.until(sent)));
     }
 
+    /// Gives up all shards at once, because other servers may own them by now.
     fn declared_dead(&self) {
         let mut state = self.state();
         state.is_dead = true;
@@ -373,6 +377,8 @@ impl Member {
         Ok(Some(duty))
     }
 
+    /// Tries to become the owner of a shard, and returns the epoch of the period that begins. `None` if another server was faster, the
+    /// owner is alive after all, or the standby may lack the change.
     async fn take_once(&self, session: &Session, view: &ShardView) -> Result<Option<i64>, tokio_postgres::Error> {
         let (owner, is_dead) = (&view.owner, view.status == OwnerStatus::Dead);
         let is_gone = is_dead || owner.beat.is_none();
@@ -595,6 +601,7 @@ pub(crate) struct Standby {
     pub(crate) lag_bytes: Option<i64>,
 }
 
+/// The standbys that PostgreSQL streams to.
 async fn standbys(session: &Session) -> Result<Vec<Standby>, PostgresError> {
     let asked = "SELECT COALESCE(application_name, ''), sync_state, \
                  pg_wal_lsn_diff(pg_current_wal_lsn(), flush_lsn)::bigint FROM pg_stat_replication ORDER BY 1";
@@ -619,6 +626,7 @@ pub(super) async fn read_elsewhere(session: &Session) -> Result<Vec<QueueElsewhe
     rows.iter().map(row).collect::<Result<_, tokio_postgres::Error>>().map_err(PostgresError::from)
 }
 
+/// Whether a server is registered.
 async fn owner_beats(session: &Session, id: &str) -> Result<bool, tokio_postgres::Error> {
     Ok(!session.query("SELECT 1 FROM member WHERE id = $1", &[&id]).await?.is_empty())
 }

@@ -85,6 +85,7 @@ const HANGS_AFTER: u64 = 2_000_000_000;
 pub(crate) struct PgStore {
     member: Arc<Member>,
     duty: Arc<Duty>,
+    /// The number of the schema, with which the checksums of its rows begin.
     log: u32,
     /// Whether the registration is for this shard only: it ends when the shard is lost.
     is_alone: bool,
@@ -98,8 +99,11 @@ pub(crate) struct PgStore {
     waits_since: AtomicU64,
     /// The number of the last commit. Held while a commit is under way.
     last_commit: Mutex<u64>,
+    /// Taken after `last_commit` where both are held, and never held while PostgreSQL is asked.
     state: Mutex<ShardState>,
+    /// Whether a table may have no messages left, so that maintenance looks for one to drop.
     has_unused: AtomicBool,
+    /// Whether the store was released: all calls are refused.
     released: AtomicBool,
     /// Apart from the rest: looking at it waits for no commit.
     commit_times: Mutex<Histogram>,
@@ -197,6 +201,7 @@ impl PgStore {
         self.released.load(Ordering::Acquire)
     }
 
+    /// Refuses calls once the store was released, or another server may own the shard.
     fn check_open(&self) -> Result<(), StoreError> {
         match (self.is_released(), self.duty.is_lost()) {
             (true, _) => Err(released()),
@@ -215,6 +220,7 @@ impl PgStore {
         self.member.counts.unsure_commits.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Whether a stream is a delay queue, whose messages are in a table of another kind.
     fn is_delay_queue(&self, stream: StreamId) -> bool {
         // The delay queue of a queue has the number after the queue's.
         self.lock().images.queues.contains_key(&stream.0.wrapping_sub(1))

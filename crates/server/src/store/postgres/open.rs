@@ -65,6 +65,7 @@ pub(crate) async fn open(session: &Session, log: u32, duty: &Duty, schema: &str)
 /// The first and last place of a stream in a table.
 type Extent = (u64, u64);
 
+/// Reads one shard, in the transaction that [`open`] has begun.
 struct Loader<'a> {
     session: &'a Session,
     log: u32,
@@ -77,6 +78,7 @@ impl Loader<'_> {
         PostgresError::Damaged { schema: self.schema.to_owned(), reason: reason.into() }
     }
 
+    /// A number of a column. PostgreSQL has signed ones only, so a damaged row may hold one that is out of range.
     fn number<T: TryFrom<i64>>(&self, row: &Row, column: usize) -> Result<T, PostgresError> {
         T::try_from(row.try_get(column)?).map_err(|_| self.damaged(format!("column {column} of a row is out of range")))
     }
@@ -97,6 +99,7 @@ impl Loader<'_> {
         self.query(sql, &[&self.shard]).await
     }
 
+    /// The last image that maintenance wrote.
     async fn images(&self) -> Result<Images, PostgresError> {
         let mut images = Images::default();
         let rows = self.rows("SELECT commit_no, next_number FROM image WHERE shard = $1").await?;
@@ -215,6 +218,7 @@ impl Loader<'_> {
             .collect()
     }
 
+    /// The shard as the broker opens it.
     async fn snapshot(&self, images: &Images, slots: &Slots) -> Result<Snapshot, PostgresError> {
         let oldest = self.oldest(images, slots).await?;
         let delayed = self.delayed().await?;

@@ -112,7 +112,7 @@ impl PgStore {
         (from < image.next).then(|| (state.slots.from(stream, from), from, image.next))
     }
 
-    /// The rows with messages of these places, up to a limit of rows and bytes.
+    /// The rows with messages of these places: at most `rows`, and no more than fit into `bytes` beside the first.
     fn chunks_from(
         &self,
         slot: Slot,
@@ -189,6 +189,7 @@ impl PgStore {
         found
     }
 
+    /// The rows of a table that have these places, each of them once.
     fn chunks_with(
         &self,
         slot: Slot,
@@ -340,6 +341,7 @@ impl PgStore {
         Ok(gathered.until(u64::MAX))
     }
 
+    /// Delayed messages by place, for callers that look at them. [`due`](Self::due) finds them by time.
     fn read_delayed(&self, queue: StreamId, from: u64, limit: ReadLimit) -> Result<ReadBatch, StoreError> {
         let sql =
             "SELECT seq, due_ms, payload FROM parked WHERE shard = $1 AND lot = $2 AND seq >= $3 ORDER BY seq LIMIT $4";
@@ -368,6 +370,7 @@ impl PgStore {
         }
     }
 
+    /// Those of these delayed messages that are there.
     fn delayed_places(&self, queue: StreamId, seqs: &[u64], mut gathered: Gathered) -> Result<ReadBatch, StoreError> {
         let sql =
             "SELECT seq, due_ms, payload FROM parked WHERE shard = $1 AND lot = $2 AND seq = ANY ($3) ORDER BY seq";
@@ -383,6 +386,7 @@ impl PgStore {
         Ok(gathered.until(u64::MAX))
     }
 
+    /// The message of a row of delayed messages. A damaged one keeps the time of its column, so that it is found when it is due.
     fn delayed_content(&self, queue: StreamId, row: &Row) -> Result<Content, StoreError> {
         let (seq, due_ms): (u64, i64) = (place(row, 0)?, row.try_get(1).map_err(|error| failure(&error))?);
         let payload = bytes(row, 2)?;
@@ -397,6 +401,7 @@ impl PgStore {
         self.describe(run::read(self.log, &chunk.run, &chunk.payload), &chunk.run, || slots::table(self.shard(), slot))
     }
 
+    /// Names the row of each damaged message, so that an operator finds it. `table` is called only where there is one.
     fn describe(&self, content: RunContent, run: &Run, table: impl FnOnce() -> String) -> Content {
         let mut damaged = Vec::new();
         if !content.damaged.is_empty() {
@@ -461,6 +466,7 @@ impl Gathered {
         }));
     }
 
+    /// Whether the read ends here. Damaged messages count, or a table that is damaged as a whole would be read to its end.
     fn is_full(&self) -> bool {
         self.found.messages.len() >= self.limit.messages || self.found.damaged.len() >= MAX_DAMAGED
     }
@@ -482,6 +488,7 @@ impl Gathered {
         full
     }
 
+    /// Adds a message. Returns false if there is no room for it.
     fn add(&mut self, message: Arc<StoredMessage>) -> bool {
         let bytes = message.memory_bytes();
         let messages = &mut self.found.messages;
@@ -501,6 +508,7 @@ fn chunk(stream: StreamId, row: &Row) -> Result<Chunk, StoreError> {
     Ok(Chunk { run, newest_ms: row.try_get(2).map_err(|error| failure(&error))?, payload })
 }
 
+/// A row as a run of messages. It has no position in a log.
 fn run_of(stream: StreamId, first: u64, count: u32, bytes: usize) -> Run {
     Run { stream, first, count, at: Position::default(), bytes: run::four_bytes(bytes) }
 }

@@ -30,6 +30,7 @@ impl Runtime {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let (handle, stop) = (runtime.handle().clone(), CancellationToken::new());
         let stopped = stop.clone();
+        // Never joined: a store that is dropped must not wait for a statement that hangs.
         thread::Builder::new()
             .name("dms-postgres".to_owned())
             .spawn(move || runtime.block_on(stopped.cancelled_owned()))?;
