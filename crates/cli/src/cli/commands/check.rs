@@ -3,7 +3,12 @@
 mod mqs;
 mod online;
 
+#[cfg(feature = "postgres")]
+use std::path::Path;
+
 use clap::Args;
+#[cfg(feature = "postgres")]
+use dms_protocol::internal::postgres_tls::Tls as Authorities;
 use serde_json::json;
 
 use crate::{
@@ -67,7 +72,7 @@ pub(crate) async fn run(args: CheckArgs, context: &Context) -> Result<(), Failur
     Ok(context.printer().print(&text, &json)?)
 }
 
-/// Opens every certificate that a listener would show.
+/// Opens every certificate that a listener would show, and those of the authorities of PostgreSQL.
 fn certificates(config: &Config) -> Result<(), Failure> {
     let mqs = config.server.mqs.as_ref().and_then(|mqs| mqs.tls.clone());
     let own = [
@@ -86,6 +91,10 @@ fn certificates(config: &Config) -> Result<(), Failure> {
     }
     #[cfg(feature = "postgres")]
     if let Some(postgres) = server_settings::postgres(&config.server) {
+        Authorities::load(postgres.ca_file.as_deref()).map_err(|reason| {
+            let file = postgres.ca_file.as_deref().unwrap_or(Path::new("")).display();
+            Failure::of(ExitKind::Config, format!("server.postgres.ca_file: {file} cannot be used: {reason}"))
+        })?;
         // Also whether the other servers will accept it, because they are the only ones that see it.
         postgres
             .check_certificate()

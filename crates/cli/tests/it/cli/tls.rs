@@ -231,6 +231,23 @@ fn the_certificate_for_the_other_servers_of_a_cluster_is_judged_as_they_will() {
     }
 }
 
+#[test]
+fn the_authorities_of_postgresql_are_read_before_the_server_starts() {
+    let (program, pki) = (Program::new(), Pki::new());
+    let check = |file: &str| {
+        let yaml = format!("server: {{postgres: {{url: 'postgres://dms@127.0.0.1:1/dms', ca_file: '{file}'}}}}\n");
+        program.run(&["check", "-c", &program.file("postgres.yaml", &yaml)])
+    };
+    check(&pki.path("ca.pem").display().to_string()).ok();
+    for (file, reason) in
+        [("/no/ca.pem", "No such file"), (&*pki.path("tls.key").display().to_string(), "no certificate in it")]
+    {
+        let stderr = check(file).failed(78);
+        let named = format!("server.postgres.ca_file: {file} cannot be used: ");
+        assert!(stderr.contains(&named) && stderr.contains(reason), "{stderr}");
+    }
+}
+
 /// A command that accepts any certificate says so, as `run` does in its log; `--quiet` knows it already.
 #[test]
 fn a_command_that_checks_no_certificate_warns_about_it() {
