@@ -32,7 +32,7 @@ pub(super) fn authorities(file: &Path) -> Result<Vec<CertificateDer<'static>>, U
     let unusable = |problem| UnusableAuthorities { file: file.to_owned(), problem };
     let pem = std::fs::read(file).map_err(|error| unusable(error.to_string()))?;
     let pem = text::without_mark(&pem).map_err(|error| unusable(error.to_string()))?;
-    let found = CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>();
+    let found = CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>();
     let found = found.map_err(|error| unusable(format!("it is not PEM: {error}")))?;
     if found.is_empty() {
         return Err(unusable("it has no certificate".to_owned()));
