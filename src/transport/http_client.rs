@@ -4,12 +4,12 @@ use std::{
     collections::HashMap,
     fmt,
     path::{Path, PathBuf},
+    pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
 use http::Uri;
 use reqwest::{Certificate, Client, Url, redirect::Policy, retry};
 
@@ -221,7 +221,7 @@ impl Transport for HttpTransport {
         &'a self,
         request: http::Request<Bytes>,
         timeout: Duration,
-    ) -> BoxFuture<'b, Result<http::Response<Bytes>, TransportError>>
+    ) -> Pin<Box<dyn Future<Output = Result<http::Response<Bytes>, TransportError>> + Send + 'b>>
     where
         'a: 'b,
         Self: 'b,
