@@ -102,6 +102,7 @@ LEFT_OUT = {
     ("deploy/README.md", "kubectl"): "it needs Kubernetes",
     ("deploy/README.md", ".ci/release"): "the job `packages` of CI runs it",
     ("docs/cluster.md", "--faults 400"): MEASURES,
+    ("docs/cluster.md", "--only queues"): MEASURES,
     ("docs/cluster.md", "data export"): "crates/cli/tests/it/cli moves between a directory and PostgreSQL",
     ("docs/commands.md", "context add"): "recipes with services that are not there",
     ("docs/dashboard.md", "demo --keep"): "tests/dashboard/run.py drives the dashboard",
