@@ -118,7 +118,6 @@ LEFT_OUT = {
     ("docs/mqs.md", "queue move"): "it needs a service that speaks MQS",
     ("docs/operations.md", "queue move"): "it needs another server",
     ("docs/performance.md", "benches/peers/run.py      "): MEASURES,
-    ("docs/performance.md", "--only peers"): MEASURES,
     ("docs/performance.md", "--only cluster"): MEASURES,
     ("docs/performance.md", "--sweep"): MEASURES,
     ("docs/rust/failures.md", "inbox_outbox"): EXAMPLES,
