@@ -32,19 +32,18 @@ from servers import TARGET, Place, install, start_servers
 from turns import SYSTEMS, fdatasync, sdk, turn
 
 
-def compare(data, count, seconds):
+def compare(place, count, seconds):
     repeats, syncs = [], []
-    with contextlib.ExitStack() as stack:
-        servers = start_servers(Place(stack, data))
-        for repeat in range(count):
-            found = {}
-            for name in SYSTEMS:
-                print(f"repeat {repeat + 1} of {count}: {figures.NAMES[name]}", file=sys.stderr)
-                if "latency" in SYSTEMS[name][2]:
-                    syncs.append(fdatasync(data))
-                found[name] = turn(servers, name, repeat, seconds)
-            found["sdk"] = sdk(servers, repeat, seconds)
-            repeats.append(found)
+    servers = start_servers(place)
+    for repeat in range(count):
+        found = {}
+        for name in SYSTEMS:
+            print(f"repeat {repeat + 1} of {count}: {figures.NAMES[name]}", file=sys.stderr)
+            if "latency" in SYSTEMS[name][2]:
+                syncs.append(fdatasync(place.data))
+            found[name] = turn(servers, name, repeat, seconds)
+        found["sdk"] = sdk(servers, repeat, seconds)
+        repeats.append(found)
     return {"fdatasync_ms": [statistics.median(each) for each in zip(*syncs)], "repeats": repeats}
 
 
@@ -81,18 +80,18 @@ def main():
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     install()
     kept = {}
-    with tempfile.TemporaryDirectory(prefix="peers-", dir=args.data) as data:
-        data = pathlib.Path(data)
-        if args.only in (None, "peers"):
-            kept["peers"] = compare(data, args.repeats, args.seconds)
-        for name, measure in (("ends", lambda place: ends.measure(place, args.repeats, args.seconds)),
-                              ("alone", lambda place: alone.measure(place, args.seconds, args.cold_build)),
-                              ("cluster", lambda place: cluster.measure(place, args.repeats, args.seconds, args.backlog)),
-                              ("queues", lambda place: queues.measure(place, args.seconds, args.queues))):
-            if args.only in (None, name):
-                print(name, file=sys.stderr)
-                with contextlib.ExitStack() as stack:
-                    kept[name] = measure(Place(stack, data))
+    parts = {"peers": lambda place: compare(place, args.repeats, args.seconds),
+             "ends": lambda place: ends.measure(place, args.repeats, args.seconds),
+             "alone": lambda place: alone.measure(place, args.seconds, args.cold_build),
+             "cluster": lambda place: cluster.measure(place, args.repeats, args.seconds, args.backlog),
+             "queues": lambda place: queues.measure(place, args.seconds, args.queues)}
+    for name, measure in parts.items():
+        if args.only in (None, name):
+            print(name, file=sys.stderr)
+            # In a folder of its own, because a part with millions of messages leaves little room for the next one.
+            with (tempfile.TemporaryDirectory(prefix=f"peers-{name}-", dir=args.data) as data,
+                  contextlib.ExitStack() as stack):
+                kept[name] = measure(Place(stack, pathlib.Path(data)))
             # After each part, because the next one may fail.
             if args.json:
                 args.json.write_text(json.dumps(kept, indent=1))
