@@ -63,7 +63,6 @@ pub(crate) const PATHS: &[Path] = &[
     ("server_send", server_send),
     ("http_cycle", sockets::http_cycle),
     ("https_cycle", sockets::https_cycle),
-    ("postgres_cycle", sockets::postgres_cycle),
 ];
 
 pub(crate) fn runtime() -> Runtime {

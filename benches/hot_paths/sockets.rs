@@ -1,16 +1,14 @@
-//! Paths with sockets, on one thread with both ends: HTTP, HTTPS, and a server on PostgreSQL. One run sends, receives and acknowledges
-//! a batch.
+//! Paths with sockets, on one thread with both ends: HTTP and HTTPS. One run sends, receives and acknowledges a batch.
 
 use std::{fs, net::SocketAddr};
 
-use dms_server::{PostgresConfig, Server, ServerConfig, TlsFiles};
+use dms_server::{Server, ServerConfig, TlsFiles};
 use dms_worker::{
     Client,
     client::ConsumeOptions,
     message::AckStatus,
     queue::{NewQueue, SourcePath},
 };
-use dms_worker_postgres_fixture::PgServer;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 
 use crate::{
@@ -44,12 +42,6 @@ pub(crate) fn https_cycle() -> Run {
     // Needed until both ends have read their files.
     drop(folder);
     run
-}
-
-/// Over HTTP, with the queue in PostgreSQL. Counts what happens in this process, not in PostgreSQL.
-pub(crate) fn postgres_cycle() -> Run {
-    let server = PgServer::shared().expect("PostgreSQL, which this path needs");
-    cycle(local().postgres(PostgresConfig::new(server.url().into())))
 }
 
 fn local() -> ServerConfig {
