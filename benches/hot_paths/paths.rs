@@ -75,7 +75,7 @@ fn client(signed: bool) -> Client {
     builder.build().expect("a client")
 }
 
-pub(crate) fn messages() -> Vec<Message> {
+fn messages() -> Vec<Message> {
     vec![Message::new(Body::raw(body()).expect("JSON")); BATCH]
 }
 
@@ -245,16 +245,27 @@ async fn serving() -> (Server, Client, SourcePath) {
     let server = Server::bind(ServerConfig::default().listen(None::<std::net::SocketAddr>)).await.expect("a server");
     let transport = Arc::new(InProcess::new(server.service()));
     let client = Client::builder("http://server", PROJECT).transport(transport).build().expect("a client");
+    let source = new_group(&client).await;
+    (server, client, source)
+}
+
+/// Creates a queue with a group.
+pub(crate) async fn new_group(client: &Client) -> SourcePath {
     let queue = client.create_queue(NewQueue::new("bench")).await.expect("a queue").id;
     let groups = client.create_groups(&queue, &["bench"]).await.expect("a group");
     let (group, _) = groups.into_iter().next().expect("one group");
-    (server, client, SourcePath::messages(queue, group))
+    SourcePath::messages(queue, group)
 }
 
 /// The same through the router of a server.
 fn server_cycle() -> Run {
     let runtime = runtime();
     let (_, client, source) = runtime.block_on(serving());
+    cycle(runtime, client, source)
+}
+
+/// Sends, receives and acknowledges a batch.
+pub(crate) fn cycle(runtime: Runtime, client: Client, source: SourcePath) -> Run {
     let messages = messages();
     Box::new(move |count| {
         runtime.block_on(async {
