@@ -118,10 +118,23 @@ impl HttpOptions {
 /// connection.
 #[derive(Clone, Debug)]
 pub struct HttpTransport {
+    route: Route,
+}
+
+/// The way of the requests.
+#[derive(Clone, Debug)]
+enum Route {
+    /// To the service itself, which is faster.
+    Direct(DirectHttp),
+    /// Through the proxies of the environment.
+    Proxied(ProxiedHttp),
+}
+
+/// Requests through reqwest, which knows proxies.
+#[derive(Clone, Debug)]
+struct ProxiedHttp {
     client: Client,
     urls: Arc<Urls>,
-    /// The faster path without a proxy.
-    direct: Option<DirectHttp>,
 }
 
 impl HttpTransport {
@@ -131,7 +144,11 @@ impl HttpTransport {
     /// When the certificate authorities cannot be read, or TLS is needed and the system has none.
     pub fn new(options: &HttpOptions) -> Result<Self, TransportError> {
         let tls = client_config(options)?;
-        let mut builder = Client::builder()
+        if !options.proxies || !has_proxies() {
+            let direct = DirectHttp::new(options.pool_size, options.connect_timeout, Arc::new(tls));
+            return Ok(Self { route: Route::Direct(direct) });
+        }
+        let builder = Client::builder()
             .user_agent(NAME)
             .http1_only()
             .pool_idle_timeout(IDLE)
@@ -144,31 +161,21 @@ impl HttpTransport {
             .referer(false)
             .tcp_nodelay(true)
             .tcp_keepalive(KEEPALIVE)
-            .tls_backend_preconfigured(tls.clone());
+            .tls_backend_preconfigured(tls);
         #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
-        {
-            builder = builder.tcp_user_timeout(UNACKNOWLEDGED);
-        }
-        if !options.proxies {
-            builder = builder.no_proxy();
-        }
-        let mut transport = builder.build().map(Self::over).map_err(TransportError::not_sent)?;
-        transport.direct = (!options.proxies || !has_proxies())
-            .then(|| DirectHttp::new(options.pool_size, options.connect_timeout, Arc::new(tls)));
-        Ok(transport)
+        let builder = builder.tcp_user_timeout(UNACKNOWLEDGED);
+        builder.build().map(Self::over).map_err(TransportError::not_sent)
+    }
+
+    /// A transport that sends all requests through `client`.
+    pub(super) fn over(client: Client) -> Self {
+        Self { route: Route::Proxied(ProxiedHttp { client, urls: Arc::default() }) }
     }
 }
 
 /// Returns whether the environment names any proxy.
 fn has_proxies() -> bool {
     PROXY_VARIABLES.iter().any(|name| std::env::var_os(name).is_some_and(|proxy| !proxy.is_empty()))
-}
-
-impl HttpTransport {
-    /// A transport that sends all requests through `client`.
-    pub(super) fn over(client: Client) -> Self {
-        Self { client, urls: Arc::default(), direct: None }
-    }
 }
 
 /// A cache of parsed URLs. A worker uses the same two again and again, and parsing one costs more than the rest of this
@@ -207,12 +214,8 @@ impl fmt::Debug for Urls {
 /// # Errors
 /// When the file cannot be read, or has no certificate; the error names the file.
 pub fn certificates(file: &Path) -> Result<Vec<Certificate>, UnusableAuthorities> {
-    let certificate = |der: &[u8]| {
-        let unusable =
-            |error: reqwest::Error| UnusableAuthorities { file: file.to_owned(), problem: error.to_string() };
-        Certificate::from_der(der).map_err(unusable)
-    };
-    authorities(file)?.iter().map(|der| certificate(der)).collect()
+    let unusable = |error: reqwest::Error| UnusableAuthorities::new(file, error.to_string());
+    authorities(file)?.iter().map(|der| Certificate::from_der(der).map_err(unusable)).collect()
 }
 
 impl Transport for HttpTransport {
@@ -226,15 +229,16 @@ impl Transport for HttpTransport {
         'a: 'b,
         Self: 'b,
     {
-        match &self.direct {
-            Some(direct) => Box::pin(direct.send(request, timeout)),
-            None => Box::pin(self.send_through_reqwest(request, timeout)),
+        match &self.route {
+            Route::Direct(direct) => Box::pin(direct.send(request, timeout)),
+            Route::Proxied(proxied) => Box::pin(proxied.send(request, timeout)),
         }
     }
 }
 
-impl HttpTransport {
-    async fn send_through_reqwest(
+impl ProxiedHttp {
+    /// As [`Transport::send`].
+    async fn send(
         &self,
         request: http::Request<Bytes>,
         timeout: Duration,

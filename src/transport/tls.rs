@@ -20,8 +20,14 @@ use crate::text;
 #[derive(Debug, thiserror::Error)]
 #[error("CA file {}: {problem}", file.display())]
 pub struct UnusableAuthorities {
-    pub(super) file: PathBuf,
-    pub(super) problem: String,
+    file: PathBuf,
+    problem: String,
+}
+
+impl UnusableAuthorities {
+    pub(super) fn new(file: &Path, problem: String) -> Self {
+        Self { file: file.to_owned(), problem }
+    }
 }
 
 /// Reads the certificate authorities of a PEM file.
@@ -29,7 +35,7 @@ pub struct UnusableAuthorities {
 /// # Errors
 /// When the file cannot be read, or has no certificate; the error names the file.
 pub(super) fn authorities(file: &Path) -> Result<Vec<CertificateDer<'static>>, UnusableAuthorities> {
-    let unusable = |problem| UnusableAuthorities { file: file.to_owned(), problem };
+    let unusable = |problem| UnusableAuthorities::new(file, problem);
     let pem = std::fs::read(file).map_err(|error| unusable(error.to_string()))?;
     let pem = text::without_mark(&pem).map_err(|error| unusable(error.to_string()))?;
     let found = CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>();
@@ -67,10 +73,8 @@ pub(super) fn client_config(options: &HttpOptions) -> Result<ClientConfig, Trans
 fn roots(file: &Path) -> Result<RootCertStore, UnusableAuthorities> {
     let mut roots = RootCertStore::empty();
     for (at, certificate) in (1..).zip(authorities(file)?) {
-        roots.add(certificate).map_err(|error| UnusableAuthorities {
-            file: file.to_owned(),
-            problem: format!("its certificate number {at} cannot be used: {error}"),
-        })?;
+        let unusable = |error| format!("its certificate number {at} cannot be used: {error}");
+        roots.add(certificate).map_err(|error| UnusableAuthorities::new(file, unusable(error)))?;
     }
     Ok(roots)
 }

@@ -49,8 +49,7 @@ pub(crate) async fn admit(
         Err(error) => return refuse(error, head, body),
     };
     // The memory for the body is reserved until the handler has finished.
-    let body = pin!(read(app, dialect, sender, target, body)).await;
-    let body = match body {
+    let body = match pin!(read(app, dialect, sender, target, body)).await {
         Ok(body) => body,
         Err(error) => return error.into_response(),
     };
